@@ -1,0 +1,228 @@
+//! What may be asked. A command is decided once, by the leader, into events or a rejection.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::event::{AssignmentChange, Contacts, EnrolledNode, JoinToken, Outcome, Token};
+use crate::header::{Idempotency, Links};
+use crate::ids::{
+    AppEnv, ControllerId, FleetName, NodeName, PrincipalId, SecretName, Seq, ServiceName, Slot,
+};
+use crate::release::Release;
+use crate::scope::Scope;
+use crate::signature::{Certificate, PublicKey};
+use crate::value::{Sealed, Value};
+use crate::wire::Report;
+
+/// A command with everything that is logged about its asking.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Who asks, as authenticated.
+    pub principal: PrincipalId,
+    /// What is asked.
+    pub command: Command,
+    /// Under which key it may be repeated.
+    pub idempotency: Option<Idempotency>,
+    /// The caller's trace, 32 hex digits.
+    pub trace: Option<String>,
+    /// The seq that led to it.
+    pub cause: Option<Seq>,
+    /// Why, in the caller's words.
+    pub reason: Option<Value>,
+    /// Where else it is written about.
+    pub links: Links,
+    /// Refuse unless the scope's target last changed at this seq (`If-Match`).
+    pub if_match: Option<(Scope, Seq)>,
+}
+
+/// What may be asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Command {
+    /// Begin the fleet. The log must be empty of it.
+    CreateFleet {
+        /// Its name.
+        fleet: FleetName,
+        /// The root's public key.
+        root: PublicKey,
+        /// The first administrator.
+        admin: Token,
+    },
+    /// Make a controller's key and addresses known.
+    CertifyController {
+        /// The root's word.
+        certificate: Certificate,
+        /// Where its API answers.
+        api: String,
+        /// Where its peers reach it.
+        peer: String,
+    },
+    /// Forget a removed controller.
+    ForgetController {
+        /// Which.
+        controller: ControllerId,
+    },
+    /// Deploy an app to an environment.
+    Deploy {
+        /// Which.
+        app_env: AppEnv,
+        /// Who answers for the app; unchanged when absent.
+        contacts: Option<Contacts>,
+        /// What.
+        release: ReleaseChoice,
+        /// Start a deployment even when nothing differs (after a failure).
+        again: bool,
+    },
+    /// Remove an app from an environment.
+    Remove {
+        /// Which.
+        app_env: AppEnv,
+    },
+    /// Change variables of an app's config bundle and deploy.
+    SetConfig {
+        /// Which.
+        app_env: AppEnv,
+        /// New values; a variable without one is removed.
+        variables: BTreeMap<String, Option<Value>>,
+    },
+    /// Set a secret's next version, and deploy where it is used.
+    SetSecret {
+        /// Which app and environment.
+        app_env: AppEnv,
+        /// Which secret.
+        name: SecretName,
+        /// Sealed before this command was made.
+        value: Sealed,
+    },
+    /// Set a scope's target to what it was at an earlier point. The decision's context carries State at that point.
+    Rollback {
+        /// Which scope.
+        scope: Scope,
+        /// Parts of it to leave as they are.
+        except: Vec<Scope>,
+        /// The point as it was written.
+        point: String,
+        /// The seq it stands for.
+        seq: Seq,
+        /// Replace everything at once.
+        now: bool,
+        /// Refuse when an instance cannot be where it was.
+        strict: bool,
+    },
+    /// Lift an app's latch.
+    Unlatch {
+        /// Which.
+        app_env: AppEnv,
+    },
+    /// Make a token known.
+    CreateToken {
+        /// The token.
+        token: Token,
+    },
+    /// Stop believing a principal's token.
+    RevokeToken {
+        /// Whose.
+        principal: PrincipalId,
+    },
+    /// Let a node join.
+    CreateJoinToken {
+        /// The token.
+        token: JoinToken,
+    },
+    /// A node joins. Region and labels come from the token.
+    EnrollNode {
+        /// SHA-256 of the join token.
+        join_token: Digest,
+        /// The node; its region and labels are ignored.
+        node: EnrolledNode,
+    },
+    /// Set a node's labels.
+    LabelNode {
+        /// Which.
+        node: NodeName,
+        /// All of its labels.
+        labels: BTreeMap<String, String>,
+    },
+    /// Take a node out of the fleet.
+    RemoveNode {
+        /// Which.
+        node: NodeName,
+    },
+    /// Nodes' verified reports.
+    Report {
+        /// At most one per node.
+        reports: Vec<Report>,
+    },
+    /// Nodes not heard of, or heard of again.
+    MarkNodes {
+        /// Newly lost.
+        lost: Vec<NodeName>,
+        /// Newly returned.
+        returned: Vec<NodeName>,
+    },
+    /// By the conductor: where instances should be.
+    Place {
+        /// Which.
+        app_env: AppEnv,
+        /// Changes only.
+        slots: Vec<(Slot, Option<NodeName>)>,
+    },
+    /// By the conductor: what nodes are told.
+    Assign {
+        /// Which.
+        app_env: AppEnv,
+        /// Changes only. The serial of a new instance is set when decided.
+        changes: Vec<AssignmentChange>,
+    },
+    /// By the conductor: a deployment ended.
+    FinishDeployment {
+        /// Which app and environment.
+        app_env: AppEnv,
+        /// Seq of its start.
+        deployment: Seq,
+        /// How.
+        outcome: Outcome,
+    },
+    /// By the leader: its term's first record.
+    StartTerm {
+        /// Raft's term.
+        term: u64,
+        /// The leader.
+        controller: ControllerId,
+    },
+    /// By the leader: Raft's configuration changed.
+    RecordMembership {
+        /// Who votes.
+        voters: Vec<ControllerId>,
+        /// Who only follows.
+        learners: Vec<ControllerId>,
+    },
+    /// By the leader: record the digest of State.
+    RecordStateDigest,
+    /// By a controller: somebody was refused.
+    RecordRefusal {
+        /// What they asked for.
+        action: String,
+        /// On what.
+        scope: String,
+        /// Why not.
+        why: String,
+    },
+}
+
+/// Which release to deploy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReleaseChoice {
+    /// This content: an existing release when it is one, else a new one.
+    Content {
+        /// The release.
+        release: Release,
+        /// What each image was asked for as, before it was resolved.
+        images: BTreeMap<ServiceName, String>,
+    },
+    /// An existing release by number.
+    Number(u32),
+}

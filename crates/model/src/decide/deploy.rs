@@ -1,0 +1,254 @@
+//! Deploying, configuring and removing apps.
+
+use std::collections::BTreeMap;
+
+use super::{next_seq, validate};
+use crate::command::ReleaseChoice;
+use crate::digest::Digest;
+use crate::event::{Contacts, DeploymentKind, Event, Outcome};
+use crate::ids::{AppEnv, SecretName};
+use crate::rejection::{Rejection, RejectionKind};
+use crate::release::{Release, Revision};
+use crate::state::State;
+use crate::value::{Sealed, Value};
+
+/// Ends the running deployment of an app, if any, in favour of one that starts right after.
+pub(super) fn supersede(state: &State, app_env: &AppEnv, events: &mut Vec<Event>) {
+    if let Some((seq, _)) = state.running_deployment(app_env) {
+        let by = next_seq(state, events) + 1;
+        let outcome = Outcome::Superseded { by };
+        events.push(Event::DeploymentFinished { deployment: seq, app_env: app_env.clone(), outcome });
+    }
+}
+
+/// Starts a deployment towards a revision and sets it as the target.
+pub(super) fn start(
+    state: &State,
+    app_env: &AppEnv,
+    kind: DeploymentKind,
+    to: Option<Revision>,
+    now: bool,
+    events: &mut Vec<Event>,
+) {
+    supersede(state, app_env, events);
+    let from = state.target.intent.get(app_env).map(|revision| revision.as_ref().clone());
+    let differs = from != to;
+    events.push(Event::DeploymentStarted { app_env: app_env.clone(), kind, from, to: to.clone(), now });
+    if differs {
+        events.push(Event::TargetChanged { app_env: app_env.clone(), revision: to });
+    }
+}
+
+pub(super) fn deploy(
+    state: &State,
+    app_env: &AppEnv,
+    contacts: Option<&Contacts>,
+    choice: &ReleaseChoice,
+    again: bool,
+) -> Result<Vec<Event>, Rejection> {
+    let mut events = Vec::new();
+    declare(state, app_env, contacts, &mut events)?;
+    let (digest, release) = match choice {
+        ReleaseChoice::Content { release, images } => {
+            if release.app != app_env.app {
+                return Err(Rejection::new(
+                    RejectionKind::Invalid,
+                    format!("the release is of {}, not of {}", release.app, app_env.app),
+                ));
+            }
+            validate::validate_release(release)?;
+            let digest = release.digest();
+            if !state.history.releases.contains_key(&digest) {
+                let number = state.newest_release(&app_env.app) + 1;
+                let (release, images) = (release.clone(), images.clone());
+                events.push(Event::ReleaseCreated { number, digest, release, images });
+            }
+            (digest, release.clone())
+        }
+        ReleaseChoice::Number(number) => {
+            let key = (app_env.app.clone(), *number);
+            let record = state
+                .history
+                .numbers
+                .get(&key)
+                .and_then(|digest| Some((*digest, state.history.releases.get(digest)?)))
+                .ok_or_else(|| {
+                    Rejection::new(
+                        RejectionKind::NotFound,
+                        format!("{} has no release v{number}", app_env.app),
+                    )
+                    .with_next(format!("stele history {app_env}"))
+                })?;
+            (record.0, record.1.release.clone())
+        }
+    };
+    check_latch(state, app_env, &digest)?;
+    let config = current_config(state, app_env);
+    let secrets = current_secrets(state, app_env, &release)?;
+    let revision = Revision { release: digest, config, secrets };
+    let same = state.target.intent.get(app_env).is_some_and(|present| **present == revision);
+    let failed = state.latest_deployment(app_env).is_some_and(|(_, deployment)| {
+        matches!(deployment.finished, Some((_, _, Outcome::Failed { .. } | Outcome::Unplaced { .. })))
+    });
+    if same && !failed && !again {
+        return Ok(events);
+    }
+    start(state, app_env, DeploymentKind::Deploy, Some(revision), false, &mut events);
+    Ok(events)
+}
+
+/// Creates what an apply names and a deploy merely refers to.
+fn declare(
+    state: &State,
+    app_env: &AppEnv,
+    contacts: Option<&Contacts>,
+    events: &mut Vec<Event>,
+) -> Result<(), Rejection> {
+    let AppEnv { app, environment } = app_env;
+    let Some(contacts) = contacts else {
+        // Only an apply creates: a mistyped name must not become an app.
+        if !state.control.apps.contains_key(app) {
+            return Err(Rejection::new(RejectionKind::NotFound, format!("there is no app {app}"))
+                .with_next("stele apply -f app.yaml"));
+        }
+        if !state.control.environments.contains(environment) {
+            return Err(unknown_environment(state, app_env));
+        }
+        return Ok(());
+    };
+    if !state.control.projects.contains(&app.project) {
+        events.push(Event::ProjectCreated { project: app.project.clone() });
+    }
+    if !state.control.environments.contains(environment) {
+        events.push(Event::EnvironmentCreated { environment: environment.clone() });
+    }
+    if state.control.apps.get(app) != Some(contacts) {
+        events.push(Event::AppDeclared { app: app.clone(), contacts: contacts.clone() });
+    }
+    Ok(())
+}
+
+fn unknown_environment(state: &State, app_env: &AppEnv) -> Rejection {
+    let known: Vec<_> = state.control.environments.iter().map(ToString::to_string).collect();
+    Rejection::new(
+        RejectionKind::NotFound,
+        format!("there is no environment {}; known are: {}", app_env.environment, known.join(", ")),
+    )
+}
+
+fn check_latch(state: &State, app_env: &AppEnv, release: &Digest) -> Result<(), Rejection> {
+    if !state.control.latches.get(app_env).is_some_and(|rejected| rejected.contains(release)) {
+        return Ok(());
+    }
+    let name = state.release_number(release).map_or_else(|| release.short(), |number| format!("v{number}"));
+    Err(Rejection::new(
+        RejectionKind::Conflict,
+        format!("{app_env} is latched: {name} was rejected by a rollback and is not deployed again until a person unlatches it"),
+    )
+    .with_next(format!("stele unlatch {app_env}")))
+}
+
+/// What is in force where the app is deployed, which after a rollback is not the newest.
+fn current_config(state: &State, app_env: &AppEnv) -> Option<Digest> {
+    match state.target.intent.get(app_env) {
+        Some(revision) => revision.config,
+        None => newest_config(state, app_env),
+    }
+}
+
+fn newest_config(state: &State, app_env: &AppEnv) -> Option<Digest> {
+    let version = state.newest_config(app_env);
+    state.history.config_versions.get(&(app_env.clone(), version)).copied()
+}
+
+fn current_secrets(
+    state: &State,
+    app_env: &AppEnv,
+    release: &Release,
+) -> Result<BTreeMap<SecretName, u32>, Rejection> {
+    let mut secrets = BTreeMap::new();
+    let mut missing = Vec::new();
+    for name in State::secrets_of(release) {
+        match state.newest_secret(app_env, &name) {
+            0 => missing.push(name),
+            version => {
+                secrets.insert(name, version);
+            }
+        }
+    }
+    let Some(first) = missing.first() else { return Ok(secrets) };
+    Err(Rejection::new(RejectionKind::NotFound, format!("{app_env} refers to secrets that are not set"))
+        .with_details(missing.iter().map(ToString::to_string).collect())
+        .with_next(format!("stele secret set {app_env} {first}")))
+}
+
+pub(super) fn remove(state: &State, app_env: &AppEnv) -> Result<Vec<Event>, Rejection> {
+    if !state.target.intent.contains_key(app_env) {
+        return Err(not_deployed(app_env));
+    }
+    let mut events = Vec::new();
+    start(state, app_env, DeploymentKind::Remove, None, false, &mut events);
+    let slots: Vec<_> = state.slots(app_env).map(|(slot, _)| (slot.clone(), None)).collect();
+    if !slots.is_empty() {
+        events.push(Event::PlacementChanged { app_env: app_env.clone(), slots });
+    }
+    Ok(events)
+}
+
+fn not_deployed(app_env: &AppEnv) -> Rejection {
+    Rejection::new(RejectionKind::NotFound, format!("{app_env} is not deployed")).with_next("stele status")
+}
+
+pub(super) fn set_config(
+    state: &State,
+    app_env: &AppEnv,
+    changes: &BTreeMap<String, Option<Value>>,
+) -> Result<Vec<Event>, Rejection> {
+    known_app(state, app_env)?;
+    let before = current_config(state, app_env)
+        .and_then(|digest| state.history.configs.get(&digest))
+        .map(|bundle| bundle.as_ref().clone())
+        .unwrap_or_default();
+    let mut variables = before.clone();
+    for (key, value) in changes {
+        match value {
+            Some(value) => variables.insert(key.clone(), value.clone()),
+            None => variables.remove(key),
+        };
+    }
+    validate::validate_env(variables.iter().map(|(key, value)| (key, value.len())))?;
+    if variables == before {
+        return Ok(Vec::new());
+    }
+    let digest = Digest::of_json(&variables);
+    let version = state.newest_config(app_env) + 1;
+    let mut events = vec![Event::ConfigChanged { app_env: app_env.clone(), version, digest, variables }];
+    if let Some(present) = state.target.intent.get(app_env) {
+        let revision = Revision { config: Some(digest), ..present.as_ref().clone() };
+        start(state, app_env, DeploymentKind::Configure, Some(revision), false, &mut events);
+    }
+    Ok(events)
+}
+
+pub(super) fn set_secret(state: &State, app_env: &AppEnv, name: &SecretName, value: &Sealed) -> Vec<Event> {
+    let version = state.newest_secret(app_env, name) + 1;
+    let (owner, secret) = (app_env.clone(), name.clone());
+    let mut events =
+        vec![Event::SecretChanged { app_env: owner, name: secret, version, value: value.clone() }];
+    if let Some(present) = state.target.intent.get(app_env)
+        && present.secrets.contains_key(name)
+    {
+        let mut revision = present.as_ref().clone();
+        revision.secrets.insert(name.clone(), version);
+        start(state, app_env, DeploymentKind::Configure, Some(revision), false, &mut events);
+    }
+    events
+}
+
+fn known_app(state: &State, app_env: &AppEnv) -> Result<(), Rejection> {
+    if state.control.apps.contains_key(&app_env.app) {
+        return Ok(());
+    }
+    Err(Rejection::new(RejectionKind::NotFound, format!("there is no app {}", app_env.app))
+        .with_next("stele apply -f app.yaml"))
+}

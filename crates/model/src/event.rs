@@ -1,0 +1,534 @@
+//! What happened. Events are facts: folding one needs no clock, no choice and
+//! nothing but the State before it.
+//!
+//! Every variant's structure is frozen once released: a change is a new variant
+//! or a new schema, never an edit (`docs/log-format.md`).
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::ids::{
+    AppEnv, AppId, ControllerId, EnvironmentName, FleetName, InstanceId, NodeName, PrincipalId, ProjectName,
+    RegionName, SecretName, Seq, ServiceName, Slot, Time,
+};
+use crate::release::{Release, Revision};
+use crate::signature::{Certificate, PublicKey};
+use crate::value::{Sealed, Value};
+use crate::wire::{AssignmentVersion, InstanceReport};
+
+/// One fact.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// A controller began to decide.
+    TermStarted {
+        /// Raft's term.
+        term: u64,
+        /// The leader of that term.
+        controller: ControllerId,
+    },
+    /// The first fact of a fleet.
+    FleetCreated {
+        /// Its name.
+        fleet: FleetName,
+        /// The offline root's public key, which every agent pins.
+        root: PublicKey,
+        /// The incarnation, raised only by disaster recovery.
+        epoch: u64,
+    },
+    /// The root vouches for a controller's key.
+    ControllerCertified {
+        /// The root's word.
+        certificate: Certificate,
+        /// Where its API answers.
+        api: String,
+        /// Where its peers reach it.
+        peer: String,
+    },
+    /// Raft's configuration as applied.
+    MembershipChanged {
+        /// Who votes.
+        voters: Vec<ControllerId>,
+        /// Who only follows.
+        learners: Vec<ControllerId>,
+    },
+    /// A controller's addresses and key are forgotten.
+    ControllerRemoved {
+        /// Which; its id is never used again.
+        controller: ControllerId,
+    },
+    /// The digest of State just before this record, for replicas and replays to check.
+    StateDigestRecorded {
+        /// Over all five trees.
+        digest: Digest,
+    },
+    /// A token was made for a principal.
+    TokenCreated {
+        /// The token and what it may do.
+        token: Token,
+    },
+    /// A token is no longer believed.
+    TokenRevoked {
+        /// The principal it was for.
+        principal: PrincipalId,
+    },
+    /// A node may join with this token, once.
+    JoinTokenCreated {
+        /// The token and what it enrols.
+        token: JoinToken,
+    },
+    /// A node joined.
+    NodeEnrolled {
+        /// The node.
+        node: EnrolledNode,
+        /// SHA-256 of the join token it used.
+        join_token: Digest,
+    },
+    /// A node's labels are these now.
+    NodeLabelled {
+        /// Which.
+        node: NodeName,
+        /// All of its labels.
+        labels: BTreeMap<String, String>,
+    },
+    /// A node is no longer of the fleet.
+    NodeRemoved {
+        /// Which.
+        node: NodeName,
+    },
+    /// Nodes were not heard of for longer than their grace period.
+    NodesLost {
+        /// Which.
+        nodes: Vec<NodeName>,
+    },
+    /// Lost nodes were heard of again.
+    NodesReturned {
+        /// Which.
+        nodes: Vec<NodeName>,
+    },
+    /// A project exists.
+    ProjectCreated {
+        /// Its name.
+        project: ProjectName,
+    },
+    /// An environment exists.
+    EnvironmentCreated {
+        /// Its name.
+        environment: EnvironmentName,
+    },
+    /// An app exists, or who answers for it changed.
+    AppDeclared {
+        /// The app.
+        app: AppId,
+        /// Who answers for it.
+        contacts: Contacts,
+    },
+    /// A new version of an app.
+    ReleaseCreated {
+        /// Its number: `v12` is 12.
+        number: u32,
+        /// Its content address.
+        digest: Digest,
+        /// Its content.
+        release: Release,
+        /// What each image was asked for as, before it was resolved to a digest.
+        images: BTreeMap<ServiceName, String>,
+    },
+    /// A config bundle has a new version.
+    ConfigChanged {
+        /// Whose.
+        app_env: AppEnv,
+        /// From 1.
+        version: u32,
+        /// Its content address.
+        digest: Digest,
+        /// All of its variables.
+        variables: BTreeMap<String, Value>,
+    },
+    /// A secret has a new version.
+    SecretChanged {
+        /// Whose.
+        app_env: AppEnv,
+        /// Its name.
+        name: SecretName,
+        /// From 1.
+        version: u32,
+        /// Its value, sealed.
+        value: Sealed,
+    },
+    /// An app in an environment is on its way to a revision. Its id is this record's seq.
+    DeploymentStarted {
+        /// Which app and environment.
+        app_env: AppEnv,
+        /// Why it came to be.
+        kind: DeploymentKind,
+        /// What was in force before.
+        from: Option<Revision>,
+        /// What should be; absent when the app is removed.
+        to: Option<Revision>,
+        /// Replace everything at once, without waiting for health.
+        now: bool,
+    },
+    /// A deployment ended.
+    DeploymentFinished {
+        /// Seq of its start.
+        deployment: Seq,
+        /// Its app and environment.
+        app_env: AppEnv,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// What an app should be in an environment (its intent) is this now.
+    TargetChanged {
+        /// Which.
+        app_env: AppEnv,
+        /// The revision; absent when the app is removed.
+        revision: Option<Revision>,
+    },
+    /// Where instances should be.
+    PlacementChanged {
+        /// Which app and environment.
+        app_env: AppEnv,
+        /// Slots and their nodes; a slot without a node is gone.
+        slots: Vec<(Slot, Option<NodeName>)>,
+    },
+    /// What nodes are told.
+    AssignmentsChanged {
+        /// Which app and environment.
+        app_env: AppEnv,
+        /// Changes, in order.
+        changes: Vec<AssignmentChange>,
+    },
+    /// What nodes told, as far as it was new.
+    NodesReported {
+        /// One per node.
+        reports: Vec<ReportedChange>,
+    },
+    /// A scope's target was set to what it was at an earlier point.
+    RolledBack {
+        /// Which scope, in its written form.
+        scope: String,
+        /// The point asked for, in its written form.
+        point: String,
+        /// The seq it stands for.
+        seq: Seq,
+        /// Digest of the scope's target before.
+        before: TargetDigest,
+        /// Digest after; its intent equals the one at `seq`.
+        after: TargetDigest,
+        /// Instances that could not be placed where they were, with the reason.
+        replaced: Vec<(Slot, String)>,
+    },
+    /// Rejected releases of an app cannot be deployed until somebody unlatches it.
+    Latched {
+        /// Which.
+        app_env: AppEnv,
+        /// What was rejected.
+        release: Digest,
+    },
+    /// The latch is off.
+    Unlatched {
+        /// Which.
+        app_env: AppEnv,
+    },
+    /// Somebody was refused.
+    Refused {
+        /// What they asked for, as a word.
+        action: String,
+        /// On what.
+        scope: String,
+        /// Why not.
+        why: String,
+    },
+}
+
+/// A token and what its bearer may do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Token {
+    /// Whose: one token per principal.
+    pub principal: PrincipalId,
+    /// SHA-256 of the token's text; the text itself is shown once and kept nowhere.
+    pub hash: Digest,
+    /// What it may do.
+    pub role: Role,
+    /// Whether a person or a program holds it.
+    pub holder: Holder,
+    /// When it stops being believed.
+    pub expires: Time,
+}
+
+/// Built-in roles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Everything.
+    Admin,
+    /// Deploys, rolls back, configures; reads.
+    Deployer,
+    /// Reads everything, changes nothing.
+    Auditor,
+}
+
+/// Who holds a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Holder {
+    /// A human being.
+    Person,
+    /// Automation, such as CI: it never lifts a latch.
+    Service,
+}
+
+/// Lets one node join.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct JoinToken {
+    /// SHA-256 of its text.
+    pub hash: Digest,
+    /// The only name that may join with it; any when absent.
+    pub node: Option<NodeName>,
+    /// The region the node will be in.
+    pub region: RegionName,
+    /// The labels the node will have.
+    pub labels: BTreeMap<String, String>,
+    /// When it stops being believed.
+    pub expires: Time,
+}
+
+/// A node of the fleet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct EnrolledNode {
+    /// Its name.
+    pub name: NodeName,
+    /// Its region.
+    pub region: RegionName,
+    /// Its labels, without `node` and `region`, which it always has.
+    pub labels: BTreeMap<String, String>,
+    /// Verifies its reports.
+    pub key: PublicKey,
+    /// X25519 public key, as hex: wraps data keys for it.
+    pub sealing_key: String,
+    /// Where its published ports are reached, if it said so.
+    pub address: Option<String>,
+}
+
+/// Who answers for an app.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Contacts {
+    /// The owning team.
+    pub owner: Option<String>,
+    /// Whom to call.
+    pub on_call: Option<String>,
+    /// What to read first.
+    pub runbook: Option<String>,
+}
+
+/// Why a deployment came to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DeploymentKind {
+    /// A release was deployed.
+    Deploy,
+    /// Config or a secret changed.
+    Configure,
+    /// An earlier state was reinstated.
+    Rollback,
+    /// The app was removed from the environment.
+    Remove,
+}
+
+/// How a deployment ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Every instance runs the revision and is healthy.
+    Succeeded,
+    /// It stopped; what still runs keeps running.
+    Failed {
+        /// The instance that failed.
+        instance: InstanceId,
+        /// Its node.
+        node: NodeName,
+        /// Why.
+        reason: String,
+        /// How it exited, if it did.
+        exit_code: Option<i64>,
+        /// Its last words.
+        log_tail: Vec<String>,
+    },
+    /// Not every instance has a node it may run on.
+    Unplaced {
+        /// The first slot without a node.
+        slot: Slot,
+        /// Why none fits.
+        reason: String,
+    },
+    /// Another deployment took its place.
+    Superseded {
+        /// Seq of that deployment's start.
+        by: Seq,
+    },
+}
+
+/// One change of what a node is told.
+#[allow(clippy::large_enum_variant)] // Assigning is the common case; boxing it would cost more than it saves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AssignmentChange {
+    /// Run this.
+    Assign {
+        /// Where.
+        node: NodeName,
+        /// What.
+        instance: InstanceId,
+        /// Made of what.
+        revision: Revision,
+        /// Digest of the resulting spec.
+        spec: Digest,
+        /// Only once that one is gone.
+        replaces: Option<InstanceId>,
+    },
+    /// Stop running this.
+    Withdraw {
+        /// Where.
+        node: NodeName,
+        /// What.
+        instance: InstanceId,
+    },
+}
+
+/// What was new in a node's report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ReportedChange {
+    /// The node.
+    pub node: NodeName,
+    /// The agent's boot.
+    pub boot: u64,
+    /// The report's number.
+    pub number: u64,
+    /// The assignment the agent works on.
+    pub applied: AssignmentVersion,
+    /// Instances whose last value differs from the one known.
+    pub changed: Vec<InstanceReport>,
+    /// Instances no longer on the node.
+    pub gone: Vec<InstanceId>,
+}
+
+/// Digest of a scope's target, in its two halves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TargetDigest {
+    /// What should run: releases, config, secret versions, app existence.
+    pub intent: Digest,
+    /// Where.
+    pub placement: Digest,
+}
+
+impl Event {
+    /// The stable word for this kind of event, as used in filters and SQL.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::TermStarted { .. } => "term_started",
+            Self::FleetCreated { .. } => "fleet_created",
+            Self::ControllerCertified { .. } => "controller_certified",
+            Self::MembershipChanged { .. } => "membership_changed",
+            Self::ControllerRemoved { .. } => "controller_removed",
+            Self::StateDigestRecorded { .. } => "state_digest_recorded",
+            Self::TokenCreated { .. } => "token_created",
+            Self::TokenRevoked { .. } => "token_revoked",
+            Self::JoinTokenCreated { .. } => "join_token_created",
+            Self::NodeEnrolled { .. } => "node_enrolled",
+            Self::NodeLabelled { .. } => "node_labelled",
+            Self::NodeRemoved { .. } => "node_removed",
+            Self::NodesLost { .. } => "nodes_lost",
+            Self::NodesReturned { .. } => "nodes_returned",
+            Self::ProjectCreated { .. } => "project_created",
+            Self::EnvironmentCreated { .. } => "environment_created",
+            Self::AppDeclared { .. } => "app_declared",
+            Self::ReleaseCreated { .. } => "release_created",
+            Self::ConfigChanged { .. } => "config_changed",
+            Self::SecretChanged { .. } => "secret_changed",
+            Self::DeploymentStarted { .. } => "deployment_started",
+            Self::DeploymentFinished { .. } => "deployment_finished",
+            Self::TargetChanged { .. } => "target_changed",
+            Self::PlacementChanged { .. } => "placement_changed",
+            Self::AssignmentsChanged { .. } => "assignments_changed",
+            Self::NodesReported { .. } => "nodes_reported",
+            Self::RolledBack { .. } => "rolled_back",
+            Self::Latched { .. } => "latched",
+            Self::Unlatched { .. } => "unlatched",
+            Self::Refused { .. } => "refused",
+        }
+    }
+
+    /// The scopes it touches, sorted, each once.
+    pub fn scopes(&self) -> Vec<String> {
+        let app = |app_env: &AppEnv| vec![app_env.to_string()];
+        let nodes = |nodes: &[NodeName]| nodes.iter().map(|node| format!("node:{node}")).collect();
+        let mut scopes: Vec<String> = match self {
+            Self::TermStarted { .. }
+            | Self::FleetCreated { .. }
+            | Self::ControllerCertified { .. }
+            | Self::MembershipChanged { .. }
+            | Self::ControllerRemoved { .. }
+            | Self::StateDigestRecorded { .. }
+            | Self::TokenCreated { .. }
+            | Self::TokenRevoked { .. }
+            | Self::JoinTokenCreated { .. } => vec!["fleet".to_owned()],
+            Self::NodeEnrolled { node, .. } => vec![format!("node:{}", node.name)],
+            Self::NodeLabelled { node, .. } | Self::NodeRemoved { node } => vec![format!("node:{node}")],
+            Self::NodesLost { nodes: lost } | Self::NodesReturned { nodes: lost } => nodes(lost),
+            Self::ProjectCreated { project } => vec![format!("project:{project}")],
+            Self::EnvironmentCreated { environment } => vec![format!("env:{environment}")],
+            Self::AppDeclared { app, .. } => vec![app.to_string()],
+            Self::ReleaseCreated { release, .. } => vec![release.app.to_string()],
+            Self::ConfigChanged { app_env, .. }
+            | Self::SecretChanged { app_env, .. }
+            | Self::DeploymentStarted { app_env, .. }
+            | Self::TargetChanged { app_env, .. }
+            | Self::Latched { app_env, .. }
+            | Self::Unlatched { app_env } => app(app_env),
+            Self::DeploymentFinished { app_env, outcome, .. } => match outcome {
+                Outcome::Failed { node, .. } => vec![app_env.to_string(), format!("node:{node}")],
+                Outcome::Succeeded | Outcome::Superseded { .. } | Outcome::Unplaced { .. } => app(app_env),
+            },
+            Self::PlacementChanged { app_env, slots } => {
+                let mut scopes = app(app_env);
+                scopes.extend(slots.iter().filter_map(|(_, node)| Some(format!("node:{}", node.as_ref()?))));
+                scopes
+            }
+            Self::AssignmentsChanged { app_env, changes } => {
+                let mut scopes = app(app_env);
+                scopes.extend(changes.iter().map(|change| match change {
+                    AssignmentChange::Assign { node, .. } | AssignmentChange::Withdraw { node, .. } => {
+                        format!("node:{node}")
+                    }
+                }));
+                scopes
+            }
+            Self::NodesReported { reports } => {
+                let mut scopes: Vec<_> =
+                    reports.iter().map(|report| format!("node:{}", report.node)).collect();
+                for report in reports {
+                    scopes.extend(report.changed.iter().map(|change| change.id.slot.app_env.to_string()));
+                    scopes.extend(report.gone.iter().map(|id| id.slot.app_env.to_string()));
+                }
+                scopes
+            }
+            Self::RolledBack { scope, .. } | Self::Refused { scope, .. } => vec![scope.clone()],
+        };
+        scopes.sort();
+        scopes.dedup();
+        scopes
+    }
+}
+
+/// A record as the rest of the program sees it: header and decoded payload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Record {
+    /// What it says about itself.
+    pub header: crate::header::Header,
+    /// What happened.
+    pub event: Event,
+}

@@ -1,0 +1,356 @@
+//! Folding events into State: total, pure, and frozen per event and schema.
+
+use std::sync::Arc;
+
+use crate::event::{AssignmentChange, Event, Outcome, Record, ReportedChange};
+use crate::header::Header;
+use crate::ids::AppEnv;
+use crate::leaf::Leaf;
+use crate::limits::{
+    CHANGES_PER_APP_MAX, DEPLOYMENTS_PER_APP_MAX, IDEMPOTENCY_COUNT_MAX, IDEMPOTENCY_WINDOW_US,
+    REFUSAL_WINDOW_US,
+};
+use crate::state::{
+    Answer, Answered, Assigned, AssignedTo, Change, Controller, Deployment, Fleet, Refusals, ReleaseRecord,
+    State,
+};
+
+/// Folds one record.
+///
+/// # Panics
+/// If the record is not the next one: folding out of order would make a State
+/// that never was, and a control plane that is wrong must stop.
+pub fn fold(state: &mut State, record: &Record) {
+    let Record { header, event } = record;
+    assert_eq!(header.seq, state.seq + 1, "records are folded in order, each once");
+    assert!(header.time > state.time, "log time is strictly increasing");
+    state.seq = header.seq;
+    state.time = header.time;
+    apply(state, header, event);
+    remember_answer(state, header, event);
+}
+
+fn apply(state: &mut State, header: &Header, event: &Event) {
+    match event {
+        Event::TermStarted { term, controller } => {
+            state.history.term = *term;
+            state.history.leader = *controller;
+            state.touch(Leaf::Term);
+        }
+        Event::FleetCreated { fleet, root, epoch } => {
+            state.control.fleet = Some(Fleet { name: fleet.clone(), root: root.clone(), epoch: *epoch });
+            state.touch(Leaf::Fleet);
+        }
+        Event::ControllerCertified { certificate, api, peer } => {
+            let id = certificate.body.controller;
+            let controller =
+                Controller { certificate: certificate.clone(), api: api.clone(), peer: peer.clone() };
+            state.control.controllers.insert(id, controller);
+            state.touch(Leaf::Controller(id));
+        }
+        Event::MembershipChanged { voters, learners } => {
+            let now: imbl::OrdSet<_> = voters.iter().chain(learners).copied().collect();
+            let before = state.control.voters.clone().union(state.control.learners.clone());
+            for gone in before.relative_complement(now) {
+                state.control.retired.insert(gone);
+            }
+            state.control.voters = voters.iter().copied().collect();
+            state.control.learners = learners.iter().copied().collect();
+            state.touch(Leaf::Members);
+        }
+        Event::ControllerRemoved { controller } => {
+            state.control.controllers.remove(controller);
+            state.touch(Leaf::Controller(*controller));
+        }
+        Event::TokenCreated { token } => {
+            let replaced = state.control.tokens.insert(token.principal.clone(), token.clone());
+            if let Some(replaced) = replaced {
+                state.control.bearers.remove(&replaced.hash);
+            }
+            state.control.bearers.insert(token.hash, token.principal.clone());
+            state.touch(Leaf::Token(token.principal.clone()));
+        }
+        Event::TokenRevoked { principal } => {
+            if let Some(token) = state.control.tokens.remove(principal) {
+                state.control.bearers.remove(&token.hash);
+            }
+            state.touch(Leaf::Token(principal.clone()));
+        }
+        Event::JoinTokenCreated { token } => {
+            state.control.join_tokens.insert(token.hash, token.clone());
+            state.touch(Leaf::JoinToken(token.hash));
+        }
+        Event::NodeEnrolled { node, join_token } => {
+            state.control.join_tokens.remove(join_token);
+            state.touch(Leaf::JoinToken(*join_token));
+            state.control.nodes.insert(node.name.clone(), Arc::new(node.clone()));
+            state.touch(Leaf::Node(node.name.clone()));
+        }
+        Event::NodeLabelled { node, labels } => {
+            if let Some(present) = state.control.nodes.get_mut(node) {
+                Arc::make_mut(present).labels = labels.clone();
+            }
+            state.touch(Leaf::Node(node.clone()));
+        }
+        Event::NodeRemoved { node } => remove_node(state, node),
+        Event::NodesLost { nodes } | Event::NodesReturned { nodes } => {
+            let lost = matches!(event, Event::NodesLost { .. });
+            for node in nodes {
+                state.observed.entry(node.clone()).or_default().lost = lost;
+                state.touch(Leaf::Observed(node.clone()));
+            }
+        }
+        Event::ProjectCreated { project } => {
+            state.control.projects.insert(project.clone());
+            state.touch(Leaf::Registry);
+        }
+        Event::EnvironmentCreated { environment } => {
+            state.control.environments.insert(environment.clone());
+            state.touch(Leaf::Registry);
+        }
+        Event::AppDeclared { app, contacts } => {
+            state.control.apps.insert(app.clone(), contacts.clone());
+            state.touch(Leaf::App(app.clone()));
+        }
+        Event::ReleaseCreated { number, digest, release, images } => {
+            state.history.numbers.insert((release.app.clone(), *number), *digest);
+            let record = ReleaseRecord {
+                number: *number,
+                seq: header.seq,
+                release: release.clone(),
+                images: images.clone(),
+            };
+            state.history.releases.insert(*digest, Arc::new(record));
+            state.touch(Leaf::Release(*digest));
+        }
+        Event::ConfigChanged { app_env, version, digest, variables } => {
+            state.history.config_versions.insert((app_env.clone(), *version), *digest);
+            state.history.configs.insert(*digest, Arc::new(variables.clone()));
+            state.touch(Leaf::Config(app_env.clone(), *version));
+        }
+        Event::SecretChanged { app_env, name, version, value } => {
+            state.history.secrets.insert((app_env.clone(), name.clone(), *version), value.clone());
+            state.touch(Leaf::Secret(app_env.clone(), name.clone(), *version));
+        }
+        Event::DeploymentStarted { app_env, kind, from, to, now } => {
+            let deployment = Deployment {
+                app_env: app_env.clone(),
+                kind: *kind,
+                from: from.clone(),
+                to: to.clone(),
+                now: *now,
+                principal: header.principal.clone(),
+                started: header.time,
+                finished: None,
+            };
+            state.history.deployments.insert(header.seq, Arc::new(deployment));
+            state.history.latest.insert(app_env.clone(), header.seq);
+            state.touch(Leaf::Deployment(header.seq));
+            state.touch(Leaf::AppHistory(app_env.clone()));
+        }
+        Event::DeploymentFinished { deployment, app_env, outcome } => {
+            finish_deployment(state, header, *deployment, app_env, outcome);
+        }
+        Event::TargetChanged { app_env, revision } => {
+            let revision = revision.clone().map(Arc::new);
+            match &revision {
+                Some(revision) => state.target.intent.insert(app_env.clone(), Arc::clone(revision)),
+                None => state.target.intent.remove(app_env),
+            };
+            let at = header.decision.last();
+            let change = Change { first: header.decision.first, revision };
+            state.history.changes.insert((app_env.clone(), at), change);
+            state.touch(Leaf::Intent(app_env.clone()));
+            state.touch(Leaf::Change(app_env.clone(), at));
+            forget_old_changes(state, app_env);
+            target_changed(state, header, app_env);
+        }
+        Event::PlacementChanged { app_env, slots } => {
+            for (slot, node) in slots {
+                match node {
+                    Some(node) => state.target.placement.insert(slot.clone(), node.clone()),
+                    None => state.target.placement.remove(slot),
+                };
+                state.touch(Leaf::Placement(slot.clone()));
+            }
+            target_changed(state, header, app_env);
+        }
+        Event::AssignmentsChanged { app_env: _, changes } => {
+            for change in changes {
+                change_assignment(state, header, change);
+            }
+        }
+        Event::NodesReported { reports } => {
+            for report in reports {
+                observe(state, header, report);
+            }
+        }
+        // A digest is checked by whoever verifies the log, and what a rollback did is in
+        // the other events of its decision: neither changes anything.
+        Event::StateDigestRecorded { .. } | Event::RolledBack { .. } => {}
+        Event::Latched { app_env, release } => {
+            state.control.latches.entry(app_env.clone()).or_default().insert(*release);
+            state.touch(Leaf::Latch(app_env.clone()));
+        }
+        Event::Unlatched { app_env } => {
+            state.control.latches.remove(app_env);
+            state.touch(Leaf::Latch(app_env.clone()));
+        }
+        Event::Refused { .. } => {
+            let refusals = state.control.refusals.entry(header.principal.clone()).or_default();
+            if header.time.0 - refusals.since.0 > REFUSAL_WINDOW_US {
+                *refusals = Refusals { since: header.time, logged: 0 };
+            }
+            refusals.logged += 1;
+            state.touch(Leaf::Refusals(header.principal.clone()));
+        }
+    }
+}
+
+fn remove_node(state: &mut State, node: &crate::ids::NodeName) {
+    state.control.nodes.remove(node);
+    state.touch(Leaf::Node(node.clone()));
+    if let Some(observed) = state.observed.remove(node) {
+        state.touch(Leaf::Observed(node.clone()));
+        for id in observed.instances.keys() {
+            state.touch(Leaf::ObservedInstance(node.clone(), id.clone()));
+        }
+    }
+    if let Some(assigned) = state.assigned.remove(node) {
+        state.touch(Leaf::Assigned(node.clone()));
+        for id in assigned.instances.keys() {
+            state.touch(Leaf::AssignedTo(node.clone(), id.clone()));
+        }
+    }
+}
+
+fn target_changed(state: &mut State, header: &Header, app_env: &AppEnv) {
+    state.history.last_changed.insert(app_env.clone(), header.seq);
+    state.touch(Leaf::AppHistory(app_env.clone()));
+}
+
+fn finish_deployment(
+    state: &mut State,
+    header: &Header,
+    deployment: u64,
+    app_env: &AppEnv,
+    outcome: &Outcome,
+) {
+    if let Some(present) = state.history.deployments.get_mut(&deployment) {
+        Arc::make_mut(present).finished = Some((header.time, header.seq, outcome.clone()));
+    }
+    state.touch(Leaf::Deployment(deployment));
+    let finished: Vec<_> = state
+        .history
+        .deployments
+        .iter()
+        .filter(|(_, deployment)| deployment.app_env == *app_env && deployment.finished.is_some())
+        .map(|(seq, _)| *seq)
+        .collect();
+    let excess = finished.len().saturating_sub(DEPLOYMENTS_PER_APP_MAX);
+    for seq in &finished[..excess] {
+        state.history.deployments.remove(seq);
+        state.touch(Leaf::Deployment(*seq));
+    }
+}
+
+fn forget_old_changes(state: &mut State, app_env: &AppEnv) {
+    let range = (app_env.clone(), 0)..=(app_env.clone(), u64::MAX);
+    let seqs: Vec<_> = state.history.changes.range(range).map(|((_, seq), _)| *seq).collect();
+    for seq in &seqs[..seqs.len().saturating_sub(CHANGES_PER_APP_MAX)] {
+        state.history.changes.remove(&(app_env.clone(), *seq));
+        state.touch(Leaf::Change(app_env.clone(), *seq));
+    }
+}
+
+fn change_assignment(state: &mut State, header: &Header, change: &AssignmentChange) {
+    let (node, id) = match change {
+        AssignmentChange::Assign { node, instance, .. } | AssignmentChange::Withdraw { node, instance } => {
+            (node, instance)
+        }
+    };
+    let assigned: &mut Assigned = state.assigned.entry(node.clone()).or_default();
+    assigned.changed = header.seq;
+    match change {
+        AssignmentChange::Assign { revision, spec, replaces, .. } => {
+            let to = AssignedTo {
+                revision: revision.clone(),
+                spec: *spec,
+                replaces: replaces.clone(),
+                since: header.time,
+            };
+            assigned.instances.insert(id.clone(), Arc::new(to));
+        }
+        AssignmentChange::Withdraw { .. } => {
+            assigned.instances.remove(id);
+        }
+    }
+    state.touch(Leaf::Assigned(node.clone()));
+    state.touch(Leaf::AssignedTo(node.clone(), id.clone()));
+}
+
+fn observe(state: &mut State, header: &Header, report: &ReportedChange) {
+    let node = &report.node;
+    let observed = state.observed.entry(node.clone()).or_default();
+    observed.boot = report.boot;
+    observed.number = report.number;
+    observed.applied = report.applied;
+    observed.time = header.time;
+    for change in &report.changed {
+        observed.instances.insert(change.id.clone(), Arc::new(change.clone()));
+    }
+    for id in &report.gone {
+        observed.instances.remove(id);
+    }
+    state.touch(Leaf::Observed(node.clone()));
+    let changed = report.changed.iter().map(|change| &change.id);
+    for id in changed.chain(&report.gone) {
+        state.touch(Leaf::ObservedInstance(node.clone(), id.clone()));
+    }
+}
+
+fn remember_answer(state: &mut State, header: &Header, event: &Event) {
+    let Some(idempotency) = &header.idempotency else { return };
+    let key = (header.principal.clone(), idempotency.key.clone());
+    let is_first = header.seq == header.decision.first;
+    if is_first {
+        let answer = Answer { decision: Some(header.decision), ..Answer::default() };
+        let answered = Answered { request: idempotency.request, answer, time: header.time };
+        if let Some(replaced) = state.history.answered.insert(key.clone(), answered) {
+            state.history.answered_by_age.remove(&(replaced.time, key.0.clone(), key.1.clone()));
+        }
+        state.history.answered_by_age.insert((header.time, key.0.clone(), key.1.clone()), ());
+    }
+    if let Some(answered) = state.history.answered.get_mut(&key) {
+        note_in_answer(&mut answered.answer, header, event);
+    }
+    state.touch(Leaf::Answered(key.0, key.1));
+    while let Some(((time, principal, key), ())) = state.history.answered_by_age.get_min().cloned() {
+        let expired = header.time.0 - time.0 > IDEMPOTENCY_WINDOW_US;
+        if !expired && state.history.answered.len() <= IDEMPOTENCY_COUNT_MAX {
+            break;
+        }
+        state.history.answered_by_age.remove(&(time, principal.clone(), key.clone()));
+        state.history.answered.remove(&(principal.clone(), key.clone()));
+        state.touch(Leaf::Answered(principal, key));
+    }
+}
+
+/// Adds what the caller wants to know of one record of its decision.
+pub(crate) fn note_in_answer(answer: &mut Answer, header: &Header, event: &Event) {
+    match event {
+        Event::ReleaseCreated { number, .. } => answer.release = Some(*number),
+        Event::DeploymentStarted { .. } => answer.deployments.push(header.seq),
+        _ => {}
+    }
+}
+
+/// What the caller of a decision is answered.
+pub fn answer_of<'a>(records: impl IntoIterator<Item = &'a Record>) -> Answer {
+    let mut answer = Answer::default();
+    for Record { header, event } in records {
+        answer.decision = Some(header.decision);
+        note_in_answer(&mut answer, header, event);
+    }
+    answer
+}

@@ -1,0 +1,280 @@
+//! Names and identifiers. Each is checked where it enters, so that the rest of
+//! the program never meets a malformed one.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::limits::NAME_BYTES_MAX;
+
+/// Why a text is not a name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Empty, too long, or with a character outside `[a-z0-9-]`.
+    #[error(
+        "{text:?} is not a valid {kind} name: use 1 to {NAME_BYTES_MAX} lowercase letters, digits and hyphens, \
+         beginning and ending with a letter or digit"
+    )]
+    Malformed {
+        /// What was being named.
+        kind: &'static str,
+        /// The offending text.
+        text: String,
+    },
+    /// An app without its project.
+    #[error("{0:?} does not name an app: write PROJECT/APP, such as shop/web")]
+    App(String),
+    /// An app without its environment.
+    #[error("{0:?} is ambiguous: write PROJECT/APP@ENVIRONMENT, such as shop/web@prod")]
+    AppEnv(String),
+    /// Not an instance.
+    #[error("{0:?} does not name an instance: write PROJECT/APP@ENVIRONMENT/SERVICE.INDEX-SERIAL")]
+    Instance(String),
+}
+
+fn is_label(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let alphanumeric = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    (1..=NAME_BYTES_MAX).contains(&bytes.len())
+        && bytes.iter().all(|byte| alphanumeric(byte) || *byte == b'-')
+        && bytes.first().is_some_and(alphanumeric)
+        && bytes.last().is_some_and(alphanumeric)
+}
+
+/// Text form in JSON, and in bincode too: identifiers are their text.
+macro_rules! text_form {
+    ($type:ident, $pattern:expr) => {
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                text.parse().map_err(D::Error::custom)
+            }
+        }
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+        impl JsonSchema for $type {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($type).into()
+            }
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({"type": "string", "pattern": $pattern})
+            }
+        }
+    };
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $type:ident, $kind:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $type(Arc<str>);
+
+        impl $type {
+            /// Checks and wraps a name.
+            pub fn new(text: &str) -> Result<Self, NameError> {
+                if is_label(text) {
+                    Ok(Self(text.into()))
+                } else {
+                    Err(NameError::Malformed { kind: $kind, text: text.to_owned() })
+                }
+            }
+            /// The name itself.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+        impl FromStr for $type {
+            type Err = NameError;
+            fn from_str(text: &str) -> Result<Self, NameError> {
+                Self::new(text)
+            }
+        }
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+        text_form!($type, "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$");
+    };
+}
+
+name!(/// A fleet: everything one log governs.
+    FleetName, "fleet");
+name!(/// A project: a team's namespace.
+    ProjectName, "project");
+name!(/// An app's own name, inside its project.
+    AppName, "app");
+name!(/// An environment, such as `prod`.
+    EnvironmentName, "environment");
+name!(/// A region, such as `eu`.
+    RegionName, "region");
+name!(/// A node: one host with an agent.
+    NodeName, "node");
+name!(/// A service: one container of an app.
+    ServiceName, "service");
+name!(/// A principal's opaque id: who did something.
+    PrincipalId, "principal");
+name!(/// A secret, inside an app and environment.
+    SecretName, "secret");
+
+/// An app with its project. Written `shop/web`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AppId {
+    /// The team's namespace.
+    pub project: ProjectName,
+    /// The app inside it.
+    pub app: AppName,
+}
+
+impl fmt::Display for AppId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.project, self.app)
+    }
+}
+
+impl FromStr for AppId {
+    type Err = NameError;
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let (project, app) = text.split_once('/').ok_or_else(|| NameError::App(text.to_owned()))?;
+        Ok(Self { project: project.parse()?, app: app.parse()? })
+    }
+}
+text_form!(AppId, "^[a-z0-9-]+/[a-z0-9-]+$");
+
+/// An app in an environment: the unit that is deployed. Written `shop/web@prod`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AppEnv {
+    /// The app.
+    pub app: AppId,
+    /// Where it runs.
+    pub environment: EnvironmentName,
+}
+
+impl fmt::Display for AppEnv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.app, self.environment)
+    }
+}
+
+impl FromStr for AppEnv {
+    type Err = NameError;
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let (app, environment) = text.split_once('@').ok_or_else(|| NameError::AppEnv(text.to_owned()))?;
+        Ok(Self { app: app.parse()?, environment: environment.parse()? })
+    }
+}
+text_form!(AppEnv, "^[a-z0-9-]+/[a-z0-9-]+@[a-z0-9-]+$");
+
+/// One place an instance fills: the `index`th replica of a service. Written `shop/web@prod/web.0`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Slot {
+    /// The app in its environment.
+    pub app_env: AppEnv,
+    /// The service.
+    pub service: ServiceName,
+    /// From zero. For a service that runs on every matching node, the node's place in name order when first placed.
+    pub index: u32,
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}.{}", self.app_env, self.service, self.index)
+    }
+}
+
+impl FromStr for Slot {
+    type Err = NameError;
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let error = || NameError::Instance(text.to_owned());
+        let (head, index) = text.rsplit_once('.').ok_or_else(error)?;
+        let (app_env, service) = head.rsplit_once('/').ok_or_else(error)?;
+        Ok(Self {
+            app_env: app_env.parse()?,
+            service: service.parse()?,
+            index: index.parse().map_err(|_| error())?,
+        })
+    }
+}
+text_form!(Slot, "^[a-z0-9-]+/[a-z0-9-]+@[a-z0-9-]+/[a-z0-9-]+[.][0-9]+$");
+
+/// One container of a release on a node, filling a slot. Written `shop/web@prod/web.0-142`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InstanceId {
+    /// The slot it fills.
+    pub slot: Slot,
+    /// Tells successive instances of one slot apart: the seq of the record that assigned it.
+    pub serial: u64,
+}
+
+impl fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.slot, self.serial)
+    }
+}
+
+impl FromStr for InstanceId {
+    type Err = NameError;
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let error = || NameError::Instance(text.to_owned());
+        let (slot, serial) = text.rsplit_once('-').ok_or_else(error)?;
+        Ok(Self { slot: slot.parse()?, serial: serial.parse().map_err(|_| error())? })
+    }
+}
+text_form!(InstanceId, "^[a-z0-9-]+/[a-z0-9-]+@[a-z0-9-]+/[a-z0-9-]+[.][0-9]+-[0-9]+$");
+
+/// Position of a record in the log, from 1, without gaps. Zero means "before the first".
+pub type Seq = u64;
+
+/// A controller's Raft id. Never used again once removed.
+pub type ControllerId = u64;
+
+/// Microseconds since 1970-01-01T00:00:00Z. Strictly increasing along the log.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(transparent)]
+pub struct Time(pub u64);
+
+impl Time {
+    /// Whole milliseconds between `earlier` and this time; zero when `earlier` is later.
+    pub fn millis_since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0) / 1000
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn identifiers_are_read_back_from_their_text() {
+        let id: InstanceId = "shop/web@prod/web-1.0-142".parse().unwrap();
+        assert_eq!(id.slot.service.as_str(), "web-1");
+        assert_eq!((id.slot.index, id.serial), (0, 142));
+        assert_eq!(id.to_string(), "shop/web@prod/web-1.0-142");
+    }
+
+    #[test]
+    fn bad_names_are_refused() {
+        for bad in ["", "-a", "a-", "A", "a_b", "ä", &"x".repeat(64)] {
+            assert!(ProjectName::new(bad).is_err(), "{bad:?}");
+        }
+        assert!("shop".parse::<AppId>().is_err());
+        assert!("shop/web".parse::<AppEnv>().is_err());
+        assert!("shop/web/x@prod".parse::<AppEnv>().is_err());
+    }
+}

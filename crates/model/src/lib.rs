@@ -1,0 +1,46 @@
+//! The vocabulary of Stele and everything it decides: names, specs, commands,
+//! events, [`State`], `decide`, `fold`, digests, and rollback as a plan of events.
+//!
+//! It must never read a clock, draw a random number, touch a file or a socket, or
+//! iterate anything whose order is not defined: the same log must fold into the
+//! same bytes on every machine, for ever.
+
+pub mod command;
+pub mod decide;
+pub mod diff;
+pub mod digest;
+pub mod event;
+pub mod fold;
+pub mod header;
+pub mod ids;
+mod leaf;
+pub mod limits;
+pub mod point;
+pub mod rejection;
+pub mod release;
+pub mod scope;
+pub mod selector;
+pub mod signature;
+pub mod state;
+pub mod trie;
+pub mod value;
+pub mod wire;
+
+pub use command::{Command, ReleaseChoice, Request};
+pub use decide::{Context, Decided, decide};
+pub use diff::{Difference, diff};
+pub use digest::{Digest, canonical_json};
+pub use event::{Event, Record};
+pub use fold::{answer_of, fold};
+pub use header::{Decision, Header, Idempotency, Links};
+pub use ids::{
+    AppEnv, AppId, AppName, ControllerId, EnvironmentName, FleetName, InstanceId, NodeName, PrincipalId,
+    ProjectName, RegionName, SecretName, Seq, ServiceName, Slot, Time,
+};
+pub use point::Point;
+pub use rejection::{Rejection, RejectionKind};
+pub use release::{InstanceSpec, Release, Revision};
+pub use scope::Scope;
+pub use selector::Selector;
+pub use state::{Answer, State};
+pub use value::{Sealed, Value};

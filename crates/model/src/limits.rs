@@ -1,0 +1,56 @@
+//! Every bound this crate enforces, each with its unit.
+
+/// Longest name of a project, app, environment, region, node or service, in bytes (RFC 1123 label).
+pub const NAME_BYTES_MAX: usize = 63;
+/// Longest environment variable or label key, in bytes.
+pub const KEY_BYTES_MAX: usize = 256;
+/// Longest environment value, in bytes.
+pub const ENV_VALUE_BYTES_MAX: usize = 64 * 1024;
+/// Largest content of one config file, in bytes.
+pub const FILE_BYTES_MAX: usize = 256 * 1024;
+/// Most environment variables of one service.
+pub const ENV_COUNT_MAX: usize = 512;
+/// Most config files of one service.
+pub const FILES_COUNT_MAX: usize = 64;
+/// Most services of one app.
+pub const SERVICES_COUNT_MAX: usize = 64;
+/// Most replicas of one service.
+pub const REPLICAS_MAX: u32 = 10_000;
+/// Most ports of one service.
+pub const PORTS_COUNT_MAX: usize = 64;
+/// Most volumes of one service.
+pub const VOLUMES_COUNT_MAX: usize = 64;
+/// Most labels of a node or container.
+pub const LABELS_COUNT_MAX: usize = 64;
+/// Largest payload of one record, in bytes.
+pub const PAYLOAD_BYTES_MAX: usize = 1024 * 1024;
+/// Largest encoded decision (all records of one command), in bytes.
+pub const DECISION_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Largest record header, in bytes (a leaf must stay a C2SP tlog-tiles entry).
+pub const HEADER_BYTES_MAX: usize = 60_000;
+/// Longest `reason` or link, in bytes.
+pub const REASON_BYTES_MAX: usize = 4096;
+/// Longest idempotency key, in bytes.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
+/// How long an idempotency key is remembered, in microseconds of log time (24 hours).
+pub const IDEMPOTENCY_WINDOW_US: u64 = 24 * 3600 * 1_000_000;
+/// Most idempotency keys remembered at once.
+pub const IDEMPOTENCY_COUNT_MAX: usize = 100_000;
+/// Log lines kept of a failed instance.
+pub const LOG_TAIL_LINES_MAX: usize = 50;
+/// Longest line kept of a failed instance's log, in bytes.
+pub const LOG_LINE_BYTES_MAX: usize = 1024;
+/// Most instances one node may be assigned.
+pub const INSTANCES_PER_NODE_MAX: usize = 1000;
+/// Most changes of target kept per app and environment for `history` and points such as `v3`.
+pub const CHANGES_PER_APP_MAX: usize = 1000;
+/// Finished deployments kept in State per app and environment (the log keeps them all).
+pub const DEPLOYMENTS_PER_APP_MAX: usize = 100;
+/// Refusals logged per principal in one window; later ones are only counted.
+pub const REFUSALS_PER_WINDOW_MAX: u32 = 10;
+/// Window of the refusal limit, in microseconds of log time (one minute).
+pub const REFUSAL_WINDOW_US: u64 = 60 * 1_000_000;
+/// Shortest life of a token, in seconds.
+pub const TOKEN_LIFE_SECONDS_MIN: u64 = 60;
+/// Longest life of a token, in seconds (one year).
+pub const TOKEN_LIFE_SECONDS_MAX: u64 = 366 * 24 * 3600;

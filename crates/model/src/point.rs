@@ -1,0 +1,279 @@
+//! Points in time: `seq:N`, RFC 3339, `2h ago`, `v12`, `deploy:ID`, `prev`, `prev:2`, `last-good`.
+//!
+//! Reading a time needs a calendar and the records between two points; so the
+//! pure part turns a text into a [`Point`], resolves what State alone knows, and
+//! leaves times to the caller, who has the log.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::event::{DeploymentKind, Outcome};
+use crate::ids::{AppEnv, Seq};
+use crate::rejection::{Rejection, RejectionKind};
+use crate::scope::Scope;
+use crate::state::State;
+
+/// A point as it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Point {
+    /// Now.
+    Now,
+    /// After the record of this seq.
+    Seq(Seq),
+    /// So many microseconds before now.
+    Ago(u64),
+    /// A time, as written (RFC 3339).
+    Time(String),
+    /// The last moment this release was in force.
+    Release(u32),
+    /// The moment this deployment ended, or now while it runs.
+    Deployment(Seq),
+    /// So many changes of target before the current one; at least 1.
+    Previous(u32),
+    /// The newest earlier point that was converged and healthy.
+    LastGood,
+}
+
+/// A point cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is not a point in time: write seq:N, a time such as 2026-01-31T12:00:00Z, \"2h ago\", v12, deploy:N, \
+     prev, prev:N, last-good or now"
+)]
+pub struct PointError(String);
+
+impl FromStr for Point {
+    type Err = PointError;
+
+    fn from_str(text: &str) -> Result<Self, PointError> {
+        let error = || PointError(text.to_owned());
+        let number = |digits: &str| digits.parse::<u64>().map_err(|_| error());
+        let text = text.trim();
+        Ok(match text {
+            "now" => Self::Now,
+            "prev" => Self::Previous(1),
+            "last-good" => Self::LastGood,
+            _ => {
+                if let Some(seq) = text.strip_prefix("seq:") {
+                    Self::Seq(number(seq)?)
+                } else if let Some(seq) = text.strip_prefix("deploy:") {
+                    Self::Deployment(number(seq)?)
+                } else if let Some(steps) = text.strip_prefix("prev:") {
+                    match steps.parse() {
+                        Ok(steps) if steps >= 1 => Self::Previous(steps),
+                        _ => return Err(error()),
+                    }
+                } else if let Some(version) = text.strip_prefix('v') {
+                    Self::Release(version.parse().map_err(|_| error())?)
+                } else if let Some(span) = text.strip_suffix("ago") {
+                    Self::Ago(parse_span(span.trim()).ok_or_else(error)?)
+                } else if text.len() >= 10 && text.as_bytes()[4] == b'-' {
+                    Self::Time(text.to_owned())
+                } else {
+                    return Err(error());
+                }
+            }
+        })
+    }
+}
+
+/// `2h`, `90m`, `1d 12h` in microseconds.
+fn parse_span(text: &str) -> Option<u64> {
+    let mut total: u64 = 0;
+    let mut digits = String::new();
+    let mut any = false;
+    for character in text.chars().filter(|character| !character.is_whitespace()) {
+        if character.is_ascii_digit() {
+            digits.push(character);
+            continue;
+        }
+        let seconds = match character {
+            's' => 1,
+            'm' => 60,
+            'h' => 3600,
+            'd' => 24 * 3600,
+            'w' => 7 * 24 * 3600,
+            _ => return None,
+        };
+        let count: u64 = digits.parse().ok()?;
+        total = total.checked_add(count.checked_mul(seconds)?.checked_mul(1_000_000)?)?;
+        digits.clear();
+        any = true;
+    }
+    (any && digits.is_empty()).then_some(total)
+}
+
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Now => f.write_str("now"),
+            Self::Seq(seq) => write!(f, "seq:{seq}"),
+            Self::Ago(micros) => write!(f, "{}s ago", micros / 1_000_000),
+            Self::Time(text) => f.write_str(text),
+            Self::Release(number) => write!(f, "v{number}"),
+            Self::Deployment(seq) => write!(f, "deploy:{seq}"),
+            Self::Previous(steps) => write!(f, "prev:{steps}"),
+            Self::LastGood => f.write_str("last-good"),
+        }
+    }
+}
+
+/// One change of an app's intent, and until when it was in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InForce {
+    /// The seq that brought it into force.
+    pub from: Seq,
+    /// The last seq at which it was in force.
+    pub until: Seq,
+    /// Release number; absent when the app was removed.
+    pub release: Option<u32>,
+    /// Whether a deployment of it succeeded while it was in force.
+    pub good: bool,
+    /// Seq of that success, or else `until`.
+    pub settled: Seq,
+}
+
+impl State {
+    /// What was in force in an app and environment, newest first.
+    pub fn timeline(&self, app_env: &AppEnv) -> Vec<InForce> {
+        let range = (app_env.clone(), 0)..=(app_env.clone(), u64::MAX);
+        let mut entries: Vec<InForce> = Vec::new();
+        let mut until = self.seq;
+        let changes: Vec<_> = self.history.changes.range(range).collect();
+        for ((_, from), change) in changes.into_iter().rev() {
+            let success = self
+                .history
+                .deployments
+                .range(change.first..=until)
+                .filter(|(_, deployment)| deployment.app_env == *app_env)
+                .filter_map(|(_, deployment)| match &deployment.finished {
+                    Some((_, seq, Outcome::Succeeded)) if *seq <= until => Some(*seq),
+                    _ => None,
+                })
+                .next_back();
+            let release = change.revision.as_ref();
+            entries.push(InForce {
+                from: *from,
+                until,
+                release: release.and_then(|revision| self.release_number(&revision.release)),
+                good: success.is_some(),
+                settled: success.unwrap_or(until),
+            });
+            until = change.first - 1;
+        }
+        entries
+    }
+
+    /// The seq a point stands for, as far as State alone knows.
+    ///
+    /// `Ago` and `Time` are for the caller, who has the log's times.
+    pub fn resolve_point(&self, scope: &Scope, point: &Point) -> Result<Seq, Rejection> {
+        let not_found = |message: String| Rejection::new(RejectionKind::NotFound, message);
+        let one = || {
+            scope.as_app_env().ok_or_else(|| {
+                Rejection::new(
+                    RejectionKind::Invalid,
+                    format!(
+                        "{point} needs one app in one environment, and {scope} is more or less than that"
+                    ),
+                )
+                .with_next("write seq:N or a time instead, or name PROJECT/APP@ENV")
+            })
+        };
+        match point {
+            Point::Now => Ok(self.seq),
+            Point::Seq(seq) if *seq <= self.seq => Ok(*seq),
+            Point::Seq(seq) => {
+                Err(not_found(format!("seq:{seq} is in the future: the log ends at seq:{}", self.seq)))
+            }
+            Point::Ago(_) | Point::Time(_) => {
+                Err(Rejection::new(RejectionKind::Invalid, "a time is resolved where the log is"))
+            }
+            Point::Release(number) => {
+                let app_env = one()?;
+                let entries = self.timeline(&app_env);
+                entries
+                    .iter()
+                    .find(|entry| entry.release == Some(*number))
+                    .map(|entry| entry.until)
+                    .ok_or_else(|| {
+                        not_found(format!("v{number} was never in force in {app_env}"))
+                            .with_next(format!("stele history {app_env}"))
+                    })
+            }
+            Point::Deployment(seq) => {
+                let deployment = self.history.deployments.get(seq).ok_or_else(|| {
+                    not_found(format!("there is no deployment {seq}"))
+                        .with_next(format!("stele history {scope}"))
+                })?;
+                Ok(deployment.finished.as_ref().map_or(self.seq, |(_, seq, _)| *seq))
+            }
+            Point::Previous(steps) => {
+                let app_env = one()?;
+                let entries = self.timeline(&app_env);
+                entries.get(*steps as usize).map(|entry| entry.until).ok_or_else(|| {
+                    not_found(format!(
+                        "{app_env} has only {} earlier states",
+                        entries.len().saturating_sub(1)
+                    ))
+                    .with_next(format!("stele history {app_env}"))
+                })
+            }
+            Point::LastGood => self.last_good(&one()?),
+        }
+    }
+
+    /// The newest earlier point that was converged and healthy and differs from now.
+    ///
+    /// Asked again after a rollback, it steps further back: what a rollback left is
+    /// never offered again.
+    fn last_good(&self, app_env: &AppEnv) -> Result<Seq, Rejection> {
+        let current = self.target.intent.get(app_env);
+        let latched = self.control.latches.get(app_env);
+        let offers = |entry: &InForce| {
+            let change = self.history.changes.get(&(app_env.clone(), entry.from))?;
+            let revision = change.revision.as_ref()?;
+            let rejected = latched.is_some_and(|releases| releases.contains(&revision.release));
+            // What a later rollback left is not gone back to by itself, whatever the latch says.
+            let left = self.history.deployments.range(entry.until + 1..).any(|(_, deployment)| {
+                deployment.app_env == *app_env
+                    && deployment.kind == DeploymentKind::Rollback
+                    && deployment.from.as_ref() == Some(revision.as_ref())
+            });
+            (entry.good && !rejected && !left && Some(revision) != current).then_some(entry.until)
+        };
+        self.timeline(app_env).iter().skip(1).find_map(offers).ok_or_else(|| {
+            Rejection::new(
+                RejectionKind::NotFound,
+                format!("{app_env} has no earlier state that was healthy and differs from now"),
+            )
+            .with_next(format!("stele history {app_env}"))
+        })
+    }
+
+    /// Whether a change in an app and environment was a rollback, for lists.
+    pub fn deployment_kind(&self, seq: Seq) -> Option<DeploymentKind> {
+        self.history.deployments.get(&seq).map(|deployment| deployment.kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn points_are_read() {
+        let point = |text: &str| text.parse::<Point>();
+        assert_eq!(point("seq:12").unwrap(), Point::Seq(12));
+        assert_eq!(point("2h ago").unwrap(), Point::Ago(7_200_000_000));
+        assert_eq!(point("1d 2h ago").unwrap(), Point::Ago(26 * 3_600_000_000));
+        assert_eq!(point("v12").unwrap(), Point::Release(12));
+        assert_eq!(point("prev").unwrap(), Point::Previous(1));
+        assert_eq!(point("last-good").unwrap(), Point::LastGood);
+        assert!(matches!(point("2026-01-31T12:00:00Z").unwrap(), Point::Time(_)));
+        for bad in ["", "12", "v", "vx", "prev:0", "2 ago", "5x ago", "seq:-1"] {
+            assert!(point(bad).is_err(), "{bad:?}");
+        }
+    }
+}

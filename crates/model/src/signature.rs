@@ -1,0 +1,175 @@
+//! Ed25519 signatures (RFC 8032) and the certificates that chain a controller to the fleet's root.
+
+use std::fmt;
+
+use ed25519_dalek::{Signature as DalekSignature, Signer as _, SigningKey, VerifyingKey};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::digest::canonical_json;
+use crate::ids::{ControllerId, FleetName, Time};
+
+/// An Ed25519 public key, as 64 hex digits.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct PublicKey(pub String);
+
+/// An Ed25519 signature, as 128 hex digits.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Signature(pub String);
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Why something signed is not believed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SignatureError {
+    /// Not an Ed25519 public key.
+    #[error("{0} is not an Ed25519 public key")]
+    Key(PublicKey),
+    /// The signature does not match.
+    #[error("the {0} signature does not match")]
+    Mismatch(&'static str),
+    /// Outside the certificate's validity.
+    #[error("controller {0}'s certificate is not valid at this time")]
+    Expired(ControllerId),
+    /// From another fleet.
+    #[error("signed for fleet {found}, this is fleet {expected}")]
+    Fleet {
+        /// The fleet in the certificate.
+        found: FleetName,
+        /// Ours.
+        expected: FleetName,
+    },
+}
+
+/// What a signature is about. Part of the signed bytes, so that no signature can be used for another purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A controller's assignment for a node.
+    Assignment,
+    /// A node's report.
+    Report,
+    /// A root's certificate for a controller.
+    Certificate,
+    /// A controller's answer to a joining node.
+    Join,
+    /// A node's request to a controller.
+    NodeRequest,
+}
+
+impl Purpose {
+    const fn domain(self) -> &'static str {
+        match self {
+            Self::Assignment => "stele-assignment-v1",
+            Self::Report => "stele-report-v1",
+            Self::Certificate => "stele-certificate-v1",
+            Self::Join => "stele-join-v1",
+            Self::NodeRequest => "stele-node-request-v1",
+        }
+    }
+
+    fn bytes(self, message: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.domain().len() + 1 + message.len());
+        bytes.extend_from_slice(self.domain().as_bytes());
+        bytes.push(0);
+        bytes.extend_from_slice(message);
+        bytes
+    }
+}
+
+/// The public half of a signing key.
+pub fn public_key(key: &SigningKey) -> PublicKey {
+    PublicKey(hex::encode(key.verifying_key().to_bytes()))
+}
+
+/// Signs `message` for one purpose.
+pub fn sign(key: &SigningKey, purpose: Purpose, message: &[u8]) -> Signature {
+    Signature(hex::encode(key.sign(&purpose.bytes(message)).to_bytes()))
+}
+
+/// Checks a signature made by [`sign`].
+pub fn verify(
+    key: &PublicKey,
+    purpose: Purpose,
+    message: &[u8],
+    signature: &Signature,
+) -> Result<(), SignatureError> {
+    let bad_key = || SignatureError::Key(key.clone());
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(&key.0, &mut bytes).map_err(|_| bad_key())?;
+    let verifying = VerifyingKey::from_bytes(&bytes).map_err(|_| bad_key())?;
+    let mismatch = SignatureError::Mismatch(purpose.domain());
+    let mut bytes = [0; 64];
+    hex::decode_to_slice(&signature.0, &mut bytes).map_err(|_| mismatch.clone())?;
+    verifying
+        .verify_strict(&purpose.bytes(message), &DalekSignature::from_bytes(&bytes))
+        .map_err(|_| mismatch)
+}
+
+/// The fleet root's word that a key is a controller's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Certificate {
+    /// What the root vouches for.
+    pub body: CertificateBody,
+    /// By the fleet's root key, over the body's canonical JSON.
+    pub signature: Signature,
+}
+
+/// The signed part of a [`Certificate`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CertificateBody {
+    /// The fleet.
+    pub fleet: FleetName,
+    /// The controller.
+    pub controller: ControllerId,
+    /// Its key.
+    pub key: PublicKey,
+    /// First moment of validity.
+    pub not_before: Time,
+    /// Last moment of validity.
+    pub not_after: Time,
+}
+
+impl Certificate {
+    /// Signs a body with the fleet's root key.
+    pub fn issue(root: &SigningKey, body: CertificateBody) -> Self {
+        let signature = sign(root, Purpose::Certificate, &canonical_json(&body));
+        Self { body, signature }
+    }
+
+    /// Checks it against the pinned root, the expected fleet, and a time (when a clock can be trusted).
+    pub fn check(
+        &self,
+        root: &PublicKey,
+        fleet: &FleetName,
+        now: Option<Time>,
+    ) -> Result<(), SignatureError> {
+        verify(root, Purpose::Certificate, &canonical_json(&self.body), &self.signature)?;
+        if &self.body.fleet != fleet {
+            return Err(SignatureError::Fleet { found: self.body.fleet.clone(), expected: fleet.clone() });
+        }
+        match now {
+            Some(now) if now < self.body.not_before || now > self.body.not_after => {
+                Err(SignatureError::Expired(self.body.controller))
+            }
+            _ => Ok(()),
+        }
+    }
+}

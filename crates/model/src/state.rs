@@ -1,0 +1,435 @@
+//! State: what the log folds into, as five trees of persistent maps.
+//!
+//! A clone costs nothing, so readers, planners and snapshots each hold their own
+//! version and nobody locks.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::event::{Contacts, DeploymentKind, EnrolledNode, JoinToken, Outcome, Token};
+use crate::ids::{
+    AppEnv, AppId, ControllerId, EnvironmentName, FleetName, InstanceId, NodeName, PrincipalId, ProjectName,
+    RegionName, SecretName, Seq, Slot, Time,
+};
+use crate::release::{Container, EnvValue, InstanceSpec, Release, Revision};
+use crate::signature::{Certificate, PublicKey};
+use crate::value::{Sealed, Value};
+use crate::wire::{AssignmentVersion, InstanceReport, Phase};
+
+/// Everything the log says, up to `seq`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct State {
+    /// The last record folded.
+    pub seq: Seq,
+    /// Its time.
+    pub time: Time,
+    /// What should be.
+    pub target: Target,
+    /// What nodes have been told.
+    pub assigned: OrdMap<NodeName, Assigned>,
+    /// What nodes told.
+    pub observed: OrdMap<NodeName, Observed>,
+    /// What governs; never rolled back.
+    pub control: Control,
+    /// What was.
+    pub history: History,
+    /// Digests of all of the above, kept up to date; rebuilt when State is read from bytes.
+    #[serde(skip)]
+    pub(crate) leaves: crate::leaf::Leaves,
+}
+
+/// What should be: the only tree a rollback restores.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// What each app is in each environment. Absent: it is not there.
+    pub intent: OrdMap<AppEnv, Arc<Revision>>,
+    /// Where each instance should be.
+    pub placement: OrdMap<Slot, NodeName>,
+}
+
+/// What one node has been told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assigned {
+    /// The seq that last changed it.
+    pub changed: Seq,
+    /// What it should run.
+    pub instances: OrdMap<InstanceId, Arc<AssignedTo>>,
+}
+
+/// One instance a node has been told to run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssignedTo {
+    /// What it is made of.
+    pub revision: Revision,
+    /// Digest of the resulting [`InstanceSpec`].
+    pub spec: Digest,
+    /// The instance that must be gone first.
+    pub replaces: Option<InstanceId>,
+    /// When it was assigned.
+    pub since: Time,
+}
+
+/// What one node told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observed {
+    /// The agent's boot.
+    pub boot: u64,
+    /// The last report of that boot.
+    pub number: u64,
+    /// The assignment it works on.
+    pub applied: AssignmentVersion,
+    /// Whether it was not heard of for longer than its grace period.
+    pub lost: bool,
+    /// When it last reported something new.
+    pub time: Time,
+    /// The instances on it.
+    pub instances: OrdMap<InstanceId, Arc<InstanceReport>>,
+}
+
+/// What governs the fleet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Control {
+    /// The fleet itself; absent before its first record.
+    pub fleet: Option<Fleet>,
+    /// Controllers by Raft id.
+    pub controllers: OrdMap<ControllerId, Controller>,
+    /// Raft ids that vote.
+    pub voters: OrdSet<ControllerId>,
+    /// Raft ids that only follow.
+    pub learners: OrdSet<ControllerId>,
+    /// Raft ids that were used and removed.
+    pub retired: OrdSet<ControllerId>,
+    /// Tokens by principal.
+    pub tokens: OrdMap<PrincipalId, Token>,
+    /// Principals by token hash.
+    pub bearers: OrdMap<Digest, PrincipalId>,
+    /// Join tokens not used yet, by hash.
+    pub join_tokens: OrdMap<Digest, JoinToken>,
+    /// Nodes of the fleet.
+    pub nodes: OrdMap<NodeName, Arc<EnrolledNode>>,
+    /// Projects.
+    pub projects: OrdSet<ProjectName>,
+    /// Environments.
+    pub environments: OrdSet<EnvironmentName>,
+    /// Apps and who answers for them.
+    pub apps: OrdMap<AppId, Contacts>,
+    /// Releases that may not be deployed until unlatched.
+    pub latches: OrdMap<AppEnv, OrdSet<Digest>>,
+    /// How often each principal was refused lately.
+    pub refusals: OrdMap<PrincipalId, Refusals>,
+}
+
+/// The fleet itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fleet {
+    /// Its name.
+    pub name: FleetName,
+    /// The offline root's public key.
+    pub root: PublicKey,
+    /// The incarnation.
+    pub epoch: u64,
+}
+
+/// A controller of the fleet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Controller {
+    /// The root's word for its key.
+    pub certificate: Certificate,
+    /// Where its API answers.
+    pub api: String,
+    /// Where its peers reach it.
+    pub peer: String,
+}
+
+/// Refusals of one principal in the current window.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusals {
+    /// When the window began.
+    pub since: Time,
+    /// How many were logged in it.
+    pub logged: u32,
+}
+
+/// What was.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// The term of the last leader to decide, and that leader.
+    pub term: u64,
+    /// The leader of that term.
+    pub leader: ControllerId,
+    /// Every release by content.
+    pub releases: OrdMap<Digest, Arc<ReleaseRecord>>,
+    /// Every release by number.
+    pub numbers: OrdMap<(AppId, u32), Digest>,
+    /// Config bundles by content.
+    pub configs: OrdMap<Digest, Arc<BTreeMap<String, Value>>>,
+    /// Config bundles by version.
+    pub config_versions: OrdMap<(AppEnv, u32), Digest>,
+    /// Sealed secrets by version.
+    pub secrets: OrdMap<(AppEnv, SecretName, u32), Sealed>,
+    /// Deployments by the seq of their start: all that run, and the latest finished ones.
+    pub deployments: OrdMap<Seq, Arc<Deployment>>,
+    /// The newest deployment of each app and environment.
+    pub latest: OrdMap<AppEnv, Seq>,
+    /// Each change of intent, by the last seq of the decision that made it.
+    pub changes: OrdMap<(AppEnv, Seq), Change>,
+    /// The seq that last changed the target (intent or placement) of each app and environment.
+    pub last_changed: OrdMap<AppEnv, Seq>,
+    /// Requests answered lately, by principal and key.
+    pub answered: OrdMap<(PrincipalId, String), Answered>,
+    /// The same by age, to forget the oldest.
+    pub answered_by_age: OrdMap<(Time, PrincipalId, String), ()>,
+}
+
+/// A change of an app's intent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// First seq of the decision: just before it, the earlier intent was in force.
+    pub first: Seq,
+    /// What came into force; absent when the app was removed.
+    pub revision: Option<Arc<Revision>>,
+}
+
+/// A release with when it came to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseRecord {
+    /// `v12` is 12.
+    pub number: u32,
+    /// The seq that created it.
+    pub seq: Seq,
+    /// Its content.
+    pub release: Release,
+    /// What each image was asked for as.
+    pub images: BTreeMap<crate::ids::ServiceName, String>,
+}
+
+/// An app's way to a revision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deployment {
+    /// Which app and environment.
+    pub app_env: AppEnv,
+    /// Why it came to be.
+    pub kind: DeploymentKind,
+    /// What was in force before.
+    pub from: Option<Revision>,
+    /// What should be.
+    pub to: Option<Revision>,
+    /// Whether everything is replaced at once.
+    pub now: bool,
+    /// Who started it.
+    pub principal: PrincipalId,
+    /// When it started.
+    pub started: Time,
+    /// When and how it ended, and the seq that says so.
+    pub finished: Option<(Time, Seq, Outcome)>,
+}
+
+/// A request answered before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    /// Over the request.
+    pub request: Digest,
+    /// What it was answered.
+    pub answer: Answer,
+    /// When.
+    pub time: Time,
+}
+
+/// What a decided command is answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Answer {
+    /// Its records; absent when nothing had to change.
+    pub decision: Option<crate::header::Decision>,
+    /// Number of the release it created or deployed.
+    pub release: Option<u32>,
+    /// Seqs of the starts of the deployments it began.
+    pub deployments: Vec<Seq>,
+}
+
+impl State {
+    /// Number of a release, `v12`.
+    pub fn release_number(&self, release: &Digest) -> Option<u32> {
+        self.history.releases.get(release).map(|record| record.number)
+    }
+
+    /// The highest release number of an app; zero when it has none.
+    pub fn newest_release(&self, app: &AppId) -> u32 {
+        let end = (app.clone(), u32::MAX);
+        self.history
+            .numbers
+            .get_prev(&end)
+            .filter(|((owner, _), _)| owner == app)
+            .map_or(0, |((_, number), _)| *number)
+    }
+
+    /// The newest version of a config bundle; zero when there is none.
+    pub fn newest_config(&self, app_env: &AppEnv) -> u32 {
+        let end = (app_env.clone(), u32::MAX);
+        self.history
+            .config_versions
+            .get_prev(&end)
+            .filter(|((owner, _), _)| owner == app_env)
+            .map_or(0, |((_, version), _)| *version)
+    }
+
+    /// The newest version of a secret; zero when there is none.
+    pub fn newest_secret(&self, app_env: &AppEnv, name: &SecretName) -> u32 {
+        let end = (app_env.clone(), name.clone(), u32::MAX);
+        self.history
+            .secrets
+            .get_prev(&end)
+            .filter(|((owner, present, _), _)| owner == app_env && present == name)
+            .map_or(0, |((_, _, version), _)| *version)
+    }
+
+    /// The newest deployment of an app in an environment.
+    pub fn latest_deployment(&self, app_env: &AppEnv) -> Option<(Seq, &Arc<Deployment>)> {
+        let seq = *self.history.latest.get(app_env)?;
+        Some((seq, self.history.deployments.get(&seq)?))
+    }
+
+    /// The deployment that is still on its way, if any.
+    pub fn running_deployment(&self, app_env: &AppEnv) -> Option<(Seq, &Arc<Deployment>)> {
+        self.latest_deployment(app_env).filter(|(_, deployment)| deployment.finished.is_none())
+    }
+
+    /// A node's labels, with `node` and `region`.
+    pub fn node_labels(&self, node: &EnrolledNode) -> BTreeMap<String, String> {
+        let mut labels = node.labels.clone();
+        labels.insert("node".to_owned(), node.name.to_string());
+        labels.insert("region".to_owned(), node.region.to_string());
+        labels
+    }
+
+    /// A node's region.
+    pub fn region_of(&self, node: &NodeName) -> Option<&RegionName> {
+        self.control.nodes.get(node).map(|node| &node.region)
+    }
+
+    /// Whether a node is of the fleet and was heard of lately.
+    pub fn is_reachable(&self, node: &NodeName) -> bool {
+        self.control.nodes.contains_key(node) && !self.observed.get(node).is_some_and(|seen| seen.lost)
+    }
+
+    /// All slots of an app in an environment with their nodes.
+    pub fn slots(&self, app_env: &AppEnv) -> impl Iterator<Item = (&Slot, &NodeName)> {
+        // Slots sort by app and environment first, so that those of one are together.
+        let first = Slot {
+            app_env: app_env.clone(),
+            #[allow(clippy::unwrap_used)]
+            service: crate::ids::ServiceName::new("0").unwrap(),
+            index: 0,
+        };
+        let app_env = app_env.clone();
+        self.target.placement.range(first..).take_while(move |(slot, _)| slot.app_env == app_env)
+    }
+
+    /// All instances of an app in an environment that nodes have been told to run.
+    pub fn assigned_to<'a>(
+        &'a self,
+        app_env: &'a AppEnv,
+    ) -> impl Iterator<Item = (&'a NodeName, &'a InstanceId, &'a Arc<AssignedTo>)> {
+        self.assigned.iter().flat_map(move |(node, assigned)| {
+            assigned
+                .instances
+                .iter()
+                .filter(move |(id, _)| id.slot.app_env == *app_env)
+                .map(move |(id, instance)| (node, id, instance))
+        })
+    }
+
+    /// What a node last told about an instance.
+    pub fn report_of(&self, node: &NodeName, instance: &InstanceId) -> Option<&Arc<InstanceReport>> {
+        self.observed.get(node)?.instances.get(instance)
+    }
+
+    /// Whether an instance is known to be healthy on a node that is reachable.
+    pub fn is_healthy(&self, node: &NodeName, instance: &InstanceId) -> bool {
+        self.is_reachable(node)
+            && self
+                .report_of(node, instance)
+                .is_some_and(|report| matches!(report.phase, Phase::Healthy | Phase::Completed))
+    }
+
+    /// The container of a service under a revision, with config and secrets filled in.
+    /// `None` when the revision has no such service or refers to something unknown.
+    pub fn instance_spec(
+        &self,
+        app_env: &AppEnv,
+        revision: &Revision,
+        service: &crate::ids::ServiceName,
+    ) -> Option<InstanceSpec> {
+        let record = self.history.releases.get(&revision.release)?;
+        let mut container = record.release.services.get(service)?.container.clone();
+        let open = |value: &EnvValue| -> Option<EnvValue> {
+            match value {
+                EnvValue::Value(_) => Some(value.clone()),
+                EnvValue::Secret(name) => {
+                    let version = *revision.secrets.get(name)?;
+                    let sealed = self.history.secrets.get(&(app_env.clone(), name.clone(), version))?;
+                    Some(EnvValue::Value(Value::Sealed(sealed.clone())))
+                }
+            }
+        };
+        if let Some(config) = &revision.config {
+            // What a service says of itself is more specific than the shared bundle.
+            for (key, value) in self.history.configs.get(config)?.iter() {
+                container.env.entry(key.clone()).or_insert_with(|| EnvValue::Value(value.clone()));
+            }
+        }
+        for value in container.env.values_mut() {
+            *value = open(value)?;
+        }
+        for file in container.files.values_mut() {
+            file.content = open(&file.content)?;
+        }
+        Some(InstanceSpec { app_env: app_env.clone(), service: service.clone(), container })
+    }
+
+    /// The names of the secrets a release refers to.
+    pub fn secrets_of(release: &Release) -> Vec<SecretName> {
+        let of = |container: &Container| {
+            let env = container.env.values();
+            let files = container.files.values().map(|file| &file.content);
+            env.chain(files)
+                .filter_map(|value| match value {
+                    EnvValue::Secret(name) => Some(name.clone()),
+                    EnvValue::Value(_) => None,
+                })
+                .collect::<Vec<_>>()
+        };
+        let mut names: Vec<_> =
+            release.services.values().flat_map(|service| of(&service.container)).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// The version of what a node has been told.
+    pub fn assignment_version(&self, node: &NodeName) -> AssignmentVersion {
+        let epoch = self.control.fleet.as_ref().map_or(0, |fleet| fleet.epoch);
+        let Some(assigned) = self.assigned.get(node) else {
+            return AssignmentVersion { epoch, ..AssignmentVersion::default() };
+        };
+        let digest = crate::wire::assignment_digest(
+            assigned.instances.iter().map(|(id, to)| (id, &to.spec, to.replaces.as_ref())),
+        );
+        AssignmentVersion { epoch, seq: assigned.changed, digest }
+    }
+}
+
+impl PartialEq for State {
+    fn eq(&self, other: &Self) -> bool {
+        // The leaves are derived from the rest.
+        (self.seq, self.time) == (other.seq, other.time)
+            && self.target == other.target
+            && self.assigned == other.assigned
+            && self.observed == other.observed
+            && self.control == other.control
+            && self.history == other.history
+    }
+}

@@ -1,0 +1,226 @@
+//! What controllers and agents tell each other. Everything is signed, because
+//! the wire is trusted with nothing: not order, not delivery, not origin.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::ids::{FleetName, InstanceId, NodeName, RegionName, Seq};
+use crate::release::InstanceSpec;
+use crate::signature::{Certificate, PublicKey, Purpose, Signature, SignatureError, sign, verify};
+
+/// A node's whole desired state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// The fleet it belongs to.
+    pub fleet: FleetName,
+    /// The only node it is meant for.
+    pub node: NodeName,
+    /// Which version of the node's desired state this is.
+    pub version: AssignmentVersion,
+    /// Everything that should run on the node.
+    pub instances: Vec<AssignedInstance>,
+    /// Keys that open the sealed values above, each wrapped for this node alone. Not part of the digest.
+    pub keys: Vec<WrappedKey>,
+    /// Whose signature it carries, and the root's word for that key.
+    pub controller: Certificate,
+}
+
+/// Orders the assignments of one node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub struct AssignmentVersion {
+    /// The fleet's incarnation, raised only by disaster recovery.
+    pub epoch: u64,
+    /// The seq that last changed this node's assignment; zero when nothing was ever assigned.
+    pub seq: Seq,
+    /// Over the instances: see [`assignment_digest`].
+    pub digest: Digest,
+}
+
+/// One container a node should run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AssignedInstance {
+    /// Its identity.
+    pub id: InstanceId,
+    /// The container.
+    pub spec: InstanceSpec,
+    /// [`InstanceSpec::digest`] of the spec.
+    pub spec_digest: Digest,
+    /// An instance that must be gone before this one starts (stop-first replacement).
+    pub replaces: Option<InstanceId>,
+}
+
+/// Over `(id, spec digest, replaces)` of every instance in id order; [`Digest::EMPTY`] for none.
+pub fn assignment_digest<'a>(
+    instances: impl IntoIterator<Item = (&'a InstanceId, &'a Digest, Option<&'a InstanceId>)>,
+) -> Digest {
+    let rows: Vec<_> = instances.into_iter().collect();
+    if rows.is_empty() { Digest::EMPTY } else { Digest::of_json(&rows) }
+}
+
+/// A subject's data key, readable by one node.
+///
+/// X25519 with an ephemeral key, HKDF-free by design: the shared secret is hashed with
+/// both public keys (SHA-256), and the result is an XChaCha20-Poly1305 key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct WrappedKey {
+    /// Whose key it is.
+    pub subject: String,
+    /// Which of the subject's keys, from 1.
+    pub key_version: u32,
+    /// The ephemeral X25519 public key, as hex.
+    pub ephemeral: String,
+    /// 24 bytes, as hex.
+    pub nonce: String,
+    /// Ciphertext and tag, as hex.
+    pub ciphertext: String,
+}
+
+/// A message with the signature over its exact bytes.
+///
+/// The body travels as text so that what is verified is what was signed, byte for byte.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Signed {
+    /// JSON text.
+    pub body: String,
+    /// Over the body.
+    pub signature: Signature,
+}
+
+/// A signed message cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The signature is wrong.
+    #[error(transparent)]
+    Signature(#[from] SignatureError),
+    /// The body is not the message expected.
+    #[error("the message is malformed: {0}")]
+    Malformed(#[from] serde_json::Error),
+}
+
+impl Signed {
+    /// Serialises and signs.
+    ///
+    /// # Panics
+    /// Never for this crate's message types, which are all representable as JSON.
+    pub fn new<T: Serialize>(key: &ed25519_dalek::SigningKey, purpose: Purpose, message: &T) -> Self {
+        #[allow(clippy::expect_used)]
+        let body = serde_json::to_string(message).expect("wire types are representable as JSON");
+        let signature = sign(key, purpose, body.as_bytes());
+        Self { body, signature }
+    }
+
+    /// Verifies, then reads.
+    pub fn open<T: for<'de> Deserialize<'de>>(
+        &self,
+        key: &PublicKey,
+        purpose: Purpose,
+    ) -> Result<T, OpenError> {
+        verify(key, purpose, self.body.as_bytes(), &self.signature)?;
+        Ok(serde_json::from_str(&self.body)?)
+    }
+
+    /// Reads without verifying: only to find the key that must then verify it.
+    pub fn peek<T: for<'de> Deserialize<'de>>(&self) -> Result<T, OpenError> {
+        Ok(serde_json::from_str(&self.body)?)
+    }
+}
+
+/// What a node tells: the last value of everything on it. Signed by the node's key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Report {
+    /// The fleet.
+    pub fleet: FleetName,
+    /// The node that signs it.
+    pub node: NodeName,
+    /// Drawn at each start of the agent.
+    pub boot: u64,
+    /// Counts the reports of one boot, from 1. A resent report keeps its number.
+    pub number: u64,
+    /// The assignment the agent last verified.
+    pub applied: AssignmentVersion,
+    /// Every instance on the node, and those that failed to be.
+    pub instances: Vec<InstanceReport>,
+}
+
+/// What is known of one instance on a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct InstanceReport {
+    /// Which.
+    pub id: InstanceId,
+    /// How it is.
+    pub phase: Phase,
+    /// Digest of the spec its container was made of, read back by inspection.
+    pub spec_digest: Option<Digest>,
+    /// Docker's id of its container.
+    pub container: Option<String>,
+    /// Times the agent started it again.
+    pub restarts: u32,
+    /// Why it is pending, unhealthy or failed.
+    pub reason: Option<String>,
+    /// Exit code of its last run, if it ended.
+    pub exit_code: Option<i64>,
+    /// Its last log lines, for one that failed.
+    pub log_tail: Vec<String>,
+}
+
+/// Where an instance is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Assigned, nothing done yet (waits for an older one, or for the agent).
+    Pending,
+    /// Its image is being pulled.
+    Pulling,
+    /// Its container runs, health not known yet.
+    Starting,
+    /// It runs and is healthy.
+    Healthy,
+    /// It runs and its health check fails.
+    Unhealthy,
+    /// It cannot be made or keeps ending; the reason says why.
+    Failed,
+    /// It ended as it should (`restart: never` or `on_failure` with exit code 0).
+    Completed,
+}
+
+/// An agent's sign of life, sent often and never logged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Heartbeat {
+    /// The fleet.
+    pub fleet: FleetName,
+    /// The node.
+    pub node: NodeName,
+    /// Its region.
+    pub region: RegionName,
+    /// Drawn at each start of the agent.
+    pub boot: u64,
+    /// The assignment it last verified.
+    pub applied: AssignmentVersion,
+    /// The highest report number a controller acknowledged.
+    pub acked: u64,
+}
+
+/// Asks any controller for the node's current assignment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SyncRequest {
+    /// The fleet.
+    pub fleet: FleetName,
+    /// The node that asks.
+    pub node: NodeName,
+    /// What it has.
+    pub applied: AssignmentVersion,
+}
+
+/// A controller's word that a report's content is committed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ReportAck {
+    /// The node.
+    pub node: NodeName,
+    /// The boot it was of.
+    pub boot: u64,
+    /// Its number.
+    pub number: u64,
+    /// Whose signature it carries, and the root's word for that key.
+    pub controller: Certificate,
+}
