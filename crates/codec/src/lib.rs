@@ -1,0 +1,29 @@
+//! The bytes of records, entries and snapshots, and their verification.
+//!
+//! Owns every byte that is hashed or kept: headers are laid out by hand, payloads
+//! are bincode 2 under one fixed configuration. It must never re-encode stored
+//! bytes in order to hash them, and never let another crate name bincode.
+//! `docs/log-format.md` specifies it all for a stranger.
+//!
+//! ```
+//! # use stele_codec::{Entry, Chain};
+//! let entry = Entry { fleet: "demo".into(), term: 1, first: 1, previous: Chain::GENESIS, records: vec![] };
+//! assert_eq!(Entry::decode(&entry.encode()).unwrap(), entry);
+//! ```
+
+mod bytes;
+mod entry;
+mod error;
+mod header;
+pub mod limits;
+mod message;
+mod record;
+mod snapshot;
+mod verify;
+
+pub use entry::Entry;
+pub use error::DecodeError;
+pub use message::{decode_message, encode_message};
+pub use record::{Chain, StoredRecord, encode_record};
+pub use snapshot::Snapshot;
+pub use verify::{Verifier, VerifyError};

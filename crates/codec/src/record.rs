@@ -1,0 +1,134 @@
+//! Records as they are kept: the leaf (header with payload hash), the payload, nothing re-encoded.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use stele_model::limits::{HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX};
+use stele_model::{Digest, Event, Header, Record};
+
+use crate::bytes::{Reader, Writer};
+use crate::error::DecodeError;
+use crate::{header, message};
+
+/// bincode 2, as configured here.
+pub(crate) const CODEC_BINCODE: u8 = 1;
+/// The schema of every event so far.
+pub(crate) const SCHEMA_FIRST: u16 = 1;
+
+/// Links every record to all before it: `chain(n) = SHA-256(0x02 ‖ chain(n-1) ‖ leaf(n))`.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chain(pub Digest);
+
+impl Chain {
+    /// Before the first record.
+    pub const GENESIS: Self = Self(Digest::EMPTY);
+
+    /// The chain after one more leaf.
+    #[must_use]
+    pub fn link(self, leaf: &[u8]) -> Self {
+        Self(Digest::of(&[&[2], &self.0.0, leaf]))
+    }
+}
+
+impl fmt::Debug for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "chain {}", self.0)
+    }
+}
+
+/// One record's exact bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredRecord {
+    /// Header and payload hash: what is chained and proved.
+    pub leaf: Vec<u8>,
+    /// The event.
+    pub payload: Vec<u8>,
+}
+
+/// Encodes an event under its header, filling in the fields that follow from the
+/// event: kind, schema, codec, scopes and payload hash.
+pub fn encode_record(mut header: Header, event: &Event) -> Result<(StoredRecord, Record), DecodeError> {
+    let payload = message::encode(event);
+    if payload.len() > PAYLOAD_BYTES_MAX {
+        return Err(DecodeError::TooLarge {
+            what: "payload",
+            found: payload.len(),
+            limit: PAYLOAD_BYTES_MAX,
+        });
+    }
+    event.kind().clone_into(&mut header.kind);
+    header.schema = SCHEMA_FIRST;
+    header.codec = CODEC_BINCODE;
+    header.scopes = event.scopes();
+    header.payload = Digest::of(&[&payload]);
+    let leaf = header::encode(&header);
+    if leaf.len() > HEADER_BYTES_MAX {
+        return Err(DecodeError::TooLarge {
+            what: "record header",
+            found: leaf.len(),
+            limit: HEADER_BYTES_MAX,
+        });
+    }
+    Ok((StoredRecord { leaf, payload }, Record { header, event: event.clone() }))
+}
+
+impl StoredRecord {
+    /// The header alone, without the event.
+    pub fn header(&self) -> Result<Header, DecodeError> {
+        header::decode(&self.leaf)
+    }
+
+    /// Decodes and checks that header and event belong together.
+    pub fn decode(&self) -> Result<Record, DecodeError> {
+        let header = self.header()?;
+        if header.schema != SCHEMA_FIRST || header.codec != CODEC_BINCODE {
+            return Err(DecodeError::Schema {
+                seq: header.seq,
+                kind: header.kind,
+                schema: header.schema,
+                codec: header.codec,
+            });
+        }
+        if Digest::of(&[&self.payload]) != header.payload {
+            return Err(DecodeError::Checksum("payload"));
+        }
+        let event: Event = message::decode::<
+            Event,
+            PAYLOAD_BYTES_MAX,
+            { message::CLAIMS_PER_BYTE * PAYLOAD_BYTES_MAX },
+        >("payload", &self.payload)?;
+        if event.kind() != header.kind {
+            return Err(DecodeError::Malformed {
+                what: "record",
+                why: format!("its header says {}, its payload is a {}", header.kind, event.kind()),
+            });
+        }
+        Ok(Record { header, event })
+    }
+
+    /// The bytes a store keeps: both parts with their lengths, and the chain up to here.
+    pub fn to_bytes(&self, chain: Chain) -> Vec<u8> {
+        let mut out = Writer::default();
+        self.write(&mut out);
+        out.raw(&chain.0.0);
+        out.0
+    }
+
+    /// Reads what [`Self::to_bytes`] wrote.
+    pub fn from_bytes(bytes: &[u8]) -> Result<(Self, Chain), DecodeError> {
+        let mut from = Reader::new("stored record", bytes);
+        let record = Self::read(&mut from)?;
+        let chain = Chain(Digest(from.array()?));
+        from.end()?;
+        Ok((record, chain))
+    }
+
+    pub(crate) fn write(&self, out: &mut Writer) {
+        out.blob(&self.leaf);
+        out.blob(&self.payload);
+    }
+
+    pub(crate) fn read(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { leaf: from.blob()?.to_vec(), payload: from.blob()?.to_vec() })
+    }
+}

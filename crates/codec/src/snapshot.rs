@@ -1,0 +1,62 @@
+//! A snapshot of State: derived data that spares a replay.
+
+use stele_model::{Digest, State};
+
+use crate::bytes::{Reader, Writer};
+use crate::error::DecodeError;
+use crate::limits::SNAPSHOT_BYTES_MAX;
+use crate::message;
+use crate::record::Chain;
+
+const MAGIC: &[u8; 4] = b"STSN";
+const FORMAT: u8 = 1;
+
+/// State with the chain at its seq.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot {
+    /// The chain after the last record folded into it.
+    pub chain: Chain,
+    /// The State.
+    pub state: State,
+}
+
+impl Snapshot {
+    /// Magic, format, chain, checksum of the rest, then State.
+    pub fn encode(&self) -> Vec<u8> {
+        let state = message::encode(&self.state);
+        let mut out = Writer::default();
+        out.raw(MAGIC);
+        out.u8(FORMAT);
+        out.raw(&self.chain.0.0);
+        out.raw(&Digest::of(&[&self.chain.0.0, &state]).0);
+        out.raw(&state);
+        out.0
+    }
+
+    /// Reads what [`Self::encode`] wrote.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        const WHAT: &str = "snapshot";
+        let mut from = Reader::new(WHAT, bytes);
+        if from.take(MAGIC.len())? != MAGIC {
+            return Err(from.malformed("it does not begin with STSN"));
+        }
+        let format = from.u8()?;
+        if format != FORMAT {
+            return Err(DecodeError::Format { what: WHAT, found: format, known: FORMAT });
+        }
+        let chain = Chain(Digest(from.array()?));
+        let checksum = Digest(from.array()?);
+        let state = &bytes[from.at()..];
+        if Digest::of(&[&chain.0.0, state]) != checksum {
+            return Err(DecodeError::Checksum(WHAT));
+        }
+        Ok(Self {
+            chain,
+            state: message::decode::<
+                State,
+                SNAPSHOT_BYTES_MAX,
+                { message::CLAIMS_PER_BYTE * SNAPSHOT_BYTES_MAX },
+            >(WHAT, state)?,
+        })
+    }
+}

@@ -1,0 +1,41 @@
+//! What may be written can be read back, up to the last byte of the bound.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use stele_codec::encode_record;
+use stele_model::limits::PAYLOAD_BYTES_MAX;
+use stele_model::{Decision, Digest, Event, Header, Links, NodeName, Time};
+
+fn header() -> Header {
+    Header {
+        seq: 1,
+        time: Time(1),
+        decision: Decision { first: 1, count: 1 },
+        principal: "system".parse().unwrap(),
+        cause: None,
+        trace: None,
+        idempotency: None,
+        kind: String::new(),
+        schema: 0,
+        codec: 0,
+        scopes: Vec::new(),
+        reason: None,
+        links: Links::default(),
+        payload: Digest::EMPTY,
+    }
+}
+
+#[test]
+fn many_small_values_are_read_back_whatever_they_make_bincode_claim() {
+    // The shortest texts there are: each claims far more than it takes.
+    let node: NodeName = "a".parse().unwrap();
+    let scope: stele_model::Scope = "node:a".parse().unwrap();
+    assert_eq!(scope.to_string(), "node:a");
+    for count in [1, 1000, PAYLOAD_BYTES_MAX / 2 - 16] {
+        let event = Event::NodesLost { nodes: vec![node.clone(); count] };
+        let (stored, record) = encode_record(header(), &event).expect("it is within the bound");
+        assert_eq!(stored.decode().unwrap(), record);
+    }
+    let event = Event::NodesLost { nodes: vec![node; PAYLOAD_BYTES_MAX] };
+    assert!(encode_record(header(), &event).is_err(), "and beyond it nothing is written");
+}
