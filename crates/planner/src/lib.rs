@@ -1,0 +1,52 @@
+//! Placement and rollouts: from State to the next commands.
+//!
+//! Owns where instances go and in which order they are replaced. It must never
+//! act: it returns commands, which are decided like any others, and asked again
+//! with the same State it returns the same commands.
+//!
+//! ```
+//! use stele_model::{State, Time};
+//! assert!(stele_planner::plan(&State::default(), Time(0)).is_empty());
+//! ```
+
+mod placement;
+mod rollout;
+
+pub use placement::{Unplaced, place};
+
+use std::collections::BTreeSet;
+
+use stele_model::{AppEnv, Command, State, Time};
+
+/// What is to be done next, for every app in every environment.
+///
+/// Waves, canaries and windows belong between [`place`] and the rollout: they
+/// decide how much of a placed target may be assigned now.
+pub fn plan(state: &State, now: Time) -> Vec<Command> {
+    apps(state).iter().filter_map(|app_env| plan_app(state, app_env, now)).collect()
+}
+
+/// Every app in every environment that is, or of which something is left.
+pub fn apps(state: &State) -> BTreeSet<AppEnv> {
+    let assigned = state.assigned.values().flat_map(|node| node.instances.keys().map(|id| &id.slot.app_env));
+    state.target.intent.keys().chain(assigned).chain(state.history.latest.keys()).cloned().collect()
+}
+
+/// The apps whose next step may be due by the passing of time alone.
+pub fn on_their_way(state: &State) -> impl Iterator<Item = &AppEnv> {
+    state
+        .history
+        .latest
+        .iter()
+        .filter(|(_, seq)| state.history.deployments.get(*seq).is_some_and(|it| it.finished.is_none()))
+        .map(|(app_env, _)| app_env)
+}
+
+/// The next command for one app in one environment, if there is anything to do.
+pub fn plan_app(state: &State, app_env: &AppEnv, now: Time) -> Option<Command> {
+    let (slots, unplaced) = place(state, app_env);
+    if !slots.is_empty() {
+        return Some(Command::Place { app_env: app_env.clone(), slots });
+    }
+    rollout::advance(state, app_env, unplaced, now)
+}

@@ -1,0 +1,257 @@
+//! From what is assigned to what is targeted, a few slots at a time, gated by health.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use stele_model::event::{AssignmentChange, Outcome};
+use stele_model::ids::ServiceName;
+use stele_model::release::{Order, Service, Update};
+use stele_model::state::{AssignedTo, Deployment};
+use stele_model::wire::Phase;
+use stele_model::{AppEnv, Command, Digest, InstanceId, NodeName, Revision, Seq, Slot, State, Time};
+
+use crate::placement::Unplaced;
+
+/// An instance a node has been told to run.
+#[derive(Clone)]
+struct Running<'a> {
+    node: &'a NodeName,
+    id: &'a InstanceId,
+    to: &'a Arc<AssignedTo>,
+}
+
+/// A slot that should be filled, with what fills it.
+struct Wanted<'a> {
+    slot: &'a Slot,
+    node: &'a NodeName,
+    service: &'a Service,
+    spec: Digest,
+    /// The instance that is as it should be, if there is one.
+    fresh: Option<Running<'a>>,
+    /// All others in the slot.
+    stale: Vec<Running<'a>>,
+}
+
+/// The next step, or the end, of an app's way to its target.
+pub(crate) fn advance(
+    state: &State,
+    app_env: &AppEnv,
+    unplaced: Option<Unplaced>,
+    now: Time,
+) -> Option<Command> {
+    let deployment = state.running_deployment(app_env);
+    // What failed stays as it is until somebody decides.
+    let stopped = deployment.is_none()
+        && state.latest_deployment(app_env).is_some_and(|(_, deployment)| {
+            matches!(deployment.finished, Some((_, _, Outcome::Failed { .. } | Outcome::Unplaced { .. })))
+        });
+    if stopped {
+        return None;
+    }
+    let revision = state.target.intent.get(app_env).map(AsRef::as_ref);
+    let mut running = running_by_slot(state, app_env);
+    let since = deployment.map_or(Time(0), |(_, deployment)| deployment.started);
+    let wanted = wanted_slots(state, app_env, revision, since, &mut running);
+    if let Some((seq, _)) = deployment {
+        if let Some(outcome) = failure(state, &wanted, since, now) {
+            return Some(finish(app_env, seq, outcome));
+        }
+        if let Some(Unplaced { slot, reason }) = unplaced {
+            return Some(finish(app_env, seq, Outcome::Unplaced { slot, reason }));
+        }
+    }
+    let at_once = deployment.is_some_and(|(_, deployment)| deployment.now);
+    let mut changes = Vec::new();
+    // Slots that should not be there any more.
+    for left in running.into_values().flatten() {
+        changes.push(withdraw(&left));
+    }
+    if let Some(revision) = revision {
+        changes.extend(replace(state, &wanted, revision, at_once));
+    }
+    if !changes.is_empty() {
+        return Some(Command::Assign { app_env: app_env.clone(), changes });
+    }
+    let (seq, deployment) = deployment?;
+    is_settled(state, app_env, &wanted, deployment).then(|| finish(app_env, seq, Outcome::Succeeded))
+}
+
+fn finish(app_env: &AppEnv, deployment: Seq, outcome: Outcome) -> Command {
+    Command::FinishDeployment { app_env: app_env.clone(), deployment, outcome }
+}
+
+fn withdraw(running: &Running<'_>) -> AssignmentChange {
+    AssignmentChange::Withdraw { node: running.node.clone(), instance: running.id.clone() }
+}
+
+fn running_by_slot<'a>(state: &'a State, app_env: &'a AppEnv) -> BTreeMap<Slot, Vec<Running<'a>>> {
+    let mut running: BTreeMap<Slot, Vec<_>> = BTreeMap::new();
+    for (node, id, to) in state.assigned_to(app_env) {
+        running.entry(id.slot.clone()).or_default().push(Running { node, id, to });
+    }
+    running
+}
+
+fn wanted_slots<'a>(
+    state: &'a State,
+    app_env: &AppEnv,
+    revision: Option<&Revision>,
+    since: Time,
+    running: &mut BTreeMap<Slot, Vec<Running<'a>>>,
+) -> Vec<Wanted<'a>> {
+    let Some(revision) = revision else { return Vec::new() };
+    let Some(record) = state.history.releases.get(&revision.release) else { return Vec::new() };
+    let mut specs: BTreeMap<&ServiceName, Digest> = BTreeMap::new();
+    for name in record.release.services.keys() {
+        if let Some(spec) = state.instance_spec(app_env, revision, name) {
+            specs.insert(name, spec.digest());
+        }
+    }
+    let mut wanted = Vec::new();
+    for (slot, node) in state.slots(app_env) {
+        let Some(service) = record.release.services.get(&slot.service) else { continue };
+        let Some(spec) = specs.get(&slot.service).copied() else { continue };
+        let mut stale = running.remove(slot).unwrap_or_default();
+        let fresh = stale
+            .iter()
+            .position(|instance| {
+                instance.node == node && instance.to.spec == spec && !failed_before(state, instance, since)
+            })
+            .map(|at| stale.remove(at));
+        wanted.push(Wanted { slot, node, service, spec, fresh, stale });
+    }
+    wanted
+}
+
+/// A deployment tries anew what an earlier one left failed.
+fn failed_before(state: &State, running: &Running<'_>, since: Time) -> bool {
+    running.to.since < since
+        && state.report_of(running.node, running.id).is_some_and(|report| report.phase == Phase::Failed)
+}
+
+/// Healthy, or on a node that cannot say: unreachable nodes hold nobody up.
+fn is_excused_or_healthy(state: &State, running: &Running<'_>) -> bool {
+    !state.is_reachable(running.node) || state.is_healthy(running.node, running.id)
+}
+
+/// The first new instance that failed, or did not become healthy in its time.
+/// An instance that was there before the deployment has its time from the deployment's start.
+fn failure(state: &State, wanted: &[Wanted<'_>], started: Time, now: Time) -> Option<Outcome> {
+    wanted.iter().find_map(|slot| {
+        let fresh = slot.fresh.as_ref()?;
+        if is_excused_or_healthy(state, fresh) {
+            return None;
+        }
+        let report = state.report_of(fresh.node, fresh.id);
+        let failed = report.is_some_and(|report| report.phase == Phase::Failed);
+        let Update { deadline_ms, .. } = slot.service.update;
+        let waited = now.millis_since(fresh.to.since.max(started));
+        if !failed && waited <= deadline_ms {
+            return None;
+        }
+        let told = report.and_then(|report| report.reason.clone());
+        let reason = match (failed, told) {
+            (true, told) => told.unwrap_or_else(|| "it failed".to_owned()),
+            (false, told) => {
+                let seen = told.map(|told| format!(": {told}")).unwrap_or_default();
+                format!("not healthy within {} s{seen}", deadline_ms / 1000)
+            }
+        };
+        Some(Outcome::Failed {
+            instance: fresh.id.clone(),
+            node: fresh.node.clone(),
+            reason,
+            exit_code: report.and_then(|report| report.exit_code),
+            log_tail: report.map(|report| report.log_tail.clone()).unwrap_or_default(),
+        })
+    })
+}
+
+/// The changes that may be made now, within each service's budget.
+fn replace(
+    state: &State,
+    wanted: &[Wanted<'_>],
+    revision: &Revision,
+    at_once: bool,
+) -> Vec<AssignmentChange> {
+    let mut changes = Vec::new();
+    let mut services: BTreeMap<&ServiceName, Vec<&Wanted<'_>>> = BTreeMap::new();
+    for slot in wanted {
+        services.entry(&slot.slot.service).or_default().push(slot);
+    }
+    for slots in services.into_values() {
+        replace_service(state, slots, revision, at_once, &mut changes);
+    }
+    changes
+}
+
+fn replace_service(
+    state: &State,
+    mut slots: Vec<&Wanted<'_>>,
+    revision: &Revision,
+    at_once: bool,
+    changes: &mut Vec<AssignmentChange>,
+) {
+    let mut in_progress = 0_u32;
+    for slot in &slots {
+        let Some(fresh) = &slot.fresh else { continue };
+        if at_once || is_excused_or_healthy(state, fresh) {
+            changes.extend(slot.stale.iter().map(withdraw));
+        } else {
+            // Whatever it stands for, a slot that is not healthy is one that is unavailable.
+            in_progress += 1;
+        }
+    }
+    // What serves nobody is replaced first.
+    slots.sort_by_key(|slot| slot.stale.iter().any(|stale| state.is_healthy(stale.node, stale.id)));
+    for slot in slots {
+        if slot.fresh.is_some() {
+            continue;
+        }
+        let budget = slot.service.update.max_unavailable;
+        if !slot.stale.is_empty() && !at_once {
+            if in_progress >= budget {
+                continue;
+            }
+            in_progress += 1;
+        }
+        start(state, slot, revision, changes);
+    }
+}
+
+/// Assigns a new instance to a slot; where both cannot run together, in the old one's place.
+fn start(state: &State, slot: &Wanted<'_>, revision: &Revision, changes: &mut Vec<AssignmentChange>) {
+    let stop_first = slot.service.update.order == Order::StopFirst;
+    let rival = slot.stale.iter().find(|stale| {
+        stale.node == slot.node
+            && (stop_first || slot.service.container.is_exclusive() || excludes(state, stale))
+    });
+    changes.push(AssignmentChange::Assign {
+        node: slot.node.clone(),
+        // The serial is the seq of the record, known once it is decided.
+        instance: InstanceId { slot: slot.slot.clone(), serial: 0 },
+        revision: revision.clone(),
+        spec: slot.spec,
+        replaces: rival.map(|rival| rival.id.clone()),
+    });
+    changes.extend(rival.map(withdraw));
+}
+
+fn excludes(state: &State, running: &Running<'_>) -> bool {
+    state
+        .instance_spec(&running.id.slot.app_env, &running.to.revision, &running.id.slot.service)
+        .is_some_and(|spec| spec.container.is_exclusive())
+}
+
+/// Everything is as targeted, and what was withdrawn is really gone.
+fn is_settled(state: &State, app_env: &AppEnv, wanted: &[Wanted<'_>], deployment: &Deployment) -> bool {
+    let assigned: BTreeSet<&InstanceId> =
+        wanted.iter().filter_map(|slot| Some(slot.fresh.as_ref()?.id)).collect();
+    let filled = wanted.iter().all(|slot| {
+        slot.stale.is_empty() && slot.fresh.as_ref().is_some_and(|fresh| is_excused_or_healthy(state, fresh))
+    });
+    let gone = state.observed.iter().filter(|(_, seen)| !seen.lost).all(|(_, seen)| {
+        seen.instances.keys().filter(|id| id.slot.app_env == *app_env).all(|id| assigned.contains(id))
+    });
+    filled && gone && (deployment.to.is_some() || wanted.is_empty())
+}
