@@ -1,0 +1,92 @@
+//! Consensus: one replica of the log, driven by inputs, observed by outputs.
+//!
+//! Owns the order in which a replica sends, persists and applies; the checks
+//! that keep the known traps of the raft library shut; and the port to the
+//! durable side, [`LogStore`]. Entries are opaque bytes here.
+//!
+//! It must never look at a clock, draw a random number of its own, start a
+//! thread, or touch a file or a socket: the simulator runs it unchanged.
+//!
+//! # Example
+//!
+//! ```
+//! use stele_consensus::memory::MemoryStore;
+//! use stele_consensus::{
+//!     Applied, Committed, CommittedKind, Config, Driver, Handler, HandlerError, RoleChange,
+//!     StoredSnapshot, bootstrap,
+//! };
+//!
+//! #[derive(Default)]
+//! struct Journal(Vec<Vec<u8>>);
+//!
+//! impl Handler for Journal {
+//!     fn send(&mut self, _messages: Vec<raft::eraftpb::Message>) {}
+//!     fn role(&mut self, _change: RoleChange) {}
+//!     fn restore(&mut self, _snapshot: &StoredSnapshot) -> Result<(), HandlerError> {
+//!         Ok(())
+//!     }
+//!     fn apply(&mut self, entry: Committed) -> Result<Applied, HandlerError> {
+//!         let mut applied = Applied::default();
+//!         if let CommittedKind::Normal(bytes) = entry.kind {
+//!             self.0.push(bytes.clone());
+//!             applied.records.push((self.0.len() as u64, bytes));
+//!         }
+//!         Ok(applied)
+//!     }
+//!     fn applied(&mut self, _index: u64) {}
+//!     fn read(&mut self, _context: Vec<u8>, _index: u64) {}
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut store = MemoryStore::new();
+//! bootstrap(&mut store, &[1], Vec::new())?;
+//! let mut driver = Driver::new(Config::new(1), store)?;
+//! let mut journal = Journal::default();
+//! driver.campaign()?;
+//! while driver.ready(&mut journal)? {}
+//! let (index, term) = driver.propose(b"hello".to_vec())?;
+//! while driver.ready(&mut journal)? {}
+//! assert_eq!(journal.0, [b"hello"]);
+//! assert_eq!((driver.status().applied, driver.status().term), (index, term));
+//! # Ok(())
+//! # }
+//! ```
+
+mod batch;
+mod config;
+mod driver;
+mod error;
+mod handler;
+pub mod limits;
+mod log_index;
+mod log_store;
+mod membership;
+pub mod memory;
+mod ready;
+pub mod size;
+mod status;
+mod vetting;
+
+pub use batch::{StoredSnapshot, WriteBatch};
+pub use config::{Config, ElectionTimeout};
+pub use driver::{Driver, bootstrap};
+pub use error::{
+    CompactError, DriveError, HandlerError, MembershipError, NotReady, ProposeError, StartError, StepError,
+    StoreError, TransferError,
+};
+pub use handler::{Applied, Committed, CommittedKind, Handler, RoleChange};
+pub use log_index::{Changes, LogIndex, Recovered, SnapshotMark, Span};
+pub use log_store::LogStore;
+pub use membership::MembershipChange;
+pub use raft::eraftpb::{ConfState, Message};
+pub use status::{PeerProgress, Role, Status};
+
+/// The bytes of a message, for the wire between controllers.
+pub fn encode_message(message: &Message) -> Vec<u8> {
+    prost::Message::encode_to_vec(message)
+}
+
+/// The reverse of [`encode_message`]; `None` when malformed.
+pub fn decode_message(bytes: &[u8]) -> Option<Message> {
+    prost::Message::decode(bytes).ok()
+}

@@ -1,0 +1,103 @@
+//! Changing who the members are, one at a time.
+
+use raft::StateRole;
+use raft::eraftpb::{ConfChange, ConfChangeType};
+
+use crate::batch::is_member;
+use crate::driver::Driver;
+use crate::error::{MembershipError, ProposeError};
+use crate::limits;
+use crate::log_store::LogStore;
+
+/// A change of one member. A new member is added as a learner and promoted once
+/// it has caught up: a voter that holds nothing would weigh down every quorum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MembershipChange {
+    /// Adds a controller that receives the log and does not vote.
+    AddLearner(u64),
+    /// Makes a learner a voter.
+    Promote(u64),
+    /// Removes a controller for good; its id is never used again.
+    Remove(u64),
+}
+
+impl<S: LogStore> Driver<S> {
+    /// Proposes a membership change. `context` comes back with
+    /// [`CommittedKind::ConfChange`](crate::CommittedKind::ConfChange). Answers
+    /// the index and term of the entry.
+    pub fn propose_membership(
+        &mut self,
+        change: MembershipChange,
+        context: Vec<u8>,
+    ) -> Result<(u64, u64), MembershipError> {
+        self.check_may_propose()?;
+        // Raft takes a second change with `Ok` while one is pending, and appends
+        // an empty entry in its place. It would look committed and do nothing.
+        if self.raw.raft.has_pending_conf() {
+            return Err(MembershipError::Pending);
+        }
+        self.check_membership(change)?;
+        let (change_type, node_id) = match change {
+            MembershipChange::AddLearner(id) => (ConfChangeType::AddLearnerNode, id),
+            MembershipChange::Promote(id) => (ConfChangeType::AddNode, id),
+            MembershipChange::Remove(id) => (ConfChangeType::RemoveNode, id),
+        };
+        let change = ConfChange { change_type: change_type as i32, node_id, context, id: 0 };
+        self.raw.propose_conf_change(Vec::new(), change).map_err(|_| ProposeError::Busy)?;
+        let index = self.raw.raft.raft_log.last_index();
+        if self.raw.raft.pending_conf_index != index {
+            return Err(MembershipError::Pending);
+        }
+        Ok((index, self.raw.raft.term))
+    }
+
+    fn check_membership(&self, change: MembershipChange) -> Result<(), MembershipError> {
+        let index = self.store().index();
+        let members = index.conf_state();
+        let (MembershipChange::AddLearner(id) | MembershipChange::Promote(id) | MembershipChange::Remove(id)) =
+            change;
+        if id == 0 {
+            return Err(MembershipError::ZeroId);
+        }
+        // A removed controller may come back with an empty disk. Under its old
+        // id it could vote twice in a term and deny entries it acknowledged.
+        if index.retired().contains(&id) {
+            return Err(MembershipError::Retired(id));
+        }
+        if matches!(change, MembershipChange::AddLearner(_)) {
+            if is_member(members, id) {
+                return Err(MembershipError::Exists(id));
+            }
+            if members.voters.len() + members.learners.len() >= limits::MAX_MEMBERS {
+                return Err(MembershipError::Full(limits::MAX_MEMBERS));
+            }
+            return Ok(());
+        }
+        if !is_member(members, id) {
+            return Err(MembershipError::Unknown(id));
+        }
+        if matches!(change, MembershipChange::Promote(_)) {
+            return self.check_promotion(id);
+        }
+        if members.voters == [id] {
+            return Err(MembershipError::LastVoter(id));
+        }
+        if id == self.raw.raft.id && self.raw.raft.state == StateRole::Leader {
+            return Err(MembershipError::IsLeader(id));
+        }
+        Ok(())
+    }
+
+    fn check_promotion(&self, id: u64) -> Result<(), MembershipError> {
+        let raft = &self.raw.raft;
+        if !self.store().index().conf_state().learners.contains(&id) {
+            return Err(MembershipError::VotesAlready(id));
+        }
+        let matched = raft.prs().get(id).map_or(0, |progress| progress.matched);
+        let lag = raft.raft_log.committed.saturating_sub(matched);
+        if lag > limits::PROMOTE_MAX_LAG_ENTRIES {
+            return Err(MembershipError::Lagging { id, lag, limit: limits::PROMOTE_MAX_LAG_ENTRIES });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,244 @@
+//! `RocksDB` with sealed values and errors that say where.
+
+use std::path::{Path, PathBuf};
+
+use rocksdb::{
+    ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Direction, ErrorKind,
+    IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions,
+};
+use stele_consensus::StoreError;
+
+use crate::disk;
+use crate::error::OpenError;
+use crate::limits;
+use crate::seal::{seal, unseal};
+
+pub(crate) const REMEDY: &str = "This controller must not go on with it. Keep the folder for \
+     inspection, remove the controller from the cluster and add it again under a new id with an \
+     empty folder; its history is then copied from the others";
+
+/// The column families.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Family {
+    /// Raft entries by big-endian index.
+    Raft,
+    /// Small values.
+    Meta,
+    /// Records by big-endian seq.
+    Records,
+    /// Snapshots of State by big-endian seq.
+    Snapshots,
+    /// Whatever can be rebuilt from the rest.
+    Derived,
+}
+
+impl Family {
+    const ALL: [Self; 5] = [Self::Raft, Self::Meta, Self::Records, Self::Snapshots, Self::Derived];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Raft => "raft",
+            Self::Meta => "meta",
+            Self::Records => "records",
+            Self::Snapshots => "snapshots",
+            Self::Derived => "derived",
+        }
+    }
+}
+
+/// A key and its value.
+pub(crate) type Pair = (Vec<u8>, Vec<u8>);
+
+/// An open `RocksDB`.
+pub(crate) struct Database {
+    db: DB,
+    path: PathBuf,
+    reserve_bytes: u64,
+}
+
+/// Writes to be made at once, with the space they take.
+pub(crate) struct Batch<'a> {
+    database: &'a Database,
+    inner: WriteBatch,
+}
+
+fn options(create: bool) -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(create);
+    options.create_missing_column_families(true);
+    options.set_paranoid_checks(true);
+    // A tail that was cut off in the middle of a write is what a crash leaves:
+    // nobody was told that it is durable. Any other damage in the write-ahead
+    // log may hit what was acknowledged. The default (point in time) would drop
+    // everything after the damage without a word; this mode fails to open.
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    // A write-ahead log that vanished or shrank after it was synced is noticed.
+    options.set_track_and_verify_wals_in_manifest(true);
+    options.set_max_total_wal_size(limits::MAX_WAL_BYTES);
+    options.set_db_write_buffer_size(limits::MEMTABLE_BYTES);
+    options.set_max_open_files(limits::MAX_OPEN_FILES);
+    options.set_keep_log_file_num(limits::INFO_LOG_FILES);
+    options.set_max_log_file_size(limits::INFO_LOG_BYTES);
+    options
+}
+
+fn family_options(family: Family) -> Options {
+    let mut options = Options::default();
+    options.set_paranoid_checks(true);
+    options.set_compression_type(match family {
+        // Raft entries are short-lived and hold what is compressed as a record.
+        Family::Raft | Family::Meta => DBCompressionType::None,
+        Family::Records | Family::Snapshots | Family::Derived => DBCompressionType::Lz4,
+    });
+    options
+}
+
+impl Database {
+    pub(crate) fn exists(path: &Path) -> bool {
+        path.join("CURRENT").exists()
+    }
+
+    pub(crate) fn open(path: &Path, create: bool, reserve_bytes: u64) -> Result<Self, OpenError> {
+        let families =
+            Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family)));
+        let db = DB::open_cf_descriptors(&options(create), path, families).map_err(|error| {
+            let words = error.to_string();
+            if error.kind() == ErrorKind::IOError && words.contains("lock") {
+                return OpenError::Locked { path: path.to_owned(), detail: words };
+            }
+            OpenError::Store(explain("opening", path.display().to_string(), path, &error))
+        })?;
+        Ok(Self { db, path: path.to_owned(), reserve_bytes })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Names a place for an error message.
+    pub(crate) fn place(&self, family: Family, key: &[u8]) -> String {
+        let key = match <[u8; 8]>::try_from(key) {
+            Ok(number) if family != Family::Derived && family != Family::Meta => {
+                u64::from_be_bytes(number).to_string()
+            }
+            _ => format!("'{}'", key.escape_ascii()),
+        };
+        format!("{}, column family {}, key {key}", self.path.display(), family.name())
+    }
+
+    pub(crate) fn corrupt(&self, family: Family, key: &[u8], detail: String) -> StoreError {
+        StoreError::Corrupt { place: self.place(family, key), detail, remedy: REMEDY }
+    }
+
+    fn family(&self, family: Family) -> Result<&ColumnFamily, StoreError> {
+        self.db
+            .cf_handle(family.name())
+            .ok_or_else(|| self.corrupt(family, b"", "the column family is missing".to_owned()))
+    }
+
+    fn failed(&self, operation: &'static str, family: Family, error: &rocksdb::Error) -> StoreError {
+        let place = format!("{}, column family {}", self.path.display(), family.name());
+        explain(operation, place, &self.path, error)
+    }
+
+    pub(crate) fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let found = self
+            .db
+            .get_pinned_cf(self.family(family)?, key)
+            .map_err(|error| self.failed("reading", family, &error))?;
+        match found {
+            None => Ok(None),
+            Some(sealed) => self.open_seal(family, key, &sealed).map(Some),
+        }
+    }
+
+    fn open_seal(&self, family: Family, key: &[u8], sealed: &[u8]) -> Result<Vec<u8>, StoreError> {
+        unseal(key, sealed)
+            .map(<[u8]>::to_vec)
+            .ok_or_else(|| self.corrupt(family, key, "its checksum does not match".to_owned()))
+    }
+
+    /// Key-value pairs from `from` on, in order, below `before` if given.
+    pub(crate) fn scan(
+        &self,
+        family: Family,
+        from: &[u8],
+        before: Option<Vec<u8>>,
+    ) -> Result<impl Iterator<Item = Result<Pair, StoreError>> + '_, StoreError> {
+        let mut options = ReadOptions::default();
+        if let Some(before) = before {
+            options.set_iterate_upper_bound(before);
+        }
+        let mode = IteratorMode::From(from, Direction::Forward);
+        let pairs = self.db.iterator_cf_opt(self.family(family)?, options, mode);
+        Ok(pairs.map(move |pair| {
+            let (key, sealed) = pair.map_err(|error| self.failed("reading", family, &error))?;
+            let value = self.open_seal(family, &key, &sealed)?;
+            Ok((key.into_vec(), value))
+        }))
+    }
+
+    pub(crate) fn batch(&self) -> Batch<'_> {
+        Batch { database: self, inner: WriteBatch::default() }
+    }
+
+    /// Refuses when the disk has no room for `bytes` more.
+    pub(crate) fn check_room(&self, bytes: u64) -> Result<(), StoreError> {
+        disk::check_room(&self.path, bytes, self.reserve_bytes)
+    }
+}
+
+impl Batch<'_> {
+    pub(crate) fn put(&mut self, family: Family, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        let handle = self.database.family(family)?;
+        self.inner.put_cf(handle, key, seal(key, value));
+        Ok(())
+    }
+
+    pub(crate) fn delete(&mut self, family: Family, key: &[u8]) -> Result<(), StoreError> {
+        let handle = self.database.family(family)?;
+        self.inner.delete_cf(handle, key);
+        Ok(())
+    }
+
+    /// Deletes from `from` on, below `before`.
+    pub(crate) fn delete_range(
+        &mut self,
+        family: Family,
+        from: &[u8],
+        before: &[u8],
+    ) -> Result<(), StoreError> {
+        let handle = self.database.family(family)?;
+        self.inner.delete_range_cf(handle, from, before);
+        Ok(())
+    }
+
+    /// Writes all or nothing; on disk on return iff `sync`. Whatever fails here
+    /// is final: `RocksDB` takes no more writes after a failed sync, because it
+    /// cannot know what reached the disk.
+    pub(crate) fn commit(self, sync: bool) -> Result<(), StoreError> {
+        let database = self.database;
+        let mut options = WriteOptions::default();
+        options.set_sync(sync);
+        database.db.write_opt(self.inner, &options).map_err(|error| {
+            let operation = if sync { "synced write" } else { "write" };
+            let place = database.path.display().to_string();
+            explain(operation, place, &database.path, &error)
+        })
+    }
+}
+
+fn explain(operation: &'static str, place: String, path: &Path, error: &rocksdb::Error) -> StoreError {
+    let words = error.to_string();
+    if error.kind() == ErrorKind::Corruption {
+        return StoreError::Corrupt { place, detail: words, remedy: REMEDY };
+    }
+    if words.contains("No space left") || words.contains("Disk quota exceeded") {
+        return StoreError::DiskFull {
+            path: path.display().to_string(),
+            free_bytes: disk::free_bytes(path).unwrap_or_default(),
+            needed_bytes: limits::DISK_RESERVE_BYTES,
+        };
+    }
+    StoreError::Io { operation, place, detail: words }
+}

@@ -1,0 +1,284 @@
+//! Reading from other threads, and the derived data beside the log.
+
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use prost::Message as _;
+use raft::eraftpb::{ConfState, Snapshot};
+use stele_consensus::{LogIndex, Span, StoreError, StoredSnapshot};
+
+use crate::database::{Database, Family};
+use crate::limits;
+use crate::meta::{self, SnapshotInfo};
+
+/// Records in order, as (seq, bytes).
+pub type Records = Vec<(u64, Vec<u8>)>;
+
+/// Key-value pairs in order of the keys.
+pub type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Positions {
+    last_seq: u64,
+    gaps: Vec<Span>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) database: Database,
+    positions: RwLock<Positions>,
+}
+
+impl Shared {
+    pub(crate) fn new(database: Database) -> Self {
+        Self { database, positions: RwLock::default() }
+    }
+
+    /// Lets readers see what was written. Called after the write.
+    pub(crate) fn publish(&self, index: &LogIndex) {
+        let mut positions = self.positions.write().unwrap_or_else(PoisonError::into_inner);
+        positions.last_seq = index.last_seq();
+        if positions.gaps != index.gaps() {
+            positions.gaps = index.gaps().to_vec();
+        }
+    }
+
+    fn positions(&self) -> Positions {
+        self.positions.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// A handle to an open store for any thread; cloning it is cheap. It reads
+/// records and snapshots, and keeps what is derived from them. It cannot touch
+/// the log.
+///
+/// The database stays open until the store and all its readers are dropped.
+#[derive(Clone)]
+pub struct Reader {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Reader {
+    fn database(&self) -> &Database {
+        &self.shared.database
+    }
+
+    /// The folder of the store.
+    pub fn path(&self) -> &Path {
+        self.database().path()
+    }
+
+    /// Last record, 0 without one.
+    pub fn last_seq(&self) -> u64 {
+        self.shared.positions().last_seq
+    }
+
+    /// First record held, 0 without one.
+    pub fn first_seq(&self) -> u64 {
+        let positions = self.shared.positions();
+        let first = match positions.gaps.first() {
+            Some((1, to)) => to + 1,
+            _ => 1,
+        };
+        if first > positions.last_seq { 0 } else { first }
+    }
+
+    /// Records missing here, as inclusive spans in order.
+    pub fn gaps(&self) -> Vec<Span> {
+        self.shared.positions().gaps
+    }
+
+    /// One record, `None` when it does not exist or is missing here.
+    pub fn record(&self, seq: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        self.database().get(Family::Records, &seq.to_be_bytes())
+    }
+
+    /// Records of a range, in order and without a hole, from its first one on.
+    /// Ends early after `max_bytes` (but gives at least one record), at the end
+    /// of the log, and in front of a gap.
+    pub fn records(&self, range: RangeInclusive<u64>, max_bytes: usize) -> Result<Records, StoreError> {
+        let positions = self.shared.positions();
+        let first = (*range.start()).max(1);
+        let mut last = (*range.end()).min(positions.last_seq);
+        for (from, to) in &positions.gaps {
+            if first <= *to && *from <= last {
+                // From here on there is nothing contiguous to give.
+                last = last.min(from - 1);
+            }
+        }
+        let mut records = Vec::new();
+        if first > last {
+            return Ok(records);
+        }
+        let before = (last < u64::MAX).then(|| (last + 1).to_be_bytes().to_vec());
+        let mut pairs = self.database().scan(Family::Records, &first.to_be_bytes(), before)?;
+        let mut bytes = 0;
+        for seq in first..=last {
+            let key = seq.to_be_bytes();
+            let record = match pairs.next().transpose()? {
+                Some((found, record)) if found == key => record,
+                _ => {
+                    let detail = "the record is not there".to_owned();
+                    return Err(self.database().corrupt(Family::Records, &key, detail));
+                }
+            };
+            bytes += record.len();
+            if bytes > max_bytes && !records.is_empty() {
+                break;
+            }
+            records.push((seq, record));
+        }
+        Ok(records)
+    }
+
+    /// A value stored by applying entries.
+    pub fn meta(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.database().get(Family::Meta, &meta::application_key(key))
+    }
+
+    /// What snapshots there are, in order of seq.
+    pub fn snapshots(&self) -> Result<Vec<SnapshotInfo>, StoreError> {
+        meta::snapshot_infos(self.database())
+    }
+
+    /// The snapshot of exactly `seq`.
+    pub fn snapshot(&self, seq: u64) -> Result<Option<StoredSnapshot>, StoreError> {
+        let key = seq.to_be_bytes();
+        let Some(bytes) = self.database().get(Family::Snapshots, &key)? else {
+            return Ok(None);
+        };
+        Snapshot::decode(bytes.as_slice())
+            .ok()
+            .as_ref()
+            .and_then(StoredSnapshot::from_raft)
+            .map(Some)
+            .ok_or_else(|| {
+                let detail = "it is no snapshot".to_owned();
+                self.database().corrupt(Family::Snapshots, &key, detail)
+            })
+    }
+
+    /// The newest snapshot of `seq` or before it: where a replay to `seq` begins.
+    pub fn snapshot_at_or_before(&self, seq: u64) -> Result<Option<StoredSnapshot>, StoreError> {
+        let infos = self.snapshots()?;
+        match infos.iter().rev().find(|info| info.seq <= seq) {
+            Some(info) => self.snapshot(info.seq),
+            None => Ok(None),
+        }
+    }
+
+    /// Keeps a snapshot that was rebuilt from records. It speeds up replays and
+    /// is never sent to a follower. One made while applying is not replaced.
+    pub fn put_snapshot(&self, seq: u64, data: &[u8]) -> Result<(), StoreError> {
+        let snapshot = StoredSnapshot {
+            seq,
+            conf_state: ConfState::default(),
+            data: data.to_vec(),
+            ..StoredSnapshot::default()
+        };
+        let known = self.snapshots()?;
+        if known.iter().any(|info| info.seq == seq && info.index > 0) {
+            return Ok(());
+        }
+        self.database().check_room(data.len() as u64)?;
+        let mut batch = self.database().batch();
+        put_snapshot(&mut batch, &snapshot)?;
+        batch.commit(false)
+    }
+
+    /// Deletes a snapshot. The newest one stays while records are missing,
+    /// because no replay could make it again.
+    pub fn delete_snapshot(&self, seq: u64) -> Result<(), StoreError> {
+        let newest = self.snapshots()?.last().map(|info| info.seq);
+        if newest == Some(seq) && !self.gaps().is_empty() {
+            return Err(StoreError::Refused(format!(
+                "snapshot {seq} cannot be rebuilt while records are missing"
+            )));
+        }
+        let mut batch = self.database().batch();
+        batch.delete(Family::Snapshots, &seq.to_be_bytes())?;
+        batch.delete(Family::Meta, &meta::snapshot_key(seq))?;
+        batch.commit(false)
+    }
+
+    /// Stores (`Some`) and deletes (`None`) derived values at once, unsynced:
+    /// whoever derives them keeps a watermark among them and derives again what
+    /// a crash lost.
+    pub fn put_derived(&self, changes: &[(Vec<u8>, Option<Vec<u8>>)]) -> Result<(), StoreError> {
+        let mut batch = self.database().batch();
+        let mut bytes = 0;
+        for (key, value) in changes {
+            if key.is_empty() || key.len() > limits::MAX_DERIVED_KEY_BYTES {
+                return Err(StoreError::Refused(format!(
+                    "a key of {} bytes; 1 to {} are allowed",
+                    key.len(),
+                    limits::MAX_DERIVED_KEY_BYTES
+                )));
+            }
+            match value {
+                Some(value) => {
+                    bytes += (key.len() + value.len()) as u64;
+                    batch.put(Family::Derived, key, value)?;
+                }
+                None => batch.delete(Family::Derived, key)?,
+            }
+        }
+        self.database().check_room(bytes)?;
+        batch.commit(false)
+    }
+
+    /// A derived value.
+    pub fn get_derived(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.database().get(Family::Derived, key)
+    }
+
+    /// Derived values under a prefix, in order, after the key `after` if given,
+    /// at most `limit`.
+    pub fn scan_derived(
+        &self,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Pairs, StoreError> {
+        let from = match after {
+            Some(after) if after >= prefix => [after, &[0]].concat(),
+            _ => prefix.to_vec(),
+        };
+        self.database().scan(Family::Derived, &from, successor(prefix))?.take(limit).collect()
+    }
+
+    /// Deletes every derived value under a prefix; under an empty one, all.
+    pub fn delete_all_derived(&self, prefix: &[u8]) -> Result<(), StoreError> {
+        // No key is longer than the limit, so this is after every key that has
+        // no successor of its prefix.
+        let end = successor(prefix).unwrap_or(vec![0xff; limits::MAX_DERIVED_KEY_BYTES + 1]);
+        let mut batch = self.database().batch();
+        batch.delete_range(Family::Derived, prefix, &end)?;
+        batch.commit(false)
+    }
+}
+
+pub(crate) fn put_snapshot(
+    batch: &mut crate::database::Batch<'_>,
+    snapshot: &StoredSnapshot,
+) -> Result<(), StoreError> {
+    let key = snapshot.seq.to_be_bytes();
+    batch.put(Family::Snapshots, &key, &snapshot.to_raft().encode_to_vec())?;
+    meta::put_snapshot_info(
+        batch,
+        SnapshotInfo {
+            seq: snapshot.seq,
+            index: snapshot.index,
+            term: snapshot.term,
+            bytes: snapshot.data.len() as u64,
+        },
+    )
+}
+
+/// The first key after all keys with this prefix.
+fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
+    let keep = prefix.iter().rposition(|byte| *byte != 0xff)?;
+    let mut end = prefix[..=keep].to_vec();
+    end[keep] += 1;
+    Some(end)
+}

@@ -1,0 +1,45 @@
+//! A checksum around every stored value. `RocksDB` checks its own blocks; this
+//! one also catches what goes wrong between us and `RocksDB`, and a value that
+//! sits under the wrong key.
+
+const SEAL_BYTES: usize = 4;
+
+fn checksum(key: &[u8], value: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(key);
+    hasher.update(value);
+    hasher.finalize()
+}
+
+/// The stored form of a value.
+pub(crate) fn seal(key: &[u8], value: &[u8]) -> Vec<u8> {
+    let mut sealed = Vec::with_capacity(SEAL_BYTES + value.len());
+    sealed.extend_from_slice(&checksum(key, value).to_be_bytes());
+    sealed.extend_from_slice(value);
+    sealed
+}
+
+/// The value inside, or `None` when the checksum does not match.
+pub(crate) fn unseal<'a>(key: &[u8], sealed: &'a [u8]) -> Option<&'a [u8]> {
+    let (stored, value) = sealed.split_first_chunk::<SEAL_BYTES>()?;
+    (u32::from_be_bytes(*stored) == checksum(key, value)).then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn any_flipped_bit_breaks_the_seal() {
+        let sealed = seal(b"key", b"value");
+        assert_eq!(unseal(b"key", &sealed).unwrap(), b"value");
+        assert_eq!(unseal(b"kez", &sealed), None);
+        for bit in 0..sealed.len() * 8 {
+            let mut flipped = sealed.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(unseal(b"key", &flipped), None, "bit {bit}");
+        }
+        assert_eq!(unseal(b"key", &sealed[..3]), None);
+    }
+}

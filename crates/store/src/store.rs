@@ -1,0 +1,432 @@
+//! The durable side of consensus on `RocksDB`.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prost::Message as _;
+use raft::eraftpb::{Entry, Snapshot};
+use raft::{Error as RaftError, GetEntriesContext, RaftState, Storage, StorageError};
+use stele_consensus::size::{unreadable, within_size};
+use stele_consensus::{Changes, LogIndex, LogStore, StoreError, StoredSnapshot, WriteBatch};
+
+use crate::database::{Batch, Database, Family};
+use crate::error::OpenError;
+use crate::limits;
+use crate::meta;
+use crate::reader::{Reader, Shared, put_snapshot};
+use crate::verify;
+use crate::watermark::Watermark;
+
+/// The layout this version reads and writes.
+const FORMAT: u32 = 1;
+
+/// Whose store it is. It is written once and checked at every opening, so that
+/// a folder cannot end up under another controller or fleet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The fleet.
+    pub fleet: String,
+    /// The controller.
+    pub node: u64,
+}
+
+/// Settings of a store.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// See [`limits::DISK_RESERVE_BYTES`].
+    pub disk_reserve_bytes: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { disk_reserve_bytes: limits::DISK_RESERVE_BYTES }
+    }
+}
+
+/// An open store. The thread that drives consensus owns it; others read through
+/// [`Store::reader`].
+pub struct Store {
+    shared: Arc<Shared>,
+    index: LogIndex,
+    // The end of the log, without a hole: what raft and appliers read all the time.
+    recent: VecDeque<Entry>,
+    recent_bytes: usize,
+    watermark: Watermark,
+    // Synced writes so far.
+    synced: u64,
+    fault: Mutex<Option<StoreError>>,
+    snapshot_wanted: AtomicBool,
+}
+
+impl Store {
+    /// Whether there is a store in the folder.
+    pub fn exists(path: &Path) -> bool {
+        Database::exists(path)
+    }
+
+    /// Creates the store of a controller that never ran before. Creating one
+    /// for a controller that did run lets it forget its votes: that is why
+    /// [`Store::open`] never creates.
+    pub fn create(path: &Path, identity: &Identity, settings: &Settings) -> Result<Self, OpenError> {
+        if identity.fleet.is_empty()
+            || identity.fleet.len() > limits::MAX_FLEET_ID_BYTES
+            || identity.node == 0
+        {
+            return Err(OpenError::InvalidIdentity { limit: limits::MAX_FLEET_ID_BYTES });
+        }
+        std::fs::create_dir_all(path).map_err(|error| StoreError::Io {
+            operation: "creating the folder",
+            place: path.display().to_string(),
+            detail: error.to_string(),
+        })?;
+        crate::disk::check_room(path, 0, settings.disk_reserve_bytes)?;
+        let database = Database::open(path, true, settings.disk_reserve_bytes)?;
+        // A creation that was interrupted left no identity and nothing else.
+        if database.get(Family::Meta, meta::IDENTITY)?.is_some() {
+            return Err(OpenError::Exists { path: path.to_owned() });
+        }
+        let mut batch = database.batch();
+        batch.put(Family::Meta, meta::FORMAT, &FORMAT.to_be_bytes())?;
+        batch.put(Family::Meta, meta::IDENTITY, &encode_identity(identity))?;
+        batch.commit(true)?;
+        Self::recover(database)
+    }
+
+    /// Opens the store of a controller that ran before. Checks every raft entry
+    /// and the newest records.
+    pub fn open(path: &Path, identity: &Identity, settings: &Settings) -> Result<Self, OpenError> {
+        let missing = || OpenError::Missing { path: path.to_owned() };
+        if !Database::exists(path) {
+            return Err(missing());
+        }
+        let database = Database::open(path, false, settings.disk_reserve_bytes)?;
+        let Some(found) = database.get(Family::Meta, meta::IDENTITY)? else {
+            return Err(missing());
+        };
+        let format = database.get(Family::Meta, meta::FORMAT)?;
+        let format = format.and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
+        let format = u32::from_be_bytes(format.unwrap_or_default());
+        if format != FORMAT {
+            return Err(OpenError::Format { path: path.to_owned(), found: format, supported: FORMAT });
+        }
+        let found = decode_identity(&found)
+            .ok_or_else(|| database.corrupt(Family::Meta, meta::IDENTITY, "it does not decode".to_owned()))?;
+        if found != *identity {
+            return Err(OpenError::Identity {
+                path: path.to_owned(),
+                found_fleet: found.fleet,
+                found_node: found.node,
+                fleet: identity.fleet.clone(),
+                node: identity.node,
+            });
+        }
+        Self::recover(database)
+    }
+
+    fn recover(database: Database) -> Result<Self, OpenError> {
+        let (watermark, proven) = Watermark::open(database.path())?;
+        let synced = meta::number(&database, meta::SYNCED)?;
+        if synced < proven {
+            let detail = format!("{proven} writes were synced, and only {synced} of them are there");
+            return Err(database.corrupt(Family::Meta, meta::SYNCED, detail).into());
+        }
+        let mut parts = meta::recover(&database)?;
+        parts.terms = verify::entries(&database, parts.truncated.0)?;
+        let index = LogIndex::recover(parts);
+        if let Some(why) = index.inconsistency() {
+            let detail = format!("the log contradicts itself: {why}");
+            return Err(database.corrupt(Family::Raft, b"", detail).into());
+        }
+        let shared = Arc::new(Shared::new(database));
+        shared.publish(&index);
+        let store = Self {
+            shared,
+            index,
+            recent: VecDeque::new(),
+            recent_bytes: 0,
+            watermark,
+            synced,
+            fault: Mutex::new(None),
+            snapshot_wanted: AtomicBool::new(false),
+        };
+        verify::tail(&store.reader())?;
+        tracing::info!(
+            path = %store.database().path().display(),
+            entries = store.index.last_index() - store.index.truncated().0,
+            last_seq = store.index.last_seq(),
+            applied = store.index.applied(),
+            "store opened"
+        );
+        Ok(store)
+    }
+
+    /// A handle for other threads.
+    pub fn reader(&self) -> Reader {
+        Reader { shared: Arc::clone(&self.shared) }
+    }
+
+    /// The newest snapshot that raft may send, to rebuild State from at a start.
+    pub fn latest_snapshot(&self) -> Result<Option<StoredSnapshot>, StoreError> {
+        match self.index.snapshot() {
+            Some(mark) => self.reader().snapshot(mark.seq),
+            None => Ok(None),
+        }
+    }
+
+    fn database(&self) -> &Database {
+        &self.shared.database
+    }
+
+    fn first_recent(&self) -> u64 {
+        self.recent.front().map_or(u64::MAX, |entry| entry.index)
+    }
+
+    fn remember(&mut self, entries: Vec<Entry>, changes: &Changes) {
+        for (from, to) in &changes.delete_entries {
+            let gone = *from..=*to;
+            while self.recent.back().is_some_and(|e| gone.contains(&e.index)) {
+                self.forget_last();
+            }
+            while self.recent.front().is_some_and(|e| gone.contains(&e.index)) {
+                self.forget_first();
+            }
+        }
+        if let Some(first) = entries.first() {
+            while self.recent.back().is_some_and(|e| e.index >= first.index) {
+                self.forget_last();
+            }
+        }
+        self.recent_bytes += entries.iter().map(weight).sum::<usize>();
+        self.recent.extend(entries);
+        while self.recent_bytes > limits::RECENT_ENTRIES_BYTES && !self.recent.is_empty() {
+            self.forget_first();
+        }
+    }
+
+    fn forget_first(&mut self) {
+        if let Some(entry) = self.recent.pop_front() {
+            self.recent_bytes -= weight(&entry);
+        }
+    }
+
+    fn forget_last(&mut self) {
+        if let Some(entry) = self.recent.pop_back() {
+            self.recent_bytes -= weight(&entry);
+        }
+    }
+
+    fn fill(&self, into: &mut Batch<'_>, batch: &WriteBatch, changes: &Changes) -> Result<(), StoreError> {
+        // Deletions first: what they and the puts have in common stays put.
+        for (from, to) in &changes.delete_entries {
+            let (from, before) = (from.to_be_bytes(), (to + 1).to_be_bytes());
+            into.delete_range(Family::Raft, &from, &before)?;
+        }
+        for entry in &batch.entries {
+            let key = entry.index.to_be_bytes();
+            into.put(Family::Raft, &key, &entry.encode_to_vec())?;
+        }
+        for (seq, record) in batch.records.iter().chain(&batch.backfill) {
+            into.put(Family::Records, &seq.to_be_bytes(), record)?;
+        }
+        for (key, value) in &batch.meta {
+            into.put(Family::Meta, &meta::application_key(key), value)?;
+        }
+        for snapshot in batch.install.iter().chain(&batch.snapshot) {
+            put_snapshot(into, snapshot)?;
+        }
+        let installs = batch.install.is_some();
+        if installs || batch.hard_state.is_some() {
+            meta::put_hard_state(into, self.index.hard_state())?;
+        }
+        if installs || batch.conf_state.is_some() {
+            meta::put_conf_state(into, self.index.conf_state())?;
+        }
+        if installs || batch.retired.is_some() {
+            let retired = self.index.retired().iter().copied();
+            into.put(Family::Meta, meta::RETIRED, &meta::encode_numbers(retired))?;
+        }
+        if installs || batch.applied.is_some() {
+            let applied = meta::encode_numbers([self.index.applied()]);
+            into.put(Family::Meta, meta::APPLIED, &applied)?;
+        }
+        if changes.truncated {
+            let (index, term) = self.index.truncated();
+            let truncated = meta::encode_numbers([index, term]);
+            into.put(Family::Meta, meta::TRUNCATED, &truncated)?;
+        }
+        if changes.last_seq {
+            let last_seq = meta::encode_numbers([self.index.last_seq()]);
+            into.put(Family::Meta, meta::LAST_SEQ, &last_seq)?;
+        }
+        if changes.gaps {
+            meta::put_gaps(into, self.index.gaps())?;
+        }
+        Ok(())
+    }
+
+    fn perform(&mut self, batch: &WriteBatch, changes: &Changes) -> Result<(), StoreError> {
+        let shared = Arc::clone(&self.shared);
+        let mut into = shared.database.batch();
+        self.fill(&mut into, batch, changes)?;
+        if batch.sync {
+            self.synced += 1;
+            into.put(Family::Meta, meta::SYNCED, &meta::encode_numbers([self.synced]))?;
+        }
+        into.commit(batch.sync)?;
+        if batch.sync {
+            self.watermark.advance(self.synced)?;
+        }
+        Ok(())
+    }
+
+    fn read_entries(&self, low: u64, high: u64, limit: u64) -> Result<Vec<Entry>, StoreError> {
+        let before = Some(high.to_be_bytes().to_vec());
+        let mut pairs = self.database().scan(Family::Raft, &low.to_be_bytes(), before)?;
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        for index in low..high {
+            let Some((key, value)) = pairs.next().transpose()? else {
+                let detail = "the entry is not there".to_owned();
+                let key = index.to_be_bytes();
+                return Err(self.database().corrupt(Family::Raft, &key, detail));
+            };
+            let entry = verify::entry(self.database(), &key, &value, index)?;
+            bytes += entry.encoded_len() as u64;
+            entries.push(entry);
+            // Not a byte more is read than raft will take.
+            if bytes > limit {
+                break;
+            }
+        }
+        Ok(entries)
+    }
+
+    fn fail(&self, error: StoreError) {
+        tracing::error!(%error, "reading the log failed");
+        let mut fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
+        fault.get_or_insert(error);
+    }
+}
+
+impl LogStore for Store {
+    fn write(&mut self, batch: WriteBatch) -> Result<(), StoreError> {
+        if let Some(error) = self.fault() {
+            return Err(error);
+        }
+        self.database().check_room(size_of_batch(&batch))?;
+        let changes = self.index.admit(&batch)?;
+        let written = self.perform(&batch, &changes);
+        if let Err(error) = written {
+            // Memory is ahead of the disk now: nobody may go on with either.
+            self.fail(error.clone());
+            return Err(error);
+        }
+        self.remember(batch.entries, &changes);
+        if changes.last_seq || changes.gaps {
+            self.shared.publish(&self.index);
+        }
+        Ok(())
+    }
+
+    fn index(&self) -> &LogIndex {
+        &self.index
+    }
+
+    fn fault(&self) -> Option<StoreError> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn snapshot_wanted(&self) -> bool {
+        self.snapshot_wanted.swap(false, Ordering::Relaxed)
+    }
+}
+
+impl Storage for Store {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        Ok(RaftState::new(self.index.hard_state().clone(), self.index.conf_state().clone()))
+    }
+
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        context: GetEntriesContext,
+    ) -> raft::Result<Vec<Entry>> {
+        if low < self.index.first_index() {
+            return Err(RaftError::Store(StorageError::Compacted));
+        }
+        let max_size = max_size.into();
+        let first_recent = self.first_recent();
+        let mut entries = Vec::new();
+        if low < first_recent {
+            let limit = max_size.unwrap_or(u64::MAX);
+            match self.read_entries(low, high.min(first_recent), limit) {
+                Ok(read) => entries = read,
+                Err(error) => {
+                    self.fail(error);
+                    return unreadable(&context);
+                }
+            }
+            // Cut short by the size: what follows would leave a hole.
+            if low + (entries.len() as u64) < high.min(first_recent) {
+                return Ok(within_size(entries, max_size));
+            }
+        }
+        let from = low.max(first_recent).saturating_sub(first_recent) as usize;
+        let until = high.saturating_sub(first_recent) as usize;
+        let recent = self.recent.iter().take(until).skip(from).cloned();
+        Ok(within_size(entries.into_iter().chain(recent), max_size))
+    }
+
+    fn term(&self, index: u64) -> raft::Result<u64> {
+        self.index.term(index)
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(self.index.first_index())
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(self.index.last_index())
+    }
+
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        match self.latest_snapshot() {
+            Ok(Some(snapshot)) if snapshot.serves(to, request_index, self.index.first_index()) => {
+                return Ok(snapshot.to_raft());
+            }
+            // There is none that helps, or it was deleted: one can be made.
+            Ok(_) => self.snapshot_wanted.store(true, Ordering::Relaxed),
+            // Somebody looks at the fault before anything is sent.
+            Err(error) => self.fail(error),
+        }
+        Err(RaftError::Store(StorageError::SnapshotTemporarilyUnavailable))
+    }
+}
+
+/// What an entry takes in memory, about.
+fn weight(entry: &Entry) -> usize {
+    size_of::<Entry>() + entry.data.len() + entry.context.len()
+}
+
+fn size_of_batch(batch: &WriteBatch) -> u64 {
+    let entries: usize = batch.entries.iter().map(|e| e.data.len()).sum();
+    let records: usize = batch.records.iter().chain(&batch.backfill).map(|record| record.1.len()).sum();
+    let snapshots: usize =
+        batch.install.iter().chain(&batch.snapshot).map(|snapshot| snapshot.data.len()).sum();
+    (entries + records + snapshots) as u64
+}
+
+fn encode_identity(identity: &Identity) -> Vec<u8> {
+    let mut bytes = identity.node.to_be_bytes().to_vec();
+    bytes.extend_from_slice(identity.fleet.as_bytes());
+    bytes
+}
+
+fn decode_identity(bytes: &[u8]) -> Option<Identity> {
+    let (node, fleet) = bytes.split_first_chunk::<8>()?;
+    Some(Identity { fleet: String::from_utf8(fleet.to_vec()).ok()?, node: u64::from_be_bytes(*node) })
+}
