@@ -1,0 +1,460 @@
+//! The loop: NATS on one side, the container engine on the other, rules in between.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use stele_bus::{AgentBus, AgentEvent, AgentInbox, BusConfig, LogsReply, purposes};
+use stele_model::wire::{AssignedInstance, Heartbeat, InstanceReport, ReportAck, Signed, SyncRequest};
+use stele_reconcile::Pinned;
+use stele_runtime::{Reconciler, ReconcilerConfig, Runtime};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
+
+use crate::clock;
+use crate::data_dir::{DataDir, Lock};
+use crate::desired::{Desired, Received};
+use crate::engine::AgentConfig;
+use crate::error::Error;
+use crate::identity::{Enrollment, Keys};
+use crate::limits::{HEARTBEAT_MS, LOGS_CONCURRENCY_MAX, REPORT_ACK_TIMEOUT};
+use crate::logs;
+use crate::reporter::{Due, Reporter};
+use crate::schedule::{SyncSchedule, jittered_ms};
+
+const NATS_ROOT: &str = "nats-root.pem";
+/// Between two warnings about messages that are not believed, in milliseconds.
+const WARNING_MS_MIN: u64 = 1_000;
+
+/// An enrolled node's files, held by this process alone.
+#[derive(Debug)]
+pub struct Home {
+    data: DataDir,
+    keys: Keys,
+    enrollment: Enrollment,
+    _lock: Lock,
+}
+
+impl Home {
+    /// Opens the data directory of a node that has joined, and keeps other agents out of it.
+    pub fn open(data: DataDir) -> Result<Self, Error> {
+        let not_joined = || Error::NotJoined(data.path().to_owned());
+        let enrollment = Enrollment::load(&data)?.ok_or_else(not_joined)?;
+        let keys = Keys::load(&data)?.ok_or_else(not_joined)?;
+        let lock = data.lock_soon()?;
+        Ok(Self { data, keys, enrollment, _lock: lock })
+    }
+
+    /// What the node was told when it joined.
+    pub fn enrollment(&self) -> &Enrollment {
+        &self.enrollment
+    }
+}
+
+/// Runs the agent until `shutdown` completes. Containers are left as they are then.
+pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
+    let mut home = Home::open(config.data.clone())?;
+    if !config.nats_urls.is_empty() {
+        home.enrollment.nats.urls.clone_from(&config.nats_urls);
+    }
+    let runtime = config.engine(&home.enrollment)?;
+    run_with(home, runtime, shutdown).await
+}
+
+/// Like [`run`], on a container engine of the caller's.
+pub async fn run_with(
+    home: Home,
+    runtime: Arc<dyn Runtime>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    let pinned = home.enrollment.pinned();
+    let (desired, problem) =
+        Desired::load(home.data.clone(), pinned.clone(), home.enrollment.epoch, home.keys.sealing);
+    if let Some(why) = problem {
+        tracing::error!(%why, "the last verified assignment is lost; containers are left as they are until sync");
+    }
+    let boot = getrandom::u64().map_err(|error| Error::Random(error.to_string()))?;
+    let (bus, inbox) = connect(&home).await?;
+    let (wanted, wanted_by_keeper) = watch::channel(None);
+    let (seen_by_keeper, seen) = watch::channel(Seen::default());
+    let keeper = tokio::spawn(keep(Arc::clone(&runtime), wanted_by_keeper, seen_by_keeper));
+    let keeper_ends = keeper.abort_handle();
+    tracing::info!(
+        fleet = %home.enrollment.fleet,
+        node = %home.enrollment.node,
+        seq = desired.version().seq,
+        "the agent begins"
+    );
+
+    let mut agent = Agent {
+        reporter: Reporter::new(home.enrollment.fleet.clone(), home.enrollment.node.clone(), boot),
+        home,
+        pinned,
+        runtime,
+        bus,
+        desired,
+        wanted,
+        seen,
+        began: Instant::now(),
+        connected: false,
+        heartbeat_ms: 0,
+        sync: SyncSchedule::default(),
+        logs: Arc::new(Semaphore::new(LOGS_CONCURRENCY_MAX)),
+        warned_ms: None,
+        unwarned: 0,
+    };
+    agent.want();
+    agent.observe();
+    let outcome = tokio::select! {
+        outcome = agent.work(inbox) => outcome,
+        ended = keeper => Err(Error::Broken(format!("reconciling: {ended:?}"))),
+        () = shutdown => {
+            tracing::info!("the agent ends; containers are left as they are");
+            Ok(())
+        }
+    };
+    keeper_ends.abort();
+    outcome
+}
+
+async fn connect(home: &Home) -> Result<(AgentBus, AgentInbox), Error> {
+    let Enrollment { fleet, node, region, nats, .. } = &home.enrollment;
+    let root_ca = match &nats.tls_root {
+        None => None,
+        Some(pem) => {
+            home.data.write(NATS_ROOT, pem.as_bytes())?;
+            Some(home.data.path().join(NATS_ROOT))
+        }
+    };
+    let config = BusConfig {
+        urls: nats.urls.clone(),
+        auth: nats.auth.clone(),
+        root_ca,
+        fleet: fleet.clone(),
+        name: format!("stele-agent {node}"),
+    };
+    Ok(AgentBus::connect(config, region.clone(), node.clone()).await?)
+}
+
+type Wanted = Option<Arc<Vec<AssignedInstance>>>;
+
+/// What the last look at the container engine showed; nothing before the first.
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    reports: Option<Vec<InstanceReport>>,
+}
+
+/// Reconciles for ever, whether or not there is a controller, once anything was ever verified.
+async fn keep(runtime: Arc<dyn Runtime>, mut wanted: watch::Receiver<Wanted>, seen: watch::Sender<Seen>) {
+    let mut reconciler = Reconciler::new(runtime, ReconcilerConfig::default());
+    let mut began = false;
+    let mut trouble = None;
+    loop {
+        if !began || wanted.has_changed().unwrap_or(false) {
+            let now = wanted.borrow_and_update().clone();
+            match now {
+                Some(instances) => {
+                    reconciler.set_desired(instances.to_vec());
+                    began = true;
+                }
+                // Nothing is known to be wanted, so nothing is known to be an orphan either.
+                None if !began => {
+                    if wanted.changed().await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+                None => {}
+            }
+        }
+        let step = reconciler.step().await;
+        match (&step.runtime_error, &trouble) {
+            (Some(why), last) if Some(why) != last.as_ref() => {
+                tracing::warn!(%why, "containers cannot be seen");
+            }
+            (None, Some(_)) => tracing::info!("containers can be seen again"),
+            _ => {}
+        }
+        // Before the first look, "no containers" would not be an observation.
+        if step.runtime_error.is_none() || seen.borrow().reports.is_some() {
+            seen.send_if_modified(|last| {
+                let changed = last.reports.as_ref() != Some(&step.reports);
+                last.reports = Some(step.reports);
+                changed
+            });
+        }
+        trouble = step.runtime_error;
+        tokio::select! {
+            changed = wanted.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                wanted.mark_changed();
+            }
+            () = reconciler.changed() => {}
+            () = tokio::time::sleep(step.next_wake) => {}
+        }
+    }
+}
+
+struct Agent {
+    home: Home,
+    pinned: Pinned,
+    runtime: Arc<dyn Runtime>,
+    bus: AgentBus,
+    desired: Desired,
+    wanted: watch::Sender<Wanted>,
+    seen: watch::Receiver<Seen>,
+    began: Instant,
+    connected: bool,
+    heartbeat_ms: u64,
+    reporter: Reporter,
+    sync: SyncSchedule,
+    logs: Arc<Semaphore>,
+    warned_ms: Option<u64>,
+    unwarned: u64,
+}
+
+type Answer<T> = Option<BoxFuture<'static, Result<T, stele_bus::Error>>>;
+
+/// Awaits what is under way; never ends when nothing is.
+async fn under_way<T>(answer: &mut Answer<T>) -> Result<T, stele_bus::Error> {
+    match answer {
+        None => std::future::pending().await,
+        Some(future) => {
+            let outcome = future.await;
+            *answer = None;
+            outcome
+        }
+    }
+}
+
+impl Agent {
+    async fn work(&mut self, mut inbox: AgentInbox) -> Result<(), Error> {
+        let mut reporting: Answer<Signed> = None;
+        let mut syncing: Answer<Option<Signed>> = None;
+        loop {
+            let now = self.now_ms();
+            if self.connected {
+                if self.sync.due_ms().is_some_and(|due| due <= now) {
+                    self.sync.asked(now);
+                    syncing = Some(self.ask_for_sync());
+                }
+                if let Some(report) = self.reporter.take(now) {
+                    let signed = Signed::new(&self.home.keys.signing, purposes::REPORT, &report);
+                    let bus = self.bus.clone();
+                    reporting = Some(Box::pin(async move { bus.report(&signed, REPORT_ACK_TIMEOUT).await }));
+                }
+                if self.heartbeat_ms <= now {
+                    self.heartbeat_ms = now + jittered_ms(HEARTBEAT_MS);
+                    self.beat().await;
+                }
+            }
+            let wake = self.began + Duration::from_millis(self.next_wake_ms());
+            tokio::select! {
+                event = inbox.next() => match event {
+                    Some(event) => self.take_in(event),
+                    None => return Err(Error::Broken("the NATS client".to_owned())),
+                },
+                answer = under_way(&mut reporting) => self.reported(answer),
+                answer = under_way(&mut syncing) => self.synced(answer),
+                changed = self.seen.changed() => {
+                    if changed.is_err() {
+                        // The keeper ended; whoever selects on it says why.
+                        std::future::pending::<()>().await;
+                    }
+                    self.observe();
+                }
+                () = tokio::time::sleep_until(wake), if self.connected => {}
+            }
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn next_wake_ms(&self) -> u64 {
+        let mut wake = self.heartbeat_ms;
+        if let Some(due) = self.sync.due_ms() {
+            wake = wake.min(due);
+        }
+        if let Due::At(due) = self.reporter.due() {
+            wake = wake.min(due);
+        }
+        wake
+    }
+
+    fn take_in(&mut self, event: AgentEvent) {
+        let now = self.now_ms();
+        match event {
+            AgentEvent::Connected => {
+                tracing::info!("connected to NATS");
+                self.connected = true;
+                self.heartbeat_ms = now;
+                self.sync.connected(now);
+                self.reporter.connected();
+            }
+            AgentEvent::Disconnected => {
+                tracing::warn!("NATS is away; containers are kept as last assigned");
+                self.connected = false;
+                self.sync.disconnected();
+            }
+            AgentEvent::Assignment(signed) => {
+                if !self.receive(&signed) {
+                    self.sync.doubted(now);
+                }
+            }
+            AgentEvent::Logs(signed, reply) => self.answer_logs(&signed, reply),
+            AgentEvent::Garbage(error) => self.warn("a message", &error.to_string()),
+        }
+    }
+
+    /// Whether the assignment is in force now.
+    fn receive(&mut self, signed: &Signed) -> bool {
+        match self.desired.receive(signed) {
+            Ok(Received::InForce) => {
+                let version = self.desired.version();
+                tracing::info!(epoch = version.epoch, seq = version.seq, "an assignment is in force");
+                self.want();
+                self.observe();
+                true
+            }
+            Ok(Received::Known) => true,
+            Ok(Received::Refused(refusal)) => {
+                self.warn("an assignment", &refusal.to_string());
+                false
+            }
+            Err(error) => {
+                tracing::error!(%error, "an assignment cannot be kept on disk, so it is not acted on");
+                false
+            }
+        }
+    }
+
+    /// Hands what should run to the keeper, opened.
+    fn want(&self) {
+        if let Some((instances, problems)) = self.desired.opened() {
+            for problem in problems {
+                tracing::error!(%problem, "a sealed value cannot be opened");
+            }
+            self.wanted.send_replace(Some(Arc::new(instances)));
+        }
+    }
+
+    /// Tells the reporter what is true now.
+    fn observe(&mut self) {
+        let reports = self.seen.borrow_and_update().reports.clone();
+        // With nothing in force nothing is looked at, and that is the whole truth.
+        let nothing = self.desired.assignment().is_none().then(Vec::new);
+        if let Some(reports) = reports.or(nothing) {
+            self.reporter.observe(self.desired.version(), reports);
+        }
+    }
+
+    fn ask_for_sync(&self) -> BoxFuture<'static, Result<Option<Signed>, stele_bus::Error>> {
+        let request = SyncRequest {
+            fleet: self.pinned.fleet.clone(),
+            node: self.pinned.node.clone(),
+            applied: self.desired.version(),
+        };
+        let signed = Signed::new(&self.home.keys.signing, purposes::SYNC, &request);
+        let bus = self.bus.clone();
+        Box::pin(async move { bus.sync(&signed).await })
+    }
+
+    fn synced(&mut self, answer: Result<Option<Signed>, stele_bus::Error>) {
+        let helped = match answer {
+            Ok(Some(signed)) => self.receive(&signed),
+            // Anybody may say so; it only counts where there is something to be current.
+            Ok(None) => self.desired.assignment().is_some(),
+            Err(error) => {
+                tracing::debug!(%error, "sync was not answered");
+                false
+            }
+        };
+        self.sync.ended(self.now_ms(), helped, jittered_ms);
+    }
+
+    fn reported(&mut self, answer: Result<Signed, stele_bus::Error>) {
+        let acked = answer.map_err(|error| error.to_string()).and_then(|signed| self.open_ack(&signed));
+        match acked {
+            Ok(ack) if self.reporter.acked_by(ack.boot, ack.number) => {}
+            Ok(ack) => {
+                self.warn(
+                    "an acknowledgement",
+                    &format!("it is of report {} of boot {}", ack.number, ack.boot),
+                );
+                self.reporter.failed(self.now_ms());
+            }
+            Err(why) => {
+                tracing::debug!(%why, "a report was not acknowledged; it will be sent again");
+                self.reporter.failed(self.now_ms());
+            }
+        }
+    }
+
+    fn open_ack(&self, signed: &Signed) -> Result<ReportAck, String> {
+        let claimed: ReportAck = signed.peek().map_err(|error| error.to_string())?;
+        let controller = claimed.controller;
+        controller
+            .check(&self.pinned.root, &self.pinned.fleet, clock::now())
+            .map_err(|error| error.to_string())?;
+        let ack: ReportAck =
+            signed.open(&controller.body.key, purposes::REPORT_ACK).map_err(|error| error.to_string())?;
+        if ack.node == self.pinned.node { Ok(ack) } else { Err(format!("it is for node {}", ack.node)) }
+    }
+
+    async fn beat(&self) {
+        let heartbeat = Heartbeat {
+            fleet: self.pinned.fleet.clone(),
+            node: self.pinned.node.clone(),
+            region: self.home.enrollment.region.clone(),
+            boot: self.reporter.boot(),
+            applied: self.desired.version(),
+            acked: self.reporter.acked(),
+        };
+        let signed = Signed::new(&self.home.keys.signing, purposes::HEARTBEAT, &heartbeat);
+        if let Err(error) = self.bus.heartbeat(&signed).await {
+            tracing::debug!(%error, "a heartbeat was not sent");
+        }
+    }
+
+    fn answer_logs(&mut self, signed: &Signed, reply: LogsReply) {
+        let request = match logs::open_request(signed, &self.pinned, clock::now()) {
+            Ok(request) => request,
+            Err(why) => return self.warn("a request for logs", &why),
+        };
+        let Ok(permit) = Arc::clone(&self.logs).try_acquire_owned() else {
+            return self.warn("a request for logs", "too many are being answered");
+        };
+        let container = self.seen.borrow().reports.as_ref().and_then(|reports| {
+            reports
+                .iter()
+                .find(|report| report.id == request.instance)
+                .and_then(|report| report.container.clone())
+        });
+        let (runtime, key) = (Arc::clone(&self.runtime), self.home.keys.signing.clone());
+        tokio::spawn(async move {
+            let answer = logs::read(runtime, &request, container).await;
+            let signed = Signed::new(&key, purposes::LOGS_ANSWER, &answer);
+            if let Err(error) = reply.send(&signed).await {
+                tracing::warn!(%error, "logs were not sent");
+            }
+            drop(permit);
+        });
+    }
+
+    /// Warns of what is not believed; rarely, as anybody on NATS can cause it.
+    fn warn(&mut self, what: &str, why: &str) {
+        let now = self.now_ms();
+        if self.warned_ms.is_some_and(|warned| now < warned + WARNING_MS_MIN) {
+            self.unwarned += 1;
+            return;
+        }
+        tracing::warn!(unlogged_before = self.unwarned, "{what} was ignored: {why}");
+        self.warned_ms = Some(now);
+        self.unwarned = 0;
+    }
+}

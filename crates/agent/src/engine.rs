@@ -1,0 +1,82 @@
+//! Which container engine the agent works with, and what the host allows on it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use stele_reconcile::HostPolicy;
+use stele_runtime::docker::{Docker, DockerConfig};
+use stele_runtime::registry::Registries;
+use stele_runtime::simulated::{Simulated, SimulatedClock};
+use stele_runtime::{Host, Runtime};
+
+use crate::data_dir::{DataDir, read_json};
+use crate::error::Error;
+use crate::identity::{Engine, Enrollment};
+
+const HOST_POLICY: &str = "host.json";
+const REGISTRIES: &str = "registries.json";
+
+/// How an agent is run.
+#[derive(Clone, Debug)]
+pub struct AgentConfig {
+    /// Where its files are.
+    pub data: DataDir,
+    /// What the host allows containers; `host.json` in the data directory when absent, and
+    /// nothing beyond what is harmless when that is absent too.
+    pub host_policy: Option<PathBuf>,
+    /// Credentials for registries in the form of Docker's `config.json`; `registries.json` in
+    /// the data directory when absent.
+    pub registries: Option<PathBuf>,
+    /// NATS addresses to use in place of those told on joining.
+    pub nats_urls: Vec<String>,
+}
+
+impl AgentConfig {
+    /// Everything from the data directory.
+    pub fn new(data: DataDir) -> Self {
+        Self { data, host_policy: None, registries: None, nats_urls: Vec::new() }
+    }
+
+    /// The container engine of an enrolled node.
+    pub fn engine(&self, enrollment: &Enrollment) -> Result<Arc<dyn Runtime>, Error> {
+        let host = |publish_address: &str| {
+            Ok::<_, Error>(Host {
+                fleet: enrollment.fleet.clone(),
+                root: enrollment.root.clone(),
+                node: enrollment.node.clone(),
+                publish_address: publish_address.to_owned(),
+                policy: self.policy()?,
+            })
+        };
+        Ok(match &enrollment.engine {
+            Engine::Docker { host: socket, publish_address } => Arc::new(Docker::new(DockerConfig {
+                host: host(publish_address)?,
+                socket: socket.clone(),
+                registries: self.registries()?,
+            })),
+            Engine::Simulated => Arc::new(Simulated::new(host("127.0.0.1")?, SimulatedClock::Wall)),
+        })
+    }
+
+    fn policy(&self) -> Result<HostPolicy, Error> {
+        // A file that was named must be there: running without it could allow too little for
+        // what runs already.
+        match &self.host_policy {
+            Some(path) => read_json(path)?.ok_or_else(|| Error::Damaged {
+                path: path.clone(),
+                why: "there is no such file".to_owned(),
+            }),
+            None => Ok(self.data.read_json(HOST_POLICY)?.unwrap_or_default()),
+        }
+    }
+
+    fn registries(&self) -> Result<Registries, Error> {
+        match &self.registries {
+            Some(path) => read_json(path)?.ok_or_else(|| Error::Damaged {
+                path: path.clone(),
+                why: "there is no such file".to_owned(),
+            }),
+            None => Ok(self.data.read_json(REGISTRIES)?.unwrap_or_default()),
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! Every bound this crate enforces, each with its unit.
+
+use std::time::Duration;
+
+/// Between heartbeats, in milliseconds, before jitter.
+pub const HEARTBEAT_MS: u64 = 5_000;
+/// Between sync requests when nothing gives reason for one, in milliseconds, before jitter.
+pub const SYNC_MS: u64 = 60_000;
+/// Shortest pause between two sync requests, in milliseconds; doubled while they do not help.
+pub const SYNC_RETRY_FIRST_MS: u64 = 1_000;
+/// Longest pause between two sync requests that did not help, in milliseconds.
+pub const SYNC_RETRY_MS_MAX: u64 = 60_000;
+/// Shortest pause between two reports with different content, in milliseconds.
+pub const REPORT_MS_MIN: u64 = 1_000;
+/// Shortest pause before a report is sent again, in milliseconds; doubled at each further time.
+pub const REPORT_RETRY_FIRST_MS: u64 = 1_000;
+/// Longest pause before a report is sent again, in milliseconds.
+pub const REPORT_RETRY_MS_MAX: u64 = 30_000;
+/// Longest wait for a report's acknowledgement, which comes after a commit.
+pub const REPORT_ACK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest report's body, in bytes; log lines of failed instances are left out above it. Escaping
+/// the body as text makes it larger on the wire.
+pub const REPORT_BODY_BYTES_MAX: usize = 2 * 1024 * 1024 - 1024;
+/// Requests for logs answered at the same time; more are ignored.
+pub const LOGS_CONCURRENCY_MAX: usize = 4;
+/// Most bytes of log lines in one answer, as JSON.
+pub const LOGS_ANSWER_BYTES_MAX: usize = 512 * 1024;
+/// Longest wait for the container engine's log lines.
+pub const LOGS_READ_TIMEOUT: Duration = Duration::from_secs(8);
+/// Largest file the agent reads from its data directory, in bytes.
+pub const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Attempts to lock the data directory before another agent is taken to hold it.
+pub const LOCK_ATTEMPTS: u32 = 5;
+/// Between two attempts to lock the data directory.
+pub const LOCK_PAUSE: Duration = Duration::from_millis(50);
+/// Longest wait for a controller to answer a request to join.
+pub const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Largest answer to a request to join, in bytes.
+pub const JOIN_ANSWER_BYTES_MAX: u64 = 1024 * 1024;
+/// A clock before this was never set, and is not believed. Microseconds since 1970 (2026-01-01).
+pub const CLOCK_US_MIN: u64 = 1_767_225_600_000_000;

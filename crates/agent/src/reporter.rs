@@ -1,0 +1,278 @@
+//! Which report to send when. Knows no clock and no wire.
+//!
+//! A report is the last value of everything on the node. One is under way at a time; what
+//! changes meanwhile goes into the next. One that was not acknowledged is sent again with its
+//! number, or replaced by a newer one if there is something newer to tell.
+
+use stele_model::ids::{FleetName, NodeName};
+use stele_model::wire::{AssignmentVersion, InstanceReport, Report};
+
+use crate::limits::{REPORT_BODY_BYTES_MAX, REPORT_MS_MIN, REPORT_RETRY_FIRST_MS, REPORT_RETRY_MS_MAX};
+use crate::schedule::doubled_ms;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Content {
+    applied: AssignmentVersion,
+    instances: Vec<InstanceReport>,
+}
+
+/// The reports of one boot.
+#[derive(Debug)]
+pub(crate) struct Reporter {
+    fleet: FleetName,
+    node: NodeName,
+    boot: u64,
+    latest: Option<Content>,
+    /// Number and content of the last report made.
+    made: Option<(u64, Content)>,
+    made_ms: u64,
+    acked: u64,
+    in_flight: bool,
+    failures: u32,
+    failed_ms: u64,
+}
+
+/// What is due.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// Nothing is left to tell, or an answer is awaited.
+    Nothing,
+    /// Something, at this time.
+    At(u64),
+}
+
+impl Reporter {
+    /// One that has told nothing yet.
+    pub(crate) fn new(fleet: FleetName, node: NodeName, boot: u64) -> Self {
+        Self {
+            fleet,
+            node,
+            boot,
+            latest: None,
+            made: None,
+            made_ms: 0,
+            acked: 0,
+            in_flight: false,
+            failures: 0,
+            failed_ms: 0,
+        }
+    }
+
+    /// The boot all of its reports carry.
+    pub(crate) fn boot(&self) -> u64 {
+        self.boot
+    }
+
+    /// The highest number acknowledged.
+    pub(crate) fn acked(&self) -> u64 {
+        self.acked
+    }
+
+    /// What is true now.
+    pub(crate) fn observe(&mut self, applied: AssignmentVersion, instances: Vec<InstanceReport>) {
+        self.latest = Some(Content { applied, instances });
+    }
+
+    /// When [`Self::take`] is worth calling.
+    pub(crate) fn due(&self) -> Due {
+        if self.in_flight {
+            return Due::Nothing;
+        }
+        let Some(latest) = &self.latest else { return Due::Nothing };
+        let retry_ms = match self.failures {
+            0 => 0,
+            failures => self.failed_ms + doubled_ms(REPORT_RETRY_FIRST_MS, failures - 1, REPORT_RETRY_MS_MAX),
+        };
+        match &self.made {
+            None => Due::At(retry_ms),
+            Some((_, made)) if made != latest => Due::At(retry_ms.max(self.made_ms + REPORT_MS_MIN)),
+            Some((number, _)) if *number > self.acked => Due::At(retry_ms),
+            Some(_) => Due::Nothing,
+        }
+    }
+
+    /// The report to send now, if one is due: it counts as under way until [`Self::acked_by`] or
+    /// [`Self::failed`].
+    pub(crate) fn take(&mut self, now_ms: u64) -> Option<Report> {
+        match self.due() {
+            Due::At(at) if at <= now_ms => {}
+            _ => return None,
+        }
+        let latest = self.latest.as_ref()?;
+        let number = match &self.made {
+            Some((number, made)) if made == latest => *number,
+            made => {
+                let number = made.as_ref().map_or(0, |(number, _)| *number) + 1;
+                self.made = Some((number, latest.clone()));
+                self.made_ms = now_ms;
+                number
+            }
+        };
+        self.in_flight = true;
+        let (_, content) = self.made.as_ref()?;
+        Some(fit(Report {
+            fleet: self.fleet.clone(),
+            node: self.node.clone(),
+            boot: self.boot,
+            number,
+            applied: content.applied,
+            instances: content.instances.clone(),
+        }))
+    }
+
+    /// A verified acknowledgement of the report under way. Whether it was of that one.
+    pub(crate) fn acked_by(&mut self, boot: u64, number: u64) -> bool {
+        let current = self.made.as_ref().map(|(made, _)| *made);
+        if boot != self.boot || Some(number) != current || !self.in_flight {
+            return false;
+        }
+        self.in_flight = false;
+        self.acked = number;
+        self.failures = 0;
+        true
+    }
+
+    /// The report under way was not acknowledged.
+    pub(crate) fn failed(&mut self, now_ms: u64) {
+        self.in_flight = false;
+        self.failures = self.failures.saturating_add(1);
+        self.failed_ms = now_ms;
+    }
+
+    /// There is a new connection: no reason to wait any longer.
+    pub(crate) fn connected(&mut self) {
+        self.failures = 0;
+    }
+}
+
+/// Leaves out log lines, the oldest first, until the report can be sent.
+fn fit(mut report: Report) -> Report {
+    let mut keep = report.instances.iter().map(|one| one.log_tail.len()).max().unwrap_or(0);
+    while keep > 0 && size(&report) > REPORT_BODY_BYTES_MAX {
+        keep /= 2;
+        for instance in &mut report.instances {
+            let surplus = instance.log_tail.len().saturating_sub(keep);
+            instance.log_tail.drain(..surplus);
+        }
+    }
+    report
+}
+
+fn size(report: &Report) -> usize {
+    serde_json::to_vec(report).map_or(0, |bytes| bytes.len())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use stele_model::limits::{INSTANCES_PER_NODE_MAX, LOG_LINE_BYTES_MAX, LOG_TAIL_LINES_MAX};
+    use stele_model::wire::Phase;
+
+    use super::*;
+
+    fn reporter() -> Reporter {
+        Reporter::new("acme".parse().unwrap(), "eu-1".parse().unwrap(), 7)
+    }
+
+    fn instance(index: usize, restarts: u32) -> InstanceReport {
+        InstanceReport {
+            id: format!("shop/web@prod/web.{index}-1").parse().unwrap(),
+            phase: Phase::Healthy,
+            spec_digest: None,
+            container: None,
+            restarts,
+            reason: None,
+            exit_code: None,
+            log_tail: Vec::new(),
+        }
+    }
+
+    fn see(reporter: &mut Reporter, restarts: u32) {
+        reporter.observe(AssignmentVersion::default(), vec![instance(0, restarts)]);
+    }
+
+    #[test]
+    fn the_first_goes_at_once_and_later_ones_are_coalesced_to_one_a_second() {
+        let mut reporter = reporter();
+        assert_eq!(reporter.take(100), None);
+        see(&mut reporter, 0);
+        let first = reporter.take(100).unwrap();
+        assert_eq!((first.boot, first.number), (7, 1));
+        assert!(reporter.acked_by(7, 1));
+        assert_eq!(reporter.due(), Due::Nothing);
+
+        for restarts in 1..50 {
+            see(&mut reporter, restarts);
+        }
+        assert_eq!(reporter.due(), Due::At(100 + REPORT_MS_MIN));
+        assert_eq!(reporter.take(100 + REPORT_MS_MIN - 1), None);
+        let second = reporter.take(100 + REPORT_MS_MIN).unwrap();
+        assert_eq!((second.number, second.instances[0].restarts), (2, 49));
+    }
+
+    #[test]
+    fn what_did_not_change_is_not_told_again() {
+        let mut reporter = reporter();
+        see(&mut reporter, 0);
+        reporter.take(0).unwrap();
+        assert!(reporter.acked_by(7, 1));
+        see(&mut reporter, 0);
+        assert_eq!(reporter.due(), Due::Nothing);
+        reporter.observe(AssignmentVersion { seq: 4, ..Default::default() }, vec![instance(0, 0)]);
+        assert_eq!(reporter.take(5000).unwrap().number, 2);
+    }
+
+    #[test]
+    fn an_unacknowledged_report_is_sent_again_with_its_number_ever_less_often() {
+        let mut reporter = reporter();
+        see(&mut reporter, 0);
+        let first = reporter.take(0).unwrap();
+        let mut now = 0;
+        let mut pauses = Vec::new();
+        for _ in 0..7 {
+            reporter.failed(now);
+            let Due::At(at) = reporter.due() else { panic!("a report is due") };
+            pauses.push((at - now) / 1000);
+            now = at;
+            assert_eq!(reporter.take(now).unwrap(), first);
+        }
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30]);
+        reporter.failed(now);
+        reporter.connected();
+        assert_eq!(reporter.take(now).unwrap(), first);
+    }
+
+    #[test]
+    fn newer_news_replace_an_unacknowledged_report() {
+        let mut reporter = reporter();
+        see(&mut reporter, 0);
+        reporter.take(0).unwrap();
+        see(&mut reporter, 1);
+        assert_eq!(reporter.due(), Due::Nothing, "one at a time");
+        reporter.failed(10);
+        let second = reporter.take(10 + REPORT_RETRY_FIRST_MS).unwrap();
+        assert_eq!((second.number, second.instances[0].restarts), (2, 1));
+        assert!(!reporter.acked_by(7, 1), "a late acknowledgement of the first");
+        assert!(!reporter.acked_by(8, 2), "of another boot");
+        assert!(reporter.acked_by(7, 2));
+        assert!(!reporter.acked_by(7, 2), "twice");
+        assert_eq!(reporter.acked(), 2);
+    }
+
+    #[test]
+    fn a_report_of_the_largest_node_still_fits_the_wire() {
+        let mut reporter = reporter();
+        let line = "x".repeat(LOG_LINE_BYTES_MAX);
+        let all = (0..INSTANCES_PER_NODE_MAX)
+            .map(|index| InstanceReport {
+                log_tail: vec![line.clone(); LOG_TAIL_LINES_MAX],
+                ..instance(index, 0)
+            })
+            .collect();
+        reporter.observe(AssignmentVersion::default(), all);
+        let report = reporter.take(0).unwrap();
+        assert_eq!(report.instances.len(), INSTANCES_PER_NODE_MAX);
+        assert!(size(&report) <= REPORT_BODY_BYTES_MAX);
+        assert!(report.instances[0].log_tail.len() < LOG_TAIL_LINES_MAX);
+    }
+}

@@ -1,0 +1,81 @@
+//! What stands on disk, and what may replace it.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use stele_agent::{DataDir, Desired, Error, Received};
+use stele_model::signature::public_key;
+use stele_reconcile::{Pinned, Refusal};
+use support::{Fleet, web};
+
+fn load(data: &DataDir, fleet: &Fleet, epoch: u64) -> (Desired, Option<String>) {
+    let pinned = Pinned {
+        root: public_key(&fleet.root),
+        fleet: fleet.name.parse().unwrap(),
+        node: "eu-1".parse().unwrap(),
+    };
+    Desired::load(data.clone(), pinned, epoch, [9; 32])
+}
+
+#[test]
+fn what_was_verified_is_there_after_a_restart() {
+    let (fleet, dir) = (Fleet::new("acme"), tempfile::tempdir().unwrap());
+    let data = DataDir::new(dir.path());
+    let (mut desired, problem) = load(&data, &fleet, 1);
+    assert_eq!(problem, None);
+    assert!(desired.assignment().is_none());
+    let signed = fleet.signed(3, vec![web(0)]);
+    assert!(matches!(desired.receive(&signed).unwrap(), Received::InForce));
+    assert!(matches!(desired.receive(&signed).unwrap(), Received::Known));
+
+    let (mut again, problem) = load(&data, &fleet, 1);
+    assert_eq!((problem, again.version()), (None, desired.version()));
+    assert!(matches!(again.receive(&signed).unwrap(), Received::Known));
+    let old = again.receive(&fleet.signed(2, Vec::new())).unwrap();
+    assert!(matches!(old, Received::Refused(Refusal::Stale { .. })), "{old:?}");
+}
+
+#[test]
+fn a_node_that_was_never_assigned_anything_learns_so() {
+    let (fleet, dir) = (Fleet::new("acme"), tempfile::tempdir().unwrap());
+    let (mut desired, _) = load(&DataDir::new(dir.path()), &fleet, 1);
+    assert!(desired.opened().is_none(), "nothing is known to be wanted, so nothing is known to be an orphan");
+    assert!(matches!(desired.receive(&fleet.signed(0, Vec::new())).unwrap(), Received::InForce));
+    assert_eq!(desired.opened().unwrap(), (Vec::new(), Vec::new()));
+}
+
+#[test]
+fn an_incarnation_before_the_one_that_was_joined_is_not_believed() {
+    let (fleet, dir) = (Fleet::new("acme"), tempfile::tempdir().unwrap());
+    let (mut desired, _) = load(&DataDir::new(dir.path()), &fleet, 2);
+    let old = desired.receive(&fleet.signed(1_000, vec![web(0)])).unwrap();
+    assert!(matches!(old, Received::Refused(Refusal::Stale { .. })), "{old:?}");
+    let mut assignment = fleet.assignment(1, vec![web(0)]);
+    assignment.version.epoch = 2;
+    assert!(matches!(desired.receive(&fleet.sign(&assignment)).unwrap(), Received::InForce));
+}
+
+#[test]
+fn what_cannot_be_kept_is_not_in_force() {
+    let (fleet, dir) = (Fleet::new("acme"), tempfile::tempdir().unwrap());
+    let data = DataDir::new(dir.path().join("agent"));
+    data.create().unwrap();
+    let (mut desired, _) = load(&data, &fleet, 1);
+    desired.receive(&fleet.signed(1, vec![web(0)])).unwrap();
+    std::fs::remove_dir_all(data.path()).unwrap();
+    let lost = desired.receive(&fleet.signed(2, Vec::new()));
+    assert!(matches!(lost, Err(Error::File { .. })), "{lost:?}");
+    assert_eq!(desired.version().seq, 1);
+    assert_eq!(desired.assignment().unwrap().instances.len(), 1);
+}
+
+#[test]
+fn a_file_somebody_put_there_is_not_believed() {
+    let (fleet, dir) = (Fleet::new("acme"), tempfile::tempdir().unwrap());
+    let data = DataDir::new(dir.path());
+    let forged = Fleet::with_keys("acme", 3, 4).signed(1, vec![web(0)]);
+    data.write_json("assignment.json", &forged).unwrap();
+    let (desired, problem) = load(&data, &fleet, 1);
+    assert!(desired.assignment().is_none());
+    assert!(problem.unwrap().contains("assignment.json is not believed"));
+}

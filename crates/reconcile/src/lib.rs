@@ -1,0 +1,38 @@
+//! The agent's brain: which assignments it believes, what it does about them, and
+//! what it says about the result.
+//!
+//! It owns the rules: [`accept()`] believes an assignment or refuses it, [`plan()`]
+//! compares what is desired with what is observed and answers with tasks,
+//! [`Memory`] remembers what inspection cannot tell (failed attempts, health),
+//! [`report()`] tells the fleet, and [`HostPolicy`] is the host's own last word on
+//! what a container may be.
+//!
+//! It must never do anything itself: no clock, no socket, no file, no container.
+//! Time comes in as milliseconds since 1970, effects go out as [`Action`]s.
+//! Nothing a decision depends on may live in [`Memory`] alone: an agent that is
+//! killed between any two actions starts with an empty one, and must still end
+//! without an orphan or a duplicate.
+//!
+//! ```
+//! use stele_reconcile::{Memory, Observation, plan};
+//!
+//! // A node that should run nothing and runs nothing has nothing to do.
+//! assert!(plan(&[], &Observation::default(), &Memory::default(), 0).is_empty());
+//! ```
+
+mod accept;
+mod health;
+pub mod limits;
+mod memory;
+mod observation;
+mod plan;
+mod policy;
+mod report;
+
+pub use accept::{Accepted, Pinned, Refusal, accept};
+pub use health::{HealthState, Verdict};
+pub use memory::{Failure, InstanceMemory, Memory, RunEnd};
+pub use observation::{ContainerState, Observation, ObservedContainer};
+pub use plan::{Action, Subject, Task, plan};
+pub use policy::{CreateContext, HostMount, HostPolicy, PolicyViolation, merge};
+pub use report::report;

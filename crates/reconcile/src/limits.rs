@@ -1,0 +1,22 @@
+//! Every bound this crate enforces, each with its unit.
+
+/// Largest body of a signed assignment, in bytes.
+pub const ASSIGNMENT_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Most wrapped keys in one assignment.
+pub const WRAPPED_KEYS_MAX: usize = 10_000;
+/// A container that ended this often without a stable run in between keeps ending.
+pub const CRASH_LOOP_ENDS: u32 = 3;
+/// A container up for this long runs stably: earlier ends no longer count. Milliseconds.
+pub const STABLE_MS: u64 = 10_000;
+/// Without a health check, a container up for this long is healthy. Long enough to
+/// not call one healthy that ends at once. Milliseconds.
+pub const SETTLE_MS: u64 = 1_000;
+/// Pause after the first failed attempt, doubled after each further one. Milliseconds.
+pub const BACKOFF_BASE_MS: u64 = 1_000;
+/// Longest pause between attempts. Milliseconds.
+pub const BACKOFF_MAX_MS: u64 = 60_000;
+/// Longest pause between health checks while a container starts, so that it is
+/// found healthy soon even when its interval is long. Milliseconds.
+pub const START_INTERVAL_MS: u64 = 500;
+/// Longest reason in a report, in bytes.
+pub const REASON_BYTES_MAX: usize = 1024;

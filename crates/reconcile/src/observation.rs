@@ -1,0 +1,103 @@
+//! What inspection finds on a node.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use stele_model::{AppEnv, Digest, InstanceId};
+
+/// Everything of this fleet and node that the container engine has, at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observation {
+    /// Its containers, running or not, in no particular order.
+    pub containers: Vec<ObservedContainer>,
+    /// The apps that have a network on this node.
+    pub networks: BTreeSet<AppEnv>,
+}
+
+impl Observation {
+    /// The containers of each instance, the one worth keeping first.
+    pub fn by_instance(&self) -> BTreeMap<&InstanceId, Vec<&ObservedContainer>> {
+        let mut groups: BTreeMap<&InstanceId, Vec<&ObservedContainer>> = BTreeMap::new();
+        for container in &self.containers {
+            groups.entry(&container.instance).or_default().push(container);
+        }
+        for group in groups.values_mut() {
+            group.sort_by_key(|container| container.rank());
+        }
+        groups
+    }
+
+    /// The container that counts as this instance's.
+    pub fn of(&self, instance: &InstanceId) -> Option<&ObservedContainer> {
+        self.containers
+            .iter()
+            .filter(|container| container.instance == *instance)
+            .min_by_key(|container| container.rank())
+    }
+}
+
+/// One container, as inspected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObservedContainer {
+    /// The engine's id.
+    pub id: String,
+    /// The instance its label names.
+    pub instance: InstanceId,
+    /// Digest of the spec it was made of, from its label; absent if unreadable.
+    pub spec_digest: Option<Digest>,
+    /// Where it is in its life.
+    pub state: ContainerState,
+    /// Exit code of its last run, when it is not running.
+    pub exit_code: Option<i64>,
+    /// Whether its last run was ended for using too much memory.
+    pub oom_killed: bool,
+    /// What the engine says went wrong when it last tried to start it.
+    pub error: Option<String>,
+    /// Times the engine started it again by itself since it was last started on request.
+    pub restart_count: u32,
+    /// When it was made, in milliseconds since 1970.
+    pub created_ms: u64,
+    /// When it was last started, in milliseconds since 1970.
+    pub started_ms: Option<u64>,
+    /// Between being asked to stop and being killed, in seconds.
+    pub stop_grace_seconds: u32,
+    /// Where its ports can be reached from the host.
+    pub address: Option<IpAddr>,
+    /// What was changed by hand since it was made, for people.
+    pub drift: Option<String>,
+}
+
+/// Where a container is in its life, in the engine's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ContainerState {
+    /// Running.
+    Running,
+    /// Ended, and the engine is about to start it again.
+    Restarting,
+    /// Frozen.
+    Paused,
+    /// Made, never started (or its start failed).
+    Created,
+    /// Ended.
+    Exited,
+    /// The engine failed to remove it.
+    Dead,
+    /// The engine is removing it.
+    Removing,
+}
+
+impl ObservedContainer {
+    /// Orders duplicates of one instance: least worth losing first. Depends on nothing
+    /// but the containers, so that an agent that starts anew makes the same choice.
+    fn rank(&self) -> (bool, ContainerState, u64, &str) {
+        (self.drift.is_some(), self.state, self.created_ms, &self.id)
+    }
+
+    /// How long it has been up, in milliseconds; zero when it is not running.
+    pub fn uptime_ms(&self, now_ms: u64) -> u64 {
+        match (self.state, self.started_ms) {
+            (ContainerState::Running, Some(started)) => now_ms.saturating_sub(started),
+            _ => 0,
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! What the node tells the fleet about its instances.
+
+use stele_model::InstanceId;
+use stele_model::wire::{AssignedInstance, InstanceReport, Phase};
+
+use crate::health::Verdict;
+use crate::limits::{CRASH_LOOP_ENDS, SETTLE_MS};
+use crate::memory::{InstanceMemory, Memory, RunEnd};
+use crate::observation::{ContainerState, Observation, ObservedContainer};
+use crate::plan::{Action, Subject, replacement_reason, starts_again};
+
+/// One report for every instance that is desired or present, in id order.
+pub fn report(
+    desired: &[AssignedInstance],
+    observed: &Observation,
+    memory: &Memory,
+    now_ms: u64,
+) -> Vec<InstanceReport> {
+    let groups = observed.by_instance();
+    let mut reports: Vec<_> = desired
+        .iter()
+        .map(|instance| {
+            let container = groups.get(&instance.id).and_then(|group| {
+                let same = group.iter().find(|one| one.spec_digest == Some(instance.spec_digest));
+                same.or(group.first()).copied()
+            });
+            let (phase, reason) = phase(instance, container, memory, now_ms);
+            compose(&instance.id, container, memory, phase, reason)
+        })
+        .collect();
+    let leaving = groups.iter().filter(|(id, _)| !desired.iter().any(|instance| instance.id == ***id));
+    reports.extend(leaving.map(|(id, group)| {
+        let phase = memory.instance(id).and_then(|known| known.phase).unwrap_or(Phase::Starting);
+        let replacement = desired.iter().find(|instance| instance.replaces.as_ref() == Some(*id));
+        let reason = match replacement {
+            Some(new) if !memory.is_prepared(&new.id) => format!("stays until {} can be made", new.id),
+            _ => match memory.failure(&Subject::Container(group[0].id.clone())) {
+                Some(failure) => format!("cannot be removed: {}", failure.reason),
+                None => "is being removed".to_owned(),
+            },
+        };
+        compose(id, group.first().copied(), memory, phase, Some(reason))
+    }));
+    reports.sort_by(|left, right| left.id.cmp(&right.id));
+    reports
+}
+
+fn compose(
+    id: &InstanceId,
+    container: Option<&ObservedContainer>,
+    memory: &Memory,
+    phase: Phase,
+    reason: Option<String>,
+) -> InstanceReport {
+    let known = memory.instance(id);
+    let log_tail = match (phase, known) {
+        (Phase::Failed, Some(known)) => known.log_tail.clone(),
+        _ => Vec::new(),
+    };
+    InstanceReport {
+        id: id.clone(),
+        phase,
+        spec_digest: container.and_then(|container| container.spec_digest),
+        container: container.map(|container| container.id.clone()),
+        restarts: known.map_or(0, |known| known.restarts),
+        reason,
+        exit_code: container.and_then(|container| exit_code(container, known)),
+        log_tail,
+    }
+}
+
+fn exit_code(container: &ObservedContainer, known: Option<&InstanceMemory>) -> Option<i64> {
+    match container.state {
+        ContainerState::Exited | ContainerState::Restarting | ContainerState::Dead => container.exit_code,
+        ContainerState::Running => {
+            known.filter(|known| known.unstable_ends >= CRASH_LOOP_ENDS)?.last_end.as_ref()?.exit_code
+        }
+        _ => None,
+    }
+}
+
+type Told = (Phase, Option<String>);
+
+fn phase(
+    instance: &AssignedInstance,
+    container: Option<&ObservedContainer>,
+    memory: &Memory,
+    now_ms: u64,
+) -> Told {
+    let subject = Subject::Instance(instance.id.clone());
+    let network = Subject::Network(instance.spec.app_env.clone());
+    let failure =
+        || memory.failure(&subject).or_else(|| memory.failure(&network)).map(|one| one.reason.clone());
+    let Some(container) = container else {
+        return match (failure(), memory.working_on(&subject)) {
+            (Some(reason), _) => (Phase::Failed, Some(reason)),
+            (None, Some(Action::Prepare(_))) => (Phase::Pulling, None),
+            _ => {
+                (Phase::Pending, instance.replaces.as_ref().map(|old| format!("waits for {old} to be gone")))
+            }
+        };
+    };
+    if let Some(reason) = replacement_reason(container, instance) {
+        return (Phase::Pending, Some(format!("{reason} and is being replaced")));
+    }
+    let blank = InstanceMemory::default();
+    let known = memory.instance(&instance.id).unwrap_or(&blank);
+    let looping = known.unstable_ends >= CRASH_LOOP_ENDS;
+    let ended = || RunEnd::of(container).words();
+    match container.state {
+        ContainerState::Created => match failure() {
+            Some(reason) => (Phase::Failed, Some(reason)),
+            None => (Phase::Starting, None),
+        },
+        ContainerState::Running if looping => match &known.last_end {
+            Some(end) => {
+                let times = known.unstable_ends;
+                (Phase::Failed, Some(format!("keeps ending, {times} times in a row: {}", end.words())))
+            }
+            // The engine was quicker than our looks. A failure is told with its reason, and the
+            // next end brings that.
+            None => (Phase::Starting, Some(format!("ended {} times in a row", known.unstable_ends))),
+        },
+        ContainerState::Running => running(instance, container, known, now_ms),
+        ContainerState::Paused => (Phase::Unhealthy, Some("was paused by hand".to_owned())),
+        ContainerState::Removing => {
+            (Phase::Pending, Some("its container is being removed by hand".to_owned()))
+        }
+        ContainerState::Restarting if looping => (
+            Phase::Failed,
+            Some(format!("keeps ending, {} times in a row: {}", known.unstable_ends, ended())),
+        ),
+        ContainerState::Restarting => (Phase::Starting, Some(ended())),
+        ContainerState::Exited | ContainerState::Dead if starts_again(instance, container) => {
+            match (failure(), looping) {
+                (Some(reason), _) => (Phase::Failed, Some(reason)),
+                (None, true) => {
+                    let times = known.unstable_ends;
+                    (Phase::Failed, Some(format!("keeps ending, {times} times in a row: {}", ended())))
+                }
+                (None, false) => (Phase::Starting, Some(ended())),
+            }
+        }
+        ContainerState::Exited | ContainerState::Dead if container.exit_code == Some(0) => {
+            (Phase::Completed, None)
+        }
+        ContainerState::Exited | ContainerState::Dead => (Phase::Failed, Some(ended())),
+    }
+}
+
+fn running(
+    instance: &AssignedInstance,
+    container: &ObservedContainer,
+    known: &InstanceMemory,
+    now_ms: u64,
+) -> Told {
+    if instance.spec.container.health.is_none() {
+        let settled = container.uptime_ms(now_ms) >= SETTLE_MS;
+        return (if settled { Phase::Healthy } else { Phase::Starting }, None);
+    }
+    let error = || known.health.error.clone().unwrap_or_default();
+    match known.health.verdict {
+        Verdict::Unknown => (Phase::Starting, known.health.error.clone()),
+        Verdict::Passing => (Phase::Healthy, None),
+        Verdict::Failing if known.ever_healthy => (Phase::Unhealthy, Some(error())),
+        Verdict::Failing => (Phase::Failed, Some(format!("never became healthy: {}", error()))),
+    }
+}

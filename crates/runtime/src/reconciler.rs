@@ -1,0 +1,327 @@
+//! Carries out what `stele-reconcile` decides.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use stele_model::InstanceId;
+use stele_model::limits::{LOG_LINE_BYTES_MAX, LOG_TAIL_LINES_MAX};
+use stele_model::wire::{AssignedInstance, InstanceReport, Phase};
+use stele_reconcile::{Action, Memory, Observation, Subject, Task, plan, report};
+use tokio::sync::Semaphore;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
+
+use crate::limits::{
+    INSPECTS_MAX, LOG_TAIL_TIMEOUT_MS, POLL_INTERVAL_MS, PULLS_MAX, REST_PER_LOOK, WAKE_MS_MIN,
+};
+use crate::runtime::{LogRequest, Runtime, RuntimeError};
+
+/// How a [`Reconciler`] works.
+#[derive(Clone, Debug)]
+pub struct ReconcilerConfig {
+    /// Between looks at the engine when nothing is known to have changed, in milliseconds.
+    pub poll_interval_ms: u64,
+    /// Images pulled at the same time.
+    pub pulls_max: usize,
+}
+
+impl Default for ReconcilerConfig {
+    fn default() -> Self {
+        Self { poll_interval_ms: POLL_INTERVAL_MS, pulls_max: PULLS_MAX }
+    }
+}
+
+/// What one step found.
+#[derive(Clone, Debug)]
+pub struct StepResult {
+    /// How every instance is. When the engine is out of reach, how they were last seen.
+    pub reports: Vec<InstanceReport>,
+    /// When to step again if [`Reconciler::changed`] does not say so earlier.
+    pub next_wake: Duration,
+    /// Nothing is left to do: what runs is what is desired, as far as it can be for now.
+    pub settled: bool,
+    /// Why the engine could not be looked at.
+    pub runtime_error: Option<String>,
+}
+
+/// One run of a container: its id, when it was started, and how often the engine had restarted it.
+type Run = (String, Option<u64>, u32);
+
+enum Ended {
+    Task { subject: Subject, outcome: Result<(), (Action, String)> },
+    Check { instance: Arc<AssignedInstance>, run_ms: u64, outcome: Result<(), String> },
+}
+
+/// Brings a node's containers to what is desired and keeps them there.
+///
+/// Nothing in it blocks for long: tasks run in the background while steps go on, and end
+/// when it is dropped. A new one goes on where a dropped one was, from inspection alone.
+pub struct Reconciler<R: Runtime + ?Sized> {
+    runtime: Arc<R>,
+    config: ReconcilerConfig,
+    desired: Vec<AssignedInstance>,
+    instances: BTreeMap<InstanceId, Arc<AssignedInstance>>,
+    memory: Memory,
+    observed: Observation,
+    reports: Vec<InstanceReport>,
+    running: JoinSet<Ended>,
+    tails: BTreeMap<InstanceId, Run>,
+    pulls: Arc<Semaphore>,
+    changes: BoxStream<'static, ()>,
+    /// Something happened since the last look.
+    stale: bool,
+    /// Before this, another look would be too soon.
+    rested: Instant,
+}
+
+impl<R: Runtime + ?Sized> Reconciler<R> {
+    /// One that wants nothing yet. It touches nothing until the first [`Self::step`]: call
+    /// [`Self::set_desired`] before that, or everything on the node is an orphan.
+    pub fn new(runtime: Arc<R>, config: ReconcilerConfig) -> Self {
+        let changes = runtime.changes();
+        let pulls = Arc::new(Semaphore::new(config.pulls_max.max(1)));
+        Self {
+            runtime,
+            config,
+            desired: Vec::new(),
+            instances: BTreeMap::new(),
+            memory: Memory::default(),
+            observed: Observation::default(),
+            reports: Vec::new(),
+            running: JoinSet::new(),
+            tails: BTreeMap::new(),
+            pulls,
+            changes,
+            stale: false,
+            rested: Instant::now(),
+        }
+    }
+
+    /// The whole of what should run here. Values must be plain; `spec_digest` stays that of
+    /// the spec as it was assigned.
+    pub fn set_desired(&mut self, desired: Vec<AssignedInstance>) {
+        self.instances =
+            desired.iter().map(|instance| (instance.id.clone(), Arc::new(instance.clone()))).collect();
+        self.desired = desired;
+    }
+
+    /// The engine behind it.
+    pub fn runtime(&self) -> &Arc<R> {
+        &self.runtime
+    }
+
+    /// The engine's id of an instance's container, as last seen.
+    pub fn container_of(&self, instance: &InstanceId) -> Option<&str> {
+        self.observed.of(instance).map(|container| container.id.as_str())
+    }
+
+    /// Waits until a step is worth taking: a task ended, or the engine says that something
+    /// changed. What comes in quick succession is waited for together, the longer the more
+    /// there is to look at. Nothing is lost if it is dropped while it waits.
+    pub async fn changed(&mut self) {
+        while !self.stale {
+            let idle = self.running.is_empty();
+            tokio::select! {
+                ended = self.running.join_next(), if !idle => {
+                    if let Some(ended) = ended {
+                        self.take_in(ended);
+                        self.stale = true;
+                    }
+                }
+                Some(()) = self.changes.next() => self.stale = true,
+                else => std::future::pending().await,
+            }
+        }
+        tokio::time::sleep_until(self.rested).await;
+    }
+
+    /// Looks, decides, and sets to work. Returns without waiting for the work to end.
+    pub async fn step(&mut self) -> StepResult {
+        while let Some(ended) = self.running.try_join_next() {
+            self.take_in(ended);
+        }
+        self.stale = false;
+        let begun = Instant::now();
+        let looked = self.runtime.observe().await;
+        // A node with many containers, or a busy engine, is not looked at all the time.
+        let most = Duration::from_millis(self.config.poll_interval_ms);
+        self.rested = Instant::now() + (begun.elapsed() * REST_PER_LOOK).min(most);
+        let observed = match looked {
+            Ok(observed) => observed,
+            Err(error) => {
+                return StepResult {
+                    reports: self.reports.clone(),
+                    next_wake: Duration::from_millis(self.config.poll_interval_ms),
+                    settled: false,
+                    runtime_error: Some(error.to_string()),
+                };
+            }
+        };
+        self.observed = observed;
+        let now_ms = self.runtime.now_ms();
+        self.memory.observe(&self.desired, &self.observed, now_ms);
+        let tasks = plan(&self.desired, &self.observed, &self.memory, now_ms);
+        let settled = tasks.is_empty() && self.memory.is_idle();
+        for task in tasks {
+            self.begin(task);
+        }
+        self.begin_checks(now_ms);
+
+        self.reports = report(&self.desired, &self.observed, &self.memory, now_ms);
+        if self.keep_log_tails().await {
+            self.reports = report(&self.desired, &self.observed, &self.memory, now_ms);
+        }
+        for told in &self.reports {
+            if self.instances.contains_key(&told.id) {
+                self.memory.keep_phase(&told.id, told.phase);
+            }
+        }
+        let poll = now_ms.saturating_add(self.config.poll_interval_ms);
+        let due = self.memory.next_due_ms(&self.desired, &self.observed, now_ms).unwrap_or(poll).min(poll);
+        let next_wake = Duration::from_millis(due.saturating_sub(now_ms).max(WAKE_MS_MIN));
+        StepResult { reports: self.reports.clone(), next_wake, settled, runtime_error: None }
+    }
+
+    fn take_in(&mut self, ended: Result<Ended, JoinError>) {
+        let ended = match ended {
+            Ok(ended) => ended,
+            // A broken invariant: going on without the task would leave its subject busy for ever.
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => return,
+        };
+        let now_ms = self.runtime.now_ms();
+        match ended {
+            Ended::Task { subject, outcome } => {
+                if let Err((action, reason)) = &outcome {
+                    tracing::warn!(?subject, ?action, %reason, "a task failed");
+                }
+                self.memory.ended(&subject, outcome, now_ms);
+            }
+            Ended::Check { instance, run_ms, outcome } => {
+                self.memory.checked(&instance, run_ms, outcome, now_ms);
+            }
+        }
+    }
+
+    fn begin(&mut self, task: Task) {
+        tracing::debug!(subject = ?task.subject, actions = ?task.actions, "a task begins");
+        self.memory.begun(task.subject.clone(), task.actions.clone());
+        let worker = Worker {
+            runtime: Arc::clone(&self.runtime),
+            pulls: Arc::clone(&self.pulls),
+            instance: match &task.subject {
+                Subject::Instance(id) => self.instances.get(id).cloned(),
+                _ => None,
+            },
+        };
+        self.running.spawn(async move {
+            let mut outcome = Ok(());
+            for action in task.actions {
+                if let Err(error) = worker.perform(&action).await {
+                    outcome = Err((action, error.to_string()));
+                    break;
+                }
+            }
+            Ended::Task { subject: task.subject, outcome }
+        });
+    }
+
+    fn begin_checks(&mut self, now_ms: u64) {
+        let due = self.memory.begin_checks(&self.desired, &self.observed, now_ms);
+        for (instance, container, run_ms) in due {
+            let Some(health) = &instance.spec.container.health else { continue };
+            let (check, timeout_ms) = (health.check.clone(), health.timeout_ms);
+            let (runtime, instance, container) =
+                (Arc::clone(&self.runtime), Arc::new(instance.clone()), container.clone());
+            self.running.spawn(async move {
+                let limit = Duration::from_millis(timeout_ms.max(1));
+                let outcome = tokio::time::timeout(limit, runtime.check(&container, &check, timeout_ms))
+                    .await
+                    .unwrap_or_else(|_| Err(format!("no answer within {timeout_ms} ms")));
+                Ended::Check { instance, run_ms, outcome }
+            });
+        }
+    }
+
+    /// Reads the last log lines of what failed since last asked. Whether there was anything to read.
+    async fn keep_log_tails(&mut self) -> bool {
+        let failed: BTreeSet<_> =
+            self.reports.iter().filter(|told| told.phase == Phase::Failed).map(|told| &told.id).collect();
+        self.tails.retain(|id, _| failed.contains(id));
+        let mut due: Vec<(InstanceId, Run)> = Vec::new();
+        for container in failed.iter().filter_map(|id| self.observed.of(id)) {
+            // Once per run: a crash loop's next run has other last words.
+            let run = (container.id.clone(), container.started_ms, container.restart_count);
+            if self.tails.get(&container.instance) != Some(&run) {
+                due.push((container.instance.clone(), run));
+            }
+        }
+        let runtime = &self.runtime;
+        let read = futures::stream::iter(due)
+            .map(|(instance, run)| async move {
+                let request = LogRequest { tail: Some(LOG_TAIL_LINES_MAX), follow: false };
+                let lines = runtime.logs(&run.0, request).filter_map(|line| std::future::ready(line.ok()));
+                let lines = lines.map(|line| bounded_line(line.text)).collect::<Vec<_>>();
+                let lines = tokio::time::timeout(Duration::from_millis(LOG_TAIL_TIMEOUT_MS), lines).await;
+                (instance, run, lines.unwrap_or_default())
+            })
+            .buffer_unordered(INSPECTS_MAX)
+            .collect::<Vec<_>>()
+            .await;
+        let any = !read.is_empty();
+        for (instance, run, mut lines) in read {
+            let surplus = lines.len().saturating_sub(LOG_TAIL_LINES_MAX);
+            lines.drain(..surplus);
+            self.memory.keep_log_tail(&instance, lines);
+            self.tails.insert(instance, run);
+        }
+        any
+    }
+}
+
+fn bounded_line(mut text: String) -> String {
+    if text.len() > LOG_LINE_BYTES_MAX {
+        let end = (0..=LOG_LINE_BYTES_MAX).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+        text.truncate(end);
+    }
+    text
+}
+
+struct Worker<R: Runtime + ?Sized> {
+    runtime: Arc<R>,
+    pulls: Arc<Semaphore>,
+    instance: Option<Arc<AssignedInstance>>,
+}
+
+impl<R: Runtime + ?Sized> Worker<R> {
+    fn instance(&self) -> Result<&AssignedInstance, RuntimeError> {
+        self.instance
+            .as_deref()
+            .ok_or_else(|| RuntimeError::Spec("the instance is not assigned any more".to_owned()))
+    }
+
+    async fn perform(&self, action: &Action) -> Result<(), RuntimeError> {
+        match action {
+            Action::Prepare(_) => {
+                let instance = self.instance()?;
+                self.runtime.admit(instance)?;
+                // Never closed while a worker holds it, so failing to acquire cannot happen.
+                let _permit = self.pulls.acquire().await;
+                self.runtime.pull(instance).await
+            }
+            Action::EnsureNetwork(app_env) => self.runtime.ensure_network(app_env).await,
+            Action::RemoveNetwork(app_env) => self.runtime.remove_network(app_env).await,
+            Action::Create(_) => self.runtime.create(self.instance()?).await.map(drop),
+            Action::WriteFiles { container, .. } => {
+                self.runtime.write_files(self.instance()?, container).await
+            }
+            Action::Start { container, .. } => self.runtime.start(container).await,
+            Action::Stop { container, grace_seconds } => self.runtime.stop(container, *grace_seconds).await,
+            Action::Remove { container } => self.runtime.remove(container).await,
+            Action::Unpause { container } => self.runtime.unpause(container).await,
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The port: what an agent needs of a container engine.
+
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use stele_model::AppEnv;
+use stele_model::release::Check;
+use stele_model::wire::AssignedInstance;
+use stele_reconcile::{Observation, ObservedContainer, PolicyViolation};
+
+/// Something asked of the engine did not happen.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RuntimeError {
+    /// The engine cannot be reached or did not answer in time.
+    #[error("the container engine is out of reach: {0}")]
+    Unreachable(String),
+    /// The engine refused, in its own words.
+    #[error("{0}")]
+    Engine(String),
+    /// This host does not allow the container.
+    #[error(transparent)]
+    Policy(#[from] PolicyViolation),
+    /// The spec cannot be turned into a container.
+    #[error("{0}")]
+    Spec(String),
+}
+
+/// A line a container printed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLine {
+    /// When, in milliseconds since 1970; absent if the engine does not say.
+    pub time_ms: Option<u64>,
+    /// Whether on its standard error.
+    pub stderr: bool,
+    /// The text, without its line end; bytes that are not UTF-8 are replaced.
+    pub text: String,
+}
+
+/// Which lines of a container's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogRequest {
+    /// The last so many; all when absent.
+    pub tail: Option<usize>,
+    /// Whether to go on with lines as they are printed.
+    pub follow: bool,
+}
+
+/// Lines as they come.
+pub type LogStream = BoxStream<'static, Result<LogLine, RuntimeError>>;
+
+/// A container engine, seen by one node of one fleet.
+///
+/// Everything is idempotent as far as a crash needs it: stopping what does not run and
+/// removing what is gone succeed, and a network or volume that exists is taken as it is.
+/// A container is made at most once per instance, because its name is the instance's.
+pub trait Runtime: Send + Sync + 'static {
+    /// The clock the engine's timestamps are in, in milliseconds since 1970.
+    fn now_ms(&self) -> u64;
+
+    /// Everything with this fleet's and node's labels.
+    fn observe(&self) -> BoxFuture<'_, Result<Observation, RuntimeError>>;
+
+    /// Checks the instance against the host's policy, without touching anything.
+    fn admit(&self, instance: &AssignedInstance) -> Result<(), RuntimeError>;
+
+    /// Has the instance's image here, by digest. Downloads nothing when it is.
+    fn pull<'a>(&'a self, instance: &'a AssignedInstance) -> BoxFuture<'a, Result<(), RuntimeError>>;
+
+    /// Has the app's network.
+    fn ensure_network<'a>(&'a self, app_env: &'a AppEnv) -> BoxFuture<'a, Result<(), RuntimeError>>;
+
+    /// Removes the app's network.
+    fn remove_network<'a>(&'a self, app_env: &'a AppEnv) -> BoxFuture<'a, Result<(), RuntimeError>>;
+
+    /// Makes the instance's container and the volumes it needs, and answers with the
+    /// container's id. The spec's values must be plain.
+    fn create<'a>(&'a self, instance: &'a AssignedInstance) -> BoxFuture<'a, Result<String, RuntimeError>>;
+
+    /// Puts the instance's files into its container.
+    fn write_files<'a>(
+        &'a self,
+        instance: &'a AssignedInstance,
+        container: &'a str,
+    ) -> BoxFuture<'a, Result<(), RuntimeError>>;
+
+    /// Starts a container.
+    fn start<'a>(&'a self, container: &'a str) -> BoxFuture<'a, Result<(), RuntimeError>>;
+
+    /// Asks a container to stop with its own signal, and kills it after the grace.
+    fn stop<'a>(&'a self, container: &'a str, grace_seconds: u32) -> BoxFuture<'a, Result<(), RuntimeError>>;
+
+    /// Removes a container and its anonymous volumes. Named volumes stay.
+    fn remove<'a>(&'a self, container: &'a str) -> BoxFuture<'a, Result<(), RuntimeError>>;
+
+    /// Lets a frozen container go on.
+    fn unpause<'a>(&'a self, container: &'a str) -> BoxFuture<'a, Result<(), RuntimeError>>;
+
+    /// Tries a health check once. The inner error says what was wrong.
+    fn check<'a>(
+        &'a self,
+        container: &'a ObservedContainer,
+        check: &'a Check,
+        timeout_ms: u64,
+    ) -> BoxFuture<'a, Result<(), String>>;
+
+    /// A container's log.
+    fn logs(&self, container: &str, request: LogRequest) -> LogStream;
+
+    /// Yields whenever something may have changed. May yield too often, never ends
+    /// while the engine lives, and may miss changes: look from time to time anyway.
+    fn changes(&self) -> BoxStream<'static, ()>;
+}

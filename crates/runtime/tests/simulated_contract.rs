@@ -1,0 +1,110 @@
+//! The contract, kept by the simulated engine, and what can be tried on it alone.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use stele_model::InstanceId;
+use stele_model::release::Container;
+use stele_model::wire::Phase;
+use stele_runtime::Runtime;
+use stele_runtime::simulated::{Deed, Simulated, SimulatedClock};
+use support::faults::{Fault, replacement_survives};
+use support::{Fixture, Kind, agent, all, eventually, host, image, instance, plain_container};
+
+struct Memory {
+    engine: Simulated,
+    ports: AtomicU16,
+}
+
+impl Memory {
+    fn new() -> Self {
+        Self { engine: Simulated::new(host("acme", "n0"), SimulatedClock::Wall), ports: AtomicU16::new(1) }
+    }
+}
+
+impl Fixture for Memory {
+    fn runtime(&self, node: &str) -> Arc<dyn Runtime> {
+        Arc::new(self.engine.shared_with(host("acme", node)))
+    }
+
+    fn container(&self, kind: Kind, version: u32) -> Container {
+        let name = match kind {
+            Kind::Runs => "runs",
+            Kind::Crashes => "crash",
+            Kind::Exits => "exit",
+            Kind::Missing => "missing",
+            Kind::Sick => "sick",
+        };
+        plain_container(image(name, version), &[])
+    }
+
+    fn free_port(&self) -> u16 {
+        self.ports.fetch_add(1, Ordering::SeqCst)
+    }
+
+    async fn by_hand(&self, node: &str, instance: &InstanceId, deed: Deed) {
+        assert!(self.engine.shared_with(host("acme", node)).by_hand(instance, deed));
+    }
+
+    async fn file(&self, _node: &str, instance: &InstanceId, path: &str) -> Option<Vec<u8>> {
+        self.engine.files(instance).remove(path).map(String::into_bytes)
+    }
+}
+
+contract!(Memory::new());
+
+#[tokio::test]
+async fn every_step_of_a_replacement_may_fail_or_kill_the_agent() {
+    let memory = Memory::new();
+    for fault in [Fault::Fails, Fault::DiesBefore, Fault::DiesAfter] {
+        let mut at = 0;
+        while replacement_survives(&memory, "n1", fault, at).await {
+            at += 1;
+        }
+        assert!(at >= 6, "only {at} steps were made");
+    }
+}
+
+#[tokio::test]
+async fn an_engine_that_is_away_changes_nothing_and_is_said_to_be() {
+    let engine = Simulated::new(host("acme", "n1"), SimulatedClock::Wall);
+    let web = instance("shop/web@prod/web.0-1", plain_container(image("runs", 1), &[]));
+    let mut agent = agent(Arc::new(engine.clone()), std::slice::from_ref(&web));
+    let before = all(&mut agent, 1, Phase::Healthy).await;
+    engine.set_down(true);
+    let result = agent.step().await;
+    assert!(result.runtime_error.unwrap().contains("down"));
+    assert_eq!(result.reports, before, "the last that is known is told");
+    engine.set_down(false);
+    assert_eq!(all(&mut agent, 1, Phase::Healthy).await, before);
+}
+
+#[tokio::test]
+async fn a_container_that_recovers_is_healthy_again_after_a_stable_run() {
+    let clock = SimulatedClock::Manual(Arc::default());
+    let engine = Simulated::new(host("acme", "n1"), clock);
+    engine.advance(1_000_000);
+    let web = instance("shop/web@prod/web.0-1", plain_container(image("runs", 1), &[]));
+    let mut agent = agent(Arc::new(engine.clone()), std::slice::from_ref(&web));
+    let runs = |result: &stele_runtime::StepResult| {
+        let container = result.reports.first().and_then(|told| told.container.as_ref());
+        result.settled && container.is_some()
+    };
+    eventually(&mut agent, "it runs", runs).await;
+    for kill in 1..=3 {
+        engine.by_hand(&web.id, Deed::Kill);
+        // Each start is later than the one before: the clock must move for it.
+        for _ in 0..10 {
+            engine.advance(500);
+            eventually(&mut agent, "nothing is left to do for now", |result| result.settled).await;
+        }
+        let phase = agent.step().await.reports[0].phase;
+        assert_eq!(phase == Phase::Failed, kill >= 3, "after {kill} kills: {phase:?}");
+    }
+    engine.advance(20_000);
+    let reports = all(&mut agent, 1, Phase::Healthy).await;
+    assert_eq!(reports[0].restarts, 3);
+}

@@ -1,0 +1,295 @@
+//! What every runtime must do, told through the reconciler that drives it.
+
+use std::collections::BTreeSet;
+
+use futures::StreamExt as _;
+use stele_model::release::{Check, Restart};
+use stele_model::wire::Phase;
+use stele_runtime::LogRequest;
+use stele_runtime::simulated::Deed;
+
+use super::{
+    Fixture, Kind, agent, all, app_env, checked, eventually, file, instance, published, replacing, told,
+};
+
+/// The tests of the suite, each against a fixture of its own.
+#[macro_export]
+macro_rules! contract {
+    ($fixture:expr; $($name:ident),* $(,)?) => {
+        $(#[tokio::test]
+        async fn $name() {
+            $crate::support::contract::$name(&$fixture).await;
+        })*
+    };
+    ($fixture:expr) => {
+        $crate::contract!($fixture;
+            an_instance_is_made_and_adopted_by_the_next_agent,
+            a_replacement_waits_until_the_old_one_is_gone,
+            a_replacement_that_cannot_be_pulled_leaves_the_old_one_running,
+            a_replacement_the_host_does_not_allow_leaves_the_old_one_running,
+            what_is_changed_by_hand_is_put_right,
+            an_instance_no_longer_wanted_leaves_nothing_behind,
+            nodes_that_share_an_engine_leave_each_other_alone,
+            a_container_that_keeps_ending_has_failed_with_its_last_words,
+            one_that_ends_as_it_should_is_completed,
+            a_taken_port_is_told_in_the_engines_words_and_tried_again,
+            health_is_what_the_checks_say,
+            files_arrive_byte_for_byte,
+            logs_can_be_read,
+        );
+    };
+}
+
+pub async fn an_instance_is_made_and_adopted_by_the_next_agent(fixture: &impl Fixture) {
+    let runtime = fixture.runtime("n1");
+    let web = instance("shop/web@prod/web.0-1", fixture.container(Kind::Runs, 1));
+    let mut first = agent(runtime.clone(), std::slice::from_ref(&web));
+    let reports = all(&mut first, 1, Phase::Healthy).await;
+    assert_eq!(reports[0].spec_digest, Some(web.spec_digest));
+    assert_eq!((reports[0].restarts, reports[0].exit_code, &reports[0].reason), (0, None, &None));
+    let before = runtime.observe().await.unwrap();
+    assert_eq!(before.networks, [app_env("shop/web@prod")].into());
+    drop(first);
+
+    let mut second = agent(runtime.clone(), std::slice::from_ref(&web));
+    let adopted = all(&mut second, 1, Phase::Healthy).await;
+    assert_eq!(adopted, reports);
+    let after = runtime.observe().await.unwrap();
+    assert_eq!(after.containers[0].started_ms, before.containers[0].started_ms, "it was restarted");
+    assert_eq!(second.container_of(&web.id), Some(before.containers[0].id.as_str()));
+}
+
+pub async fn a_replacement_waits_until_the_old_one_is_gone(fixture: &impl Fixture) {
+    let runtime = fixture.runtime("n1");
+    let port = fixture.free_port();
+    let old = instance("shop/web@prod/web.0-1", published(fixture.container(Kind::Runs, 1), port));
+    let new = replacing(&old, "shop/web@prod/web.0-2", published(fixture.container(Kind::Runs, 2), port));
+    let mut agent = agent(runtime.clone(), std::slice::from_ref(&old));
+    all(&mut agent, 1, Phase::Healthy).await;
+    agent.set_desired(vec![new.clone()]);
+    let result = eventually(&mut agent, "the new one runs", |result| {
+        // Both need one port: were the new one made too early, it would fail.
+        let failed = result.reports.iter().any(|told| told.phase == Phase::Failed);
+        assert!(!failed, "{:#?}", result.reports);
+        result.settled && result.reports.len() == 1 && result.reports[0].phase == Phase::Healthy
+    })
+    .await;
+    assert_eq!(result.reports[0].id, new.id);
+    assert_eq!(runtime.observe().await.unwrap().containers.len(), 1);
+}
+
+pub async fn a_replacement_that_cannot_be_pulled_leaves_the_old_one_running(fixture: &impl Fixture) {
+    let runtime = fixture.runtime("n1");
+    let old = instance("shop/web@prod/web.0-1", fixture.container(Kind::Runs, 1));
+    let new = replacing(&old, "shop/web@prod/web.0-2", fixture.container(Kind::Missing, 2));
+    let mut agent = agent(runtime.clone(), std::slice::from_ref(&old));
+    let before = all(&mut agent, 1, Phase::Healthy).await;
+    agent.set_desired(vec![new.clone()]);
+    let result = eventually(&mut agent, "the pull fails", |result| {
+        told(result, &new.id).is_some_and(|told| told.phase == Phase::Failed)
+    })
+    .await;
+    let reason = told(&result, &new.id).unwrap().reason.clone().unwrap_or_default();
+    assert!(reason.contains("manifest"), "{reason}");
+    let kept = told(&result, &old.id).unwrap();
+    assert_eq!((kept.phase, &kept.container), (Phase::Healthy, &before[0].container));
+    assert!(kept.reason.as_ref().unwrap().contains("stays until"), "{kept:?}");
+
+    agent.set_desired(vec![old.clone()]);
+    assert_eq!(all(&mut agent, 1, Phase::Healthy).await[0].container, before[0].container);
+}
+
+pub async fn a_replacement_the_host_does_not_allow_leaves_the_old_one_running(fixture: &impl Fixture) {
+    let runtime = fixture.runtime("n1");
+    let old = instance("shop/web@prod/web.0-1", fixture.container(Kind::Runs, 1));
+    let mut container = fixture.container(Kind::Runs, 2);
+    container.docker = Some(r#"{"HostConfig": {"Privileged": true}}"#.to_owned());
+    let new = replacing(&old, "shop/web@prod/web.0-2", container);
+    let mut agent = agent(runtime, std::slice::from_ref(&old));
+    all(&mut agent, 1, Phase::Healthy).await;
+    agent.set_desired(vec![new.clone()]);
+    let result = eventually(&mut agent, "the host refuses", |result| {
+        told(result, &new.id).is_some_and(|told| told.phase == Phase::Failed)
+    })
+    .await;
+    let reason = told(&result, &new.id).unwrap().reason.clone().unwrap_or_default();
+    assert!(reason.contains("HostConfig.Privileged") && reason.contains("privileged = true"), "{reason}");
+    assert_eq!(told(&result, &old.id).unwrap().phase, Phase::Healthy);
+}
+
+pub async fn what_is_changed_by_hand_is_put_right(fixture: &impl Fixture) {
+    let runtime = fixture.runtime("n1");
+    let web = instance("shop/web@prod/web.0-1", fixture.container(Kind::Runs, 1));
+    let idle = instance("shop/web@prod/idle.0-1", fixture.container(Kind::Runs, 1));
+    let mut agent = agent(runtime.clone(), &[web.clone(), idle.clone()]);
+    all(&mut agent, 2, Phase::Healthy).await;
+    let untouched = runtime.observe().await.unwrap().of(&idle.id).cloned();
+
+    for (deed, keeps_container) in [
+        (Deed::Kill, true),
+        (Deed::Pause, true),
+        (Deed::Remove, false),
+        (Deed::Change, false),
+        (Deed::Duplicate, true),
+    ] {
+        let before = runtime.observe().await.unwrap().of(&web.id).cloned().unwrap();
+        fixture.by_hand("n1", &web.id, deed).await;
+        let reports = all(&mut agent, 2, Phase::Healthy).await;
+        let after = runtime.observe().await.unwrap();
+        assert_eq!(after.containers.len(), 2, "after {deed:?}: {after:#?}");
+        let web = after.of(&web.id).unwrap();
+        assert_eq!(web.id == before.id, keeps_container, "after {deed:?}");
+        assert_eq!(web.drift, None, "after {deed:?}");
+        assert_eq!(reports.len(), 2);
+    }
+    assert_eq!(runtime.observe().await.unwrap().of(&idle.id).cloned(), untouched, "another was touched");
+}
+
+pub async fn an_instance_no_longer_wanted_leaves_nothing_behind(fixture: &impl Fixture) {
+    let runtime = fixture.runtime("n1");
+    let web = instance("shop/web@prod/web.0-1", fixture.container(Kind::Runs, 1));
+    let pay = instance("shop/pay@prod/pay.0-1", fixture.container(Kind::Runs, 1));
+    let mut agent = agent(runtime.clone(), &[web.clone(), pay.clone()]);
+    all(&mut agent, 2, Phase::Healthy).await;
+    // Frozen ones must be able to go too.
+    fixture.by_hand("n1", &pay.id, Deed::Pause).await;
+    agent.set_desired(vec![web.clone()]);
+    assert_eq!(all(&mut agent, 1, Phase::Healthy).await[0].id, web.id);
+    let observed = runtime.observe().await.unwrap();
+    assert_eq!(observed.containers.len(), 1);
+    assert_eq!(observed.networks, [app_env("shop/web@prod")].into());
+}
+
+pub async fn nodes_that_share_an_engine_leave_each_other_alone(fixture: &impl Fixture) {
+    let (here, there) = (fixture.runtime("n1"), fixture.runtime("n2"));
+    let web = instance("shop/web@prod/web.0-1", fixture.container(Kind::Runs, 1));
+    let (mut first, mut second) =
+        (agent(here.clone(), std::slice::from_ref(&web)), agent(there.clone(), std::slice::from_ref(&web)));
+    all(&mut first, 1, Phase::Healthy).await;
+    all(&mut second, 1, Phase::Healthy).await;
+    let before = there.observe().await.unwrap();
+    first.set_desired(Vec::new());
+    all(&mut first, 0, Phase::Healthy).await;
+    assert!(here.observe().await.unwrap().containers.is_empty());
+    assert!(here.observe().await.unwrap().networks.is_empty());
+    assert_eq!(there.observe().await.unwrap(), before);
+}
+
+pub async fn a_container_that_keeps_ending_has_failed_with_its_last_words(fixture: &impl Fixture) {
+    let runtime = fixture.runtime("n1");
+    for (id, restart) in [
+        ("shop/web@prod/always.0-1", Restart::Always),
+        ("shop/web@prod/failure.0-1", Restart::OnFailure),
+        ("shop/web@prod/never.0-1", Restart::Never),
+    ] {
+        let mut container = fixture.container(Kind::Crashes, 1);
+        container.restart = restart;
+        let web = instance(id, container);
+        let mut agent = agent(runtime.clone(), std::slice::from_ref(&web));
+        let result = eventually(&mut agent, "it has failed", |result| {
+            let phases: Vec<_> = result.reports.iter().map(|told| told.phase).collect();
+            assert!(!phases.contains(&Phase::Healthy), "{restart:?}: {:#?}", result.reports);
+            let told = told(result, &web.id);
+            told.is_some_and(|told| told.phase == Phase::Failed && told.exit_code.is_some())
+        })
+        .await;
+        let told = told(&result, &web.id).unwrap();
+        assert_eq!(told.exit_code, Some(1), "{told:#?}");
+        assert!(told.reason.as_ref().unwrap().contains("exit code 1"), "{told:#?}");
+        assert!(told.log_tail.iter().any(|line| line.contains("ends with 1")), "{told:#?}");
+        assert_eq!(told.restarts >= 3, restart != Restart::Never, "{told:#?}");
+    }
+}
+
+pub async fn one_that_ends_as_it_should_is_completed(fixture: &impl Fixture) {
+    for restart in [Restart::OnFailure, Restart::Never] {
+        let mut container = fixture.container(Kind::Exits, 1);
+        container.restart = restart;
+        let job = instance("shop/job@prod/job.0-1", container);
+        let runtime = fixture.runtime("n1");
+        let mut first = agent(runtime.clone(), std::slice::from_ref(&job));
+        let reports = all(&mut first, 1, Phase::Completed).await;
+        assert_eq!((reports[0].exit_code, reports[0].restarts), (Some(0), 0));
+        let before = runtime.observe().await.unwrap().containers[0].started_ms;
+        // The next agent does not run it once more.
+        let mut second = agent(runtime.clone(), std::slice::from_ref(&job));
+        all(&mut second, 1, Phase::Completed).await;
+        assert_eq!(runtime.observe().await.unwrap().containers[0].started_ms, before);
+        second.set_desired(Vec::new());
+        all(&mut second, 0, Phase::Completed).await;
+    }
+}
+
+pub async fn a_taken_port_is_told_in_the_engines_words_and_tried_again(fixture: &impl Fixture) {
+    let port = fixture.free_port();
+    let web = instance("shop/web@prod/web.0-1", published(fixture.container(Kind::Runs, 1), port));
+    let mut holder = agent(fixture.runtime("n1"), std::slice::from_ref(&web));
+    all(&mut holder, 1, Phase::Healthy).await;
+    let mut waiter = agent(fixture.runtime("n2"), std::slice::from_ref(&web));
+    let result = eventually(&mut waiter, "the port is taken", |result| {
+        told(result, &web.id).is_some_and(|told| told.phase == Phase::Failed)
+    })
+    .await;
+    let reason = result.reports[0].reason.clone().unwrap_or_default();
+    assert!(reason.contains("port is already allocated"), "{reason}");
+    holder.set_desired(Vec::new());
+    all(&mut holder, 0, Phase::Healthy).await;
+    all(&mut waiter, 1, Phase::Healthy).await;
+}
+
+pub async fn health_is_what_the_checks_say(fixture: &impl Fixture) {
+    let exec = |words: &[&str]| Check::Exec { command: words.iter().map(|&word| word.to_owned()).collect() };
+    let well = checked(fixture.container(Kind::Runs, 1), exec(&["true"]));
+    let sick = checked(fixture.container(Kind::Sick, 1), exec(&["sh", "-c", "echo it is sick; exit 3"]));
+    let (well, sick) = (instance("shop/web@prod/well.0-1", well), instance("shop/web@prod/sick.0-1", sick));
+    let mut agent = agent(fixture.runtime("n1"), &[well.clone(), sick.clone()]);
+    let result = eventually(&mut agent, "both are known", |result| {
+        let phase = |id| told(result, id).map(|told| told.phase);
+        assert_ne!(phase(&sick.id), Some(Phase::Healthy));
+        phase(&well.id) == Some(Phase::Healthy) && phase(&sick.id) == Some(Phase::Failed)
+    })
+    .await;
+    let reason = told(&result, &sick.id).unwrap().reason.clone().unwrap_or_default();
+    assert!(reason.contains("never became healthy") && reason.contains("is sick"), "{reason}");
+}
+
+pub async fn files_arrive_byte_for_byte(fixture: &impl Fixture) {
+    let content = "key = \"välue\"\r\n\ttail without line end \u{0} \u{1f980}";
+    let mut container = fixture.container(Kind::Runs, 1);
+    container.files = [
+        ("/etc/app/deep/config.toml".to_owned(), file(content, 0o640)),
+        ("/etc/empty".to_owned(), file("", 0o644)),
+    ]
+    .into();
+    let web = instance("shop/web@prod/web.0-1", container);
+    let mut agent = agent(fixture.runtime("n1"), std::slice::from_ref(&web));
+    all(&mut agent, 1, Phase::Healthy).await;
+    let read = fixture.file("n1", &web.id, "/etc/app/deep/config.toml").await;
+    assert_eq!(read.as_deref(), Some(content.as_bytes()));
+    assert_eq!(fixture.file("n1", &web.id, "/etc/empty").await.as_deref(), Some(&[][..]));
+}
+
+pub async fn logs_can_be_read(fixture: &impl Fixture) {
+    let runtime = fixture.runtime("n1");
+    let mut container = fixture.container(Kind::Crashes, 1);
+    container.restart = Restart::Never;
+    let web = instance("shop/web@prod/web.0-1", container);
+    let mut agent = agent(runtime.clone(), std::slice::from_ref(&web));
+    all(&mut agent, 1, Phase::Failed).await;
+    let id = agent.container_of(&web.id).unwrap();
+    let read =
+        |tail| runtime.logs(id, LogRequest { tail, follow: false }).map(Result::unwrap).collect::<Vec<_>>();
+    // An engine keeps the order within a stream. It reads the two streams by themselves, so which of
+    // two lines of different streams comes first is its accident.
+    let lines = read(None).await;
+    let texts: BTreeSet<_> = lines.iter().map(|line| (line.text.as_str(), line.stderr)).collect();
+    assert_eq!((lines.len(), texts), (2, [("start 1", false), ("ends with 1", true)].into()));
+    assert!(lines.iter().all(|line| line.time_ms.is_some()), "{lines:?}");
+    assert_eq!(read(Some(1)).await.len(), 1);
+    // Following begins with what is there.
+    let first = runtime.logs(id, LogRequest { tail: None, follow: true }).next().await.unwrap().unwrap();
+    assert_eq!(first.text, lines[0].text);
+    assert!(
+        runtime.logs("0123456789ab", LogRequest { tail: None, follow: false }).next().await.unwrap().is_err()
+    );
+}

@@ -1,0 +1,158 @@
+//! The Docker engine there is, with images from the loopback registry.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use bollard::query_parameters::{
+    CreateContainerOptionsBuilder, KillContainerOptions, RemoveContainerOptionsBuilder,
+};
+use futures::StreamExt as _;
+use stele_model::InstanceId;
+use stele_model::release::{Container, Image};
+use stele_runtime::docker::{Docker, DockerConfig};
+use stele_runtime::registry::Registries;
+use stele_runtime::simulated::Deed;
+use stele_runtime::{Host, Runtime};
+
+use super::{Fixture, Kind, plain_container};
+
+static MADE: AtomicU32 = AtomicU32::new(0);
+
+/// A fleet of its own on the shared engine; everything with its label goes when it is dropped.
+pub struct RealDocker {
+    pub fleet: String,
+    pub client: bollard::Docker,
+}
+
+impl RealDocker {
+    pub fn new() -> Self {
+        let made = MADE.fetch_add(1, Ordering::SeqCst);
+        let fleet = format!("test-runtime-{}-{made}", std::process::id());
+        let client = bollard::Docker::connect_with_defaults().expect("these tests need a Docker engine");
+        Self { fleet, client }
+    }
+
+    pub fn host(&self, node: &str) -> Host {
+        super::host(&self.fleet, node)
+    }
+
+    pub fn docker(host: Host) -> Arc<Docker> {
+        Arc::new(Docker::new(DockerConfig { host, socket: None, registries: Registries::default() }))
+    }
+
+    /// The test image of that tag, by digest.
+    pub fn image(tag: &str) -> Image {
+        let registry = std::env::var("STELE_TEST_REGISTRY").unwrap_or_else(|_| "127.0.0.1:5055".to_owned());
+        let url = format!("http://{registry}/v2/stele/busybox/manifests/{tag}");
+        let accept = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
+                      application/vnd.docker.distribution.manifest.v2+json";
+        let response = ureq::get(&url)
+            .header("Accept", accept)
+            .call()
+            .unwrap_or_else(|error| panic!("{url}: {error}; run `cargo xtask setup`"));
+        let digest = response.headers()["docker-content-digest"].to_str().unwrap();
+        Image { repository: format!("{registry}/stele/busybox"), digest: digest.parse().unwrap() }
+    }
+
+    pub async fn container_id(&self, node: &str, instance: &InstanceId) -> String {
+        let runtime = self.runtime(node);
+        let observed = runtime.observe().await.unwrap();
+        observed.of(instance).expect("the instance has a container").id.clone()
+    }
+
+    fn ids(kind: &[&str], fleet: &str) -> Vec<String> {
+        let filter = format!("label=io.stele.fleet={fleet}");
+        let listed = Command::new("docker").args(kind).args(["-q", "--filter", &filter]).output();
+        let text =
+            listed.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+        text.split_whitespace().map(str::to_owned).collect()
+    }
+}
+
+impl Drop for RealDocker {
+    fn drop(&mut self) {
+        for (list, remove) in [
+            (&["ps", "-a"][..], &["rm", "-f", "-v"][..]),
+            (&["network", "ls"], &["network", "rm"]),
+            (&["volume", "ls"], &["volume", "rm"]),
+        ] {
+            let ids = Self::ids(list, &self.fleet);
+            if !ids.is_empty() {
+                let _ = Command::new("docker").args(remove).args(ids).output();
+            }
+        }
+    }
+}
+
+impl Fixture for RealDocker {
+    fn runtime(&self, node: &str) -> Arc<dyn Runtime> {
+        Self::docker(self.host(node))
+    }
+
+    fn container(&self, kind: Kind, version: u32) -> Container {
+        let mut image = Self::image(&format!("v{version}"));
+        let script = match kind {
+            Kind::Crashes => "echo start 1; echo ends with 1 >&2; exit 1",
+            Kind::Exits => "exit 0",
+            Kind::Runs | Kind::Sick | Kind::Missing => "trap 'exit 0' TERM; sleep 100000 & wait",
+        };
+        if kind == Kind::Missing {
+            image.digest = stele_model::Digest::of(&[b"no such image"]);
+        }
+        plain_container(image, &["/bin/sh", "-c", script])
+    }
+
+    fn free_port(&self) -> u16 {
+        // Bound and let go again: good enough on a machine whose tests all do so.
+        std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    }
+
+    async fn by_hand(&self, node: &str, instance: &InstanceId, deed: Deed) {
+        let id = self.container_id(node, instance).await;
+        match deed {
+            Deed::Kill => self.client.kill_container(&id, None::<KillContainerOptions>).await.unwrap(),
+            Deed::Pause => self.client.pause_container(&id).await.unwrap(),
+            Deed::Remove => {
+                let options = RemoveContainerOptionsBuilder::default().force(true).build();
+                self.client.remove_container(&id, Some(options)).await.unwrap();
+            }
+            Deed::Change => {
+                let update = bollard::models::ContainerUpdateBody {
+                    memory: Some(64 * 1024 * 1024),
+                    memory_swap: Some(-1),
+                    ..Default::default()
+                };
+                self.client.update_container(&id, update).await.unwrap();
+            }
+            Deed::Duplicate => {
+                let options = None::<bollard::query_parameters::InspectContainerOptions>;
+                let config = self.client.inspect_container(&id, options).await.unwrap().config.unwrap();
+                let body = bollard::models::ContainerCreateBody {
+                    image: config.image,
+                    labels: config.labels,
+                    ..Default::default()
+                };
+                let name = format!("{}-copy", self.fleet);
+                let options = CreateContainerOptionsBuilder::default().name(&name).build();
+                self.client.create_container(Some(options), body).await.unwrap();
+            }
+        }
+    }
+
+    async fn file(&self, node: &str, instance: &InstanceId, path: &str) -> Option<Vec<u8>> {
+        let id = self.container_id(node, instance).await;
+        let options =
+            bollard::query_parameters::DownloadFromContainerOptionsBuilder::default().path(path).build();
+        let mut archive = Vec::new();
+        let mut stream = self.client.download_from_container(&id, Some(options));
+        while let Some(chunk) = stream.next().await {
+            archive.extend_from_slice(&chunk.ok()?);
+        }
+        let mut archive = tar::Archive::new(archive.as_slice());
+        let mut entry = archive.entries().ok()?.next()?.ok()?;
+        let mut content = Vec::new();
+        std::io::Read::read_to_end(&mut entry, &mut content).ok()?;
+        Some(content)
+    }
+}
