@@ -1,0 +1,274 @@
+//! The routes of the API as data: the server, its `OpenAPI` document and the docs are made of this one table.
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use stele_model::event::Role;
+
+use crate::spec::AppSpec;
+use crate::wire::{
+    AddMemberRequest, ApplyRequest, CandidatesAnswer, CandidatesQuery, ChangeAnswer, ClusterAnswer,
+    ConfigRequest, DeployRequest, DeploymentStatus, DiffAnswer, DiffQuery, EventsPage, EventsQuery,
+    HealthAnswer, HistoryAnswer, HistoryQuery, LabelsRequest, LeaderRequest, LogsQuery, NodeStatus,
+    NodeTokenAnswer, NodeTokenRequest, NodesAnswer, ReadQuery, RecordsPage, RecordsQuery, RemoveRequest,
+    RollbackAnswer, RollbackRequest, SecretRequest, ShowAnswer, ShowQuery, StatusAnswer, StatusQuery,
+    TokenAnswer, TokenRequest, TokensAnswer, UnlatchRequest,
+};
+
+/// Where the API lives.
+pub const PREFIX: &str = "/v1";
+
+/// An HTTP method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Method {
+    /// Reads.
+    Get,
+    /// Changes.
+    Post,
+    /// Sets.
+    Put,
+    /// Removes.
+    Delete,
+}
+
+impl Method {
+    /// As in `OpenAPI`.
+    pub const fn lowercase(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::Post => "post",
+            Self::Put => "put",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+/// What can be asked for. A server handles every one of them, or does not compile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum Operation {
+    Health,
+    OpenApi,
+    AppSchema,
+    Apply,
+    Deploy,
+    Deployment,
+    Remove,
+    Status,
+    History,
+    Events,
+    Records,
+    Show,
+    Diff,
+    Rollback,
+    RollbackCandidates,
+    Unlatch,
+    SetConfig,
+    SetSecret,
+    Logs,
+    CreateNodeToken,
+    Nodes,
+    Node,
+    LabelNode,
+    RemoveNode,
+    Join,
+    CreateToken,
+    Tokens,
+    RevokeToken,
+    Cluster,
+    AddMember,
+    RemoveMember,
+    TransferLeader,
+}
+
+/// Makes or refers to a type's schema.
+pub type SchemaFn = fn(&mut SchemaGenerator) -> Schema;
+
+/// What a successful answer is.
+#[derive(Clone, Copy, Debug)]
+pub enum Success {
+    /// JSON of this schema.
+    Json(SchemaFn),
+    /// JSON of this schema, or a stream of server-sent events when asked for.
+    JsonOrEvents(SchemaFn),
+    /// A stream of lines of text.
+    Text,
+}
+
+/// One route.
+#[derive(Clone, Copy, Debug)]
+pub struct Route {
+    /// Its method.
+    pub method: Method,
+    /// Its path, with `{name}` for parts that vary.
+    pub path: &'static str,
+    /// What it does.
+    pub operation: Operation,
+    /// That, in a sentence.
+    pub summary: &'static str,
+    /// The least role it needs; absent when no token is needed.
+    pub role: Option<Role>,
+    /// Its query parameters: the fields of this struct.
+    pub query: Option<SchemaFn>,
+    /// Its body.
+    pub request: Option<SchemaFn>,
+    /// Its answer.
+    pub success: Success,
+}
+
+impl Route {
+    /// Whether it changes something: such a request takes an `Idempotency-Key`.
+    pub const fn is_write(&self) -> bool {
+        !matches!(self.method, Method::Get)
+    }
+
+    /// Names of the parts of its path that vary.
+    pub fn path_parameters(&self) -> impl Iterator<Item = &'static str> {
+        self.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+    }
+}
+
+fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    generator.subschema_for::<T>()
+}
+
+/// A document whose form is given elsewhere.
+fn any_object(_: &mut SchemaGenerator) -> Schema {
+    schemars::json_schema!({"type": "object"})
+}
+
+const fn read(
+    path: &'static str,
+    operation: Operation,
+    summary: &'static str,
+    query: SchemaFn,
+    success: SchemaFn,
+) -> Route {
+    Route {
+        method: Method::Get,
+        path,
+        operation,
+        summary,
+        role: Some(Role::Auditor),
+        query: Some(query),
+        request: None,
+        success: Success::Json(success),
+    }
+}
+
+const fn write(
+    role: Role,
+    method: Method,
+    path: &'static str,
+    operation: Operation,
+    summary: &'static str,
+    request: Option<SchemaFn>,
+    success: SchemaFn,
+) -> Route {
+    let success = Success::Json(success);
+    Route { method, path, operation, summary, role: Some(role), query: None, request, success }
+}
+
+const fn open(
+    method: Method,
+    path: &'static str,
+    operation: Operation,
+    summary: &'static str,
+    request: Option<SchemaFn>,
+    success: SchemaFn,
+) -> Route {
+    Route {
+        method,
+        path,
+        operation,
+        summary,
+        role: None,
+        query: None,
+        request,
+        success: Success::Json(success),
+    }
+}
+
+use Method::{Delete, Get, Post, Put};
+use Role::{Admin, Auditor, Deployer};
+
+/// Every route.
+#[rustfmt::skip]
+pub static ROUTES: &[Route] = &[
+    open(Get, "/v1/health", Operation::Health,
+        "Whether this controller is alive, and whom it follows.", None, of::<HealthAnswer>),
+    open(Get, "/v1/openapi.json", Operation::OpenApi,
+        "This API as an OpenAPI 3.1 document.", None, any_object),
+    open(Get, "/v1/schema/app.json", Operation::AppSchema,
+        "The JSON Schema of an app's spec, for editors.", None, any_object),
+    write(Deployer, Post, "/v1/apply", Operation::Apply,
+        "Make an app in an environment what a spec says, or answer what that would change.",
+        Some(of::<ApplyRequest>), of::<ChangeAnswer>),
+    write(Deployer, Post, "/v1/deployments", Operation::Deploy,
+        "Deploy another image or release of an app that exists.", Some(of::<DeployRequest>), of::<ChangeAnswer>),
+    read("/v1/deployments/{id}", Operation::Deployment,
+        "A deployment and how far it is.", of::<ReadQuery>, of::<DeploymentStatus>),
+    write(Deployer, Delete, "/v1/apps/{project}/{app}/{env}", Operation::Remove,
+        "Remove an app from an environment.", Some(of::<RemoveRequest>), of::<ChangeAnswer>),
+    read("/v1/status", Operation::Status,
+        "How apps, instances and nodes are, and what is wrong.", of::<StatusQuery>, of::<StatusAnswer>),
+    read("/v1/history", Operation::History,
+        "Deployments: what, when, who, why and how it ended.", of::<HistoryQuery>, of::<HistoryAnswer>),
+    Route { success: Success::JsonOrEvents(of::<EventsPage>), ..read("/v1/events", Operation::Events,
+        "Events of the log, a page at a time; as server-sent events when `Accept` asks for `text/event-stream`, \
+         resumable by `Last-Event-ID`.", of::<EventsQuery>, of::<EventsPage>) },
+    read("/v1/records", Operation::Records,
+        "Records of the log as they are stored, to verify them oneself.", of::<RecordsQuery>, of::<RecordsPage>),
+    read("/v1/show", Operation::Show,
+        "What should be, now or at a point, with its digest.", of::<ShowQuery>, of::<ShowAnswer>),
+    read("/v1/diff", Operation::Diff,
+        "What differs between two points.", of::<DiffQuery>, of::<DiffAnswer>),
+    write(Deployer, Post, "/v1/rollbacks", Operation::Rollback,
+        "Set a scope's target to what it was at an earlier point, or answer what that would change.",
+        Some(of::<RollbackRequest>), of::<RollbackAnswer>),
+    read("/v1/rollbacks/candidates", Operation::RollbackCandidates,
+        "The newest points an app could be rolled back to, with what each would change.",
+        of::<CandidatesQuery>, of::<CandidatesAnswer>),
+    write(Deployer, Post, "/v1/unlatch", Operation::Unlatch,
+        "Let a rejected release be deployed again.", Some(of::<UnlatchRequest>), of::<ChangeAnswer>),
+    write(Deployer, Post, "/v1/config", Operation::SetConfig,
+        "Change variables of an app's config bundle and deploy.", Some(of::<ConfigRequest>), of::<ChangeAnswer>),
+    write(Deployer, Post, "/v1/secrets", Operation::SetSecret,
+        "Set a secret's next version and deploy where it is used.", Some(of::<SecretRequest>), of::<ChangeAnswer>),
+    Route { success: Success::Text, ..read("/v1/logs", Operation::Logs,
+        "Log lines of an instance, as text.", of::<LogsQuery>, any_object) },
+    write(Admin, Post, "/v1/node-tokens", Operation::CreateNodeToken,
+        "Make a token with which one node joins.", Some(of::<NodeTokenRequest>), of::<NodeTokenAnswer>),
+    read("/v1/nodes", Operation::Nodes, "Nodes of the fleet.", of::<ReadQuery>, of::<NodesAnswer>),
+    read("/v1/nodes/{node}", Operation::Node, "One node.", of::<ReadQuery>, of::<NodeStatus>),
+    write(Admin, Put, "/v1/nodes/{node}/labels", Operation::LabelNode,
+        "Set a node's labels.", Some(of::<LabelsRequest>), of::<ChangeAnswer>),
+    write(Admin, Delete, "/v1/nodes/{node}", Operation::RemoveNode,
+        "Take a node out of the fleet.", None, of::<ChangeAnswer>),
+    open(Post, "/v1/join", Operation::Join,
+        "Join the fleet as a node, with a join token and signed by the node's own key.",
+        Some(of::<stele_model::wire::Signed>), of::<stele_model::wire::Signed>),
+    write(Admin, Post, "/v1/tokens", Operation::CreateToken,
+        "Make a principal's token.", Some(of::<TokenRequest>), of::<TokenAnswer>),
+    Route { role: Some(Admin), ..read("/v1/tokens", Operation::Tokens,
+        "All tokens, without their texts.", of::<ReadQuery>, of::<TokensAnswer>) },
+    write(Admin, Delete, "/v1/tokens/{principal}", Operation::RevokeToken,
+        "Stop believing a principal's token.", None, of::<ChangeAnswer>),
+    Route { role: Some(Auditor), ..read("/v1/cluster", Operation::Cluster,
+        "The controllers.", of::<ReadQuery>, of::<ClusterAnswer>) },
+    write(Admin, Post, "/v1/cluster/members", Operation::AddMember,
+        "Add a controller.", Some(of::<AddMemberRequest>), of::<ClusterAnswer>),
+    write(Admin, Delete, "/v1/cluster/members/{id}", Operation::RemoveMember,
+        "Remove a controller, for ever.", None, of::<ClusterAnswer>),
+    write(Admin, Post, "/v1/cluster/leader", Operation::TransferLeader,
+        "Hand leadership to another controller.", Some(of::<LeaderRequest>), of::<ClusterAnswer>),
+];
+
+/// The route of an operation.
+pub fn route_of(operation: Operation) -> &'static Route {
+    // One of them for each: a test checks it.
+    ROUTES.iter().find(|route| route.operation == operation).unwrap_or(&ROUTES[0])
+}
+
+/// The schema of a spec, for the document's components.
+pub(crate) fn spec_schema(generator: &mut SchemaGenerator) -> Schema {
+    of::<AppSpec>(generator)
+}

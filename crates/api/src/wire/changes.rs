@@ -1,0 +1,278 @@
+//! Changes: apply, deploy, remove, roll back, configure.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use stele_model::event::TargetDigest;
+use stele_model::{AppEnv, Difference, EnvironmentName, Links, Scope, SecretName, Seq, ServiceName};
+
+use crate::spec::AppSpec;
+
+/// Makes an app in an environment what a spec says.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ApplyRequest {
+    /// The spec, with the content of `source` files put in.
+    pub spec: AppSpec,
+    /// Which of the spec's environments; may be left out when it names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<EnvironmentName>,
+    /// Only answer what would change.
+    #[serde(default)]
+    pub plan: bool,
+    /// Images to use instead of the spec's, by service.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub images: BTreeMap<ServiceName, String>,
+    /// Deploy even when nothing differs.
+    #[serde(default)]
+    pub again: bool,
+    /// Why, for the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Where else it is written about.
+    #[serde(default)]
+    pub links: Links,
+}
+
+/// Deploys a release of an app that exists.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeployRequest {
+    /// Which app and environment.
+    pub app_env: AppEnv,
+    /// A new image for the app's only service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// New images by service.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub images: BTreeMap<ServiceName, String>,
+    /// An existing release by number (`v12` is 12), instead of images. Without either: the newest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<u32>,
+    /// Deploy even when nothing differs.
+    #[serde(default)]
+    pub again: bool,
+    /// Only answer what would change.
+    #[serde(default)]
+    pub plan: bool,
+    /// Why, for the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Where else it is written about.
+    #[serde(default)]
+    pub links: Links,
+}
+
+/// Removes an app from an environment.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveRequest {
+    /// Only answer what would change.
+    #[serde(default)]
+    pub plan: bool,
+    /// Why, for the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Where else it is written about.
+    #[serde(default)]
+    pub links: Links,
+}
+
+/// What a change came to, or would come to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ChangeAnswer {
+    /// True when nothing was done because only a plan was asked for.
+    pub planned: bool,
+    /// The last record of the change; absent when nothing had to change.
+    pub seq: Option<Seq>,
+    /// The release it is about: `v12` is 12. In a plan, the number it would get.
+    pub release: Option<u32>,
+    /// Deployments it began, by id.
+    pub deployments: Vec<Seq>,
+    /// What differs in the target; only in plans.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<Difference>,
+}
+
+/// Sets a scope's target to what it was at an earlier point.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RollbackRequest {
+    /// What to roll back.
+    pub scope: Scope,
+    /// To when: `v3`, `prev`, `last-good`, `seq:120`, `2h ago`, a time, `deploy:ID`.
+    pub to: String,
+    /// Only answer what would change.
+    #[serde(default)]
+    pub plan: bool,
+    /// Replace everything at once, without waiting for health.
+    #[serde(default)]
+    pub now: bool,
+    /// Refuse when an instance cannot be where it was.
+    #[serde(default)]
+    pub strict: bool,
+    /// Parts to leave as they are.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub except: Vec<Scope>,
+    /// Why, for the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Where else it is written about.
+    #[serde(default)]
+    pub links: Links,
+}
+
+/// What a rollback did, or would do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RollbackAnswer {
+    /// True when nothing was done because only a plan was asked for.
+    pub planned: bool,
+    /// What was asked to be rolled back.
+    pub scope: Scope,
+    /// The point as it was asked for.
+    pub to: String,
+    /// The seq it stands for.
+    pub point: Seq,
+    /// Everything it touches: its blast radius.
+    pub apps: Vec<RollbackApp>,
+    /// What differs; only in plans.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<Difference>,
+    /// Digest of the scope's target before.
+    pub before: TargetDigest,
+    /// Digest of the scope's target at the point.
+    pub wanted: TargetDigest,
+    /// Digest after; its intent equals the wanted one. Absent in plans.
+    pub after: Option<TargetDigest>,
+    /// The last record of the change; absent in plans and when nothing had to change.
+    pub seq: Option<Seq>,
+    /// Deployments it began, by id.
+    pub deployments: Vec<Seq>,
+}
+
+/// One app in a rollback.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RollbackApp {
+    /// Which.
+    pub app_env: AppEnv,
+    /// The release in force before; absent when the app was not there.
+    pub from: Option<u32>,
+    /// The release restored; absent when the app is removed.
+    pub to: Option<u32>,
+    /// Instances whose place changes.
+    pub moves: usize,
+    /// Instances that cannot be where they were; they are placed anew.
+    pub replaced: Vec<SlotNote>,
+}
+
+/// Something to know about a slot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SlotNote {
+    /// Which.
+    pub slot: stele_model::Slot,
+    /// What.
+    pub why: String,
+}
+
+/// Points a scope could be rolled back to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CandidatesAnswer {
+    /// The scope.
+    pub scope: Scope,
+    /// Newest first.
+    pub candidates: Vec<Candidate>,
+}
+
+/// One point to roll back to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Candidate {
+    /// How to write it.
+    pub to: String,
+    /// Its seq.
+    pub seq: Seq,
+    /// Its time.
+    pub time: stele_model::Time,
+    /// The release in force then; absent when the app was removed.
+    pub release: Option<u32>,
+    /// Whether a deployment of it succeeded.
+    pub good: bool,
+    /// Who brought it into force.
+    pub principal: Option<stele_model::PrincipalId>,
+    /// What going back there would change.
+    pub differences: Vec<Difference>,
+}
+
+/// Lifts an app's latch.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UnlatchRequest {
+    /// Which.
+    pub app_env: AppEnv,
+    /// Why, for the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Where else it is written about.
+    #[serde(default)]
+    pub links: Links,
+}
+
+/// Changes variables of an app's config bundle.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigRequest {
+    /// Which app and environment.
+    pub app_env: AppEnv,
+    /// New values; `null` removes a variable.
+    pub variables: BTreeMap<String, Option<ConfigValue>>,
+    /// Only answer what would change.
+    #[serde(default)]
+    pub plan: bool,
+    /// Why, for the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Where else it is written about.
+    #[serde(default)]
+    pub links: Links,
+}
+
+/// A variable's value.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigValue {
+    /// The value.
+    pub value: String,
+    /// Seal it before it is logged.
+    #[serde(default)]
+    pub sealed: bool,
+}
+
+impl std::fmt::Debug for ConfigValue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.sealed { f.write_str("<to be sealed>") } else { write!(f, "{:?}", self.value) }
+    }
+}
+
+/// Sets a secret's next version.
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecretRequest {
+    /// Which app and environment.
+    pub app_env: AppEnv,
+    /// Which secret.
+    pub name: SecretName,
+    /// Its value; sealed before anything is decided or logged.
+    pub value: String,
+    /// Why, for the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Where else it is written about.
+    #[serde(default)]
+    pub links: Links,
+}
+
+impl std::fmt::Debug for SecretRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SecretRequest {{ {} {}, value: <secret> }}", self.app_env, self.name)
+    }
+}

@@ -1,0 +1,43 @@
+//! What is asked of the API and what it answers, one module per part.
+
+mod changes;
+mod cluster;
+mod history;
+mod query;
+mod status;
+mod tokens;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use changes::{
+    ApplyRequest, Candidate, CandidatesAnswer, ChangeAnswer, ConfigRequest, ConfigValue, DeployRequest,
+    RemoveRequest, RollbackAnswer, RollbackApp, RollbackRequest, SecretRequest, SlotNote, UnlatchRequest,
+};
+pub use cluster::{
+    AddMemberRequest, Certified, ClusterAnswer, ControllerStatus, HealthAnswer, LabelsRequest, LeaderRequest,
+    MemberRole, NodeTokenAnswer, NodeTokenRequest, NodesAnswer,
+};
+pub use history::{
+    DiffAnswer, EventsPage, HistoryAnswer, HistoryEntry, RawRecord, RecordsPage, ShowAnswer, ShownApp,
+};
+pub use query::{
+    CandidatesQuery, DiffQuery, EventsQuery, HistoryQuery, LogsQuery, ReadQuery, RecordsQuery, ShowQuery,
+    StatusQuery,
+};
+pub use status::{
+    AppStatus, Condition, DeploymentStatus, FinishedStatus, InstanceStatus, NodeStatus, ProblemStatus,
+    ServiceStatus, StatusAnswer,
+};
+pub use tokens::{TokenAnswer, TokenRequest, TokenStatus, TokensAnswer};
+
+/// How fresh a read must be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReadConsistency {
+    /// Nothing that was acknowledged before is missing. Needs a quorum.
+    #[default]
+    Linearizable,
+    /// What this controller has, which may be behind. Answers without a quorum.
+    Stale,
+}

@@ -1,0 +1,174 @@
+//! The controllers.
+
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use stele_api::wire::{AddMemberRequest, Certified, ClusterAnswer, LeaderRequest, MemberRole};
+use stele_model::ControllerId;
+use ureq::http::Method;
+
+use crate::exit::Failure;
+use crate::options::ChangeOptions;
+use crate::session::Session;
+use crate::terminal::{Terminal, Tone, cell, or_dash, table, time};
+
+/// Show, add and remove controllers
+#[derive(Subcommand, Debug)]
+pub(crate) enum Cluster {
+    Status(ClusterStatus),
+    Add(AddMember),
+    Remove(RemoveMember),
+    TransferLeader(TransferLeader),
+}
+
+impl Cluster {
+    pub(crate) fn run(self, session: &Session) -> Result<(), Failure> {
+        match self {
+            Self::Status(it) => it.run(session),
+            Self::Add(it) => it.run(session),
+            Self::Remove(it) => it.run(session),
+            Self::TransferLeader(it) => it.run(session),
+        }
+    }
+}
+
+/// Show the controllers and who leads
+#[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Examples:\n  stele cluster status\n  stele cluster status --stale    # when there is no quorum"
+)]
+pub(crate) struct ClusterStatus {
+    /// Answer without a quorum, from what one controller has
+    #[arg(long)]
+    stale: bool,
+}
+
+impl ClusterStatus {
+    fn run(self, session: &Session) -> Result<(), Failure> {
+        let path = if self.stale { "/v1/cluster?consistency=stale" } else { "/v1/cluster" };
+        let answer: ClusterAnswer = session.client()?.get(path)?;
+        print(session.terminal, &answer)
+    }
+}
+
+fn print(terminal: Terminal, answer: &ClusterAnswer) -> Result<(), Failure> {
+    terminal.answer(answer, |answer| {
+        let rows = answer.controllers.iter().map(|controller| {
+            let role = match controller.role {
+                _ if controller.leader => terminal.paint(Tone::Good, "leader"),
+                MemberRole::Voter => "voter".to_owned(),
+                MemberRole::Learner => terminal.paint(Tone::Busy, "learner"),
+                MemberRole::Outside => terminal.paint(Tone::Faint, "outside"),
+            };
+            vec![
+                controller.id.to_string(),
+                role,
+                match controller.connected {
+                    None => "-".to_owned(),
+                    Some(true) => "yes".to_owned(),
+                    Some(false) => {
+                        let why = controller.error.as_deref().unwrap_or("no");
+                        terminal.paint(Tone::Bad, &cell(why))
+                    }
+                },
+                or_dash(controller.lag),
+                or_dash(controller.api.as_ref()),
+                or_dash(controller.peer.as_ref()),
+                controller.certified_until.map_or_else(|| "-".to_owned(), time),
+            ]
+        });
+        let table =
+            table(&["ID", "ROLE", "CONNECTED", "LAG", "API", "PEER", "CERTIFIED UNTIL"], rows.collect());
+        format!(
+            "fleet {}, term {}, seq {}, answered by controller {}\n\n{table}",
+            or_dash(answer.fleet.as_ref()),
+            answer.term,
+            answer.seq,
+            answer.answered_by
+        )
+    })
+}
+
+/// Add a controller: it follows until it has caught up, then votes
+#[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Examples:\n  stele cluster add 4 --config fleet/controller-4/controller.json\n\nThe file is made by stele controller prepare; of it, only the certificate and the addresses are sent."
+)]
+pub(crate) struct AddMember {
+    /// Its id, never used before
+    id: ControllerId,
+    /// Its configuration, which holds its certificate and addresses
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    change: ChangeOptions,
+}
+
+impl AddMember {
+    fn run(self, session: &Session) -> Result<(), Failure> {
+        let request = AddMemberRequest {
+            controller: self.id,
+            certified: self.config.as_deref().map(read_certified).transpose()?,
+            reason: self.change.reason.clone(),
+            links: self.change.links(),
+        };
+        let answer: ClusterAnswer = session.client()?.write(
+            Method::POST,
+            "/v1/cluster/members",
+            Some(&request),
+            &self.change.conditions(),
+        )?;
+        print(session.terminal, &answer)
+    }
+}
+
+fn read_certified(path: &Path) -> Result<Certified, Failure> {
+    let config =
+        stele_controller::Config::read(path).map_err(|error| Failure::Usage(format!("{error:#}")))?;
+    Ok(Certified { certificate: config.certificate, api: config.api_url, peer: config.peer_address })
+}
+
+/// Remove a controller; its id is never used again
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:\n  stele cluster remove 3 --yes")]
+pub(crate) struct RemoveMember {
+    /// Its id
+    id: ControllerId,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+    #[command(flatten)]
+    change: ChangeOptions,
+}
+
+impl RemoveMember {
+    fn run(self, session: &Session) -> Result<(), Failure> {
+        let client = session.client()?;
+        Session::confirm(&format!("Remove controller {} for ever?", self.id), self.yes)?;
+        let path = format!("/v1/cluster/members/{}", self.id);
+        let answer: ClusterAnswer =
+            client.write(Method::DELETE, &path, None::<&()>, &self.change.conditions())?;
+        print(session.terminal, &answer)
+    }
+}
+
+/// Hand leadership to another controller
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:\n  stele cluster transfer-leader 2")]
+pub(crate) struct TransferLeader {
+    /// To whom
+    id: ControllerId,
+}
+
+impl TransferLeader {
+    fn run(self, session: &Session) -> Result<(), Failure> {
+        let request = LeaderRequest { controller: self.id };
+        let answer: ClusterAnswer = session.client()?.write(
+            Method::POST,
+            "/v1/cluster/leader",
+            Some(&request),
+            &crate::client::Conditions::default(),
+        )?;
+        print(session.terminal, &answer)
+    }
+}

@@ -1,0 +1,180 @@
+//! Config bundles and secrets.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal as _, Read as _};
+
+use clap::Subcommand;
+use stele_api::wire::{ChangeAnswer, ConfigRequest, ConfigValue, SecretRequest, ShowAnswer};
+use stele_model::{AppEnv, Scope, SecretName};
+use ureq::http::Method;
+
+use crate::client::with_query;
+use crate::exit::Failure;
+use crate::limits::SECRET_BYTES_MAX;
+use crate::options::{ChangeOptions, WaitOptions};
+use crate::session::Session;
+use crate::terminal::{cell, table};
+
+/// Set and show an app's config: variables that change without a new release
+#[derive(Subcommand, Debug)]
+pub(crate) enum Config {
+    Set(SetConfig),
+    Show(ShowConfig),
+}
+
+impl Config {
+    pub(crate) fn run(self, session: &Session) -> Result<(), Failure> {
+        match self {
+            Self::Set(it) => it.run(session),
+            Self::Show(it) => it.run(session),
+        }
+    }
+}
+
+/// Set or remove variables, and deploy
+#[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Examples:\n  stele config set shop/web@prod GREETING=hello THEME=dark --wait\n  stele config set shop/web@prod --unset THEME\n  stele config set shop/web@prod --sealed API_KEY=s3cret"
+)]
+pub(crate) struct SetConfig {
+    /// The app in its environment
+    #[arg(value_name = "PROJECT/APP@ENV")]
+    app_env: AppEnv,
+    /// Variables
+    #[arg(value_name = "KEY=VALUE", value_parser = super::key_value, required_unless_present = "unset")]
+    variables: Vec<(String, String)>,
+    /// Remove this variable
+    #[arg(long, value_name = "KEY")]
+    unset: Vec<String>,
+    /// Seal the values before they are logged
+    #[arg(long)]
+    sealed: bool,
+    /// Only show what would change
+    #[arg(long, conflicts_with = "wait")]
+    plan: bool,
+    #[command(flatten)]
+    wait: WaitOptions,
+    #[command(flatten)]
+    change: ChangeOptions,
+}
+
+impl SetConfig {
+    fn run(self, session: &Session) -> Result<(), Failure> {
+        let mut variables: BTreeMap<String, Option<ConfigValue>> =
+            self.unset.iter().map(|key| (key.clone(), None)).collect();
+        for (key, value) in &self.variables {
+            variables.insert(key.clone(), Some(ConfigValue { value: value.clone(), sealed: self.sealed }));
+        }
+        let client = session.client()?;
+        let request = ConfigRequest {
+            app_env: self.app_env.clone(),
+            variables,
+            plan: self.plan,
+            reason: self.change.reason.clone(),
+            links: self.change.links(),
+        };
+        let answer: ChangeAnswer =
+            client.write(Method::POST, "/v1/config", Some(&request), &self.change.conditions())?;
+        session.changed(&client, &format!("{} config", self.app_env), &answer, Some(self.wait))
+    }
+}
+
+/// Show the variables in force
+#[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Examples:\n  stele config show shop/web@prod\n  stele config show shop/web@prod --at \"1d ago\""
+)]
+pub(crate) struct ShowConfig {
+    /// The app in its environment
+    #[arg(value_name = "PROJECT/APP@ENV")]
+    app_env: AppEnv,
+    /// As of when
+    #[arg(long, value_name = "POINT")]
+    at: Option<String>,
+}
+
+impl ShowConfig {
+    fn run(self, session: &Session) -> Result<(), Failure> {
+        let scope = Scope::app_env(&self.app_env).to_string();
+        let path = with_query("/v1/show", &[("scope", Some(scope)), ("at", self.at.clone())]);
+        let answer: ShowAnswer = session.client()?.get(&path)?;
+        let config = answer.apps.into_iter().next().map(|app| app.config).unwrap_or_default();
+        session.terminal.answer(&config, |config| {
+            if config.is_empty() {
+                return format!("{} has no config", self.app_env);
+            }
+            let rows = config
+                .iter()
+                .map(|(key, value)| vec![key.clone(), cell(value.plain().unwrap_or("<sealed>"))])
+                .collect();
+            table(&["VARIABLE", "VALUE"], rows)
+        })
+    }
+}
+
+/// Set secrets: values that are never logged in clear
+#[derive(Subcommand, Debug)]
+pub(crate) enum Secret {
+    Set(SetSecret),
+}
+
+impl Secret {
+    pub(crate) fn run(self, session: &Session) -> Result<(), Failure> {
+        let Self::Set(it) = self;
+        it.run(session)
+    }
+}
+
+/// Set a secret's next version from standard input, and deploy where it is used
+#[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Examples:\n  stele secret set shop/web@prod db-password < password.txt\n  pass show db | stele secret set shop/web@prod db-password --wait\n\nOne line break at the end is dropped. The value is sealed before it is logged; refer to it in a spec\nwith {secret: NAME}."
+)]
+pub(crate) struct SetSecret {
+    /// The app in its environment
+    #[arg(value_name = "PROJECT/APP@ENV")]
+    app_env: AppEnv,
+    /// The secret's name
+    name: SecretName,
+    #[command(flatten)]
+    wait: WaitOptions,
+    #[command(flatten)]
+    change: ChangeOptions,
+}
+
+impl SetSecret {
+    fn run(self, session: &Session) -> Result<(), Failure> {
+        let mut stdin = std::io::stdin();
+        if stdin.is_terminal() {
+            eprintln!("type the value, then press Ctrl-D; it is shown as you type");
+        }
+        let mut value = String::new();
+        std::io::Read::by_ref(&mut stdin)
+            .take(SECRET_BYTES_MAX + 1)
+            .read_to_string(&mut value)
+            .map_err(|error| Failure::Usage(format!("the value is not text: {error}")))?;
+        if value.len() as u64 > SECRET_BYTES_MAX {
+            return Err(Failure::Usage(format!(
+                "the value is longer than SECRET_BYTES_MAX, {SECRET_BYTES_MAX} bytes"
+            )));
+        }
+        let value = value
+            .strip_suffix('\n')
+            .map(|it| it.strip_suffix('\r').unwrap_or(it).to_owned())
+            .unwrap_or(value);
+        if value.is_empty() {
+            return Err(Failure::Usage("the value is empty: give it on standard input".to_owned()));
+        }
+        let client = session.client()?;
+        let request = SecretRequest {
+            app_env: self.app_env.clone(),
+            name: self.name.clone(),
+            value,
+            reason: self.change.reason.clone(),
+            links: self.change.links(),
+        };
+        let answer: ChangeAnswer =
+            client.write(Method::POST, "/v1/secrets", Some(&request), &self.change.conditions())?;
+        session.changed(&client, &format!("{} secret {}", self.app_env, self.name), &answer, Some(self.wait))
+    }
+}

@@ -1,0 +1,91 @@
+//! One event on one line.
+
+use stele_model::event::{AssignmentChange, Outcome};
+use stele_model::{Event, Record};
+
+use crate::terminal::{Terminal, Tone, cell, or_dash, time};
+
+/// A record, on one line.
+pub(super) fn event_line(terminal: Terminal, record: &Record) -> String {
+    let header = &record.header;
+    let scopes = match header.scopes.as_slice() {
+        [] => "-".to_owned(),
+        [only] => only.clone(),
+        [first, rest @ ..] => format!("{first} +{}", rest.len()),
+    };
+    let reason =
+        header.reason.as_ref().and_then(|reason| reason.plain()).map(|text| format!("  \"{}\"", cell(text)));
+    let what = detail(&record.event);
+    format!(
+        "{:>7}  {}  {:<22} {:<28} {}{}{}",
+        header.seq,
+        terminal.paint(Tone::Faint, &time(header.time)),
+        header.kind,
+        scopes,
+        or_dash(Some(&header.principal)),
+        if what.is_empty() { what } else { format!("  {what}") },
+        reason.unwrap_or_default()
+    )
+}
+
+/// What matters most about an event, in a few words.
+fn detail(event: &Event) -> String {
+    match event {
+        Event::TermStarted { term, controller } => format!("term {term}, controller {controller}"),
+        Event::FleetCreated { fleet, .. } => format!("fleet {fleet}"),
+        Event::ControllerCertified { certificate, .. } => {
+            format!("controller {}", certificate.body.controller)
+        }
+        Event::MembershipChanged { voters, learners } => format!("voters {voters:?}, learners {learners:?}"),
+        Event::ControllerRemoved { controller } => format!("controller {controller}"),
+        Event::StateDigestRecorded { digest } => digest.to_string(),
+        Event::TokenCreated { token } => format!("{} as {:?}", token.principal, token.role).to_lowercase(),
+        Event::TokenRevoked { principal } => principal.to_string(),
+        Event::JoinTokenCreated { token } => format!("region {}", token.region),
+        Event::NodeEnrolled { node, .. } => format!("{} in {}", node.name, node.region),
+        Event::NodesLost { nodes } | Event::NodesReturned { nodes } => {
+            nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        }
+        Event::ReleaseCreated { number, digest, .. } => format!("v{number} {}", digest.short()),
+        Event::ConfigChanged { version, .. } => format!("version {version}"),
+        Event::SecretChanged { name, version, .. } => format!("{name} version {version}"),
+        Event::DeploymentStarted { kind, to, .. } => {
+            let what = to.as_ref().map_or_else(|| "nothing".to_owned(), |to| to.release.short());
+            format!("{kind:?} to {what}").to_lowercase()
+        }
+        Event::DeploymentFinished { deployment, outcome, .. } => match outcome {
+            Outcome::Succeeded => format!("{deployment} succeeded"),
+            Outcome::Superseded { by } => format!("{deployment} superseded by {by}"),
+            Outcome::Unplaced { slot, reason } => {
+                format!("{deployment} failed: {slot} has no node: {}", cell(reason))
+            }
+            Outcome::Failed { instance, reason, .. } => {
+                format!("{deployment} failed: {instance}: {}", cell(reason))
+            }
+        },
+        Event::TargetChanged { revision, .. } => {
+            revision.as_ref().map_or_else(|| "nothing".to_owned(), |revision| revision.release.short())
+        }
+        Event::PlacementChanged { slots, .. } => format!("{} slots", slots.len()),
+        Event::AssignmentsChanged { changes, .. } => {
+            let starts =
+                changes.iter().filter(|change| matches!(change, AssignmentChange::Assign { .. })).count();
+            format!("{starts} assigned, {} withdrawn", changes.len() - starts)
+        }
+        Event::NodesReported { reports } => {
+            let changed: usize = reports.iter().map(|report| report.changed.len()).sum();
+            format!("{} nodes, {changed} instances changed", reports.len())
+        }
+        Event::RolledBack { point, seq, after, .. } => {
+            format!("to {point} (seq {seq}), intent {}", after.intent.short())
+        }
+        Event::Latched { release, .. } => release.short(),
+        Event::Refused { action, why, .. } => format!("{action}: {}", cell(why)),
+        Event::NodeLabelled { .. }
+        | Event::NodeRemoved { .. }
+        | Event::ProjectCreated { .. }
+        | Event::EnvironmentCreated { .. }
+        | Event::AppDeclared { .. }
+        | Event::Unlatched { .. } => String::new(),
+    }
+}

@@ -1,0 +1,130 @@
+//! The log, as it is and as it grows.
+
+use std::collections::VecDeque;
+use std::io::BufRead as _;
+
+use stele_api::limits::EVENTS_PAGE_MAX;
+use stele_api::wire::EventsPage;
+use stele_model::{PrincipalId, Record, Scope, Seq};
+
+use super::event_line::event_line;
+use crate::client::{Client, with_query};
+use crate::exit::Failure;
+use crate::limits::{LOOK_BACK_FACTOR, RETRY_PAUSE_MAX, RETRY_PAUSE_MIN};
+use crate::session::Session;
+
+/// Print events of the log
+#[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Examples:\n  stele events --after 0 --limit 1000\n  stele events --follow --scope shop/web@prod\n  stele events --kind deployment_finished,rolled_back --principal ci\n  stele events --follow --output json | jq .event"
+)]
+pub(crate) struct Events {
+    /// Only events after this record; without it, the newest ones
+    #[arg(long, value_name = "SEQ")]
+    after: Option<Seq>,
+    /// Go on as the log grows, until interrupted
+    #[arg(short, long)]
+    follow: bool,
+    /// Only events that touch something in this scope
+    #[arg(long)]
+    scope: Option<Scope>,
+    /// Only events of these kinds, separated by commas
+    #[arg(long, value_name = "KIND[,KIND]")]
+    kind: Option<String>,
+    /// Only events caused by this principal
+    #[arg(long)]
+    principal: Option<PrincipalId>,
+    /// Most events printed; with --follow, of the past
+    #[arg(short = 'n', long, default_value_t = 100)]
+    limit: usize,
+}
+
+impl Events {
+    pub(crate) fn run(self, session: &Session) -> Result<(), Failure> {
+        let client = session.client()?;
+        let after = match self.after {
+            Some(after) => self.print_from(session, &client, after)?,
+            None => self.print_newest(session, &client)?,
+        };
+        if self.follow { self.follow(session, &client, after) } else { Ok(()) }
+    }
+
+    fn print_from(&self, session: &Session, client: &Client, mut after: Seq) -> Result<Seq, Failure> {
+        let mut printed = 0;
+        while printed < self.limit {
+            let wanted = (self.limit - printed).min(EVENTS_PAGE_MAX);
+            let page: EventsPage = client.get(&self.path(after, Some(wanted)))?;
+            for record in &page.events {
+                session.terminal.item(record, |record| event_line(session.terminal, record))?;
+            }
+            printed += page.events.len();
+            after = page.after;
+            if after >= page.last {
+                break;
+            }
+        }
+        Ok(after)
+    }
+
+    /// Looks back from the end, further and further, until enough events are found.
+    fn print_newest(&self, session: &Session, client: &Client) -> Result<Seq, Failure> {
+        let last = client.get::<EventsPage>("/v1/events?limit=1")?.last;
+        let mut found: VecDeque<Record> = VecDeque::new();
+        let (mut end, mut window) = (last, self.limit as u64);
+        while end > 0 && found.len() < self.limit {
+            let begin = end.saturating_sub(window);
+            let mut earlier = Vec::new();
+            let mut after = begin;
+            while after < end {
+                let page: EventsPage = client.get(&self.path(after, Some(EVENTS_PAGE_MAX)))?;
+                earlier.extend(page.events.into_iter().filter(|record| record.header.seq <= end));
+                after = page.after;
+            }
+            for record in earlier.into_iter().rev() {
+                found.push_front(record);
+            }
+            end = begin;
+            window = window.saturating_mul(LOOK_BACK_FACTOR);
+        }
+        for record in found.iter().skip(found.len().saturating_sub(self.limit)) {
+            session.terminal.item(record, |record| event_line(session.terminal, record))?;
+        }
+        Ok(last)
+    }
+
+    fn path(&self, after: Seq, limit: Option<usize>) -> String {
+        with_query(
+            "/v1/events",
+            &[
+                ("after", Some(after.to_string())),
+                ("scope", self.scope.as_ref().map(ToString::to_string)),
+                ("kind", self.kind.clone()),
+                ("principal", self.principal.as_ref().map(ToString::to_string)),
+                ("limit", limit.map(|limit| limit.to_string())),
+            ],
+        )
+    }
+
+    /// Streams, and goes on where it was when the stream breaks.
+    fn follow(&self, session: &Session, client: &Client, mut after: Seq) -> Result<(), Failure> {
+        let mut pause = RETRY_PAUSE_MIN;
+        loop {
+            let stream = client.stream(&self.path(after, None), "text/event-stream")?;
+            for line in stream.lines() {
+                let Ok(line) = line else { break };
+                if let Some(id) = line.strip_prefix("id:") {
+                    if let Ok(seq) = id.trim().parse() {
+                        after = seq;
+                        pause = RETRY_PAUSE_MIN;
+                    }
+                } else if let Some(data) = line.strip_prefix("data:") {
+                    let record: Record = serde_json::from_str(data.trim_start())
+                        .map_err(|error| Failure::Failed(format!("an event cannot be read: {error}")))?;
+                    session.terminal.item(&record, |record| event_line(session.terminal, record))?;
+                }
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(RETRY_PAUSE_MAX);
+        }
+    }
+}

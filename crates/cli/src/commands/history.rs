@@ -1,0 +1,180 @@
+//! What was: history, state at a point, differences.
+
+use stele_api::wire::{DiffAnswer, HistoryAnswer, ShowAnswer};
+use stele_model::Scope;
+use stele_model::event::Outcome;
+
+use crate::client::with_query;
+use crate::exit::Failure;
+use crate::session::{Session, count};
+use crate::terminal::{Terminal, Tone, cell, table, time, version};
+
+/// List deployments: what, when, who, why, and how it ended
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:\n  stele history shop/web@prod\n  stele history env:prod --limit 200")]
+pub(crate) struct History {
+    /// Of what
+    #[arg(default_value = "fleet")]
+    scope: Scope,
+    /// Most entries
+    #[arg(short = 'n', long, default_value_t = 50)]
+    limit: usize,
+    /// As of when
+    #[arg(long, value_name = "POINT")]
+    at: Option<String>,
+}
+
+impl History {
+    pub(crate) fn run(self, session: &Session) -> Result<(), Failure> {
+        let path = with_query(
+            "/v1/history",
+            &[
+                ("scope", Some(self.scope.to_string())),
+                ("limit", Some(self.limit.to_string())),
+                ("at", self.at.clone()),
+            ],
+        );
+        let answer: HistoryAnswer = session.client()?.get(&path)?;
+        let terminal = session.terminal;
+        terminal.answer(&answer, |answer| render_history(terminal, answer))
+    }
+}
+
+fn render_history(terminal: Terminal, answer: &HistoryAnswer) -> String {
+    if answer.entries.is_empty() {
+        return format!("Nothing was ever deployed in {}.", answer.scope);
+    }
+    let rows = answer.entries.iter().map(|entry| {
+        let outcome = match &entry.outcome {
+            None => terminal.paint(Tone::Busy, "on its way"),
+            Some(Outcome::Succeeded) => terminal.paint(Tone::Good, "succeeded"),
+            Some(Outcome::Failed { reason, .. } | Outcome::Unplaced { reason, .. }) => {
+                terminal.paint(Tone::Bad, &format!("failed: {}", cell(reason)))
+            }
+            Some(Outcome::Superseded { by }) => terminal.paint(Tone::Faint, &format!("superseded by {by}")),
+        };
+        let release = match (entry.from, entry.to) {
+            (Some(from), Some(to)) if from == to => format!("v{to}"),
+            (from, to) => format!("{} -> {}", version(from), version(to)),
+        };
+        vec![
+            format!("deploy:{}", entry.deployment),
+            time(entry.time),
+            entry.app_env.to_string(),
+            format!("{:?}", entry.kind).to_lowercase(),
+            release,
+            outcome,
+            entry.principal.to_string(),
+            entry.reason.as_deref().map_or_else(|| "-".to_owned(), cell),
+        ]
+    });
+    table(&["DEPLOYMENT", "STARTED", "APP", "KIND", "RELEASE", "OUTCOME", "BY", "REASON"], rows.collect())
+}
+
+/// Show what should be, now or at any point, with its digest
+#[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Examples:\n  stele show shop/web@prod\n  stele show shop/web@prod --at v3 --output yaml\n  stele show fleet --at \"2026-01-31T12:00:00Z\" --output json"
+)]
+pub(crate) struct Show {
+    /// Of what
+    scope: Scope,
+    /// As of when: seq:N, a time, "2h ago", v12, deploy:ID, prev, last-good
+    #[arg(long, value_name = "POINT")]
+    at: Option<String>,
+}
+
+impl Show {
+    pub(crate) fn run(self, session: &Session) -> Result<(), Failure> {
+        let path =
+            with_query("/v1/show", &[("scope", Some(self.scope.to_string())), ("at", self.at.clone())]);
+        let answer: ShowAnswer = session.client()?.get(&path)?;
+        session.terminal.answer(&answer, render_show)
+    }
+}
+
+fn render_show(answer: &ShowAnswer) -> String {
+    let mut parts = Vec::new();
+    for app in &answer.apps {
+        let mut lines = vec![format!("{} v{} ({})", app.app_env, app.release, app.release_digest)];
+        for (name, service) in &app.content.services {
+            lines.push(format!("  {name}: {}", service.container.image));
+            for (key, value) in &service.container.env {
+                lines.push(format!("    env {key}: {}", cell(&describe(value))));
+            }
+            for (path, file) in &service.container.files {
+                lines.push(format!("    file {path}: {}", cell(&describe(&file.content))));
+            }
+        }
+        for (key, value) in &app.config {
+            lines.push(format!("  config {key}: {}", cell(value.plain().unwrap_or("<sealed>"))));
+        }
+        for (name, number) in &app.secrets {
+            lines.push(format!("  secret {name}: version {number}"));
+        }
+        for (slot, node) in &app.placement {
+            lines.push(format!("  {}.{} on {node}", slot.service, slot.index));
+        }
+        parts.push(lines.join("\n"));
+    }
+    if parts.is_empty() {
+        parts.push(format!("{} was empty.", answer.scope));
+    }
+    parts.push(format!(
+        "as of seq {}, {}\nintent    {}\nplacement {}",
+        answer.seq,
+        time(answer.time),
+        answer.digest.intent,
+        answer.digest.placement
+    ));
+    parts.join("\n\n")
+}
+
+fn describe(value: &stele_model::release::EnvValue) -> String {
+    use stele_model::release::EnvValue;
+    match value {
+        EnvValue::Value(value) => value.plain().unwrap_or("<sealed>").to_owned(),
+        EnvValue::Secret(name) => format!("<secret {name}>"),
+    }
+}
+
+/// Show what differs between two points, or between a point and now
+#[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Examples:\n  stele diff shop/web@prod prev\n  stele diff shop/web@prod v3 v5\n  stele diff env:prod \"1d ago\""
+)]
+pub(crate) struct Diff {
+    /// Of what
+    scope: Scope,
+    /// The earlier point: seq:N, a time, "2h ago", v12, deploy:ID, prev, last-good
+    #[arg(value_name = "POINT")]
+    from: String,
+    /// The later point; now unless given
+    #[arg(value_name = "POINT")]
+    to: Option<String>,
+}
+
+impl Diff {
+    pub(crate) fn run(self, session: &Session) -> Result<(), Failure> {
+        let path = with_query(
+            "/v1/diff",
+            &[
+                ("scope", Some(self.scope.to_string())),
+                ("from", Some(self.from.clone())),
+                ("to", self.to.clone()),
+            ],
+        );
+        let answer: DiffAnswer = session.client()?.get(&path)?;
+        let terminal = session.terminal;
+        terminal.answer(&answer, |answer| match answer.differences.as_slice() {
+            [] => format!("{} is the same at seq {} and seq {}", answer.scope, answer.from, answer.to),
+            differences => format!(
+                "{} between seq {} and seq {}\n{}",
+                count(differences.len(), "difference"),
+                answer.from,
+                answer.to,
+                terminal.differences(differences)
+            ),
+        })
+    }
+}

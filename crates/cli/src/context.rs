@@ -1,0 +1,101 @@
+//! Contexts: which fleet is talked to, and as whom. Kept in `$XDG_CONFIG_HOME/stele/contexts.json`.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::exit::Failure;
+
+/// One fleet, and who we are there.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Context {
+    /// Controllers, tried in this order.
+    pub(crate) addresses: Vec<String>,
+    /// The bearer token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) token: Option<String>,
+    /// PEM of the authority behind `https` addresses; the system's own when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) tls_root: Option<String>,
+}
+
+/// All contexts.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Contexts {
+    /// The one used unless another is named.
+    #[serde(default)]
+    pub(crate) current: Option<String>,
+    /// By name.
+    #[serde(default)]
+    pub(crate) contexts: BTreeMap<String, Context>,
+}
+
+impl Contexts {
+    /// Where they are kept.
+    pub(crate) fn path() -> Result<PathBuf, Failure> {
+        let config = std::env::var_os("XDG_CONFIG_HOME")
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+            .or_else(|| Some(Path::new(&std::env::var_os("HOME")?).join(".config")))
+            .ok_or_else(|| Failure::Usage("neither XDG_CONFIG_HOME nor HOME is set".to_owned()))?;
+        Ok(config.join("stele/contexts.json"))
+    }
+
+    /// Reads them; none are there before the first login.
+    pub(crate) fn load() -> Result<Self, Failure> {
+        let path = Self::path()?;
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(Failure::Failed(format!("cannot read {}: {error}", path.display()))),
+        };
+        serde_json::from_slice(&text)
+            .map_err(|error| Failure::Usage(format!("{} is damaged: {error}", path.display())))
+    }
+
+    /// Writes them, readable by their owner alone, all or nothing.
+    pub(crate) fn save(&self) -> Result<(), Failure> {
+        let path = Self::path()?;
+        let fail =
+            |error: std::io::Error| Failure::Failed(format!("cannot write {}: {error}", path.display()));
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(fail)?;
+        }
+        let text = serde_json::to_vec_pretty(self)
+            .map_err(|error| Failure::Failed(format!("cannot write contexts: {error}")))?;
+        let temporary = path.with_extension(format!("json.{}", std::process::id()));
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)
+            .map_err(fail)?;
+        file.write_all(&text).and_then(|()| file.sync_all()).map_err(fail)?;
+        std::fs::rename(&temporary, &path).map_err(fail)
+    }
+
+    /// The context named, or else the current one.
+    pub(crate) fn select(&self, name: Option<&str>) -> Result<Option<&Context>, Failure> {
+        let Some(name) = name.or(self.current.as_deref()) else { return Ok(None) };
+        self.contexts.get(name).map(Some).ok_or_else(|| {
+            let known: Vec<_> = self.contexts.keys().cloned().collect();
+            Failure::Usage(format!(
+                "there is no context {name:?}; known: {}\n  next: stele login --name {name} --addr ADDRESS",
+                if known.is_empty() { "none".to_owned() } else { known.join(", ") }
+            ))
+        })
+    }
+}
+
+/// Saves a context and makes it the current one.
+pub(crate) fn remember(name: &str, context: Context) -> Result<(), Failure> {
+    let mut contexts = Contexts::load()?;
+    contexts.contexts.insert(name.to_owned(), context);
+    contexts.current = Some(name.to_owned());
+    contexts.save()
+}

@@ -1,0 +1,103 @@
+//! Exit codes, and everything a command can fail of.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use stele_api::spec::SpecErrors;
+use stele_api::{Problem, ProblemKind};
+
+/// Printed under the help, because scripts depend on it.
+pub(crate) const EXIT_CODES: &str = "\
+Exit codes:
+  0  it worked
+  1  it was done and failed (a deployment failed, a log does not verify)
+  2  the command, or a file given to it, makes no sense
+  3  refused (forbidden, in conflict with the present state, invalid)
+  4  not found
+  5  unavailable, or the outcome is not known (repeating it is safe)
+  6  changed in the meantime (--if-match)";
+
+/// Why a command did not do what it was asked.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// It was done and went wrong.
+    Failed(String),
+    /// The command makes no sense.
+    Usage(String),
+    /// A spec makes no sense.
+    Spec(SpecErrors),
+    /// The server refused.
+    Problem(Box<Problem>),
+    /// No controller answered.
+    Unreachable(String),
+    /// Whoever read our output has gone.
+    Closed,
+}
+
+impl Failure {
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Closed => 0,
+            Self::Failed(_) => 1,
+            Self::Usage(_) | Self::Spec(_) => 2,
+            Self::Unreachable(_) => 5,
+            Self::Problem(problem) => match problem.known_kind() {
+                Some(ProblemKind::NotFound) => 4,
+                Some(ProblemKind::PreconditionFailed) => 6,
+                Some(ProblemKind::Unavailable | ProblemKind::OutcomeUnknown | ProblemKind::Busy) => 5,
+                Some(ProblemKind::Internal) => 1,
+                None if problem.status >= 500 => 5,
+                _ => 3,
+            },
+        })
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(message) | Self::Usage(message) | Self::Unreachable(message) => f.write_str(message),
+            Self::Spec(errors) => write!(f, "{errors}"),
+            Self::Closed => f.write_str("nobody reads the output"),
+            Self::Problem(problem) => {
+                f.write_str(&problem.detail)?;
+                for error in &problem.errors {
+                    f.write_str("\n  - ")?;
+                    if !error.path.is_empty() {
+                        write!(f, "{}: ", error.path)?;
+                    }
+                    f.write_str(&error.message)?;
+                }
+                if let Some(next) = &problem.next {
+                    write!(f, "\n  next: {next}")?;
+                }
+                if let Some(instance) = problem.instance.as_ref().filter(|_| problem.status >= 500) {
+                    write!(f, "\n  trace: {instance}")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            Self::Closed
+        } else {
+            Self::Failed(error.to_string())
+        }
+    }
+}
+
+impl From<SpecErrors> for Failure {
+    fn from(errors: SpecErrors) -> Self {
+        Self::Spec(errors)
+    }
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(Box::new(problem))
+    }
+}

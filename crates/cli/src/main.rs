@@ -1,0 +1,40 @@
+//! The `stele` binary: the client's commands, and the controller behind its own subcommands.
+//!
+//! It owns what people type and read. It must never decide anything about the fleet:
+//! that is the controllers' to do, so every command is a request to them.
+//!
+//! ```text
+//! stele apply -f shop.yaml --wait
+//! stele rollback shop/web@prod --to v1
+//! ```
+
+mod client;
+mod commands;
+mod context;
+mod dev;
+mod exit;
+mod limits;
+mod options;
+mod progress;
+mod server;
+mod session;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use commands::Cli;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match cli.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !matches!(failure, exit::Failure::Closed) {
+                eprintln!("error: {failure}");
+            }
+            failure.exit_code()
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Options several commands share.
+
+use std::time::Duration;
+
+use clap::Args;
+use stele_model::{Links, PrincipalId};
+
+use crate::client::Conditions;
+use crate::limits::WAIT_SECONDS_DEFAULT;
+
+/// Where to and how; understood by every command.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Globals {
+    /// Controllers to talk to, separated by commas; the next one is tried when one does not answer
+    #[arg(
+        long,
+        global = true,
+        env = "STELE_ADDR",
+        value_name = "URL[,URL]",
+        value_delimiter = ',',
+        help_heading = "Connection"
+    )]
+    pub(crate) addr: Vec<String>,
+    /// Bearer token to use instead of the context's
+    #[arg(
+        long,
+        global = true,
+        env = "STELE_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN",
+        help_heading = "Connection"
+    )]
+    pub(crate) token: Option<String>,
+    /// Context to use instead of the current one (see: stele context list)
+    #[arg(long, global = true, env = "STELE_CONTEXT", value_name = "NAME", help_heading = "Connection")]
+    pub(crate) context: Option<String>,
+    /// How answers are printed
+    #[arg(short, long, global = true, value_enum, default_value_t, help_heading = "Output")]
+    pub(crate) output: crate::terminal::Output,
+}
+
+/// Everything that is logged about a change, and conditions on it.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct ChangeOptions {
+    /// Why, for the log
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    /// A ticket about it, for the log
+    #[arg(long, value_name = "TEXT", help_heading = "Links for the log")]
+    pub(crate) ticket: Option<String>,
+    /// The commit it comes from, for the log
+    #[arg(long, value_name = "TEXT", help_heading = "Links for the log")]
+    pub(crate) commit: Option<String>,
+    /// The CI run it comes from, for the log
+    #[arg(long, value_name = "TEXT", help_heading = "Links for the log")]
+    pub(crate) ci_run: Option<String>,
+    /// For whom it is done, for the log
+    #[arg(long, value_name = "PRINCIPAL", help_heading = "Links for the log")]
+    pub(crate) on_behalf_of: Option<PrincipalId>,
+    /// Refuse unless the target last changed at this seq (see: stele status --output json)
+    #[arg(long, value_name = "SEQ")]
+    pub(crate) if_match: Option<u64>,
+    /// Repeating a change under its key gives the first answer again
+    #[arg(long, value_name = "KEY")]
+    pub(crate) idempotency_key: Option<String>,
+}
+
+impl ChangeOptions {
+    pub(crate) fn links(&self) -> Links {
+        Links {
+            ticket: self.ticket.clone(),
+            commit: self.commit.clone(),
+            ci_run: self.ci_run.clone(),
+            on_behalf_of: self.on_behalf_of.clone(),
+        }
+    }
+
+    pub(crate) fn conditions(&self) -> Conditions {
+        Conditions { idempotency_key: self.idempotency_key.clone(), if_match: self.if_match }
+    }
+}
+
+/// Whether to wait for a deployment's end.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct WaitOptions {
+    /// Wait until it is done; exit with 1, the reason and the last log lines when it fails
+    #[arg(short, long)]
+    pub(crate) wait: bool,
+    /// How long to wait, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = WAIT_SECONDS_DEFAULT, requires = "wait")]
+    pub(crate) timeout: u64,
+}
+
+impl WaitOptions {
+    pub(crate) fn patience(self) -> Duration {
+        Duration::from_secs(self.timeout)
+    }
+}

@@ -1,0 +1,111 @@
+//! Waiting for deployments, live on a terminal and line by line elsewhere.
+
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use stele_api::wire::DeploymentStatus;
+use stele_model::Seq;
+use stele_model::event::Outcome;
+use stele_model::wire::Phase;
+
+use crate::client::Client;
+use crate::exit::Failure;
+use crate::limits::WAIT_PAUSE;
+use crate::terminal::{Terminal, version};
+
+/// Waits until every deployment has ended; fails with the first that failed.
+pub(crate) fn wait_for(
+    client: &Client,
+    deployments: &[Seq],
+    patience: Duration,
+) -> Result<Vec<DeploymentStatus>, Failure> {
+    let deadline = Instant::now() + patience;
+    deployments.iter().map(|id| wait_for_one(client, *id, deadline)).collect()
+}
+
+fn wait_for_one(client: &Client, id: Seq, deadline: Instant) -> Result<DeploymentStatus, Failure> {
+    let bar = Terminal::is_watched().then(|| {
+        let style = ProgressStyle::with_template("{spinner} {msg} [{bar:24}] {pos}/{len} healthy, {elapsed}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        ProgressBar::new(0).with_style(style)
+    });
+    let mut last = String::new();
+    loop {
+        let status: DeploymentStatus = client.get(&format!("/v1/deployments/{id}"))?;
+        let line = describe(&status);
+        if let Some(bar) = &bar {
+            bar.set_length(u64::from(status.wanted.max(1)));
+            bar.set_position(u64::from(status.healthy));
+            bar.set_message(title(&status));
+            bar.tick();
+        } else if line != last {
+            eprintln!("{line}");
+            last = line;
+        }
+        if let Some(finished) = &status.finished {
+            if let Some(bar) = &bar {
+                bar.finish_and_clear();
+            }
+            return match check(&finished.outcome, &status) {
+                None => Ok(status),
+                Some(failure) => Err(failure),
+            };
+        }
+        if Instant::now() > deadline {
+            return Err(Failure::Failed(format!(
+                "{} is still on its way: {}\n  next: stele status {} --problems",
+                title(&status),
+                describe(&status),
+                status.app_env
+            )));
+        }
+        std::thread::sleep(WAIT_PAUSE);
+    }
+}
+
+fn title(status: &DeploymentStatus) -> String {
+    let to = match status.to {
+        Some(number) => format!("to v{number}"),
+        None => "removed".to_owned(),
+    };
+    format!("deployment {} of {} {to}", status.id, status.app_env)
+}
+
+fn describe(status: &DeploymentStatus) -> String {
+    let mut phases: std::collections::BTreeMap<Phase, u32> = std::collections::BTreeMap::new();
+    for instance in status.instances.iter().filter(|instance| instance.current) {
+        *phases.entry(instance.phase.unwrap_or(Phase::Pending)).or_default() += 1;
+    }
+    let phases: Vec<_> = phases
+        .iter()
+        .map(|(phase, count)| format!("{count} {}", format!("{phase:?}").to_lowercase()))
+        .collect();
+    let detail = if phases.is_empty() { String::new() } else { format!(" ({})", phases.join(", ")) };
+    format!("{}: {} of {} healthy{detail}", title(status), status.healthy, status.wanted)
+}
+
+/// Why an ended deployment is not what was wanted.
+fn check(outcome: &Outcome, status: &DeploymentStatus) -> Option<Failure> {
+    match outcome {
+        Outcome::Succeeded => None,
+        Outcome::Superseded { by } => {
+            Some(Failure::Failed(format!("{} was superseded by deployment {by}", title(status))))
+        }
+        Outcome::Unplaced { slot, reason } => Some(Failure::Failed(format!(
+            "{} failed\n  {slot} has no node it may run on: {reason}\n  next: stele node list",
+            title(status)
+        ))),
+        Outcome::Failed { instance, node, reason, exit_code, log_tail } => {
+            let mut lines =
+                vec![format!("{} failed", title(status)), format!("  {instance} on {node}: {reason}")];
+            lines.extend(exit_code.map(|code| format!("  it exited with {code}")));
+            if !log_tail.is_empty() {
+                lines.push("  its last log lines:".to_owned());
+                lines.extend(log_tail.iter().map(|line| format!("  | {line}")));
+            }
+            lines.push(format!("  what ran before still runs ({})", version(status.from)));
+            lines.push(format!("  next: stele rollback {} --to prev --plan", status.app_env));
+            Some(Failure::Failed(lines.join("\n")))
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! `stele controller`: founding a fleet's controllers, and running one.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use stele_bus::Auth;
+use stele_bus::join::NatsAccess;
+use stele_controller::found::{Founding, Place, found, prepare};
+use stele_controller::{Config, start};
+use stele_model::{ControllerId, FleetName, PrincipalId};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::exit::Failure;
+use crate::session::Session;
+
+/// Found and run controllers
+#[derive(Subcommand, Debug)]
+pub(crate) enum Controller {
+    /// Make a new fleet's keys and a folder for each of its controllers
+    #[command(
+        after_help = "Example (three controllers on three hosts):\n  stele controller found --folder fleet --fleet acme \\\n    \
+        --controllers 1=10.0.0.1:7400,10.0.0.1:7500 --controllers 2=10.0.0.2:7400,10.0.0.2:7500 \\\n    \
+        --controllers 3=10.0.0.3:7400,10.0.0.3:7500 --nats nats://10.0.0.9:4222\n\n\
+        Copy each controller-N folder to its host, run `stele controller run` there, and take the root\n\
+        folder off line: only adding controllers needs it."
+    )]
+    Found(Found),
+    /// Make the folder of a controller that joins a running fleet
+    #[command(
+        after_help = "Example:\n  stele controller prepare --folder fleet --id 4 --like fleet/controller-1/controller.json \\\n    \
+        --api 10.0.0.4:7400 --peer 10.0.0.4:7500\n  stele controller run --config fleet/controller-4/controller.json &\n  \
+        stele cluster add 4 --config fleet/controller-4/controller.json"
+    )]
+    Prepare(Prepare),
+    /// Run a controller in the foreground
+    #[command(after_help = "Example:\n  stele controller run --config fleet/controller-1/controller.json")]
+    Run(Run),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Found {
+    /// Where the folders are made
+    #[arg(long, value_name = "DIR")]
+    folder: PathBuf,
+    /// The fleet's name
+    #[arg(long)]
+    fleet: FleetName,
+    /// A controller: its id, where its API answers, where its peers reach it; once for each
+    #[arg(long, value_name = "ID=API,PEER", value_parser = place, required = true)]
+    controllers: Vec<Place>,
+    /// Where NATS is; several when it is a cluster
+    #[arg(long, value_name = "URL", required = true)]
+    nats: Vec<String>,
+    /// The token NATS wants to see
+    #[arg(long, value_name = "TOKEN", env = "STELE_NATS_TOKEN", hide_env_values = true)]
+    nats_token: Option<String>,
+    /// The first administrator
+    #[arg(long, value_name = "PRINCIPAL", default_value = "admin")]
+    admin: PrincipalId,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Prepare {
+    /// The folder the fleet was founded in, with its root
+    #[arg(long, value_name = "DIR")]
+    folder: PathBuf,
+    /// The new controller's id, never used before
+    #[arg(long)]
+    id: ControllerId,
+    /// The configuration of a controller of the fleet
+    #[arg(long, value_name = "FILE")]
+    like: PathBuf,
+    /// Where its API answers
+    #[arg(long, value_name = "ADDRESS")]
+    api: SocketAddr,
+    /// Where its peers reach it
+    #[arg(long, value_name = "ADDRESS")]
+    peer: SocketAddr,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Run {
+    /// The controller's configuration
+    #[arg(long, value_name = "FILE", env = "STELE_CONTROLLER_CONFIG")]
+    config: PathBuf,
+}
+
+/// `ID=API,PEER`.
+fn place(text: &str) -> Result<Place, String> {
+    let malformed = || format!("{text:?}: write ID=API,PEER, such as 1=10.0.0.1:7400,10.0.0.1:7500");
+    let (id, addresses) = text.split_once('=').ok_or_else(malformed)?;
+    let (api, peer) = addresses.split_once(',').ok_or_else(malformed)?;
+    let address = |text: &str| text.parse::<SocketAddr>().map_err(|error| format!("{text:?}: {error}"));
+    match id.parse() {
+        Ok(id) if id > 0 => Ok(Place { id, api: address(api)?, peer: address(peer)? }),
+        _ => Err(malformed()),
+    }
+}
+
+pub(crate) fn failed(error: impl Into<anyhow::Error>) -> Failure {
+    Failure::Failed(format!("{:#}", error.into()))
+}
+
+impl Controller {
+    pub(crate) fn run(self, session: &Session) -> Result<(), Failure> {
+        match self {
+            Self::Found(it) => it.run(session),
+            Self::Prepare(it) => {
+                let Prepare { folder, id, like, api, peer } = it;
+                let config = prepare(&folder, &Place { id, api, peer }, &like).map_err(failed)?;
+                session.terminal.line(&format!("Made {}.", config.display()))?;
+                session.terminal.line(&format!(
+                    "Next: stele controller run --config {0}\n      stele cluster add {id} --config {0}",
+                    config.display()
+                ))
+            }
+            Self::Run(it) => it.run(),
+        }
+    }
+}
+
+/// How people reach the fleet from here; beyond loopback, its API speaks TLS.
+fn login_line(folder: &Path, place: &Place) -> String {
+    if place.api.ip().is_loopback() {
+        return format!("stele login --addr http://{}", place.api);
+    }
+    let authority = folder.join(format!("controller-{}/authority.pem", place.id));
+    format!("stele login --addr https://{} --tls-root {}", place.api, authority.display())
+}
+
+/// What founding prints.
+#[derive(Serialize)]
+struct FoundAnswer {
+    admin_token: String,
+    configs: BTreeMap<ControllerId, PathBuf>,
+}
+
+impl Found {
+    fn run(self, session: &Session) -> Result<(), Failure> {
+        let mut ids: Vec<_> = self.controllers.iter().map(|place| place.id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        if ids.len() != self.controllers.len() {
+            return Err(Failure::Usage("each controller needs an id of its own".to_owned()));
+        }
+        let auth = self.nats_token.map_or(Auth::None, Auth::Token);
+        let founding = Founding {
+            fleet: self.fleet,
+            controllers: self.controllers,
+            nats: NatsAccess { urls: self.nats, auth, tls_root: None },
+            admin: self.admin,
+        };
+        let founded = found(&self.folder, &founding).map_err(failed)?;
+        let login = login_line(&self.folder, &founding.controllers[0]);
+        let answer = FoundAnswer { admin_token: founded.admin_token, configs: founded.configs };
+        session.terminal.item(&answer, |answer| {
+            let controllers: Vec<_> = answer
+                .configs
+                .iter()
+                .map(|(id, config)| {
+                    format!("  controller {id}: stele controller run --config {}", config.display())
+                })
+                .collect();
+            format!(
+                "Founded fleet {} in {}.\n{}\nThe administrator's token, shown only once:\n  {}\n\
+                 Next: start the controllers, then\n  {login}",
+                founding.fleet,
+                self.folder.display(),
+                controllers.join("\n"),
+                answer.admin_token
+            )
+        })
+    }
+}
+
+impl Run {
+    fn run(self) -> Result<(), Failure> {
+        log_to_stderr("info");
+        let config = Config::read(&self.config).map_err(failed)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
+        runtime
+            .block_on(async {
+                let running = start(config).await?;
+                let mut terminate = signal(SignalKind::terminate())?;
+                let mut interrupt = signal(SignalKind::interrupt())?;
+                let told = async {
+                    tokio::select! {
+                        _ = terminate.recv() => {}
+                        _ = interrupt.recv() => {}
+                    }
+                };
+                running.run_until(told).await
+            })
+            .map_err(|error: anyhow::Error| failed(error))
+    }
+}
+
+/// Sends log lines to standard error; `RUST_LOG` says which.
+pub(crate) fn log_to_stderr(default: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Only tests start twice in one process; then the first one stands.
+    drop(subscriber.try_init());
+}

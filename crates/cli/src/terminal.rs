@@ -1,0 +1,253 @@
+//! What is printed, and how: tables for people, JSON and YAML for programs.
+
+use std::io::{IsTerminal as _, Write as _};
+
+use clap::ValueEnum;
+use serde::Serialize;
+use stele_model::{Difference, Time};
+
+use crate::exit::Failure;
+use crate::limits::{CELL_CHARS_MAX, DIFFERENCES_SHOWN_MAX};
+
+/// How answers are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    #[default]
+    Table,
+    /// The API's answer, for programs.
+    Json,
+    /// The same as YAML.
+    Yaml,
+}
+
+/// Where a command prints.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terminal {
+    pub(crate) output: Output,
+    color: bool,
+}
+
+/// A colour that means something.
+#[derive(Clone, Copy)]
+pub(crate) enum Tone {
+    Good,
+    Bad,
+    Busy,
+    Faint,
+}
+
+impl Terminal {
+    pub(crate) fn new(output: Output) -> Self {
+        let color =
+            std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
+        Self { output, color }
+    }
+
+    /// Whether people read along on standard error.
+    pub(crate) fn is_watched() -> bool {
+        std::io::stderr().is_terminal()
+    }
+
+    /// Prints an answer in the form asked for.
+    pub(crate) fn answer<T: Serialize>(
+        self,
+        answer: &T,
+        table: impl FnOnce(&T) -> String,
+    ) -> Result<(), Failure> {
+        let text = match self.output {
+            Output::Table => table(answer),
+            Output::Json => serde_json::to_string_pretty(answer)
+                .map_err(|error| Failure::Failed(format!("cannot print the answer: {error}")))?,
+            Output::Yaml => serde_saphyr::to_string(answer)
+                .map_err(|error| Failure::Failed(format!("cannot print the answer: {error}")))?,
+        };
+        self.line(text.trim_end())
+    }
+
+    /// Prints one item of a stream: a line of text, a line of JSON, or a YAML document.
+    pub(crate) fn item<T: Serialize>(self, item: &T, line: impl FnOnce(&T) -> String) -> Result<(), Failure> {
+        match self.output {
+            Output::Json => {
+                let text = serde_json::to_string(item)
+                    .map_err(|error| Failure::Failed(format!("cannot print the answer: {error}")))?;
+                self.line(&text)
+            }
+            Output::Yaml => {
+                self.line("---")?;
+                self.answer(item, |_| String::new())
+            }
+            Output::Table => self.line(&line(item)),
+        }
+    }
+
+    /// Prints a line for people; programs that asked for JSON or YAML do not get it.
+    pub(crate) fn note(self, text: &str) -> Result<(), Failure> {
+        if self.output == Output::Table { self.line(text) } else { Ok(()) }
+    }
+
+    /// Prints a line.
+    #[allow(clippy::unused_self)] // Where a terminal's lines go is the terminal's to know.
+    pub(crate) fn line(self, text: &str) -> Result<(), Failure> {
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{text}")?;
+        out.flush()?;
+        Ok(())
+    }
+
+    /// Colours a word, on a terminal.
+    pub(crate) fn paint(self, tone: Tone, text: &str) -> String {
+        if !self.color {
+            return text.to_owned();
+        }
+        let code = match tone {
+            Tone::Good => "32",
+            Tone::Bad => "31",
+            Tone::Busy => "33",
+            Tone::Faint => "2",
+        };
+        format!("\u{1b}[{code}m{text}\u{1b}[0m")
+    }
+
+    /// An app that comes or goes: what it runs.
+    fn whole_app(self, difference: &Difference) -> String {
+        let (tone, sign) = if difference.after.is_some() { (Tone::Good, '+') } else { (Tone::Bad, '-') };
+        let text = difference.after.as_ref().or(difference.before.as_ref());
+        let app: serde_json::Value =
+            text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        let release = app["release"].as_str().unwrap_or("the app");
+        let mut lines = vec![self.paint(tone, &format!("  {sign} {release}"))];
+        for (name, service) in app["services"].as_object().into_iter().flatten() {
+            let image = &service["container"]["image"];
+            let image = format!(
+                "{}@{}",
+                image["repository"].as_str().unwrap_or_default(),
+                image["digest"].as_str().unwrap_or_default()
+            );
+            lines.push(self.paint(tone, &format!("  {sign} services.{name}: {image}")));
+        }
+        lines.join("\n")
+    }
+
+    /// Differences, one a line: what comes with `+`, what goes with `-`, what changes with `~`.
+    pub(crate) fn differences(self, differences: &[Difference]) -> String {
+        let mut lines = Vec::new();
+        let mut app_env = None;
+        for difference in differences.iter().take(DIFFERENCES_SHOWN_MAX) {
+            if app_env != Some(&difference.app_env) {
+                app_env = Some(&difference.app_env);
+                lines.push(difference.app_env.to_string());
+            }
+            if difference.path.is_empty() {
+                lines.push(self.whole_app(difference));
+                continue;
+            }
+            let path = &difference.path;
+            lines.push(match (&difference.before, &difference.after) {
+                (None, after) => {
+                    let after = cell(after.as_deref().unwrap_or_default());
+                    self.paint(Tone::Good, &format!("  + {path}: {after}"))
+                }
+                (Some(before), None) => self.paint(Tone::Bad, &format!("  - {path}: {}", cell(before))),
+                (Some(before), Some(after)) => {
+                    self.paint(Tone::Busy, &format!("  ~ {path}: {} -> {}", cell(before), cell(after)))
+                }
+            });
+        }
+        if differences.len() > DIFFERENCES_SHOWN_MAX {
+            lines.push(format!(
+                "  … and {} more; all of them with --output json",
+                differences.len() - DIFFERENCES_SHOWN_MAX
+            ));
+        }
+        lines.join("\n")
+    }
+}
+
+/// A table without frames, which people can read and `awk` can cut.
+pub(crate) fn table(header: &[&str], rows: Vec<Vec<String>>) -> String {
+    let header = header.iter().map(|&name| name.to_owned()).collect();
+    let rows: Vec<Vec<String>> = std::iter::once(header).chain(rows).collect();
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns)
+        .map(|column| {
+            rows.iter().filter_map(|row| row.get(column)).map(|cell| visible_width(cell)).max().unwrap_or(0)
+        })
+        .collect();
+    let lines = rows.iter().map(|row| {
+        let cells = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell}{}", " ".repeat(width - visible_width(cell))));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Characters seen of a text that may be painted.
+fn visible_width(text: &str) -> usize {
+    let mut width = 0;
+    let mut in_escape = false;
+    for character in text.chars() {
+        match character {
+            '\u{1b}' => in_escape = true,
+            'm' if in_escape => in_escape = false,
+            _ if in_escape => {}
+            _ => width += 1,
+        }
+    }
+    width
+}
+
+/// A value short enough for a line.
+pub(crate) fn cell(text: &str) -> String {
+    let line = text.replace('\n', "⏎");
+    if line.chars().count() <= CELL_CHARS_MAX {
+        return line;
+    }
+    let start: String = line.chars().take(CELL_CHARS_MAX - 1).collect();
+    format!("{start}…")
+}
+
+/// An absent thing.
+pub(crate) fn or_dash<T: ToString>(value: Option<T>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+/// `v12`.
+pub(crate) fn version(number: Option<u32>) -> String {
+    number.map_or_else(|| "-".to_owned(), |number| format!("v{number}"))
+}
+
+/// A time to the second, in UTC.
+pub(crate) fn time(time: Time) -> String {
+    i64::try_from(time.0)
+        .ok()
+        .and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok())
+        .map_or_else(|| time.0.to_string(), |timestamp| timestamp.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_in_utc() {
+        assert_eq!(time(Time(1_770_000_000_000_000)), "2026-02-02T02:40:00Z");
+        assert_eq!(time(Time(u64::MAX)), u64::MAX.to_string());
+    }
+
+    #[test]
+    fn colours_take_no_room_in_tables() {
+        let painted = Terminal { output: Output::Table, color: true }.paint(Tone::Good, "up");
+        let text = table(&["NODE", "STATE", "N"], vec![vec!["eu-1".into(), painted.clone(), "1".into()]]);
+        assert_eq!(text, format!("NODE  STATE  N\neu-1  {painted}     1"));
+    }
+
+    #[test]
+    fn long_cells_are_cut() {
+        let cut = cell(&"ä".repeat(100));
+        assert_eq!(cut.chars().count(), CELL_CHARS_MAX);
+        assert!(cut.ends_with('…'));
+    }
+}

@@ -1,0 +1,119 @@
+//! The CLI against a whole fleet: a change, a look at it, and the way back.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use serde_json::Value;
+use support::{Fleet, image, spec};
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap()
+}
+
+#[test]
+fn a_release_is_deployed_and_rolled_back_exactly() {
+    let fleet = Fleet::start();
+    fleet.write("web.yaml", &spec(1));
+
+    let plan = fleet.run(&["apply", "-f", "web.yaml", "--plan"]).ok();
+    assert!(plan.contains("+ services.web: registry.example.com/shop/web@sha256:"), "{plan}");
+    let status = json(&fleet.run(&["status", "-o", "json"]).ok());
+    assert_eq!(status["apps"], json("[]"), "a plan changes nothing");
+
+    fleet.run(&["apply", "-f", "web.yaml", "--wait", "--reason", "first", "--ticket", "T-1"]).ok();
+    let again = fleet.run(&["apply", "-f", "web.yaml"]).ok();
+    assert!(again.contains("nothing had to change"), "{again}");
+    let v1 = json(&fleet.run(&["show", "shop/web@prod", "-o", "json"]).ok());
+
+    fleet.run(&["deploy", "shop/web@prod", "--image", &image(2), "--wait"]).ok();
+    let status = json(&fleet.run(&["status", "shop/web@prod", "-o", "json"]).ok());
+    assert_eq!(status["apps"][0]["condition"], "converged");
+    assert_eq!(status["apps"][0]["release"], 2);
+    assert_eq!(status["apps"][0]["services"][0]["healthy"], 2);
+
+    let candidates = json(&fleet.run(&["rollback", "shop/web@prod", "-o", "json"]).ok());
+    assert_eq!(candidates["candidates"][0]["to"], "v1");
+    assert_eq!(candidates["candidates"][0]["good"], true);
+    let plan = json(&fleet.run(&["rollback", "shop/web@prod", "--to", "v1", "--plan", "-o", "json"]).ok());
+    assert_eq!((&plan["planned"], &plan["apps"][0]["from"]), (&json("true"), &json("2")));
+
+    let text =
+        fleet.run(&["rollback", "shop/web@prod", "--to", "last-good", "--wait", "--reason", "broken"]).ok();
+    assert!(text.contains("equal"), "{text}");
+    let now = json(&fleet.run(&["show", "shop/web@prod", "-o", "json"]).ok());
+    assert_eq!(now["digest"]["intent"], v1["digest"]["intent"]);
+    assert_eq!(now["apps"][0]["content"], v1["apps"][0]["content"]);
+
+    // The rejected release stays out until a person lets it in.
+    let ci = fleet.run(&["token", "create", "ci", "--role", "deployer", "--service"]).ok();
+    let ci = ci.trim();
+    let refused = fleet.run(&["deploy", "shop/web@prod", "--release", "v2", "--token", ci]);
+    assert_eq!(refused.code, 3, "{refused:?}");
+    assert!(refused.err.contains("next: stele unlatch shop/web@prod"), "{refused:?}");
+    assert_eq!(fleet.run(&["unlatch", "shop/web@prod", "--token", ci]).code, 3);
+    fleet.run(&["unlatch", "shop/web@prod", "--reason", "fixed"]).ok();
+    fleet.run(&["deploy", "shop/web@prod", "--release", "v2", "--token", ci, "--wait"]).ok();
+
+    let history = json(&fleet.run(&["history", "shop/web@prod", "-o", "json"]).ok());
+    let entries = history["entries"].as_array().unwrap();
+    let kinds: Vec<_> = entries.iter().map(|entry| entry["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["deploy", "rollback", "deploy", "deploy"]);
+    assert_eq!((&entries[0]["principal"], &entries[1]["reason"]), (&"ci".into(), &"broken".into()));
+    assert_eq!(entries[3]["links"]["ticket"], "T-1");
+
+    let verified = json(&fleet.run(&["verify", "-o", "json"]).ok());
+    assert_eq!(verified["controller_agrees"], true);
+    assert!(verified["state_digests_matched"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn secrets_and_config_are_set_and_never_shown() {
+    let fleet = Fleet::start();
+    let with_secret =
+        spec(1).replace("{GREETING: hello}", "{PASSWORD: {secret: db}, KEY: {value: hush, sealed: true}}");
+    fleet.write("web.yaml", &with_secret);
+    let missing = fleet.run(&["apply", "-f", "web.yaml"]);
+    assert_eq!(missing.code, 4, "{missing:?}");
+    assert!(missing.err.contains("next: stele secret set shop/web@prod db"), "{missing:?}");
+    fleet.run_with_input(&["secret", "set", "shop/web@prod", "db"], "s3cret\n").ok();
+    fleet.run(&["apply", "-f", "web.yaml", "--wait"]).ok();
+    fleet.run(&["config", "set", "shop/web@prod", "THEME=dark", "--wait"]).ok();
+    assert!(fleet.run(&["config", "show", "shop/web@prod"]).ok().contains("THEME     dark"));
+    let log = fleet.run(&["events", "--after", "0", "-n", "10000", "-o", "json"]).ok();
+    assert!(log.contains("secret_changed") && log.contains("config_changed"));
+    assert!(!log.contains("s3cret") && !log.contains("hush"), "secrets stand in the log in clear");
+}
+
+#[test]
+fn the_server_s_errors_are_shown_in_the_file() {
+    let fleet = Fleet::start();
+    // Nothing listens there: the registry cannot resolve the tag.
+    fleet.write("web.yaml", &spec(1).replace(&image(1), "127.0.0.1:1/shop/web:1.0"));
+    let ran = fleet.run(&["apply", "-f", "web.yaml"]);
+    assert_eq!(ran.code, 2, "{ran:?}");
+    assert!(ran.err.starts_with("error: web.yaml:6:5: services.web.image: "), "{ran:?}");
+    let status = json(&fleet.run(&["status", "-o", "json"]).ok());
+    assert_eq!(status["apps"], json("[]"), "nothing is deployed of what cannot be resolved");
+}
+
+#[test]
+fn large_rollbacks_want_to_be_confirmed() {
+    let fleet = Fleet::start();
+    for name in ["web", "cart"] {
+        let text = spec(1).replace("shop/web\n", &format!("shop/{name}\n"));
+        fleet.write("app.yaml", &text);
+        fleet.run(&["apply", "-f", "app.yaml", "--wait"]).ok();
+    }
+    let before = json(&fleet.run(&["show", "project:shop", "-o", "json"]).ok());
+    let point = format!("seq:{}", json(&fleet.run(&["status", "-o", "json"]).ok())["seq"]);
+    for name in ["web", "cart"] {
+        fleet.run(&["deploy", &format!("shop/{name}@prod"), "--image", &image(9), "--wait"]).ok();
+    }
+    let asked = fleet.run(&["rollback", "project:shop", "--to", &point]);
+    assert_eq!(asked.code, 2, "off a terminal nobody can be asked: {asked:?}");
+    assert!(asked.err.contains("2 apps") && asked.err.contains("shop/cart@prod: v2 -> v1"), "{asked:?}");
+    fleet.run(&["rollback", "project:shop", "--to", &point, "--yes", "--wait"]).ok();
+    let after = json(&fleet.run(&["show", "project:shop", "-o", "json"]).ok());
+    assert_eq!(before["digest"]["intent"], after["digest"]["intent"]);
+}

@@ -1,0 +1,118 @@
+//! What the CLI says without a fleet: help, usage errors, specs that make no sense.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use support::run;
+
+/// Every command has a help text with examples.
+const COMMANDS: &[&[&str]] = &[
+    &["init"],
+    &["schema"],
+    &["apply"],
+    &["deploy"],
+    &["remove"],
+    &["status"],
+    &["history"],
+    &["events"],
+    &["show"],
+    &["diff"],
+    &["rollback"],
+    &["unlatch"],
+    &["config", "set"],
+    &["config", "show"],
+    &["secret", "set"],
+    &["logs"],
+    &["node", "token"],
+    &["node", "list"],
+    &["node", "show"],
+    &["node", "label"],
+    &["node", "remove"],
+    &["token", "create"],
+    &["token", "list"],
+    &["token", "revoke"],
+    &["cluster", "status"],
+    &["cluster", "add"],
+    &["cluster", "remove"],
+    &["cluster", "transfer-leader"],
+    &["login"],
+    &["context", "list"],
+    &["context", "use"],
+    &["verify"],
+    &["completions"],
+];
+
+#[test]
+fn every_command_explains_itself() {
+    let home = tempfile::tempdir().unwrap();
+    let mut golden = run(home.path(), &["--help"]).ok();
+    for command in COMMANDS {
+        let help = run(home.path(), &[*command, &["--help"]].concat()).ok();
+        assert!(help.contains("Examples:"), "{command:?} has no example");
+        golden.extend(["\n=== stele ", &command.join(" "), "\n", &help]);
+    }
+    expectorate::assert_contents("tests/golden/help.txt", &golden);
+}
+
+#[test]
+fn errors_say_where_and_what_next() {
+    let home = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(home.path().join(name), text).unwrap();
+    write("typo.yaml", "app: shop/web\nenvironments: [prod]\nservices:\n  web:\n    imge: httpd\n");
+    write(
+        "source.yaml",
+        "app: shop/web\nenvironments: [prod]\nservices:\n  web:\n    image: httpd\n    files:\n      /x: {source: ./none.conf}\n",
+    );
+    write("two.yaml", "app: shop/web\nenvironments: [dev, prod]\nservices: {web: {image: httpd}}\n");
+    let cases: &[(&[&str], i32)] = &[
+        (&["status"], 2),
+        (&["apply", "-f", "typo.yaml"], 2),
+        (&["apply", "-f", "source.yaml"], 2),
+        (&["apply", "-f", "two.yaml"], 2),
+        (&["apply", "-f", "two.yaml", "--env", "qa"], 2),
+        (&["apply", "-f", "none.yaml"], 2),
+        (&["deploy", "shop/web"], 2),
+        (&["deploy", "shop/web@prod", "--release", "x"], 2),
+        (&["deploy", "shop/web@prod", "--image", "a=b", "--image", "c"], 2),
+        (&["status", "web"], 2),
+        (&["rollback", "shop/web@prod", "--plan"], 2),
+        (&["rolback"], 2),
+        (&["context", "use", "prod"], 2),
+        (&["login"], 2),
+        (&["logs", "shop/web", "--addr", "127.0.0.1:1"], 2),
+        (&["secret", "set", "shop/web@prod", "x", "--addr", "127.0.0.1:1"], 2),
+        (&["remove", "shop/web@prod", "--addr", "127.0.0.1:1"], 2),
+        (&["status", "--addr", "127.0.0.1:1,127.0.0.1:2", "--token", "x"], 5),
+        (&["unlatch", "shop/web@prod", "--addr", "127.0.0.1:1", "--token", "x"], 5),
+    ];
+    let mut golden = String::new();
+    for (args, code) in cases {
+        let ran = run(home.path(), args);
+        assert_eq!(ran.code, *code, "{args:?}: {ran:?}");
+        assert_eq!(ran.out, "", "errors go to standard error");
+        golden.extend(["$ stele ", &args.join(" "), "\n", &ran.err, "\n"]);
+    }
+    expectorate::assert_contents("tests/golden/errors.txt", &golden);
+}
+
+#[test]
+fn the_starter_spec_and_the_schema_are_printed() {
+    let home = tempfile::tempdir().unwrap();
+    let starter = run(home.path(), &["init", "shop/cart", "--file", "-"]).ok();
+    let file = stele_api::spec::parse_yaml(&starter, "stele.yaml").unwrap();
+    assert_eq!(file.spec.app.to_string(), "shop/cart");
+    run(home.path(), &["init", "shop/cart"]).ok();
+    assert_eq!(std::fs::read_to_string(home.path().join("stele.yaml")).unwrap(), starter);
+    assert_eq!(run(home.path(), &["init"]).code, 2, "an existing file is kept");
+    let schema: serde_json::Value = serde_json::from_str(&run(home.path(), &["schema"]).ok()).unwrap();
+    assert_eq!(schema, stele_api::spec::json_schema());
+}
+
+#[test]
+fn completions_know_the_commands() {
+    let home = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(run(home.path(), &["completions", shell]).ok().contains("rollback"), "{shell}");
+    }
+}

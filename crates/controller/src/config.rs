@@ -1,0 +1,101 @@
+//! A controller's configuration: one JSON file, made by `stele dev` or `stele controller init`.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+use stele_bus::join::NatsAccess;
+use stele_model::event::Token;
+use stele_model::signature::{Certificate, PublicKey};
+use stele_model::{ControllerId, FleetName};
+
+/// Everything a controller needs to start. Paths are relative to the file's folder.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The fleet.
+    pub fleet: FleetName,
+    /// This controller's Raft id; never used before by another.
+    pub id: ControllerId,
+    /// Folder of the log.
+    pub data: PathBuf,
+    /// Where the API listens.
+    pub api_listen: SocketAddr,
+    /// How others reach the API, such as `https://10.0.0.1:7400`.
+    pub api_url: String,
+    /// Whether the API speaks TLS, with the certificate of [`Self::tls`]. Off is for loopback,
+    /// and for a proxy in front that does it.
+    pub api_tls: bool,
+    /// Where other controllers are heard.
+    pub peer_listen: SocketAddr,
+    /// How other controllers reach this one, as host:port.
+    pub peer_address: String,
+    /// Other controllers known from the start, by id, as host:port; the log's own list counts once there is one.
+    pub peers: BTreeMap<ControllerId, String>,
+    /// The founding members. Empty for a controller that joins later.
+    pub founders: Vec<ControllerId>,
+    /// How NATS is reached, by controllers and agents alike.
+    pub nats: NatsAccess,
+    /// Credentials for registries, in the form of Docker's `config.json`; without it tags are
+    /// resolved anonymously.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registries: Option<PathBuf>,
+    /// The fleet root's public key.
+    pub root: PublicKey,
+    /// The first administrator, for whoever leads first.
+    pub first_admin: Option<Token>,
+    /// PEM files for mutual TLS between controllers.
+    pub tls: TlsFiles,
+    /// File with this controller's Ed25519 key, as 64 hex digits.
+    pub signing_key: PathBuf,
+    /// The root's word for that key.
+    pub certificate: Certificate,
+    /// File with the fleet's master key, as 64 hex digits: it wraps the data keys kept beside the log.
+    pub master_key: PathBuf,
+}
+
+/// PEM files for mutual TLS.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsFiles {
+    /// The fleet's certificate authority.
+    pub authority: PathBuf,
+    /// This controller's certificate.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+}
+
+impl Config {
+    /// Reads a configuration and makes its paths absolute.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let mut config: Self = serde_json::from_str(&text)
+            .with_context(|| format!("{} is not a controller's configuration", path.display()))?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        for path in [
+            &mut config.data,
+            &mut config.tls.authority,
+            &mut config.tls.certificate,
+            &mut config.tls.key,
+            &mut config.signing_key,
+            &mut config.master_key,
+        ] {
+            *path = folder.join(&path);
+        }
+        config.registries = config.registries.map(|path| folder.join(path));
+        Ok(config)
+    }
+}
+
+/// Reads a file of 64 hex digits.
+pub(crate) fn read_key(path: &Path) -> anyhow::Result<[u8; 32]> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut key = [0; 32];
+    hex::decode_to_slice(text.trim(), &mut key)
+        .with_context(|| format!("{} does not hold 64 hex digits", path.display()))?;
+    Ok(key)
+}

@@ -1,0 +1,324 @@
+//! What the API and the bus ask of a controller. Cheap to clone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, TrySendError};
+use stele_bus::ControllerBus;
+use stele_codec::{Chain, StoredRecord};
+use stele_ledger::Outcome;
+use stele_model::point::Point;
+use stele_model::release::Image;
+use stele_model::{
+    Answer, Command, ControllerId, Rejection, RejectionKind, Request, Scope, Seq, State, Time,
+};
+use stele_peer::Peers;
+use stele_store::Reader;
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+
+use crate::app::Published;
+use crate::forward::{PeerAnswer, PeerRequest};
+use crate::identity::Identity;
+use crate::keyring::Keyring;
+use crate::limits::{
+    PEER_REQUEST_DEADLINE, READ_DEADLINE, RECORDS_PER_ANSWER_MAX, SUBMIT_DEADLINE, SUBMIT_RETRY_INTERVAL,
+};
+use crate::past::{Past, PastError};
+use crate::registry::{Registry, ResolveError};
+use crate::replica::Input;
+use crate::waiter::Waiter;
+
+/// How fresh a read must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Consistency {
+    /// Nothing committed before the read began is missing.
+    #[default]
+    Linearizable,
+    /// What this controller knows, also without a quorum.
+    Stale,
+}
+
+/// Why a command has no answer.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SubmitError {
+    /// It was refused.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// It may or may not have been decided. The same idempotency key makes asking again safe.
+    #[error("the outcome is unknown: leadership changed before the change was known to be committed")]
+    OutcomeUnknown,
+    /// No leader was found in time; nothing was decided.
+    #[error("no leader: {0} s passed without a controller that a majority follows", SUBMIT_DEADLINE.as_secs())]
+    Unavailable,
+    /// Too much is waiting; nothing was decided.
+    #[error("too many requests are waiting; try again shortly")]
+    Busy,
+    /// The past that a rollback needs cannot be rebuilt.
+    #[error("{0}")]
+    Past(String),
+}
+
+/// Why there is nothing to read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// No majority answered in time.
+    #[error(
+        "no majority of controllers confirmed this read within {} s; consistency=stale reads what this one knows",
+        READ_DEADLINE.as_secs()
+    )]
+    Unavailable,
+    /// See [`PastError`].
+    #[error(transparent)]
+    Past(#[from] PastError),
+    /// The point is not one.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// A task of this controller's failed.
+    #[error("reading failed: {0}")]
+    Failed(String),
+}
+
+pub(crate) struct Inner {
+    pub(crate) identity: Identity,
+    pub(crate) inputs: Sender<Input>,
+    pub(crate) published: watch::Receiver<Published>,
+    pub(crate) committed: watch::Receiver<Seq>,
+    pub(crate) reader: Reader,
+    pub(crate) past: Past,
+    pub(crate) peers: Peers,
+    pub(crate) keyring: Keyring,
+    /// Held while a data key is made.
+    pub(crate) making_keys: tokio::sync::Mutex<()>,
+    pub(crate) registry: Registry,
+    pub(crate) bus: ControllerBus,
+}
+
+/// What the API and the bus ask of a controller.
+#[derive(Clone)]
+pub struct Handle(pub(crate) Arc<Inner>);
+
+impl From<Result<Answer, SubmitError>> for PeerAnswer {
+    fn from(result: Result<Answer, SubmitError>) -> Self {
+        match result {
+            Ok(answer) => Self::Done(answer),
+            Err(SubmitError::Rejected(rejection)) => Self::Rejected(rejection),
+            Err(SubmitError::OutcomeUnknown) => Self::Unknown,
+            Err(SubmitError::Unavailable) => Self::NotLeader,
+            Err(SubmitError::Busy) => Self::Busy,
+            Err(SubmitError::Past(why)) => Self::Failed(why),
+        }
+    }
+}
+
+impl Handle {
+    pub(crate) fn peers(&self) -> &Peers {
+        &self.0.peers
+    }
+
+    pub(crate) fn reader(&self) -> &Reader {
+        &self.0.reader
+    }
+
+    pub(crate) fn keyring(&self) -> &Keyring {
+        &self.0.keyring
+    }
+
+    /// The controllers' bus.
+    pub(crate) fn bus(&self) -> &ControllerBus {
+        &self.0.bus
+    }
+
+    /// Who this controller is.
+    pub fn identity(&self) -> &Identity {
+        &self.0.identity
+    }
+
+    /// What this controller knows, without asking anybody.
+    pub fn published(&self) -> Published {
+        self.0.published.borrow().clone()
+    }
+
+    /// Tells of every change of what this controller knows.
+    pub fn watch(&self) -> watch::Receiver<Published> {
+        self.0.published.clone()
+    }
+
+    /// Tells the seq of the last committed record here.
+    pub fn committed(&self) -> watch::Receiver<Seq> {
+        self.0.committed.clone()
+    }
+
+    /// The wall clock.
+    pub fn now(&self) -> Time {
+        now()
+    }
+
+    /// Has a request decided, by whichever controller leads.
+    ///
+    /// Waits through elections. Where the outcome became unknown, a request with an
+    /// idempotency key is asked again, and any other is answered so.
+    pub async fn submit(&self, request: Request) -> Result<Answer, SubmitError> {
+        let deadline = Instant::now() + SUBMIT_DEADLINE;
+        let mut outcome = SubmitError::Unavailable;
+        loop {
+            match self.submit_once(&request).await {
+                Err(SubmitError::Unavailable) => {}
+                Err(SubmitError::OutcomeUnknown) if request.idempotency.is_some() => {
+                    outcome = SubmitError::OutcomeUnknown;
+                }
+                answered => return answered,
+            }
+            if Instant::now() + SUBMIT_RETRY_INTERVAL > deadline {
+                return Err(outcome);
+            }
+            self.wait_for_change(SUBMIT_RETRY_INTERVAL).await;
+        }
+    }
+
+    async fn wait_for_change(&self, within: Duration) {
+        let mut published = self.0.published.clone();
+        // A clone begins with what the original saw last, which may be long ago.
+        published.mark_unchanged();
+        // Either is a reason to try again.
+        let _ = tokio::time::timeout(within, published.changed()).await;
+    }
+
+    async fn submit_once(&self, request: &Request) -> Result<Answer, SubmitError> {
+        let Published { leads, leader, .. } = self.published();
+        if leads {
+            return self.submit_here(request.clone()).await;
+        }
+        let Some(leader) = leader.filter(|leader| *leader != self.0.identity.id) else {
+            return Err(SubmitError::Unavailable);
+        };
+        let asked = PeerRequest::Submit(Box::new(request.clone()));
+        match self.ask_peer(leader, &asked, PEER_REQUEST_DEADLINE).await {
+            Ok(PeerAnswer::Done(answer)) => Ok(answer),
+            Ok(PeerAnswer::Rejected(rejection)) => Err(SubmitError::Rejected(rejection)),
+            Ok(PeerAnswer::NotLeader) => Err(SubmitError::Unavailable),
+            Ok(PeerAnswer::Busy) => Err(SubmitError::Busy),
+            Ok(PeerAnswer::Failed(why)) => Err(SubmitError::Past(why)),
+            Err(error) if error.had_no_effect() => Err(SubmitError::Unavailable),
+            Ok(_) | Err(_) => Err(SubmitError::OutcomeUnknown),
+        }
+    }
+
+    /// Has a request decided here, and only here.
+    pub(crate) async fn submit_here(&self, request: Request) -> Result<Answer, SubmitError> {
+        let past = match &request.command {
+            Command::Rollback { seq, .. } => {
+                let state =
+                    self.state_at(*seq).await.map_err(|error| SubmitError::Past(error.to_string()))?;
+                Some(Box::new(state))
+            }
+            _ => None,
+        };
+        let (answer, answered) = oneshot::channel();
+        let waiter = Waiter::Caller(answer);
+        self.push(Input::Submit { request: Box::new(request), past, waiter })?;
+        match answered.await {
+            Ok(Outcome::Done(answer)) => Ok(answer),
+            Ok(Outcome::Rejected(rejection)) => Err(SubmitError::Rejected(rejection)),
+            Ok(Outcome::NotLeader) => Err(SubmitError::Unavailable),
+            Ok(Outcome::Busy) => Err(SubmitError::Busy),
+            Ok(Outcome::Unknown) | Err(_) => Err(SubmitError::OutcomeUnknown),
+        }
+    }
+
+    pub(crate) fn push(&self, input: Input) -> Result<(), SubmitError> {
+        self.0.inputs.try_send(input).map_err(|error| match error {
+            TrySendError::Full(_) => SubmitError::Busy,
+            TrySendError::Disconnected(_) => SubmitError::Unavailable,
+        })
+    }
+
+    /// Committed State.
+    pub async fn read(&self, consistency: Consistency) -> Result<State, ReadError> {
+        if consistency == Consistency::Stale {
+            return Ok(self.published().state);
+        }
+        let (reader, state) = oneshot::channel();
+        self.push(Input::Read(reader)).map_err(|_| ReadError::Unavailable)?;
+        match tokio::time::timeout(READ_DEADLINE, state).await {
+            Ok(Ok(state)) => Ok(state),
+            Ok(Err(_)) | Err(_) => Err(ReadError::Unavailable),
+        }
+    }
+
+    /// State right after a record.
+    pub async fn state_at(&self, seq: Seq) -> Result<State, ReadError> {
+        let now = self.published().state;
+        if now.seq == seq {
+            return Ok(now);
+        }
+        self.in_past(move |past| past.state_at(seq)).await
+    }
+
+    async fn in_past<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Past) -> Result<T, PastError> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        let inner = Arc::clone(&self.0);
+        // Replaying takes a processor and the disk, which no other request should wait for.
+        match tokio::task::spawn_blocking(move || work(&inner.past)).await {
+            Ok(result) => Ok(result?),
+            Err(error) => Err(ReadError::Failed(error.to_string())),
+        }
+    }
+
+    /// The seq a point stands for, seen from `state`.
+    pub async fn resolve(&self, state: &State, scope: &Scope, point: &Point) -> Result<Seq, ReadError> {
+        let last = state.seq;
+        let at = match point {
+            Point::Ago(micros) => Some(Time(self.now().0.saturating_sub(*micros))),
+            Point::Time(text) => Some(parse_time(text)?),
+            _ => None,
+        };
+        let seq = match at {
+            Some(time) => self.in_past(move |past| past.seq_at(time, last)).await?,
+            None => state.resolve_point(scope, point)?,
+        };
+        if seq == last {
+            return Ok(seq);
+        }
+        self.in_past(move |past| past.whole(seq)).await
+    }
+
+    /// Records from a seq on, as they are stored, with the chain at each.
+    pub async fn records(
+        &self,
+        from: Seq,
+        limit: usize,
+    ) -> Result<Vec<(Seq, StoredRecord, Chain)>, ReadError> {
+        let limit = limit.min(RECORDS_PER_ANSWER_MAX);
+        self.in_past(move |past| past.records(from, limit)).await
+    }
+
+    /// The digest an image reference stands for now.
+    pub async fn resolve_image(&self, reference: &str) -> Result<Image, ResolveError> {
+        self.0.registry.resolve(reference).await
+    }
+}
+
+/// The wall clock, in microseconds since 1970.
+pub(crate) fn now() -> Time {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    Time(since.unwrap_or_default().as_micros() as u64)
+}
+
+fn parse_time(text: &str) -> Result<Time, Rejection> {
+    let timestamp: jiff::Timestamp = text.parse().map_err(|error| {
+        Rejection::new(RejectionKind::Invalid, format!("{text:?} is not a time: {error}"))
+            .with_next("write it like 2026-01-31T12:00:00Z")
+    })?;
+    Ok(Time(u64::try_from(timestamp.as_microsecond()).unwrap_or(0)))
+}
+
+/// The id of a controller, for those who only have a handle.
+impl Handle {
+    /// This controller's id.
+    pub fn id(&self) -> ControllerId {
+        self.0.identity.id
+    }
+}

@@ -1,0 +1,399 @@
+//! A request, received: who asks, what, under which conditions.
+
+use std::collections::BTreeMap;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequestParts as _, Path, Query, Request};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, IF_MATCH};
+use axum::http::{HeaderMap, Uri};
+use futures::StreamExt as _;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use stele_api::limits::BODY_BYTES_MAX;
+use stele_api::routes::{Operation, Route};
+use stele_api::wire::ReadConsistency;
+use stele_api::{Problem, ProblemKind};
+use stele_model::event::Role;
+use stele_model::{
+    Answer, Command, Digest, Idempotency, Links, PrincipalId, Request as Submission, Scope, Seq, State, Value,
+};
+
+use super::failure::Failure;
+use super::limits::{APPLY_DEADLINE, BODY_DEADLINE, BODY_DRAINED_BYTES_MAX, TARGET_BYTES_MAX};
+use crate::handle::{Consistency, Handle};
+use crate::keyring::random;
+
+/// Who asks, as authenticated by a bearer token.
+#[derive(Clone, Debug)]
+pub(super) struct Caller {
+    pub(super) principal: PrincipalId,
+    pub(super) role: Role,
+    /// Of the token shown: another token of the same principal is another matter.
+    pub(super) token: Digest,
+}
+
+impl Caller {
+    /// Whether the token is still believed, for answers that take long.
+    pub(super) fn is_believed(&self, handle: &Handle) -> bool {
+        let control = handle.published().state.control;
+        let token = control.tokens.get(&self.principal);
+        token.is_some_and(|token| token.hash == self.token && token.expires > handle.now())
+    }
+}
+
+/// Everything about a request.
+pub(super) struct Asked {
+    pub(super) route: &'static Route,
+    /// Absent where no token is needed.
+    pub(super) caller: Option<Caller>,
+    /// State as fresh as was asked for; for changes, what this controller knows.
+    pub(super) state: State,
+    pub(super) headers: HeaderMap,
+    path: BTreeMap<String, String>,
+    uri: Uri,
+    body: Bytes,
+    /// Tells the request from others under one idempotency key.
+    digest: Digest,
+    trace: String,
+}
+
+/// Why a change is asked for.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Why {
+    pub(super) reason: Option<String>,
+    pub(super) links: Links,
+}
+
+/// What a body says it is about, whatever else it says.
+#[derive(Deserialize)]
+struct Target {
+    app_env: Option<String>,
+    scope: Option<String>,
+}
+
+/// The caller's trace id (W3C), or a new one.
+pub(super) fn trace_of(headers: &HeaderMap) -> String {
+    let given = headers.get("traceparent").and_then(|value| value.to_str().ok()).and_then(|text| {
+        let trace = text.split('-').nth(1)?;
+        let is_id = trace.len() == 32 && trace.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        (is_id && trace.bytes().any(|byte| byte != b'0')).then(|| trace.to_owned())
+    });
+    // Without randomness, a request is served all the same.
+    given.unwrap_or_else(|| random::<16>().map_or_else(|_| "1".repeat(32), hex::encode))
+}
+
+impl Asked {
+    /// Authenticates, authorizes and reads a request.
+    pub(super) async fn receive(
+        handle: &Handle,
+        route: &'static Route,
+        request: Request,
+        trace: String,
+    ) -> Result<Self, Failure> {
+        let (mut parts, body) = request.into_parts();
+        let Path(path) = Path::<BTreeMap<String, String>>::from_request_parts(&mut parts, &())
+            .await
+            .map_err(|error| Failure::new(ProblemKind::Malformed, error.body_text()))?;
+        let (state, caller) = if route.role.is_none() {
+            (handle.published().state, None)
+        } else {
+            let state = fresh_enough(handle, route, &parts.uri).await?;
+            let (state, caller) = authenticate(handle, state, &parts.headers).await?;
+            (state, Some(caller))
+        };
+        // Strangers are turned away before their bodies are read.
+        let body = read_body(&parts.headers, body).await?;
+        let target = parts.uri.path_and_query().map_or("", |it| it.as_str());
+        let digest = handle.keyring().request_digest(&[
+            route.method.lowercase().as_bytes(),
+            &[0],
+            target.as_bytes(),
+            &[0],
+            parts.headers.get(IF_MATCH).map_or(&[][..], |value| value.as_bytes()),
+            &[0],
+            &body,
+        ]);
+        let headers = parts.headers;
+        let asked = Self { route, caller, state, headers, path, uri: parts.uri, body, digest, trace };
+        asked.authorize(handle)?;
+        Ok(asked)
+    }
+
+    /// Whether the caller's role suffices. What the State adds to that is decided by the model.
+    fn authorize(&self, handle: &Handle) -> Result<(), Failure> {
+        let (Some(caller), Some(needed)) = (&self.caller, self.route.role) else { return Ok(()) };
+        if allows(caller.role, needed) {
+            return Ok(());
+        }
+        let failure = forbidden(caller, needed);
+        record_refusal(
+            handle,
+            caller.principal.clone(),
+            self.route.operation,
+            self.target(),
+            &failure.problem,
+        );
+        Err(failure)
+    }
+
+    /// A part of the path.
+    pub(super) fn path<T: std::str::FromStr<Err: std::fmt::Display>>(
+        &self,
+        name: &str,
+    ) -> Result<T, Failure> {
+        let text = self.path.get(name).map_or("", String::as_str);
+        text.parse().map_err(|error| Failure::invalid(format!("{name} in the path: {error}")))
+    }
+
+    /// The query's parameters.
+    pub(super) fn query<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        match Query::<T>::try_from_uri(&self.uri) {
+            Ok(Query(query)) => Ok(query),
+            Err(error) => Err(Failure::invalid(error.body_text())),
+        }
+    }
+
+    /// The body.
+    pub(super) fn body<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        Ok(stele_api::spec::parse_json(&self.body)?)
+    }
+
+    /// The body, where it may be left out.
+    pub(super) fn body_or_default<T: DeserializeOwned + Default>(&self) -> Result<T, Failure> {
+        if self.body.is_empty() { Ok(T::default()) } else { self.body() }
+    }
+
+    /// What it is about, for the record of a refusal.
+    pub(super) fn target(&self) -> Option<String> {
+        let path: Vec<_> = self.path.values().cloned().collect();
+        let target = if path.is_empty() {
+            let target: Target = serde_json::from_slice(&self.body).ok()?;
+            target.app_env.or(target.scope)?
+        } else {
+            path.join("/")
+        };
+        // It goes into a record's header, so whoever is refused must not choose its size.
+        (target.len() <= TARGET_BYTES_MAX).then_some(target)
+    }
+
+    /// Under which key it may be repeated.
+    fn idempotency(&self) -> Result<Option<Idempotency>, Failure> {
+        let Some(key) = self.headers.get("idempotency-key") else { return Ok(None) };
+        let key = key
+            .to_str()
+            .ok()
+            .filter(|key| !key.is_empty())
+            .ok_or_else(|| Failure::invalid("an Idempotency-Key is 1 to 128 visible ASCII characters"))?;
+        Ok(Some(Idempotency { key: key.to_owned(), request: self.digest }))
+    }
+
+    /// The answer given to the same request before, as far as this controller knows.
+    pub(super) fn answered_before(&self) -> Result<Option<Answer>, Failure> {
+        let (Some(idempotency), Some(caller)) = (self.idempotency()?, &self.caller) else { return Ok(None) };
+        let key = (caller.principal.clone(), idempotency.key);
+        let before = self.state.history.answered.get(&key);
+        Ok(before.filter(|it| it.request == idempotency.request).map(|it| it.answer.clone()))
+    }
+
+    /// The seq a scope's target must have last changed at.
+    fn if_match(&self) -> Result<Option<Seq>, Failure> {
+        let Some(value) = self.headers.get(IF_MATCH) else { return Ok(None) };
+        let text = value.to_str().unwrap_or_default().trim().trim_start_matches("W/").trim_matches('"');
+        text.parse().map(Some).map_err(|_| {
+            Failure::new(
+                ProblemKind::Malformed,
+                "If-Match is the seq that last changed the scope, such as \"142\"",
+            )
+        })
+    }
+
+    /// A command with everything that is logged about its asking.
+    pub(super) fn submission(
+        &self,
+        command: Command,
+        scope: Option<Scope>,
+        why: Why,
+    ) -> Result<Submission, Failure> {
+        let caller = self
+            .caller
+            .as_ref()
+            .ok_or_else(|| Failure::new(ProblemKind::Internal, "a change was asked for by nobody"))?;
+        let of_header = self.headers.get("x-stele-reason").and_then(|value| value.to_str().ok());
+        let reason = why.reason.or_else(|| of_header.map(str::to_owned));
+        let if_match = match (self.if_match()?, scope) {
+            (Some(seq), Some(scope)) => Some((scope, seq)),
+            (Some(_), None) => {
+                return Err(Failure::invalid("If-Match is about a target, and this request changes none"));
+            }
+            (None, _) => None,
+        };
+        Ok(Submission {
+            principal: caller.principal.clone(),
+            command,
+            idempotency: self.idempotency()?,
+            trace: Some(self.trace.clone()),
+            cause: None,
+            reason: reason.map(Value::Plain),
+            links: why.links,
+            if_match,
+        })
+    }
+
+    /// Has a command decided; the answer comes once this controller knows of it, too.
+    pub(super) async fn submit(
+        &self,
+        handle: &Handle,
+        command: Command,
+        scope: Option<Scope>,
+        why: Why,
+    ) -> Result<Answer, Failure> {
+        let answer = handle.submit(self.submission(command, scope, why)?).await?;
+        if let Some(decision) = answer.decision {
+            wait_until_known(handle, decision.last()).await;
+        }
+        Ok(answer)
+    }
+}
+
+/// Lets whoever made a change read it here right afterwards. It is committed either way.
+async fn wait_until_known(handle: &Handle, seq: Seq) {
+    let mut watch = handle.watch();
+    let known = watch.wait_for(|published| published.state.seq >= seq);
+    if !matches!(tokio::time::timeout(APPLY_DEADLINE, known).await, Ok(Ok(_))) {
+        tracing::debug!(seq, "a change was answered before this controller applied it");
+    }
+}
+
+/// State for a request: reads are linearizable unless they say they need not be.
+async fn fresh_enough(handle: &Handle, route: &Route, uri: &Uri) -> Result<State, Failure> {
+    #[derive(Deserialize, Default)]
+    struct Freshness {
+        #[serde(default)]
+        consistency: ReadConsistency,
+    }
+    let consistency = match Query::<Freshness>::try_from_uri(uri) {
+        // Whoever changes something is told by the leader, whatever is known here.
+        _ if route.is_write() => Consistency::Stale,
+        Ok(Query(Freshness { consistency: ReadConsistency::Stale })) => Consistency::Stale,
+        // A malformed query is for the operation to complain about.
+        Ok(_) | Err(_) => Consistency::Linearizable,
+    };
+    Ok(handle.read(consistency).await?)
+}
+
+async fn authenticate(
+    handle: &Handle,
+    state: State,
+    headers: &HeaderMap,
+) -> Result<(State, Caller), Failure> {
+    let text = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let token = text
+        .and_then(|text| text.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let Some((_, token)) = token else {
+        return Err(unauthenticated("no bearer token was given"));
+    };
+    let hash = Digest::of(&[token.trim().as_bytes()]);
+    if let Some(caller) = caller_of(handle, &state, &hash)? {
+        return Ok((state, caller));
+    }
+    // It may have been made a moment ago, at another controller.
+    let state = handle.read(Consistency::Linearizable).await.unwrap_or(state);
+    match caller_of(handle, &state, &hash)? {
+        Some(caller) => Ok((state, caller)),
+        None => Err(unauthenticated("the token is not known, or was revoked")),
+    }
+}
+
+fn caller_of(handle: &Handle, state: &State, hash: &Digest) -> Result<Option<Caller>, Failure> {
+    let Some(principal) = state.control.bearers.get(hash) else { return Ok(None) };
+    let Some(token) = state.control.tokens.get(principal).filter(|token| token.hash == *hash) else {
+        return Ok(None);
+    };
+    if token.expires <= handle.now() {
+        return Err(unauthenticated(&format!("the token of {principal} has expired")));
+    }
+    Ok(Some(Caller { principal: principal.clone(), role: token.role, token: token.hash }))
+}
+
+fn unauthenticated(detail: &str) -> Failure {
+    Failure::new(ProblemKind::Unauthenticated, detail).with_next("stele login --addr URL")
+}
+
+fn allows(role: Role, needed: Role) -> bool {
+    match needed {
+        Role::Auditor => true,
+        Role::Deployer => role != Role::Auditor,
+        Role::Admin => role == Role::Admin,
+    }
+}
+
+fn forbidden(caller: &Caller, needed: Role) -> Failure {
+    let word = |role: Role| format!("{role:?}").to_lowercase();
+    let detail =
+        format!("{} is {}; this needs the role {}", caller.principal, word(caller.role), word(needed));
+    Failure::new(ProblemKind::Forbidden, detail)
+}
+
+async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, Failure> {
+    let bytes = match tokio::time::timeout(BODY_DEADLINE, collect(body)).await {
+        Ok(Ok(Some(bytes))) => bytes,
+        Ok(Ok(None)) => {
+            let detail = format!("the body is larger than BODY_BYTES_MAX, {BODY_BYTES_MAX} bytes");
+            return Err(Failure::new(ProblemKind::TooLarge, detail));
+        }
+        Ok(Err(error)) => {
+            return Err(Failure::new(ProblemKind::Malformed, format!("the body broke off: {error}")));
+        }
+        Err(_) => return Err(Failure::new(ProblemKind::Malformed, "the body did not arrive in time")),
+    };
+    let is_json = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .is_none_or(|text| text.split(';').next().unwrap_or_default().trim().ends_with("json"));
+    if !bytes.is_empty() && !is_json {
+        return Err(Failure::new(ProblemKind::UnsupportedMediaType, "send JSON, as application/json"));
+    }
+    Ok(bytes)
+}
+
+/// The body; `None` when it is too large. Somewhat more than that is read and dropped, because
+/// a client that is still sending when the connection closes never sees the answer.
+async fn collect(body: Body) -> Result<Option<Bytes>, axum::Error> {
+    let mut stream = body.into_data_stream();
+    let mut collected = Vec::new();
+    let mut length = 0;
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk?;
+        length += chunk.len();
+        if length > BODY_DRAINED_BYTES_MAX {
+            return Ok(None);
+        }
+        if length <= BODY_BYTES_MAX {
+            collected.extend_from_slice(&chunk);
+        }
+    }
+    Ok((length <= BODY_BYTES_MAX).then(|| collected.into()))
+}
+
+/// Refusals are facts: who tried what, when. The model bounds how many are logged.
+pub(super) fn record_refusal(
+    handle: &Handle,
+    principal: PrincipalId,
+    operation: Operation,
+    target: Option<String>,
+    problem: &Problem,
+) {
+    let command = Command::RecordRefusal {
+        action: format!("{operation:?}"),
+        scope: target.unwrap_or_else(|| "fleet".to_owned()),
+        why: problem.detail.clone(),
+    };
+    let request = Submission { principal, ..stele_ledger::system_request(command) };
+    let handle = handle.clone();
+    tokio::spawn(async move {
+        if let Err(error) = handle.submit(request).await {
+            tracing::warn!(%error, "a refusal could not be logged");
+        }
+    });
+}

@@ -1,0 +1,271 @@
+//! Apply, deploy, remove, configure.
+
+use std::collections::BTreeMap;
+
+use futures::future::try_join_all;
+use stele_api::spec::{Draft, SpecError, SpecErrors, ValuePlace};
+use stele_api::wire::{
+    ApplyRequest, ChangeAnswer, ConfigRequest, ConfigValue, DeployRequest, RemoveRequest, SecretRequest,
+    UnlatchRequest,
+};
+use stele_model::release::Image;
+use stele_model::{
+    Answer, AppEnv, AppId, Command, Release, ReleaseChoice, Scope, Sealed, ServiceName, State, Value, diff,
+};
+
+use super::asked::{Asked, Why};
+use super::failure::Failure;
+use super::plan::plan;
+use super::{Answered, json};
+use crate::handle::{Consistency, Handle};
+
+/// A change of one app in one environment: done, or only planned.
+pub(super) struct Change {
+    pub(super) app_env: AppEnv,
+    pub(super) command: Command,
+    pub(super) plan: bool,
+    pub(super) why: Why,
+}
+
+/// The API's form of an answer.
+pub(super) fn changed(answer: &Answer) -> ChangeAnswer {
+    ChangeAnswer {
+        planned: false,
+        seq: answer.decision.map(stele_model::Decision::last),
+        release: answer.release,
+        deployments: answer.deployments.clone(),
+        differences: Vec::new(),
+    }
+}
+
+async fn carry_out(handle: &Handle, asked: &Asked, change: Change) -> Answered {
+    let scope = Scope::app_env(&change.app_env);
+    if !change.plan {
+        let answer = asked.submit(handle, change.command, Some(scope), change.why).await?;
+        return json(&changed(&answer));
+    }
+    let state = handle.read(Consistency::Linearizable).await?;
+    let request = asked.submission(change.command, Some(scope.clone()), change.why)?;
+    let planned = plan(handle, &state, &request, None)?;
+    json(&ChangeAnswer {
+        planned: true,
+        // None of it happened: neither the record nor the deployments exist.
+        seq: None,
+        deployments: Vec::new(),
+        release: planned.answer.release,
+        differences: diff(&state, &planned.after, &scope),
+    })
+}
+
+/// What was asked under the same key before needs no registry and no sealing to be answered again.
+fn repeated(asked: &Asked) -> Result<Option<axum::response::Response>, Failure> {
+    asked.answered_before()?.map(|answer| json(&changed(&answer))).transpose()
+}
+
+pub(super) async fn apply(handle: &Handle, asked: &Asked) -> Answered {
+    let request: ApplyRequest = asked.body()?;
+    if let Some(response) = repeated(asked)? {
+        return Ok(response);
+    }
+    let in_spec = |errors: SpecErrors| {
+        let errors = errors
+            .errors
+            .into_iter()
+            .map(|error| SpecError { path: format!("spec.{}", error.path), ..error });
+        SpecErrors { file: None, errors: errors.collect() }
+    };
+    let environment = request.spec.environment(request.environment.as_ref()).map_err(in_spec)?;
+    let mut draft = request.spec.draft(&environment).map_err(in_spec)?;
+    for (service, image) in request.images {
+        draft.set_image(Some(&service), image).map_err(Failure::invalid)?;
+    }
+    let app_env = draft.app_env.clone();
+    let contacts = draft.contacts.clone();
+    let asked_images = draft.images();
+    let images = resolve(handle, &asked_images, "spec.services").await?;
+    let sealed = seal(handle, &draft).await?;
+    let release = draft.into_release(&images, &sealed).map_err(in_spec)?;
+    let command = Command::Deploy {
+        app_env: app_env.clone(),
+        contacts: Some(contacts),
+        release: ReleaseChoice::Content { release, images: asked_images },
+        again: request.again,
+    };
+    let why = Why { reason: request.reason, links: request.links };
+    carry_out(handle, asked, Change { app_env, command, plan: request.plan, why }).await
+}
+
+/// Asks the registries, all at once. Everything that cannot be resolved is told.
+async fn resolve(
+    handle: &Handle,
+    images: &BTreeMap<ServiceName, String>,
+    under: &str,
+) -> Result<BTreeMap<ServiceName, Image>, Failure> {
+    let lookups = images
+        .iter()
+        .map(|(service, reference)| async move { (service, handle.resolve_image(reference).await) });
+    let mut resolved = BTreeMap::new();
+    let mut errors = Vec::new();
+    for (service, result) in futures::future::join_all(lookups).await {
+        match result {
+            Ok(image) => {
+                resolved.insert(service.clone(), image);
+            }
+            Err(error) => errors.push(SpecError {
+                path: format!("{under}.{service}.image"),
+                message: error.to_string(),
+                position: None,
+            }),
+        }
+    }
+    if errors.is_empty() { Ok(resolved) } else { Err(SpecErrors { file: None, errors }.into()) }
+}
+
+async fn seal(handle: &Handle, draft: &Draft) -> Result<BTreeMap<ValuePlace, Sealed>, Failure> {
+    let sealing = draft.to_seal().into_iter().map(|(place, text)| async move {
+        Ok::<_, Failure>((place, handle.seal(&draft.app_env, text).await?))
+    });
+    Ok(try_join_all(sealing).await?.into_iter().collect())
+}
+
+pub(super) async fn deploy(handle: &Handle, asked: &Asked) -> Answered {
+    let request: DeployRequest = asked.body()?;
+    if let Some(response) = repeated(asked)? {
+        return Ok(response);
+    }
+    let names_images = request.image.is_some() || !request.images.is_empty();
+    let release = match request.release {
+        Some(_) if names_images => {
+            return Err(Failure::invalid("write either a release or images, not both"));
+        }
+        Some(number) => ReleaseChoice::Number(number),
+        None => {
+            // Built upon what is in force now, so that nobody's change is lost.
+            let state = handle.read(Consistency::Linearizable).await?;
+            if names_images {
+                with_images(handle, &state, &request).await?
+            } else {
+                ReleaseChoice::Number(newest(&state, &request.app_env.app)?)
+            }
+        }
+    };
+    let command =
+        Command::Deploy { app_env: request.app_env.clone(), contacts: None, release, again: request.again };
+    let why = Why { reason: request.reason, links: request.links };
+    carry_out(handle, asked, Change { app_env: request.app_env, command, plan: request.plan, why }).await
+}
+
+fn newest(state: &State, app: &AppId) -> Result<u32, Failure> {
+    match state.newest_release(app) {
+        0 => {
+            Err(Failure::not_found(format!("{app} has no release yet")).with_next("stele apply -f app.yaml"))
+        }
+        number => Ok(number),
+    }
+}
+
+/// The release in force, or else the newest, with other images.
+async fn with_images(
+    handle: &Handle,
+    state: &State,
+    request: &DeployRequest,
+) -> Result<ReleaseChoice, Failure> {
+    let app = &request.app_env.app;
+    let digest = match state.target.intent.get(&request.app_env) {
+        Some(revision) => Some(revision.release),
+        None => state.history.numbers.get(&(app.clone(), newest(state, app)?)).copied(),
+    };
+    let record = digest.and_then(|digest| state.history.releases.get(&digest)).ok_or_else(|| {
+        Failure::not_found(format!("{app} has no release yet")).with_next("stele apply -f app.yaml")
+    })?;
+    let mut asked_images = request.images.clone();
+    if let Some(image) = &request.image {
+        asked_images.insert(only_service(&record.release)?, image.clone());
+    }
+    let mut release = record.release.clone();
+    for name in asked_images.keys() {
+        if !release.services.contains_key(name) {
+            let known: Vec<_> = release.services.keys().map(ToString::to_string).collect();
+            return Err(Failure::not_found(format!(
+                "{app} has no service {name}; it has: {}",
+                known.join(", ")
+            )));
+        }
+    }
+    for (name, image) in resolve(handle, &asked_images, "images").await? {
+        if let Some(service) = release.services.get_mut(&name) {
+            service.container.image = image;
+        }
+    }
+    let mut images = record.images.clone();
+    images.extend(asked_images);
+    Ok(ReleaseChoice::Content { release, images })
+}
+
+fn only_service(release: &Release) -> Result<ServiceName, Failure> {
+    let names: Vec<_> = release.services.keys().collect();
+    match names.as_slice() {
+        [only] => Ok((*only).clone()),
+        several => {
+            let known: Vec<_> = several.iter().map(ToString::to_string).collect();
+            Err(Failure::invalid(format!("say which service the image is for: {}", known.join(", "))))
+        }
+    }
+}
+
+pub(super) async fn remove(handle: &Handle, asked: &Asked) -> Answered {
+    let request: RemoveRequest = asked.body_or_default()?;
+    let app_env = AppEnv {
+        app: AppId { project: asked.path("project")?, app: asked.path("app")? },
+        environment: asked.path("env")?,
+    };
+    let command = Command::Remove { app_env: app_env.clone() };
+    let why = Why { reason: request.reason, links: request.links };
+    carry_out(handle, asked, Change { app_env, command, plan: request.plan, why }).await
+}
+
+pub(super) async fn unlatch(handle: &Handle, asked: &Asked) -> Answered {
+    let request: UnlatchRequest = asked.body()?;
+    let command = Command::Unlatch { app_env: request.app_env.clone() };
+    let why = Why { reason: request.reason, links: request.links };
+    carry_out(handle, asked, Change { app_env: request.app_env, command, plan: false, why }).await
+}
+
+pub(super) async fn set_config(handle: &Handle, asked: &Asked) -> Answered {
+    let request: ConfigRequest = asked.body()?;
+    if let Some(response) = repeated(asked)? {
+        return Ok(response);
+    }
+    let mut variables = BTreeMap::new();
+    for (key, value) in request.variables {
+        let value = match value {
+            None => None,
+            Some(ConfigValue { value, sealed: false }) => Some(Value::Plain(value)),
+            Some(ConfigValue { value, sealed: true }) => {
+                Some(Value::Sealed(handle.seal(&request.app_env, &value).await?))
+            }
+        };
+        variables.insert(key, value);
+    }
+    let command = Command::SetConfig { app_env: request.app_env.clone(), variables };
+    let why = Why { reason: request.reason, links: request.links };
+    carry_out(handle, asked, Change { app_env: request.app_env, command, plan: request.plan, why }).await
+}
+
+pub(super) async fn set_secret(handle: &Handle, asked: &Asked) -> Answered {
+    let request: SecretRequest = asked.body()?;
+    if let Some(response) = repeated(asked)? {
+        return Ok(response);
+    }
+    if request.value.is_empty() {
+        return Err(Failure::invalid("a secret's value cannot be empty"));
+    }
+    if request.value.len() > stele_model::limits::ENV_VALUE_BYTES_MAX {
+        let limit = stele_model::limits::ENV_VALUE_BYTES_MAX;
+        return Err(Failure::invalid(format!("the value is longer than ENV_VALUE_BYTES_MAX, {limit} bytes")));
+    }
+    let value = handle.seal(&request.app_env, &request.value).await?;
+    let command = Command::SetSecret { app_env: request.app_env.clone(), name: request.name, value };
+    let why = Why { reason: request.reason, links: request.links };
+    carry_out(handle, asked, Change { app_env: request.app_env, command, plan: false, why }).await
+}

@@ -1,0 +1,136 @@
+//! The controllers.
+
+use stele_api::ProblemKind;
+use stele_api::wire::{
+    AddMemberRequest, Certified, ClusterAnswer, ControllerStatus, HealthAnswer, LeaderRequest, MemberRole,
+};
+use stele_model::{Command, ControllerId};
+
+use super::asked::{Asked, Why};
+use super::failure::Failure;
+use super::limits::LEAVE_DEADLINE;
+use super::{Answered, json};
+use crate::handle::Handle;
+
+pub(super) fn health(handle: &Handle) -> Answered {
+    let published = handle.published();
+    json(&HealthAnswer {
+        controller: handle.id(),
+        leader: if published.leads { Some(handle.id()) } else { published.leader },
+        seq: published.state.seq,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    })
+}
+
+pub(super) async fn cluster(handle: &Handle, asked: &Asked) -> Answered {
+    let _: stele_api::wire::ReadQuery = asked.query()?;
+    overview(handle).await
+}
+
+async fn overview(handle: &Handle) -> Answered {
+    let status = handle.cluster().await?;
+    let control = handle.published().state.control;
+    let certified_until = |id: &ControllerId| Some(control.controllers.get(id)?.certificate.body.not_after);
+    let mut controllers: Vec<_> = status
+        .members
+        .iter()
+        .map(|member| ControllerStatus {
+            id: member.id,
+            role: if member.votes { MemberRole::Voter } else { MemberRole::Learner },
+            leader: status.leader == Some(member.id),
+            api: Some(member.api.clone()).filter(|it| !it.is_empty()),
+            peer: Some(member.peer.clone()).filter(|it| !it.is_empty()),
+            certified_until: certified_until(&member.id),
+            connected: member.connected.filter(|_| member.id != status.id),
+            error: member.error.clone().filter(|_| member.connected != Some(true)),
+            lag: member.lag,
+        })
+        .collect();
+    let outside = control.controllers.iter().filter(|(id, _)| status.members.iter().all(|it| it.id != **id));
+    controllers.extend(outside.map(|(id, controller)| ControllerStatus {
+        id: *id,
+        role: MemberRole::Outside,
+        leader: false,
+        api: Some(controller.api.clone()),
+        peer: Some(controller.peer.clone()),
+        certified_until: certified_until(id),
+        connected: None,
+        error: None,
+        lag: None,
+    }));
+    json(&ClusterAnswer {
+        fleet: control.fleet.as_ref().map(|fleet| fleet.name.clone()),
+        root: control.fleet.as_ref().map(|fleet| fleet.root.clone()),
+        epoch: control.fleet.as_ref().map_or(0, |fleet| fleet.epoch),
+        term: status.term,
+        leader: status.leader,
+        answered_by: status.id,
+        seq: status.seq,
+        missing: status.missing,
+        controllers,
+    })
+}
+
+pub(super) async fn add_member(handle: &Handle, asked: &Asked) -> Answered {
+    let request: AddMemberRequest = asked.body()?;
+    let id = request.controller;
+    let why = Why { reason: request.reason, links: request.links };
+    match request.certified {
+        Some(Certified { certificate, .. }) if certificate.body.controller != id => {
+            let detail =
+                format!("the certificate is of controller {}, not of {id}", certificate.body.controller);
+            return Err(Failure::invalid(detail));
+        }
+        // First who it is, then that it takes part: its peers must know whom they speak to.
+        Some(Certified { certificate, api, peer }) => {
+            asked.submit(handle, Command::CertifyController { certificate, api, peer }, None, why).await?;
+        }
+        None if asked.state.control.controllers.contains_key(&id) => {}
+        None => {
+            return Err(Failure::not_found(format!("the log does not know controller {id}"))
+                .with_next(format!("stele cluster add {id} --config controller-{id}/controller.json")));
+        }
+    }
+    handle.add_member(id).await?;
+    overview(handle).await
+}
+
+pub(super) async fn remove_member(handle: &Handle, asked: &Asked) -> Answered {
+    let id: ControllerId = asked.path("id")?;
+    let control = &asked.state.control;
+    let is_member = control.voters.contains(&id) || control.learners.contains(&id);
+    if !is_member && !control.controllers.contains_key(&id) {
+        return Err(
+            Failure::not_found(format!("there is no controller {id}")).with_next("stele cluster status")
+        );
+    }
+    if is_member {
+        handle.remove_member(id).await?;
+        wait_until_left(handle, id).await?;
+    }
+    asked.submit(handle, Command::ForgetController { controller: id }, None, Why::default()).await?;
+    overview(handle).await
+}
+
+/// Its key is forgotten only once the log says that it takes no part any more.
+async fn wait_until_left(handle: &Handle, id: ControllerId) -> Result<(), Failure> {
+    let mut watch = handle.watch();
+    let left = watch.wait_for(|published| {
+        let control = &published.state.control;
+        !control.voters.contains(&id) && !control.learners.contains(&id)
+    });
+    match tokio::time::timeout(LEAVE_DEADLINE, left).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(Failure::new(
+            ProblemKind::OutcomeUnknown,
+            format!("controller {id} was asked to leave, and is not known to have left yet"),
+        )
+        .with_next(format!("stele cluster remove {id}"))),
+    }
+}
+
+pub(super) async fn transfer_leader(handle: &Handle, asked: &Asked) -> Answered {
+    let request: LeaderRequest = asked.body()?;
+    handle.transfer_leader(request.controller).await?;
+    overview(handle).await
+}

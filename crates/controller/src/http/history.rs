@@ -1,0 +1,139 @@
+//! What was: deployments, targets at a point, differences.
+
+use axum::http::header::ETAG;
+use stele_api::wire::{
+    DiffAnswer, DiffQuery, HistoryAnswer, HistoryEntry, HistoryQuery, ShowAnswer, ShowQuery, ShownApp,
+};
+use stele_model::state::Deployment;
+use stele_model::{AppEnv, Header, Scope, Seq, State, diff};
+
+use super::asked::Asked;
+use super::failure::Failure;
+use super::limits::{HISTORY_ENTRIES_DEFAULT, HISTORY_ENTRIES_MAX};
+use super::status::{point_seq, state_at};
+use super::{Answered, json};
+use crate::handle::Handle;
+
+/// The header of a record, when this controller has it.
+pub(super) async fn header_of(handle: &Handle, seq: Seq) -> Result<Option<Header>, Failure> {
+    let records = handle.records(seq, 1).await?;
+    // A header that cannot be read is damage; it must not look like an absent one.
+    records
+        .first()
+        .filter(|(found, ..)| *found == seq)
+        .map(|(_, stored, _)| stored.header())
+        .transpose()
+        .map_err(|error| Failure::new(stele_api::ProblemKind::Internal, error.to_string()))
+}
+
+pub(super) async fn history(handle: &Handle, asked: &Asked) -> Answered {
+    let query: HistoryQuery = asked.query()?;
+    let limit = query.limit.unwrap_or(HISTORY_ENTRIES_DEFAULT).min(HISTORY_ENTRIES_MAX);
+    let state = state_at(handle, &asked.state, &query.scope, query.at.as_deref()).await?;
+    let newest: Vec<_> = state
+        .history
+        .deployments
+        .iter()
+        .rev()
+        .filter(|(_, deployment)| query.scope.covers_app_env(&deployment.app_env))
+        .take(limit)
+        .collect();
+    let mut entries = Vec::with_capacity(newest.len());
+    for (id, deployment) in newest {
+        let header = header_of(handle, *id).await?;
+        entries.push(entry(&state, *id, deployment, header));
+    }
+    json(&HistoryAnswer { scope: query.scope, entries })
+}
+
+fn entry(state: &State, id: Seq, deployment: &Deployment, header: Option<Header>) -> HistoryEntry {
+    let number = |revision: &Option<stele_model::Revision>| {
+        revision.as_ref().and_then(|revision| state.release_number(&revision.release))
+    };
+    let (reason, links) = header.map(|header| (header.reason, header.links)).unwrap_or_default();
+    HistoryEntry {
+        deployment: id,
+        time: deployment.started,
+        app_env: deployment.app_env.clone(),
+        kind: deployment.kind,
+        from: number(&deployment.from),
+        to: number(&deployment.to),
+        principal: deployment.principal.clone(),
+        reason: reason.and_then(|reason| reason.plain().map(str::to_owned)),
+        links,
+        outcome: deployment.finished.as_ref().map(|(_, _, outcome)| outcome.clone()),
+    }
+}
+
+pub(super) async fn show(handle: &Handle, asked: &Asked) -> Answered {
+    let query: ShowQuery = asked.query()?;
+    let mut state = state_at(handle, &asked.state, &query.scope, query.at.as_deref()).await?;
+    let state_digest = state.digest();
+    let apps = state
+        .target
+        .intent
+        .keys()
+        .filter(|app_env| query.scope.covers_app_env(app_env))
+        .filter_map(|app_env| shown(&state, &query.scope, app_env))
+        .collect();
+    let last_changed = state.last_changed(&query.scope);
+    let mut response = json(&ShowAnswer {
+        seq: state.seq,
+        time: state.time,
+        digest: state.target_digest(&query.scope),
+        state_digest,
+        apps,
+        scope: query.scope,
+    })?;
+    if let Ok(tag) = format!("\"{last_changed}\"").parse() {
+        response.headers_mut().insert(ETAG, tag);
+    }
+    Ok(response)
+}
+
+fn shown(state: &State, scope: &Scope, app_env: &AppEnv) -> Option<ShownApp> {
+    let revision = state.target.intent.get(app_env)?;
+    let record = state.history.releases.get(&revision.release)?;
+    let config = revision.config.and_then(|digest| state.history.configs.get(&digest));
+    let placement: std::collections::BTreeMap<_, _> = state
+        .slots(app_env)
+        .filter(|(_, node)| scope.covers_node(node, state.region_of(node)))
+        .map(|(slot, node)| (slot.clone(), node.clone()))
+        .collect();
+    if scope.is_placed() && placement.is_empty() {
+        return None;
+    }
+    Some(ShownApp {
+        app_env: app_env.clone(),
+        contacts: state.control.apps.get(&app_env.app).cloned().unwrap_or_default(),
+        release: record.number,
+        release_digest: revision.release,
+        content: record.release.clone(),
+        config: config.map(|config| config.as_ref().clone()).unwrap_or_default(),
+        secrets: revision.secrets.clone(),
+        placement,
+    })
+}
+
+async fn diff_between(
+    handle: &Handle,
+    state: &State,
+    scope: &Scope,
+    from: &str,
+    to: Option<&str>,
+) -> Result<DiffAnswer, Failure> {
+    let seq = point_seq(handle, state, scope, from).await?;
+    let before = handle.state_at(seq).await?;
+    let after = state_at(handle, state, scope, to).await?;
+    Ok(DiffAnswer {
+        scope: scope.clone(),
+        from: before.seq,
+        to: after.seq,
+        differences: diff(&before, &after, scope),
+    })
+}
+
+pub(super) async fn diff_points(handle: &Handle, asked: &Asked) -> Answered {
+    let query: DiffQuery = asked.query()?;
+    json(&diff_between(handle, &asked.state, &query.scope, &query.from, query.to.as_deref()).await?)
+}

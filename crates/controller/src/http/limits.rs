@@ -1,0 +1,36 @@
+//! Every bound of the HTTP API beyond [`stele_api::limits`], each with its unit.
+
+use std::time::Duration;
+
+/// Longest a client may take to send its body.
+pub(super) const BODY_DEADLINE: Duration = Duration::from_secs(30);
+/// Of a body that is too large, what is read before the answer is given, in bytes.
+pub(super) const BODY_DRAINED_BYTES_MAX: usize = 8 * stele_api::limits::BODY_BYTES_MAX;
+/// What a refused-for-now client is told to wait, in seconds.
+pub(super) const RETRY_AFTER_SECONDS: u64 = 1;
+/// Records looked at for one page of filtered events.
+pub(super) const EVENTS_SCANNED_MAX: usize = 20_000;
+/// Records read from the store at once while looking for events.
+pub(super) const RECORDS_PER_SCAN: usize = 500;
+/// Between two signs of life on a stream without events.
+pub(super) const STREAM_KEEPALIVE: Duration = Duration::from_secs(15);
+/// Entries of a history unless asked otherwise.
+pub(super) const HISTORY_ENTRIES_DEFAULT: usize = 50;
+/// Most entries of a history.
+pub(super) const HISTORY_ENTRIES_MAX: usize = 500;
+/// Most candidates for a rollback.
+pub(super) const CANDIDATES_MAX: usize = 20;
+/// Longest a change waits until this controller, too, knows it is committed.
+pub(super) const APPLY_DEADLINE: Duration = Duration::from_secs(5);
+/// Between two looks at a followed log.
+pub(super) const LOGS_FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
+/// Lines looked at anew while following a log.
+pub(super) const LOGS_FOLLOW_LINES: u32 = 500;
+/// Longest a removed controller may take to leave Raft's configuration.
+pub(super) const LEAVE_DEADLINE: Duration = Duration::from_secs(10);
+/// Random bytes of a token.
+pub(super) const TOKEN_BYTES: usize = 32;
+/// Longest text a refusal's record says it was about, in bytes.
+pub(super) const TARGET_BYTES_MAX: usize = 512;
+/// Payloads on one page of events, after which it ends early, in bytes.
+pub(super) const EVENTS_PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;

@@ -1,0 +1,356 @@
+//! How apps, instances, nodes and deployments are, read off State.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use axum::http::header::ETAG;
+use stele_api::wire::{
+    AppStatus, Condition, DeploymentStatus, FinishedStatus, InstanceStatus, NodeStatus, ProblemStatus,
+    ReadQuery, ServiceStatus, StatusAnswer, StatusQuery,
+};
+use stele_model::event::{EnrolledNode, Outcome};
+use stele_model::release::Placement;
+use stele_model::wire::Phase;
+use stele_model::{AppEnv, Digest, NodeName, Point, Scope, Seq, ServiceName, State};
+
+use super::asked::Asked;
+use super::failure::Failure;
+use super::{Answered, json};
+use crate::handle::Handle;
+
+/// State at a point as written; now when none is given.
+pub(super) async fn state_at(
+    handle: &Handle,
+    state: &State,
+    scope: &Scope,
+    at: Option<&str>,
+) -> Result<State, Failure> {
+    let Some(text) = at else { return Ok(state.clone()) };
+    let seq = point_seq(handle, state, scope, text).await?;
+    if seq == state.seq { Ok(state.clone()) } else { Ok(handle.state_at(seq).await?) }
+}
+
+/// The seq a written point stands for.
+pub(super) async fn point_seq(
+    handle: &Handle,
+    state: &State,
+    scope: &Scope,
+    text: &str,
+) -> Result<Seq, Failure> {
+    let point: Point =
+        text.parse().map_err(|error: stele_model::point::PointError| Failure::invalid(error.to_string()))?;
+    Ok(handle.resolve(state, scope, &point).await?)
+}
+
+pub(super) async fn status(handle: &Handle, asked: &Asked) -> Answered {
+    let query: StatusQuery = asked.query()?;
+    let state = state_at(handle, &asked.state, &query.scope, query.at.as_deref()).await?;
+    let mut answer = StatusAnswer {
+        seq: state.seq,
+        time: state.time,
+        apps: apps(&state, &query.scope),
+        nodes: nodes(&state, &query.scope),
+        problems: problems(&state, &query.scope),
+        scope: query.scope,
+    };
+    if query.problems {
+        answer.apps.retain(|app| app.condition != Condition::Converged);
+        answer.nodes.retain(|node| !node.reachable);
+    }
+    let last_changed = state.last_changed(&answer.scope);
+    let mut response = json(&answer)?;
+    if let Ok(tag) = format!("\"{last_changed}\"").parse() {
+        response.headers_mut().insert(ETAG, tag);
+    }
+    Ok(response)
+}
+
+/// What each service of an app should be: number, and the digest of its container.
+struct Wanted {
+    image: String,
+    image_asked: Option<String>,
+    count: u32,
+    spec: Option<Digest>,
+}
+
+fn wanted(state: &State, app_env: &AppEnv) -> BTreeMap<ServiceName, Wanted> {
+    let Some(revision) = state.target.intent.get(app_env) else { return BTreeMap::new() };
+    let Some(record) = state.history.releases.get(&revision.release) else { return BTreeMap::new() };
+    let count = |placement: &Placement| match placement {
+        Placement::Replicas { count, .. } => *count,
+        Placement::Every { nodes } => {
+            state.control.nodes.values().filter(|node| nodes.matches(&state.node_labels(node))).count() as u32
+        }
+    };
+    record
+        .release
+        .services
+        .iter()
+        .map(|(name, service)| {
+            let wanted = Wanted {
+                image: service.container.image.to_string(),
+                image_asked: record.images.get(name).cloned(),
+                count: count(&service.placement),
+                spec: state.instance_spec(app_env, revision, name).map(|spec| spec.digest()),
+            };
+            (name.clone(), wanted)
+        })
+        .collect()
+}
+
+fn instances(state: &State, app_env: &AppEnv, wanted: &BTreeMap<ServiceName, Wanted>) -> Vec<InstanceStatus> {
+    let mut instances: Vec<_> = state
+        .assigned_to(app_env)
+        .map(|(node, id, assigned)| {
+            let report = state.report_of(node, id);
+            InstanceStatus {
+                id: id.clone(),
+                node: node.clone(),
+                region: state.region_of(node).cloned(),
+                release: state.release_number(&assigned.revision.release),
+                current: wanted.get(&id.slot.service).is_some_and(|it| it.spec == Some(assigned.spec)),
+                phase: report.map(|report| report.phase),
+                reachable: state.is_reachable(node),
+                restarts: report.map_or(0, |report| report.restarts),
+                reason: report.and_then(|report| report.reason.clone()),
+                exit_code: report.and_then(|report| report.exit_code),
+                container: report.and_then(|report| report.container.clone()),
+            }
+        })
+        .collect();
+    instances.sort_by(|left, right| left.id.cmp(&right.id));
+    instances
+}
+
+/// An instance that is what should be, and well.
+fn is_well(instance: &InstanceStatus) -> bool {
+    instance.current
+        && instance.reachable
+        && matches!(instance.phase, Some(Phase::Healthy | Phase::Completed))
+}
+
+fn services(wanted: &BTreeMap<ServiceName, Wanted>, instances: &[InstanceStatus]) -> Vec<ServiceStatus> {
+    wanted
+        .iter()
+        .map(|(name, wanted)| ServiceStatus {
+            service: name.clone(),
+            image: wanted.image.clone(),
+            image_asked: wanted.image_asked.clone(),
+            wanted: wanted.count,
+            healthy: instances.iter().filter(|it| it.id.slot.service == *name && is_well(it)).count() as u32,
+        })
+        .collect()
+}
+
+fn apps(state: &State, scope: &Scope) -> Vec<AppStatus> {
+    let assigned =
+        state.assigned.values().flat_map(|assigned| assigned.instances.keys()).map(|id| &id.slot.app_env);
+    let known: BTreeSet<_> = state.target.intent.keys().chain(assigned).collect();
+    known
+        .into_iter()
+        .filter(|app_env| scope.covers_app_env(app_env))
+        .filter_map(|app_env| app(state, scope, app_env))
+        .collect()
+}
+
+fn app(state: &State, scope: &Scope, app_env: &AppEnv) -> Option<AppStatus> {
+    let wanted = wanted(state, app_env);
+    let mut instances = instances(state, app_env, &wanted);
+    let services = services(&wanted, &instances);
+    let is_converged = services.iter().all(|service| service.healthy >= service.wanted)
+        && instances.iter().all(|instance| instance.current);
+    let latest = state.latest_deployment(app_env);
+    let condition = match latest.map(|(_, deployment)| deployment.finished.as_ref()) {
+        Some(None) => Condition::Deploying,
+        _ if is_converged => Condition::Converged,
+        Some(Some((_, _, Outcome::Failed { .. } | Outcome::Unplaced { .. }))) => Condition::Failed,
+        _ => Condition::Degraded,
+    };
+    if scope.is_placed() {
+        instances.retain(|instance| scope.covers_node(&instance.node, instance.region.as_ref()));
+        if instances.is_empty() {
+            return None;
+        }
+    }
+    let revision = state.target.intent.get(app_env);
+    let latched = state.control.latches.get(app_env);
+    Some(AppStatus {
+        app_env: app_env.clone(),
+        condition,
+        release: revision.and_then(|revision| state.release_number(&revision.release)),
+        release_digest: revision.map(|revision| revision.release),
+        deployment: latest.map(|(seq, _)| seq),
+        last_changed: state.last_changed(&Scope::app_env(app_env)),
+        latched: latched.into_iter().flatten().filter_map(|release| state.release_number(release)).collect(),
+        contacts: state.control.apps.get(&app_env.app).cloned().unwrap_or_default(),
+        services,
+        instances,
+    })
+}
+
+/// The nodes of a scope. A scope of an app has those the app is on.
+pub(super) fn nodes(state: &State, scope: &Scope) -> Vec<NodeStatus> {
+    let is_of_app = |name: &NodeName| {
+        let any_app = scope.app.is_none() && scope.project.is_none() && scope.environment.is_none();
+        any_app
+            || state.assigned.get(name).is_some_and(|assigned| {
+                assigned.instances.keys().any(|id| scope.covers_app_env(&id.slot.app_env))
+            })
+    };
+    state
+        .control
+        .nodes
+        .iter()
+        .filter(|(name, node)| scope.covers_node(name, Some(&node.region)) && is_of_app(name))
+        .map(|(_, enrolled)| node(state, enrolled))
+        .collect()
+}
+
+/// One node.
+pub(super) fn node(state: &State, enrolled: &EnrolledNode) -> NodeStatus {
+    let name = &enrolled.name;
+    let observed = state.observed.get(name);
+    let assigned = state.assigned.get(name);
+    let version = state.assignment_version(name);
+    NodeStatus {
+        name: name.clone(),
+        region: enrolled.region.clone(),
+        labels: enrolled.labels.clone(),
+        address: enrolled.address.clone(),
+        reachable: state.is_reachable(name),
+        // A node that was never told anything is up to date with nothing.
+        current: observed.map_or(version.seq == 0, |observed| observed.applied.digest == version.digest),
+        assigned: assigned.map_or(0, |assigned| assigned.instances.len()),
+        healthy: assigned
+            .map_or(0, |assigned| assigned.instances.keys().filter(|id| state.is_healthy(name, id)).count()),
+        reported: observed.map(|observed| observed.time),
+    }
+}
+
+fn problems(state: &State, scope: &Scope) -> Vec<ProblemStatus> {
+    let mut problems = Vec::new();
+    for app in apps(state, scope) {
+        deployment_problem(state, &app, &mut problems);
+        for instance in &app.instances {
+            instance_problem(state, &app, instance, &mut problems);
+        }
+    }
+    for node in nodes(state, scope).into_iter().filter(|node| !node.reachable) {
+        problems.push(ProblemStatus {
+            scope: Scope::of_node(&node.name),
+            instance: None,
+            message: format!(
+                "the node has not been heard of for longer than its grace period; {} containers were assigned to it and go on without it",
+                node.assigned
+            ),
+            since: None,
+            contacts: stele_model::event::Contacts::default(),
+            log_tail: Vec::new(),
+            next: Some(format!("stele events --scope node:{}", node.name)),
+            node: Some(node.name),
+        });
+    }
+    problems.sort_by_key(|problem| std::cmp::Reverse(problem.since));
+    problems
+}
+
+fn deployment_problem(state: &State, app: &AppStatus, problems: &mut Vec<ProblemStatus>) {
+    let app_env = &app.app_env;
+    let Some((id, deployment)) = state.latest_deployment(app_env) else { return };
+    let problem = |message: String, since: Seq, log_tail: &[String]| ProblemStatus {
+        scope: Scope::app_env(app_env),
+        instance: None,
+        node: None,
+        message,
+        since: Some(since),
+        contacts: app.contacts.clone(),
+        log_tail: log_tail.to_vec(),
+        next: Some(format!("stele rollback {app_env} --to last-good --plan")),
+    };
+    match &deployment.finished {
+        Some((_, seq, Outcome::Failed { instance, node, reason, exit_code, log_tail })) => {
+            let code = exit_code.map(|code| format!(", exit code {code}")).unwrap_or_default();
+            let message = format!("deployment {id} failed: {instance} on {node}: {reason}{code}");
+            problems.push(problem(message, *seq, log_tail));
+        }
+        Some((_, seq, Outcome::Unplaced { slot, reason })) => {
+            problems.push(problem(
+                format!("deployment {id} failed: {slot} has no node: {reason}"),
+                *seq,
+                &[],
+            ));
+        }
+        Some((_, seq, Outcome::Succeeded | Outcome::Superseded { .. })) => {
+            for service in app.services.iter().filter(|service| service.healthy < service.wanted) {
+                let message = format!(
+                    "{} of {} instances of {} are healthy",
+                    service.healthy, service.wanted, service.service
+                );
+                problems.push(ProblemStatus {
+                    next: Some(format!("stele status {app_env}")),
+                    ..problem(message, *seq, &[])
+                });
+            }
+        }
+        None => {}
+    }
+}
+
+fn instance_problem(
+    state: &State,
+    app: &AppStatus,
+    instance: &InstanceStatus,
+    problems: &mut Vec<ProblemStatus>,
+) {
+    let Some(report) = state.report_of(&instance.node, &instance.id) else { return };
+    if !matches!(report.phase, Phase::Failed | Phase::Unhealthy) {
+        return;
+    }
+    let phase = format!("{:?}", report.phase).to_lowercase();
+    let code = report.exit_code.map(|code| format!(", exit code {code}")).unwrap_or_default();
+    let reason = report.reason.as_deref().unwrap_or("no reason was given");
+    problems.push(ProblemStatus {
+        scope: Scope::app_env(&app.app_env),
+        instance: Some(instance.id.clone()),
+        node: Some(instance.node.clone()),
+        message: format!("{phase}: {reason}{code}"),
+        since: Some(instance.id.serial),
+        contacts: app.contacts.clone(),
+        log_tail: report.log_tail.clone(),
+        next: Some(format!("stele logs {}", instance.id)),
+    });
+}
+
+pub(super) fn deployment(asked: &Asked) -> Answered {
+    let _: ReadQuery = asked.query()?;
+    let id: Seq = asked.path("id")?;
+    let state = &asked.state;
+    let deployment = state.history.deployments.get(&id).ok_or_else(|| {
+        Failure::not_found(format!("there is no deployment {id}, or it is so old that only the log knows it"))
+            .with_next("stele history")
+    })?;
+    let app_env = &deployment.app_env;
+    let wanted = wanted(state, app_env);
+    let instances = instances(state, app_env, &wanted);
+    let services = services(&wanted, &instances);
+    let number = |revision: &Option<stele_model::Revision>| {
+        revision.as_ref().and_then(|revision| state.release_number(&revision.release))
+    };
+    json(&DeploymentStatus {
+        id,
+        app_env: app_env.clone(),
+        kind: deployment.kind,
+        from: number(&deployment.from),
+        to: number(&deployment.to),
+        now: deployment.now,
+        principal: deployment.principal.clone(),
+        started: deployment.started,
+        finished: deployment.finished.as_ref().map(|(time, seq, outcome)| FinishedStatus {
+            time: *time,
+            seq: *seq,
+            outcome: outcome.clone(),
+        }),
+        wanted: services.iter().map(|service| service.wanted).sum(),
+        healthy: services.iter().map(|service| service.healthy).sum(),
+        instances,
+    })
+}

@@ -1,0 +1,151 @@
+//! From the nodes to the log: reports, batched and acknowledged after commit, and
+//! who has not been heard of.
+
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+use std::time::Instant;
+
+use stele_bus::{Ack, Audience, FromNode, purposes};
+use stele_ledger::system_request;
+use stele_model::wire::{Report, ReportAck};
+use stele_model::{Command, NodeName, RejectionKind};
+
+use crate::handle::{Handle, SubmitError};
+use crate::limits::{HOUSEKEEPING_INTERVAL, NODE_GRACE, REPORT_BATCH_WINDOW, REPORTS_PER_BATCH_MAX};
+use crate::outbox::Heard;
+
+/// Takes reports, has them decided in batches, and acknowledges what committed.
+pub(crate) async fn reports(handle: Handle) -> anyhow::Result<()> {
+    let mut reports = handle.bus().reports(Audience::One).await?;
+    while let Some(first) = reports.next().await {
+        let mut batch = Vec::new();
+        batch.extend(verified(&handle, first));
+        let window = tokio::time::Instant::now() + REPORT_BATCH_WINDOW;
+        while batch.len() < REPORTS_PER_BATCH_MAX {
+            match tokio::time::timeout_at(window, reports.next()).await {
+                Ok(Some(next)) => batch.extend(verified(&handle, next)),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        if !batch.is_empty() {
+            tokio::spawn(decide(handle.clone(), batch));
+        }
+    }
+    Ok(())
+}
+
+/// A report whose signature is its node's.
+fn verified(handle: &Handle, received: Result<(FromNode, Ack), stele_bus::Error>) -> Option<(Report, Ack)> {
+    let (from, ack) = match received {
+        Ok(received) => received,
+        Err(error) => {
+            tracing::debug!(%error, "ignored what is no report");
+            return None;
+        }
+    };
+    let state = handle.published().state;
+    let node = state.control.nodes.get(&from.node)?;
+    let report = match from.signed.open::<Report>(&node.key, purposes::REPORT) {
+        Ok(report) => report,
+        Err(error) => {
+            tracing::warn!(node = %from.node, %error, "ignored a report that is not its node's");
+            return None;
+        }
+    };
+    (report.node == from.node && report.fleet == handle.identity().fleet).then_some((report, ack))
+}
+
+async fn decide(handle: Handle, batch: Vec<(Report, Ack)>) {
+    let (reports, acks): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+    // At most one report per node in a record: the newest says all the others said.
+    let mut newest: BTreeMap<NodeName, Report> = BTreeMap::new();
+    for report in &reports {
+        let known = newest.get(&report.node);
+        if known.is_none_or(|known| known.boot != report.boot || known.number < report.number) {
+            newest.insert(report.node.clone(), report.clone());
+        }
+    }
+    let submitted: BTreeMap<_, _> =
+        newest.iter().map(|(node, report)| (node.clone(), (report.boot, report.number))).collect();
+    let command = Command::Report { reports: newest.into_values().collect() };
+    match handle.submit(system_request(command)).await {
+        Ok(_) => {}
+        // Together they are too much for one record; one that is too much alone harms no other.
+        Err(SubmitError::Rejected(rejection))
+            if rejection.kind == RejectionKind::TooLarge && reports.len() > 1 =>
+        {
+            let mut batch: Vec<_> = reports.into_iter().zip(acks).collect();
+            let rest = batch.split_off(batch.len() / 2);
+            Box::pin(decide(handle.clone(), batch)).await;
+            Box::pin(decide(handle, rest)).await;
+            return;
+        }
+        Err(error) => {
+            // Not acknowledged, they are sent again.
+            tracing::warn!(%error, "reports were not committed");
+            return;
+        }
+    }
+    let identity = handle.identity();
+    for (report, ack) in reports.into_iter().zip(acks) {
+        let covered = submitted.get(&report.node);
+        if !covered.is_some_and(|(boot, number)| *boot == report.boot && report.number <= *number) {
+            continue;
+        }
+        let told = ReportAck {
+            node: report.node,
+            boot: report.boot,
+            number: report.number,
+            controller: identity.certificate.clone(),
+        };
+        if let Err(error) = ack.send(&identity.sign(purposes::REPORT_ACK, &told)).await {
+            tracing::debug!(%error, "an acknowledgement was not sent; the report will come again");
+        }
+    }
+}
+
+/// Marks nodes lost and returned, while this controller leads.
+///
+/// A new leader and a restored connection to NATS give every node a full grace
+/// period: not hearing says nothing while nobody could be heard.
+pub(crate) async fn liveness(handle: Handle, heard: Heard) {
+    let mut since = Instant::now();
+    let mut listened = (false, 0);
+    // A node that has just joined has not had its time to be heard.
+    let mut known: BTreeMap<NodeName, Instant> = BTreeMap::new();
+    loop {
+        tokio::time::sleep(HOUSEKEEPING_INTERVAL).await;
+        let published = handle.published();
+        let nodes = &published.state.control.nodes;
+        known.retain(|node, _| nodes.contains_key(node));
+        for node in nodes.keys() {
+            known.entry(node.clone()).or_insert_with(Instant::now);
+        }
+        let connection = *handle.bus().connections().borrow();
+        let listens = published.leads && connection.up;
+        if !listens || listened != (true, connection.count) {
+            since = Instant::now();
+            listened = (listens, connection.count);
+            continue;
+        }
+        let last: BTreeMap<NodeName, Instant> = heard.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (mut lost, mut returned) = (Vec::new(), Vec::new());
+        for node in published.state.control.nodes.keys() {
+            let from = known.get(node).map_or(since, |at| since.max(*at));
+            let silent = last.get(node).map_or(from, |at| from.max(*at)).elapsed();
+            let is_lost = published.state.observed.get(node).is_some_and(|seen| seen.lost);
+            if !is_lost && silent > NODE_GRACE {
+                lost.push(node.clone());
+            } else if is_lost && last.get(node).is_some_and(|at| *at >= since && at.elapsed() < NODE_GRACE) {
+                returned.push(node.clone());
+            }
+        }
+        if lost.is_empty() && returned.is_empty() {
+            continue;
+        }
+        let command = Command::MarkNodes { lost, returned };
+        if let Err(error) = handle.submit(system_request(command)).await {
+            tracing::debug!(%error, "nodes were not marked; trying again");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Data keys: one per subject, kept beside the log and never in it.
+//!
+//! A key file holds the data key sealed under the fleet's master key. The leader
+//! alone makes keys, and uses one only after a majority of controllers has it on
+//! disk; whoever lacks one asks the others. Deleting the files on every
+//! controller erases what was sealed, while hashes and replay stay valid.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use stele_bus::sealing;
+use stele_model::{Digest, Sealed};
+
+/// A data key, sealed under the master key: what travels between controllers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KeptKey {
+    /// Whose key.
+    pub(crate) subject: String,
+    /// Which of the subject's keys, from 1.
+    pub(crate) version: u32,
+    /// The key as hex, sealed.
+    pub(crate) sealed: Sealed,
+}
+
+/// Why a key is not to be had.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyringError {
+    /// The disk failed.
+    #[error("cannot keep the data key of {subject}: {source}")]
+    Io {
+        /// Whose key.
+        subject: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It does not open under this master key.
+    #[error("the data key of {0} does not open under this fleet's master key")]
+    Master(String),
+    /// Another key of the same name is here.
+    #[error("another data key of {0} is kept here already")]
+    Conflict(String),
+    /// The system gives no randomness.
+    #[error("the system gives no random numbers: {0}")]
+    Random(String),
+    /// Not enough controllers could keep it.
+    #[error("the data key of {0} could not be kept by a majority of controllers; try again")]
+    Minority(String),
+}
+
+pub(crate) struct Keyring {
+    folder: PathBuf,
+    master: [u8; 32],
+    open: Mutex<BTreeMap<(String, u32), [u8; 32]>>,
+}
+
+/// `N` random bytes.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], KeyringError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| KeyringError::Random(error.to_string()))?;
+    Ok(bytes)
+}
+
+impl Keyring {
+    pub(crate) fn open(folder: PathBuf, master: [u8; 32]) -> std::io::Result<Self> {
+        std::fs::create_dir_all(&folder)?;
+        Ok(Self { folder, master, open: Mutex::default() })
+    }
+
+    fn path(&self, subject: &str, version: u32) -> PathBuf {
+        // Subjects hold slashes; their hash does not.
+        self.folder.join(format!("{}-{version}.json", Digest::of(&[subject.as_bytes()]).hex()))
+    }
+
+    /// The key as it is kept, if it is here.
+    pub(crate) fn kept(&self, subject: &str, version: u32) -> Result<Option<KeptKey>, KeyringError> {
+        match std::fs::read(self.path(subject, version)) {
+            Ok(bytes) => {
+                serde_json::from_slice(&bytes).map(Some).map_err(|_| KeyringError::Master(subject.to_owned()))
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(KeyringError::Io { subject: subject.to_owned(), source }),
+        }
+    }
+
+    /// Keeps a key made here or elsewhere. One that is here already stays.
+    pub(crate) fn keep(&self, key: &KeptKey) -> Result<(), KeyringError> {
+        use std::io::Write as _;
+        let own = self.unseal(key)?;
+        let path = self.path(&key.subject, key.version);
+        if let Some(present) = self.kept(&key.subject, key.version)? {
+            // Two keys of one name: what one sealed the other would never open.
+            return if self.unseal(&present)? == own {
+                Ok(())
+            } else {
+                Err(KeyringError::Conflict(key.subject.clone()))
+            };
+        }
+        let write = || -> std::io::Result<()> {
+            let mut file = tempfile(&path)?;
+            file.1.write_all(&serde_json::to_vec(key)?)?;
+            file.1.sync_all()?;
+            std::fs::rename(&file.0, &path)?;
+            std::fs::File::open(&self.folder)?.sync_all()
+        };
+        write().map_err(|source| KeyringError::Io { subject: key.subject.clone(), source })
+    }
+
+    /// A new key, kept nowhere yet.
+    pub(crate) fn make(&self, subject: &str, version: u32) -> Result<KeptKey, KeyringError> {
+        let key: [u8; 32] = random()?;
+        let sealed = sealing::seal(subject, version, &self.master, &hex::encode(key), random()?);
+        Ok(KeptKey { subject: subject.to_owned(), version, sealed })
+    }
+
+    /// A digest of a request that tells it from others and nothing else: a body may hold a
+    /// secret, and what is kept in the log must not be computable from it without a key.
+    pub(crate) fn request_digest(&self, parts: &[&[u8]]) -> Digest {
+        let subkey = Digest::of(&[b"stele-request-v1", &self.master]).0;
+        let inner: Vec<&[u8]> = std::iter::once(&subkey[..]).chain(parts.iter().copied()).collect();
+        Digest::of(&[&subkey, &Digest::of(&inner).0])
+    }
+
+    fn unseal(&self, key: &KeptKey) -> Result<[u8; 32], KeyringError> {
+        let refused = || KeyringError::Master(key.subject.clone());
+        let text = sealing::open(&key.sealed, &self.master).map_err(|_| refused())?;
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(text, &mut bytes).map_err(|_| refused())?;
+        Ok(bytes)
+    }
+
+    /// The key itself, if it is here.
+    pub(crate) fn key(&self, subject: &str, version: u32) -> Result<Option<[u8; 32]>, KeyringError> {
+        let name = (subject.to_owned(), version);
+        if let Some(key) = self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&name) {
+            return Ok(Some(*key));
+        }
+        let Some(kept) = self.kept(subject, version)? else { return Ok(None) };
+        let key = self.unseal(&kept)?;
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(name, key);
+        Ok(Some(key))
+    }
+}
+
+/// A new file beside `path`, readable by nobody else.
+fn tempfile(path: &std::path::Path) -> std::io::Result<(PathBuf, std::fs::File)> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let temporary = path.with_extension("new");
+    let file =
+        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    Ok((temporary, file))
+}

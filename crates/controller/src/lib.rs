@@ -1,0 +1,51 @@
+//! A controller: composition of consensus, store, peers, bus and API.
+//!
+//! Owns the wiring, the replica's thread and the tasks around it. It must never
+//! decide anything itself: decisions are made in `model`, ordered in `consensus`,
+//! and planned in `planner`.
+//!
+//! ```no_run
+//! # async fn example() -> anyhow::Result<()> {
+//! use stele_controller::{Config, start};
+//!
+//! let config = Config::read("controller-1/controller.json".as_ref())?;
+//! let running = start(config).await?;
+//! println!("API at {}", running.api);
+//! running.run_until(std::future::pending()).await?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod app;
+mod backfill;
+mod cluster;
+mod config;
+mod feed;
+mod forward;
+pub mod found;
+mod handle;
+pub mod http;
+mod identity;
+mod inbox;
+mod join;
+mod keyring;
+pub mod limits;
+mod outbox;
+mod past;
+mod registry;
+mod replica;
+mod secrets;
+mod start;
+mod tls;
+mod waiter;
+
+pub use app::Published;
+pub use cluster::{ClusterStatus, Member};
+pub use config::Config;
+pub use handle::{Consistency, Handle, ReadError, SubmitError};
+pub use identity::Identity;
+pub use join::EnrollError;
+pub use keyring::KeyringError;
+pub use past::PastError;
+pub use registry::ResolveError;
+pub use start::{Running, start};

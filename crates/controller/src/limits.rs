@@ -1,0 +1,56 @@
+//! Every bound this crate enforces, each with its unit.
+
+use std::time::Duration;
+
+/// Requests and messages waiting for the replica's thread; more are answered 429.
+pub const INPUT_QUEUE_MAX: usize = 8192;
+/// Inputs taken in before Raft gets a turn.
+pub const INPUTS_PER_TURN_MAX: usize = 1024;
+/// One Raft tick.
+pub const TICK: Duration = Duration::from_millis(100);
+/// Between two looks at deadlines, lost nodes and learners.
+pub const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(500);
+/// Longest a write waits for its commit, leader changes included.
+pub const SUBMIT_DEADLINE: Duration = Duration::from_secs(10);
+/// Between two attempts to find a leader.
+pub const SUBMIT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
+/// Longest a linearizable read waits for its quorum.
+pub const READ_DEADLINE: Duration = Duration::from_secs(5);
+/// After which an unanswered ReadIndex is asked again.
+pub const READ_RETRY_INTERVAL: Duration = Duration::from_millis(300);
+/// Commands the conductor gives before others get a turn.
+pub const CONDUCTOR_COMMANDS_PER_TURN_MAX: usize = 1000;
+/// Records between two snapshots of State.
+pub const SNAPSHOT_INTERVAL_RECORDS: u64 = 10_000;
+/// Raft entries kept behind a snapshot, for followers that are a little behind.
+pub const ENTRIES_KEPT_BEHIND_SNAPSHOT: u64 = 1_000;
+/// States of the past kept in memory.
+pub const PAST_STATES_MAX: usize = 64;
+/// Records between two States kept while replaying.
+pub const PAST_STATE_INTERVAL_RECORDS: u64 = 5_000;
+/// Bytes of records read from the store at once.
+pub const RECORDS_PER_READ_BYTES: usize = 4 * 1024 * 1024;
+/// Records given in one answer of the API.
+pub const RECORDS_PER_ANSWER_MAX: usize = 1000;
+/// A node not heard of for this long is lost.
+pub const NODE_GRACE: Duration = Duration::from_secs(30);
+/// How long reports are collected into one record.
+pub const REPORT_BATCH_WINDOW: Duration = Duration::from_millis(20);
+/// Reports in one record.
+pub const REPORTS_PER_BATCH_MAX: usize = 256;
+/// Between two offers of an assignment to a node that is behind.
+pub const RESEND_INTERVAL: Duration = Duration::from_secs(2);
+/// Longest a registry may take to resolve a tag.
+pub const RESOLVE_DEADLINE: Duration = Duration::from_secs(15);
+/// Longest a request to another controller may take.
+pub const PEER_REQUEST_DEADLINE: Duration = Duration::from_secs(8);
+/// Life of a controller's certificate.
+pub const CERTIFICATE_LIFE: Duration = Duration::from_hours(5 * 365 * 24);
+/// Longest time a controller may take to stop.
+pub const STOP_DEADLINE: Duration = Duration::from_secs(10);
+/// Longest a client of the API may take for its TLS handshake.
+pub const TLS_HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+/// TLS handshakes of the API at once.
+pub const TLS_HANDSHAKES_MAX: usize = 256;
+/// Newest snapshots of State that are all kept; older ones are thinned out.
+pub const SNAPSHOTS_KEPT: usize = 16;

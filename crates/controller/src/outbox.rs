@@ -1,0 +1,173 @@
+//! From committed State to the nodes: signed assignments, published when they
+//! change, offered again to nodes that are behind, and given to those that ask.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use stele_bus::{Audience, SyncReply, purposes};
+use stele_model::event::EnrolledNode;
+use stele_model::wire::{AssignedInstance, Assignment, AssignmentVersion, Heartbeat, Signed, SyncRequest};
+use stele_model::{NodeName, State};
+
+use crate::handle::Handle;
+use crate::limits::RESEND_INTERVAL;
+
+/// When each node was last heard of, by this controller.
+pub(crate) type Heard = Arc<Mutex<BTreeMap<NodeName, Instant>>>;
+
+/// The signed assignment of a node, from committed State.
+async fn assignment(handle: &Handle, state: &State, node: &EnrolledNode) -> anyhow::Result<Signed> {
+    let identity = handle.identity();
+    let mut instances = Vec::new();
+    if let Some(assigned) = state.assigned.get(&node.name) {
+        for (id, to) in &assigned.instances {
+            let spec = state
+                .instance_spec(&id.slot.app_env, &to.revision, &id.slot.service)
+                .ok_or_else(|| anyhow::anyhow!("{id} is made of something that is not in State"))?;
+            // What was decided and what is sent must be one thing.
+            anyhow::ensure!(spec.digest() == to.spec, "the spec of {id} is not the one that was decided");
+            instances.push(AssignedInstance {
+                id: id.clone(),
+                spec,
+                spec_digest: to.spec,
+                replaces: to.replaces.clone(),
+            });
+        }
+    }
+    let keys = handle.wrapped_keys(instances.iter().map(|instance| &instance.spec.container), node).await?;
+    let assignment = Assignment {
+        fleet: identity.fleet.clone(),
+        node: node.name.clone(),
+        version: state.assignment_version(&node.name),
+        instances,
+        keys,
+        controller: identity.certificate.clone(),
+    };
+    Ok(identity.sign(purposes::ASSIGNMENT, &assignment))
+}
+
+async fn publish(handle: &Handle, state: &State, node: &EnrolledNode) {
+    let published = match assignment(handle, state, node).await {
+        Ok(signed) => handle
+            .bus()
+            .publish_assignment(&node.region, &node.name, &signed)
+            .await
+            .map_err(anyhow::Error::from),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = published {
+        // Its heartbeats will show that it is behind, and it is offered again.
+        tracing::warn!(node = %node.name, error = %format!("{error:#}"), "an assignment was not published");
+    }
+}
+
+/// Publishes what changed, while this controller leads.
+pub(crate) async fn run(handle: Handle) {
+    let mut watch = handle.watch();
+    let mut sent: BTreeMap<NodeName, u64> = BTreeMap::new();
+    let mut led = false;
+    loop {
+        let published = watch.borrow_and_update().clone();
+        if published.leads {
+            let state = &published.state;
+            if !led {
+                // An earlier leader may have been ended before it published.
+                sent.clear();
+            }
+            for (name, assigned) in &state.assigned {
+                if sent.get(name) == Some(&assigned.changed) {
+                    continue;
+                }
+                if let Some(node) = state.control.nodes.get(name) {
+                    publish(&handle, state, node).await;
+                }
+                sent.insert(name.clone(), assigned.changed);
+            }
+        }
+        led = published.leads;
+        if watch.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Listens to heartbeats: notes who is alive, and offers those who are behind
+/// their assignment again.
+pub(crate) async fn heartbeats(handle: Handle, heard: Heard) -> anyhow::Result<()> {
+    let mut heartbeats = handle.bus().heartbeats(Audience::Every).await?;
+    let mut offered: BTreeMap<NodeName, Instant> = BTreeMap::new();
+    while let Some(heartbeat) = heartbeats.next().await {
+        let from = match heartbeat {
+            Ok(from) => from,
+            Err(error) => {
+                tracing::debug!(%error, "ignored what is no heartbeat");
+                continue;
+            }
+        };
+        let published = handle.published();
+        let Some(node) = published.state.control.nodes.get(&from.node) else { continue };
+        let Ok(heartbeat) = from.signed.open::<Heartbeat>(&node.key, purposes::HEARTBEAT) else {
+            tracing::debug!(node = %from.node, "ignored a heartbeat that its node did not sign");
+            continue;
+        };
+        if heartbeat.node != from.node || heartbeat.fleet != handle.identity().fleet {
+            continue;
+        }
+        heard.lock().unwrap_or_else(PoisonError::into_inner).insert(from.node.clone(), Instant::now());
+        let current = published.state.assignment_version(&node.name);
+        let is_due = offered.get(&node.name).is_none_or(|last| last.elapsed() > RESEND_INTERVAL);
+        if published.leads && is_behind(&heartbeat.applied, &current) && is_due {
+            offered.insert(node.name.clone(), Instant::now());
+            publish(&handle, &published.state, node).await;
+        }
+    }
+    Ok(())
+}
+
+fn is_behind(applied: &AssignmentVersion, current: &AssignmentVersion) -> bool {
+    current.seq > 0 && (applied.epoch, applied.seq) != (current.epoch, current.seq)
+}
+
+/// Gives nodes their assignment when they ask.
+pub(crate) async fn sync_requests(handle: Handle) -> anyhow::Result<()> {
+    let mut requests = handle.bus().sync_requests().await?;
+    while let Some(request) = requests.next().await {
+        match request {
+            Ok((signed, reply)) => {
+                let handle = handle.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = answer_sync(&handle, &signed, reply).await {
+                        tracing::debug!(error = %format!("{error:#}"), "a sync request was not answered");
+                    }
+                });
+            }
+            Err(error) => tracing::debug!(%error, "ignored what is no sync request"),
+        }
+    }
+    Ok(())
+}
+
+async fn answer_sync(handle: &Handle, signed: &Signed, reply: SyncReply) -> anyhow::Result<()> {
+    let claimed: SyncRequest = signed.peek()?;
+    let state = handle.published().state;
+    let node = state
+        .control
+        .nodes
+        .get(&claimed.node)
+        .ok_or_else(|| anyhow::anyhow!("{} is no node of this fleet", claimed.node))?;
+    let request: SyncRequest = signed.open(&node.key, purposes::SYNC)?;
+    let current = state.assignment_version(&node.name);
+    if request.applied == current || current.seq == 0 {
+        reply.send(None).await?;
+        return Ok(());
+    }
+    // A controller that lags behind the node has nothing for it.
+    if (request.applied.epoch, request.applied.seq) > (current.epoch, current.seq) {
+        reply.send(None).await?;
+        return Ok(());
+    }
+    let assignment = assignment(handle, &state, node).await?;
+    reply.send(Some(&assignment)).await?;
+    Ok(())
+}

@@ -1,0 +1,361 @@
+//! The replica: one dedicated thread that drives Raft, decides and folds.
+
+use std::collections::BTreeSet;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use stele_codec::Snapshot;
+use stele_consensus::{
+    Driver, LogStore as _, MembershipChange, MembershipError, ProposeError, StepError, decode_message,
+};
+use stele_ledger::limits::STATE_DIGEST_INTERVAL_RECORDS;
+use stele_ledger::{Outcome, Submitted, system_request};
+use stele_model::{Command, ControllerId, Request, Seq, State};
+use stele_store::Store;
+use tokio::sync::oneshot;
+
+use crate::app::{App, Dirty};
+use crate::limits::{
+    CONDUCTOR_COMMANDS_PER_TURN_MAX, ENTRIES_KEPT_BEHIND_SNAPSHOT, HOUSEKEEPING_INTERVAL,
+    INPUTS_PER_TURN_MAX, SNAPSHOT_INTERVAL_RECORDS, SNAPSHOTS_KEPT, TICK,
+};
+use crate::waiter::{Reading, Waiter};
+
+/// What the thread is asked.
+pub(crate) enum Input {
+    Raft(ControllerId, Vec<u8>),
+    Unreachable(ControllerId),
+    Submit { request: Box<Request>, past: Option<Box<State>>, waiter: Waiter },
+    Read(oneshot::Sender<State>),
+    Membership(MembershipChange, oneshot::Sender<Result<(), MembershipError>>),
+    Transfer(ControllerId, oneshot::Sender<Result<(), String>>),
+    Status(oneshot::Sender<stele_consensus::Status>),
+    Backfill(Vec<(u64, Vec<u8>)>, oneshot::Sender<()>),
+    Stop,
+}
+
+pub(crate) struct Replica {
+    driver: Driver<Store>,
+    app: App,
+    inputs: Receiver<Input>,
+    /// Commands to give again and again until they are no news.
+    standing: Vec<Command>,
+    waiting_reads: Vec<Reading>,
+    ticked: Instant,
+    kept: Instant,
+}
+
+impl Replica {
+    /// Starts the thread. It ends when told to, or with the reason why this
+    /// replica cannot go on.
+    pub(crate) fn spawn(
+        driver: Driver<Store>,
+        app: App,
+        inputs: Receiver<Input>,
+        standing: Vec<Command>,
+    ) -> anyhow::Result<JoinHandle<anyhow::Result<()>>> {
+        let now = Instant::now();
+        let replica =
+            Self { driver, app, inputs, standing, waiting_reads: Vec::new(), ticked: now, kept: now };
+        std::thread::Builder::new()
+            .name("replica".to_owned())
+            .spawn(move || replica.run())
+            .context("cannot start the replica's thread")
+    }
+
+    fn run(mut self) -> anyhow::Result<()> {
+        if self.driver.status().conf_state.voters == [self.driver.status().id] {
+            // Alone, nobody else could call an election.
+            self.driver.campaign()?;
+        }
+        loop {
+            if !self.take_inputs()? {
+                return Ok(());
+            }
+            self.tick()?;
+            self.start_reads();
+            self.keep_house();
+            self.conduct();
+            self.propose();
+            while self.driver.ready(&mut self.app)? {
+                // A new leader's first record, and what commits made possible.
+                self.conduct();
+                self.propose();
+            }
+            self.snapshot()?;
+        }
+    }
+
+    /// False when told to stop.
+    fn take_inputs(&mut self) -> anyhow::Result<bool> {
+        let wait = TICK.saturating_sub(self.ticked.elapsed()).min(TICK);
+        let mut next = match self.inputs.recv_timeout(wait) {
+            Ok(input) => Some(input),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return Ok(false),
+        };
+        let mut taken = 0;
+        while let Some(input) = next {
+            if !self.take(input)? {
+                return Ok(false);
+            }
+            taken += 1;
+            if taken >= INPUTS_PER_TURN_MAX {
+                break;
+            }
+            next = self.inputs.try_recv().ok();
+        }
+        Ok(true)
+    }
+
+    fn take(&mut self, input: Input) -> anyhow::Result<bool> {
+        match input {
+            Input::Raft(from, bytes) => {
+                let message = decode_message(&bytes).filter(|message| message.from == from);
+                let Some(message) = message else {
+                    tracing::warn!(from, "a controller sent something that is no raft message of its own");
+                    return Ok(true);
+                };
+                match self.driver.step(message) {
+                    Ok(()) | Err(StepError::Dropped { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Input::Unreachable(peer) => self.driver.report_unreachable(peer),
+            Input::Submit { request, past, waiter } => {
+                let now = self.app.now();
+                let past = past.map(|past| *past);
+                match self.app.ledger.submit(waiter, &request, past, now) {
+                    Submitted::Waiting => {}
+                    Submitted::Answer(waiter, outcome) => waiter.tell(outcome),
+                    Submitted::Confirm(waiter, outcome) => {
+                        self.waiting_reads.push(Reading::Outcome(waiter, outcome));
+                    }
+                }
+            }
+            Input::Read(reader) => self.waiting_reads.push(Reading::State(reader)),
+            // Whoever asked may have gone; then nobody needs the answer.
+            Input::Membership(change, answer) => {
+                let outcome = self.driver.propose_membership(change, Vec::new()).map(|_| ());
+                let _ = answer.send(outcome);
+            }
+            Input::Transfer(to, answer) => {
+                let _ = answer.send(self.driver.transfer_leader(to).map_err(|error| error.to_string()));
+            }
+            Input::Status(answer) => {
+                let _ = answer.send(self.driver.status());
+            }
+            Input::Backfill(records, done) => {
+                self.driver.backfill(records)?;
+                let _ = done.send(());
+            }
+            Input::Stop => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn tick(&mut self) -> anyhow::Result<()> {
+        let due = (self.ticked.elapsed().as_millis() / TICK.as_millis()) as usize;
+        if due > 0 {
+            self.driver.tick_capped(due)?;
+            self.ticked += TICK * u32::try_from(due).unwrap_or(u32::MAX);
+        }
+        Ok(())
+    }
+
+    /// One ReadIndex for everybody who waits for one.
+    fn start_reads(&mut self) {
+        let mut readers = std::mem::take(&mut self.waiting_reads);
+        readers.extend(self.app.overdue_reads());
+        if readers.is_empty() {
+            return;
+        }
+        let context = self.app.begin_read(readers);
+        if let Err(error) = self.driver.read_index(context.clone()) {
+            tracing::debug!(%error, "reads wait for a leader");
+            self.waiting_reads = self
+                .app
+                .cancel_read(&context)
+                .into_iter()
+                .filter_map(|reading| match reading {
+                    // Leadership that answers rest on is gone.
+                    Reading::Outcome(waiter, _) => {
+                        waiter.tell(Outcome::Unknown);
+                        None
+                    }
+                    Reading::State(reader) => (!reader.is_closed()).then_some(Reading::State(reader)),
+                })
+                .collect();
+        }
+    }
+
+    /// Has a command of the controller's own decided; whether it changed anything.
+    fn submit(&mut self, command: Command) -> bool {
+        let now = self.app.now();
+        let before = self.app.ledger.speculative().map(|state| state.seq);
+        let submitted = self.app.ledger.submit(Waiter::Nobody, &system_request(command.clone()), None, now);
+        if let Submitted::Confirm(_, Outcome::Rejected(rejection)) = submitted {
+            tracing::warn!(%rejection, ?command, "a command of the controller's own was refused");
+        }
+        self.app.ledger.speculative().map(|state| state.seq) != before
+    }
+
+    /// Turns State into further commands: rollouts, digests, membership.
+    fn conduct(&mut self) {
+        if !self.app.ledger.is_deciding() {
+            return;
+        }
+        let mut apps = match std::mem::replace(&mut self.app.dirty, Dirty::Apps(BTreeSet::new())) {
+            Dirty::Apps(apps) => apps,
+            Dirty::All => {
+                self.conduct_membership();
+                for command in self.standing.clone() {
+                    self.submit(command);
+                }
+                self.app.ledger.speculative().map(stele_planner::apps).unwrap_or_default()
+            }
+        };
+        for _ in 0..CONDUCTOR_COMMANDS_PER_TURN_MAX {
+            // What is refused for now is looked at again.
+            if self.app.ledger.is_full() {
+                break;
+            }
+            let Some(app_env) = apps.pop_first() else { break };
+            // Deadlines count from log times, so they are compared with log time.
+            let Some(now) = self.app.ledger.time(self.app.now()) else { return };
+            let Some(state) = self.app.ledger.speculative() else { return };
+            // One that was refused or changed nothing would be given for ever.
+            if let Some(command) = stele_planner::plan_app(state, &app_env, now)
+                && self.submit(command)
+            {
+                apps.insert(app_env);
+            }
+        }
+        for app_env in apps {
+            self.app.dirty.add(app_env);
+        }
+        self.conduct_digest();
+    }
+
+    fn conduct_membership(&mut self) {
+        let members = self.driver.status().conf_state;
+        self.submit(Command::RecordMembership { voters: members.voters, learners: members.learners });
+    }
+
+    fn conduct_digest(&mut self) {
+        let Some(seq) = self.app.ledger.speculative().map(|state| state.seq) else { return };
+        if self.app.digest_due || seq >= self.app.digest_at + STATE_DIGEST_INTERVAL_RECORDS {
+            self.app.digest_due = false;
+            // Until it commits, another must not follow.
+            self.app.digest_at = seq;
+            self.submit(Command::RecordStateDigest);
+        }
+    }
+
+    fn propose(&mut self) {
+        while self.app.leads_term().is_some() {
+            let Some((bytes, records)) = self.app.ledger.close_batch() else { return };
+            match self.driver.propose(bytes) {
+                Ok((index, _)) => self.app.ledger.proposed(index),
+                Err(error) => {
+                    // A gap in what was proposed: nothing after it could commit as decided.
+                    tracing::warn!(%error, records, "a proposal was dropped; its callers must ask again");
+                    self.app.abandon();
+                    if matches!(error, ProposeError::Busy | ProposeError::Transferring) {
+                        self.resume_later();
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Decides again in this term once all that is in flight has been applied.
+    fn resume_later(&mut self) {
+        if let Some(term) = self.app.leads_term() {
+            let status = self.driver.status();
+            self.app.resume_at = status.last_index;
+            self.app.ledger.elected(term, status.id);
+        }
+    }
+
+    fn keep_house(&mut self) {
+        if self.kept.elapsed() < HOUSEKEEPING_INTERVAL {
+            return;
+        }
+        self.kept = Instant::now();
+        // Deadlines pass without anything being committed.
+        for app_env in stele_planner::on_their_way(self.app.ledger.state()) {
+            self.app.dirty.add(app_env.clone());
+        }
+        let status = self.driver.status();
+        if status.role == stele_consensus::Role::Leader {
+            for peer in status.progress.iter().filter(|peer| peer.is_learner && peer.is_active) {
+                match self.driver.propose_membership(MembershipChange::Promote(peer.id), Vec::new()) {
+                    Ok(_) => tracing::info!(id = peer.id, "a learner has caught up and votes from now on"),
+                    Err(error) => tracing::debug!(id = peer.id, %error, "a learner does not vote yet"),
+                }
+            }
+            // After a dropped proposal: everything in flight is applied, nothing can surprise.
+            if status.committed_in_term && status.applied == status.last_index {
+                self.app.ledger.caught_up(self.app.now());
+            }
+        }
+    }
+
+    /// Makes snapshots when due or wanted, and lets Raft forget what they cover.
+    fn snapshot(&mut self) -> anyhow::Result<()> {
+        let state = self.app.ledger.state();
+        let due = state.seq >= self.app.snapshot_at + SNAPSHOT_INTERVAL_RECORDS;
+        if !self.driver.snapshot_wanted() && !due {
+            return Ok(());
+        }
+        let seq = state.seq;
+        let snapshot = Snapshot { chain: self.app.ledger.chain(), state: state.clone() };
+        self.driver.create_snapshot(seq, snapshot.encode())?;
+        self.app.snapshot_at = seq;
+        self.thin_out_snapshots(seq)?;
+        let applied = self.driver.store().index().applied();
+        let through = applied.saturating_sub(ENTRIES_KEPT_BEHIND_SNAPSHOT);
+        if through >= self.driver.status().first_index {
+            self.driver.compact(through)?;
+        }
+        tracing::info!(seq, "made a snapshot of State");
+        Ok(())
+    }
+}
+
+impl Replica {
+    /// Keeps the newest snapshots, and of the others one for each doubling of the distance:
+    /// a point of the past stays at a bounded replay from one, and the disk stays bounded.
+    fn thin_out_snapshots(&self, seq: Seq) -> anyhow::Result<()> {
+        let reader = self.driver.store().reader();
+        // What is backfilled is checked against the snapshot that ends the gap.
+        let ends: BTreeSet<Seq> = reader.gaps().into_iter().map(|(_, to)| to).collect();
+        let mut kept = 0;
+        for info in reader.snapshots()?.iter().rev().skip(SNAPSHOTS_KEPT) {
+            let distance = seq.saturating_sub(info.seq);
+            if ends.contains(&info.seq) || distance >= 2 * kept {
+                kept = distance;
+            } else {
+                reader.delete_snapshot(info.seq)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Ends the thread, or the wait for it.
+pub(crate) fn join(thread: JoinHandle<anyhow::Result<()>>, within: Duration) -> anyhow::Result<()> {
+    let deadline = Instant::now() + within;
+    while !thread.is_finished() {
+        anyhow::ensure!(Instant::now() < deadline, "the replica's thread did not stop within {within:?}");
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+    match thread.join() {
+        Ok(result) => result,
+        Err(_) => anyhow::bail!("the replica's thread panicked"),
+    }
+}

@@ -1,0 +1,145 @@
+//! Sealing values, and handing data keys to the nodes that need them.
+
+use std::collections::BTreeSet;
+
+use stele_bus::sealing;
+use stele_model::event::EnrolledNode;
+use stele_model::release::{Container, EnvValue};
+use stele_model::wire::WrappedKey;
+use stele_model::{AppEnv, Digest, Sealed, Value};
+
+use crate::forward::{PeerAnswer, PeerRequest};
+use crate::handle::Handle;
+use crate::keyring::{KeyringError, random};
+use crate::limits::PEER_REQUEST_DEADLINE;
+
+/// The version of every subject's key so far; rotation makes another.
+const KEY_VERSION: u32 = 1;
+
+/// A nonce that is the same for the same text under the same key and different for
+/// any other, the way RFC 5297 derives its own: applying an unchanged spec must not
+/// make another release. What it gives away is that two values are equal, to whoever
+/// sees both. Once the key is destroyed it says nothing.
+fn nonce(key: &[u8; 32], plaintext: &str) -> [u8; 24] {
+    // NMAC under a key of its own, so that the cipher's key is used for nothing else.
+    let subkey = Digest::of(&[b"stele-nonce-v1", key]).0;
+    let inner = Digest::of(&[&subkey, plaintext.as_bytes()]);
+    let digest = Digest::of(&[&subkey, &inner.0]);
+    let mut nonce = [0; 24];
+    nonce.copy_from_slice(&digest.0[..24]);
+    nonce
+}
+
+impl Handle {
+    /// Seals a text under the key of an app in an environment.
+    pub async fn seal(&self, app_env: &AppEnv, plaintext: &str) -> Result<Sealed, KeyringError> {
+        let subject = app_env.to_string();
+        if self.key(&subject, KEY_VERSION).await?.is_none() {
+            self.ensure_key(&subject).await?;
+        }
+        let key =
+            self.key(&subject, KEY_VERSION).await?.ok_or_else(|| KeyringError::Minority(subject.clone()))?;
+        Ok(sealing::seal(&subject, KEY_VERSION, &key, plaintext, nonce(&key, plaintext)))
+    }
+
+    /// A data key from here, or else from another controller.
+    async fn key(&self, subject: &str, version: u32) -> Result<Option<[u8; 32]>, KeyringError> {
+        if let Some(key) = self.keyring().key(subject, version)? {
+            return Ok(Some(key));
+        }
+        let others = self.other_controllers();
+        let members = others.len() + 1;
+        // This one has none; a majority that has none means that no majority ever kept one.
+        let mut without = 1;
+        for peer in others {
+            let request = PeerRequest::Key { subject: subject.to_owned(), version };
+            match self.ask_peer(peer, &request, PEER_REQUEST_DEADLINE).await {
+                Ok(PeerAnswer::Key(Some(kept))) => {
+                    self.keyring().keep(&kept)?;
+                    return self.keyring().key(subject, version);
+                }
+                Ok(PeerAnswer::Key(None)) => without += 1,
+                // Who does not answer may have it.
+                _ => {}
+            }
+        }
+        if without * 2 <= members { Err(KeyringError::Minority(subject.to_owned())) } else { Ok(None) }
+    }
+
+    fn other_controllers(&self) -> Vec<u64> {
+        let control = self.published().state.control;
+        control.voters.into_iter().filter(|id| *id != self.id()).collect()
+    }
+
+    async fn ensure_key(&self, subject: &str) -> Result<(), KeyringError> {
+        let published = self.published();
+        if published.leads {
+            return self.ensure_key_here(subject).await;
+        }
+        let minority = || KeyringError::Minority(subject.to_owned());
+        let leader = published.leader.ok_or_else(minority)?;
+        let request = PeerRequest::EnsureKey { subject: subject.to_owned() };
+        match self.ask_peer(leader, &request, PEER_REQUEST_DEADLINE).await {
+            Ok(PeerAnswer::Ok) => Ok(()),
+            _ => Err(minority()),
+        }
+    }
+
+    /// Makes a subject's key and has a majority keep it. Only the leader does.
+    pub(crate) async fn ensure_key_here(&self, subject: &str) -> Result<(), KeyringError> {
+        // Values of one spec are sealed side by side: the first makes the key, the others find it.
+        let _one = self.0.making_keys.lock().await;
+        let kept = match self.key(subject, KEY_VERSION).await? {
+            Some(_) => self.keyring().kept(subject, KEY_VERSION)?,
+            None => None,
+        };
+        let kept = match kept {
+            Some(kept) => kept,
+            None => self.keyring().make(subject, KEY_VERSION)?,
+        };
+        let others = self.other_controllers();
+        let members = others.len() + 1;
+        let mut keepers = 1;
+        for peer in others {
+            let request = PeerRequest::KeepKey(kept.clone());
+            if matches!(self.ask_peer(peer, &request, PEER_REQUEST_DEADLINE).await, Ok(PeerAnswer::Ok)) {
+                keepers += 1;
+            }
+        }
+        if keepers * 2 <= members {
+            return Err(KeyringError::Minority(subject.to_owned()));
+        }
+        self.keyring().keep(&kept)
+    }
+
+    /// The keys of everything sealed in some containers, wrapped for one node.
+    pub(crate) async fn wrapped_keys<'a>(
+        &self,
+        containers: impl Iterator<Item = &'a Container>,
+        node: &EnrolledNode,
+    ) -> Result<Vec<WrappedKey>, KeyringError> {
+        let mut needed = BTreeSet::new();
+        for container in containers {
+            let files = container.files.values().map(|file| &file.content);
+            for value in container.env.values().chain(files) {
+                if let EnvValue::Value(Value::Sealed(sealed)) = value {
+                    needed.insert((sealed.subject.clone(), sealed.key_version));
+                }
+            }
+        }
+        let mut keys = Vec::new();
+        for (subject, version) in needed {
+            let Some(key) = self.key(&subject, version).await? else {
+                // Erased: the node will say that it cannot open the value.
+                tracing::warn!(%subject, version, node = %node.name, "a data key is gone");
+                continue;
+            };
+            let wrapped = sealing::wrap(&key, &subject, version, &node.sealing_key, random()?, random()?);
+            match wrapped {
+                Ok(wrapped) => keys.push(wrapped),
+                Err(error) => tracing::warn!(node = %node.name, %error, "a data key could not be wrapped"),
+            }
+        }
+        Ok(keys)
+    }
+}

@@ -1,0 +1,327 @@
+//! Starting and stopping a controller.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use ed25519_dalek::SigningKey;
+use stele_bus::{BusConfig, ControllerBus};
+use stele_codec::{Chain, Snapshot, StoredRecord};
+use stele_consensus::{Config as RaftConfig, Driver, LogStore as _, bootstrap};
+use stele_ledger::Ledger;
+use stele_model::{Command, State, fold};
+use stele_peer::{PeerConfig, Peers, Tls};
+use stele_store::{Identity as StoreIdentity, Settings, Store};
+use tokio::sync::{OnceCell, watch};
+use tokio::task::JoinSet;
+
+use crate::app::{App, Published};
+use crate::config::{Config, read_key};
+use crate::forward::Inbox;
+use crate::handle::{Handle, Inner};
+use crate::identity::Identity;
+use crate::keyring::{Keyring, random};
+use crate::limits::{INPUT_QUEUE_MAX, STOP_DEADLINE, TICK};
+use crate::past::Past;
+use crate::registry::{Credentials, Registry};
+use crate::replica::{Input, Replica};
+use crate::{backfill, feed, http, inbox, outbox, tls};
+
+/// A controller that runs.
+pub struct Running {
+    /// Where its API listens.
+    pub api: SocketAddr,
+    /// What can be asked of it.
+    pub handle: Handle,
+    replica: std::thread::JoinHandle<anyhow::Result<()>>,
+    tasks: JoinSet<anyhow::Result<()>>,
+}
+
+impl Running {
+    /// Runs until told to stop, or until something ends that must not end: then the
+    /// controller as a whole must stop, with that as the reason.
+    pub async fn run_until(mut self, told: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let mut look = tokio::time::interval(TICK);
+        let replica_ended = async {
+            while !self.replica.is_finished() {
+                look.tick().await;
+            }
+        };
+        tokio::select! {
+            () = told => {}
+            () = replica_ended => {}
+            Some(ended) = self.tasks.join_next() => {
+                let error = match ended {
+                    Ok(Ok(())) => {
+                        // Tasks end without an error when the replica has: then it knows the reason.
+                        self.stop().await?;
+                        anyhow::bail!("a task of this controller ended by itself");
+                    }
+                    Ok(Err(error)) => error,
+                    Err(error) => error.into(),
+                };
+                // The first failure is the reason; stopping may fail in consequence.
+                drop(self.stop().await);
+                return Err(error);
+            }
+        }
+        self.stop().await
+    }
+
+    /// Stops in order.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        let Self { replica, mut tasks, handle, .. } = self;
+        tasks.shutdown().await;
+        handle.peers().shutdown().await;
+        // A full queue or an ended thread: joining tells which.
+        drop(handle.0.inputs.send(Input::Stop));
+        tokio::task::spawn_blocking(move || crate::replica::join(replica, STOP_DEADLINE)).await?
+    }
+}
+
+/// Starts a controller.
+pub async fn start(config: Config) -> anyhow::Result<Running> {
+    // Which provider rustls uses is the program's choice; a second start in one process finds it made.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let identity = identity(&config)?;
+    let store = open_store(&config)?;
+    let reader = store.reader();
+    let (state, chain, snapshot_at) = recover(&store)?;
+    tracing::info!(controller = config.id, seq = state.seq, "State is rebuilt");
+    let (inputs, queue) = crossbeam_channel::bounded(INPUT_QUEUE_MAX);
+    let cell = Arc::new(OnceCell::new());
+    let peers = start_peers(&config, Inbox { inputs: inputs.clone(), handle: Arc::clone(&cell) }).await?;
+    peers.set_members(members(&config, &state));
+    let bus = ControllerBus::connect(bus_config(&config)?).await?;
+    let (committed_tell, committed) = watch::channel(state.seq);
+    let first = Published { state: state.clone(), leads: false, leader: None, term: 0 };
+    let (publish, published) = watch::channel(first);
+    let registry = match &config.registries {
+        None => Registry::new(Credentials::default()),
+        Some(path) => Registry::new(
+            Credentials::parse(&read_text(path)?)
+                .with_context(|| format!("{} is not in the form of Docker's config.json", path.display()))?,
+        ),
+    };
+    let keyring = Keyring::open(config.data.join("keys"), read_key(&config.master_key)?)?;
+    let nonce = u64::from_be_bytes(random()?);
+    let ledger = Ledger::new(config.fleet.as_str(), state, chain);
+    // Reads wait until so much is applied, and an idle fleet's Raft would not say it again.
+    let applied = store.index().applied();
+    let app =
+        App::new(config.id, ledger, peers.clone(), publish, committed_tell, snapshot_at, applied, nonce);
+    let driver = Driver::new(RaftConfig::new(config.id), store)?;
+    let replica = Replica::spawn(driver, app, queue, standing(&config))?;
+    let handle = Handle(Arc::new(Inner {
+        identity,
+        inputs,
+        published,
+        committed,
+        past: Past::new(reader.clone()),
+        reader,
+        peers,
+        keyring,
+        making_keys: tokio::sync::Mutex::default(),
+        registry,
+        bus,
+    }));
+    // Set once, here, before anything could have been asked.
+    drop(cell.set(handle.clone()));
+    let listener = tokio::net::TcpListener::bind(config.api_listen)
+        .await
+        .with_context(|| format!("the API cannot listen on {}", config.api_listen))?;
+    let api = listener.local_addr()?;
+    let tls = if config.api_tls {
+        Some(tls::acceptor(&read_text(&config.tls.certificate)?, &read_text(&config.tls.key)?)?)
+    } else {
+        None
+    };
+    let tasks = tasks(&handle, config, listener, tls);
+    tracing::info!(%api, "controller runs");
+    Ok(Running { api, handle, replica, tasks })
+}
+
+fn tasks(
+    handle: &Handle,
+    config: Config,
+    listener: tokio::net::TcpListener,
+    tls: Option<tokio_rustls::TlsAcceptor>,
+) -> JoinSet<anyhow::Result<()>> {
+    let heard = outbox::Heard::default();
+    let mut tasks = JoinSet::new();
+    let router = http::router(handle.clone());
+    tasks.spawn(async move {
+        match tls {
+            None => axum::serve(listener, router).await,
+            Some(tls) => axum::serve(tls::Listener::new(listener, tls), router).await,
+        }
+        .context("the API stopped")
+    });
+    tasks.spawn(outbox::heartbeats(handle.clone(), Arc::clone(&heard)));
+    tasks.spawn(outbox::sync_requests(handle.clone()));
+    tasks.spawn(inbox::reports(handle.clone()));
+    let endless = |task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| async move {
+        task.await;
+        Ok(())
+    };
+    tasks.spawn(endless(Box::pin(inbox::liveness(handle.clone(), heard))));
+    tasks.spawn(endless(Box::pin(outbox::run(handle.clone()))));
+    tasks.spawn(endless(Box::pin(feed::run(handle.clone()))));
+    tasks.spawn(endless(Box::pin(backfill::run(handle.clone()))));
+    tasks.spawn(endless(Box::pin(follow_members(handle.clone(), config))));
+    tasks
+}
+
+fn identity(config: &Config) -> anyhow::Result<Identity> {
+    let key = SigningKey::from_bytes(&read_key(&config.signing_key)?);
+    config
+        .certificate
+        .check(&config.root, &config.fleet, Some(crate::handle::now()))
+        .context("this controller's certificate is not valid; have the fleet's root issue another")?;
+    anyhow::ensure!(
+        config.certificate.body.key == stele_model::signature::public_key(&key),
+        "the certificate is for another key than {}",
+        config.signing_key.display()
+    );
+    Ok(Identity {
+        fleet: config.fleet.clone(),
+        id: config.id,
+        root: config.root.clone(),
+        certificate: config.certificate.clone(),
+        nats: config.nats.clone(),
+        api_authority: if config.api_tls { Some(read_text(&config.tls.authority)?) } else { None },
+        key,
+    })
+}
+
+/// Opens the log, or makes it where this controller never ran.
+fn open_store(config: &Config) -> anyhow::Result<Store> {
+    let identity = StoreIdentity { fleet: config.fleet.to_string(), node: config.id };
+    let path = config.data.join("log");
+    if Store::exists(&path) {
+        return Ok(Store::open(&path, &identity, &Settings::default())?);
+    }
+    let mut store = Store::create(&path, &identity, &Settings::default())?;
+    if config.founders.contains(&config.id) {
+        let genesis = Snapshot { chain: Chain::GENESIS, state: State::default() };
+        bootstrap(&mut store, &config.founders, genesis.encode())?;
+    }
+    Ok(store)
+}
+
+/// State as of the last record: the newest snapshot, and what follows it.
+fn recover(store: &Store) -> anyhow::Result<(State, Chain, u64)> {
+    let (mut state, mut chain) = match store.latest_snapshot()? {
+        Some(snapshot) => {
+            let snapshot = Snapshot::decode(&snapshot.data)?;
+            (snapshot.state, snapshot.chain)
+        }
+        None => (State::default(), Chain::GENESIS),
+    };
+    let snapshot_at = state.seq;
+    let reader = store.reader();
+    let last = store.index().last_seq();
+    while state.seq < last {
+        let records = reader.records(state.seq + 1..=last, crate::limits::RECORDS_PER_READ_BYTES)?;
+        anyhow::ensure!(!records.is_empty(), "record {} is missing from this log", state.seq + 1);
+        for (seq, bytes) in records {
+            let (stored, kept) = StoredRecord::from_bytes(&bytes)?;
+            chain = chain.link(&stored.leaf);
+            anyhow::ensure!(
+                kept == chain,
+                "record {seq} does not continue the log before it: this replica is damaged; wipe it and let it \
+                 rejoin under a new id"
+            );
+            fold(&mut state, &stored.decode()?);
+        }
+    }
+    Ok((state, chain, snapshot_at))
+}
+
+fn read_text(path: &std::path::Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+async fn start_peers(config: &Config, inbox: Inbox) -> anyhow::Result<Peers> {
+    let tls = Tls::from_pem(
+        &read_text(&config.tls.authority)?,
+        &read_text(&config.tls.certificate)?,
+        &read_text(&config.tls.key)?,
+    )?;
+    let peers =
+        PeerConfig { id: config.id, fleet: config.fleet.to_string(), listen: config.peer_listen, tls };
+    Ok(Peers::start(peers, Arc::new(inbox)).await?)
+}
+
+fn bus_config(config: &Config) -> anyhow::Result<BusConfig> {
+    let root_ca = match &config.nats.tls_root {
+        None => None,
+        Some(pem) => {
+            let path = config.data.join("nats-authority.pem");
+            std::fs::write(&path, pem).with_context(|| format!("cannot write {}", path.display()))?;
+            Some(path)
+        }
+    };
+    Ok(BusConfig {
+        urls: config.nats.urls.clone(),
+        auth: config.nats.auth.clone(),
+        root_ca,
+        fleet: config.fleet.clone(),
+        name: format!("controller {}", config.id),
+    })
+}
+
+/// What this controller makes known whenever it leads: the fleet, and itself.
+fn standing(config: &Config) -> Vec<Command> {
+    let mut commands = Vec::new();
+    if let Some(admin) = &config.first_admin {
+        commands.push(Command::CreateFleet {
+            fleet: config.fleet.clone(),
+            root: config.root.clone(),
+            admin: admin.clone(),
+        });
+    }
+    commands
+}
+
+/// Where each controller is: as the log says, and as configured for those it does not know yet.
+fn members(config: &Config, state: &State) -> std::collections::BTreeMap<u64, String> {
+    let mut members = config.peers.clone();
+    members.insert(config.id, config.peer_address.clone());
+    for (id, controller) in &state.control.controllers {
+        members.insert(*id, controller.peer.clone());
+    }
+    members.retain(|id, _| !state.control.retired.contains(id));
+    members
+}
+
+/// Keeps the transport's list of members as the log has it, and this controller's
+/// own certificate in the log.
+async fn follow_members(handle: Handle, config: Config) {
+    let mut watch = handle.watch();
+    loop {
+        let state = watch.borrow_and_update().state.clone();
+        handle.peers().set_members(members(&config, &state));
+        let known = state.control.controllers.get(&config.id);
+        let is_current = known.is_some_and(|known| {
+            known.certificate == config.certificate
+                && known.api == config.api_url
+                && known.peer == config.peer_address
+        });
+        if state.control.fleet.is_some() && !is_current {
+            let command = Command::CertifyController {
+                certificate: config.certificate.clone(),
+                api: config.api_url.clone(),
+                peer: config.peer_address.clone(),
+            };
+            if let Err(error) = handle.submit(stele_ledger::system_request(command)).await {
+                tracing::debug!(%error, "this controller is not certified in the log yet");
+                tokio::time::sleep(crate::limits::HOUSEKEEPING_INTERVAL).await;
+                continue;
+            }
+        }
+        if watch.changed().await.is_err() {
+            return;
+        }
+    }
+}
