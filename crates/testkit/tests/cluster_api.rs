@@ -1,0 +1,165 @@
+//! What bad input and conflicting writes get, from real controllers.
+#![allow(clippy::unwrap_used)]
+
+use serde_json::{Value, json};
+use stele_testkit::limits::DEADLINE;
+use stele_testkit::{Client, Cluster, ClusterConfig, eventually, registry};
+use ureq::http::Method;
+
+fn spec(image: &str, marker: &str) -> Value {
+    json!({
+        "app": "shop/web",
+        "environments": ["prod"],
+        "services": {"web": {"image": image, "env": {"MARKER": marker}, "replicas": 2}},
+    })
+}
+
+/// An image named by digest, so that no registry is asked.
+fn pinned() -> String {
+    format!("{}/stele/busybox@sha256:{}", registry(), "a".repeat(64))
+}
+
+fn apply(client: &Client, marker: &str) -> Value {
+    client.change("/v1/apply", &json!({"spec": spec(&pinned(), marker)})).unwrap()
+}
+
+fn wait(client: &Client, change: &Value) {
+    let path = format!("/v1/deployments/{}", change["deployments"][0]);
+    eventually(DEADLINE, "the deployment ends", || {
+        client.read::<Value>(&path).ok().filter(|status| !status["finished"].is_null())
+    })
+    .unwrap();
+}
+
+fn token(client: &Client, principal: &str, role: &str, holder: &str) -> String {
+    let request = json!({"principal": principal, "role": role, "holder": holder});
+    let answer: Value = client.change("/v1/tokens", &request).unwrap();
+    answer["token"].as_str().unwrap().to_owned()
+}
+
+fn last_seq(client: &Client) -> u64 {
+    client.read::<Value>("/v1/events?limit=1").unwrap()["last"].as_u64().unwrap()
+}
+
+fn refusals(client: &Client, by: &str) -> Vec<Value> {
+    let page: Value = client.read(&format!("/v1/events?kind=refused&principal={by}")).unwrap();
+    page["events"].as_array().unwrap().clone()
+}
+
+#[test]
+fn every_refusal_says_what_it_is_and_changes_nothing() {
+    let cluster = Cluster::start(ClusterConfig::simulated("api")).unwrap();
+    // Asked of a follower: any controller answers any request.
+    let leader = cluster.leader().unwrap();
+    let follower = cluster.ids().into_iter().find(|id| *id != leader).unwrap();
+    let admin = cluster.client(follower).unwrap();
+    let first = apply(&admin, "one");
+    wait(&admin, &first);
+
+    the_same_key_has_one_answer(&admin);
+    a_write_on_what_has_changed_is_refused(&admin);
+    too_much_is_named(&admin);
+    an_unknown_image_is_refused_in_the_registrys_words(&admin);
+    an_unknown_field_names_the_nearest(&admin);
+    an_auditor_may_look_and_not_touch(&admin);
+    nobody_is_nobody(&admin);
+    automation_cannot_bring_back_what_was_rejected(&admin);
+}
+
+fn the_same_key_has_one_answer(admin: &Client) {
+    let path = "/v1/nodes/eu-1/labels";
+    let send = |disk: &str| {
+        let body = json!({"labels": {"disk": disk}}).to_string();
+        admin.send(Method::PUT, path, &[("idempotency-key", "disk-1")], Some(&body)).unwrap()
+    };
+    let first = send("ssd");
+    assert_eq!(first.status, 200, "{}", first.body);
+    let seq = last_seq(admin);
+    let again = send("ssd");
+    assert_eq!((again.status, &again.body), (200, &first.body));
+    let other = send("hdd");
+    assert_eq!(other.status, 422, "{}", other.body);
+    assert_eq!(other.body["type"], "urn:stele:problem:key_reused");
+    let node: Value = admin.read("/v1/nodes/eu-1").unwrap();
+    assert_eq!(node["labels"]["disk"], "ssd");
+    let page: Value = admin.read(&format!("/v1/events?after={seq}&kind=node_labelled")).unwrap();
+    assert_eq!(page["events"], json!([]));
+}
+
+fn a_write_on_what_has_changed_is_refused(admin: &Client) {
+    let status: Value = admin.read("/v1/status?scope=shop%2Fweb%40prod").unwrap();
+    let seen = status["apps"][0]["last_changed"].as_u64().unwrap();
+    let send = |marker: &str, seq: u64| {
+        let body = json!({"spec": spec(&pinned(), marker)}).to_string();
+        let headers = [("if-match", &*format!("\"{seq}\""))];
+        admin.send(Method::POST, "/v1/apply", &headers, Some(&body)).unwrap()
+    };
+    let mine = send("two", seen);
+    assert_eq!(mine.status, 200, "{}", mine.body);
+    wait(admin, &mine.body);
+    let theirs = send("three", seen);
+    assert_eq!(theirs.status, 412, "{}", theirs.body);
+    assert!(theirs.detail().contains("shop/web@prod"), "it says what changed: {}", theirs.body);
+    let status: Value = admin.read("/v1/status?scope=shop%2Fweb%40prod").unwrap();
+    assert_eq!(status["apps"][0]["release"], 2);
+}
+
+fn too_much_is_named(admin: &Client) {
+    let long = "x".repeat(9 * 1024 * 1024);
+    let answer = admin.post("/v1/apply", &json!({"spec": spec(&pinned(), &long)})).unwrap();
+    assert_eq!(answer.status, 413, "{}", answer.body);
+    assert!(answer.detail().contains("BODY_BYTES_MAX"), "{}", answer.body);
+}
+
+fn an_unknown_image_is_refused_in_the_registrys_words(admin: &Client) {
+    let image = format!("{}/stele/busybox:no-such-tag", registry());
+    let seq = last_seq(admin);
+    let answer = admin.post("/v1/apply", &json!({"spec": spec(&image, "x")})).unwrap();
+    assert_eq!(answer.status, 422, "{}", answer.body);
+    let words = answer.body.to_string().to_lowercase();
+    assert!(words.contains("no-such-tag"), "{words}");
+    assert!(words.contains("manifest") || words.contains("not found"), "the registry's own words: {words}");
+    let page: Value = admin.read(&format!("/v1/events?after={seq}&kind=release_created")).unwrap();
+    assert_eq!(page["events"], json!([]), "nothing is logged as deployed");
+}
+
+fn an_unknown_field_names_the_nearest(admin: &Client) {
+    let mut misspelt = spec(&pinned(), "x");
+    misspelt["services"]["web"]["replica"] = json!(3);
+    let answer = admin.post("/v1/apply", &json!({"spec": misspelt})).unwrap();
+    assert_eq!(answer.status, 422, "{}", answer.body);
+    assert!(answer.body.to_string().contains("replicas"), "{}", answer.body);
+}
+
+fn an_auditor_may_look_and_not_touch(admin: &Client) {
+    let auditor = admin.clone().with_token(&token(admin, "anna", "auditor", "person"));
+    let _: Value = auditor.read("/v1/status").unwrap();
+    let refused = auditor.post("/v1/apply", &json!({"spec": spec(&pinned(), "anna")})).unwrap();
+    assert_eq!(refused.status, 403, "{}", refused.body);
+    let logged = eventually(DEADLINE, "the refusal is logged", || refusals(admin, "anna").pop()).unwrap();
+    assert_eq!(logged["header"]["principal"], "anna", "{logged}");
+}
+
+fn nobody_is_nobody(admin: &Client) {
+    let stranger = admin.clone().with_token("stele_0000");
+    assert_eq!(stranger.get("/v1/status").unwrap().status, 401);
+}
+
+fn automation_cannot_bring_back_what_was_rejected(admin: &Client) {
+    let rolled: Value = admin
+        .change("/v1/rollbacks", &json!({"scope": "shop/web@prod", "to": "v1", "reason": "too slow"}))
+        .unwrap();
+    assert_eq!(rolled["after"]["intent"], rolled["wanted"]["intent"], "{rolled}");
+    wait(admin, &rolled);
+    let ci = admin.clone().with_token(&token(admin, "ci", "deployer", "service"));
+    let redeploy = json!({"app_env": "shop/web@prod", "release": 2});
+    let refused = ci.post("/v1/deployments", &redeploy).unwrap();
+    assert_eq!(refused.status, 409, "{}", refused.body);
+    assert!(refused.detail().contains("latch"), "{}", refused.body);
+    let logged = eventually(DEADLINE, "the refusal is logged", || refusals(admin, "ci").pop()).unwrap();
+    assert_eq!(logged["event"]["refused"]["scope"], "shop/web@prod", "{logged}");
+    let unlatch = json!({"app_env": "shop/web@prod", "reason": "fixed"});
+    assert_eq!(ci.post("/v1/unlatch", &unlatch).unwrap().status, 403, "only a person lifts a latch");
+    let _: Value = admin.change("/v1/unlatch", &unlatch).unwrap();
+    let _: Value = ci.change("/v1/deployments", &redeploy).unwrap();
+}

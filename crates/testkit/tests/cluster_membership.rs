@@ -1,0 +1,73 @@
+//! Controllers added, replaced and relieved of leading, under a steady load of writes.
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use stele_api::wire::{ClusterAnswer, MemberRole};
+use stele_testkit::limits::RECOVERY_DEADLINE;
+use stele_testkit::load::{Load, broken_promises};
+use stele_testkit::{Cluster, ClusterConfig, eventually, fetch_log};
+
+fn voters(cluster: &Cluster) -> Option<Vec<u64>> {
+    let answer: ClusterAnswer = cluster.client(cluster.leader_now()?).ok()?.read("/v1/cluster").ok()?;
+    let voters = answer.controllers.iter().filter(|member| member.role == MemberRole::Voter);
+    Some(voters.map(|member| member.id).collect())
+}
+
+#[test]
+fn members_come_and_go_and_nothing_acknowledged_is_lost() {
+    let mut cluster = Cluster::start(ClusterConfig::simulated("members")).unwrap();
+    let clients: Vec<_> = cluster.ids().into_iter().map(|id| cluster.client(id).unwrap()).collect();
+    let load = Load::start(&clients, &["eu-1", "us-1", "ap-1"], Duration::from_millis(5));
+    let goes_on = || {
+        let goal = load.acknowledged() + 50;
+        eventually(RECOVERY_DEADLINE, "writes are acknowledged", || {
+            (load.acknowledged() >= goal).then_some(())
+        })
+        .unwrap();
+    };
+    goes_on();
+    let new = cluster.prepare().unwrap();
+    cluster.start_controller(new).unwrap();
+    cluster.add(new).unwrap();
+    goes_on();
+    let hand_over = |cluster: &Cluster, to: u64| {
+        cluster.run_cli(&["cluster", "transfer-leader", &to.to_string()]).unwrap();
+        let leads = || (cluster.leader_now()? == to).then_some(());
+        eventually(RECOVERY_DEADLINE, &format!("controller {to} leads"), leads).unwrap();
+    };
+    hand_over(&cluster, new);
+    goes_on();
+    let refused = cluster.output_of(&["cluster", "remove", &new.to_string(), "--yes"]).unwrap();
+    assert_eq!(refused.status.code(), Some(3), "a leader is not removed: {refused:?}");
+    hand_over(&cluster, 2);
+    cluster.remove(new).unwrap();
+    let remaining = vec![1, 2, 3];
+    eventually(RECOVERY_DEADLINE, "it is no member any more", || {
+        (voters(&cluster)? == remaining).then_some(())
+    })
+    .unwrap();
+    cluster.kill(new).unwrap();
+    goes_on();
+    // A founder goes too: the two that are left are a quorum of two.
+    cluster.remove(1).unwrap();
+    eventually(RECOVERY_DEADLINE, "neither is the founder", || (voters(&cluster)? == [2, 3]).then_some(()))
+        .unwrap();
+    cluster.kill(1).unwrap();
+    goes_on();
+
+    let promises = load.stop();
+    let last = cluster.health(cluster.leader().unwrap()).unwrap().seq;
+    let mut logs = Vec::new();
+    for id in [2, 3] {
+        eventually(RECOVERY_DEADLINE, "it has all", || {
+            cluster.health(id).filter(|health| health.seq >= last)
+        })
+        .unwrap();
+        let log = fetch_log(&cluster.client(id).unwrap(), last).unwrap();
+        assert_eq!(broken_promises(&promises, &log.records), Vec::<String>::new(), "controller {id}");
+        assert_eq!(log.folded, log.told);
+        logs.push((log.chain, log.told));
+    }
+    assert_eq!(logs[0], logs[1]);
+}
