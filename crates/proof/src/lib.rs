@@ -19,6 +19,7 @@ mod error;
 pub mod limits;
 pub mod merkle;
 pub mod note;
+pub mod pack;
 pub mod tile;
 
 pub use checkpoint::{Checkpoint, SignedCheckpoint};

@@ -20,3 +20,7 @@ pub const NOTE_SIGNATURES_MAX: usize = 100;
 pub const KEY_NAME_BYTES_MAX: usize = 255;
 /// Longest signature on one line of a note, in bytes: post-quantum ones of others must fit to be skipped.
 pub const SIGNATURE_BYTES_MAX: usize = 16 * 1024;
+/// Most records in one evidence pack, and most hashes and records outside its range.
+pub const PACK_RECORDS_MAX: usize = 4_000_000;
+/// Most checkpoints in one evidence pack.
+pub const PACK_CHECKPOINTS_MAX: usize = 64;
