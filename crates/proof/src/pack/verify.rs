@@ -256,9 +256,8 @@ impl<'a> Read<'a> {
         for known in &self.records {
             let header = &known.header;
             let touches = touches(&self.scope, &regions, &header.kind, &header.scopes);
-            let found = self.layout.payloads.iter().find(|(seq, ..)| *seq == header.seq);
             if touches != payloads.contains_key(&header.seq) {
-                let (at, why) = match found {
+                let (at, why) = match self.layout.payloads.iter().find(|(seq, ..)| *seq == header.seq) {
                     Some((_, at, _)) => (*at, "the record does not touch the scope, yet its payload is here"),
                     None => (self.layout.report.at, "the record touches the scope, but its payload is missing"),
                 };
