@@ -17,7 +17,8 @@ pub fn document() -> Value {
         .into_generator();
     let mut paths = Map::new();
     for route in ROUTES {
-        let item = paths.entry(route.path).or_insert_with(|| json!({}));
+        // OpenAPI has no word for the rest of a path; the summary says what it is.
+        let item = paths.entry(route.path.replace("{*", "{")).or_insert_with(|| json!({}));
         if let Some(item) = item.as_object_mut() {
             item.insert(route.method.lowercase().to_owned(), operation(route, &mut generator));
         }
@@ -94,6 +95,10 @@ fn success(route: &Route, generator: &mut SchemaGenerator) -> Value {
             }),
         ),
         Success::Text => ("Lines.", json!({"text/plain": {"schema": {"type": "string"}}})),
+        Success::Bytes => (
+            "Bytes.",
+            json!({"application/octet-stream": {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}}),
+        ),
     };
     json!({"description": description, "content": content})
 }

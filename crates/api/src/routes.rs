@@ -5,12 +5,13 @@ use stele_model::event::Role;
 
 use crate::spec::AppSpec;
 use crate::wire::{
-    AddMemberRequest, ApplyRequest, CandidatesAnswer, CandidatesQuery, ChangeAnswer, ClusterAnswer,
-    ConfigRequest, DeployRequest, DeploymentStatus, DiffAnswer, DiffQuery, EventsPage, EventsQuery,
-    HealthAnswer, HistoryAnswer, HistoryQuery, LabelsRequest, LeaderRequest, LogsQuery, NodeStatus,
-    NodeTokenAnswer, NodeTokenRequest, NodesAnswer, ReadQuery, RecordsPage, RecordsQuery, RemoveRequest,
-    RollbackAnswer, RollbackRequest, SecretRequest, ShowAnswer, ShowQuery, StatusAnswer, StatusQuery,
-    TokenAnswer, TokenRequest, TokensAnswer, UnlatchRequest,
+    AddMemberRequest, ApplyRequest, CandidatesAnswer, CandidatesQuery, ChangeAnswer, CheckpointAnswer,
+    ClusterAnswer, ConfigRequest, ConsistencyAnswer, ConsistencyQuery, DeployRequest, DeploymentStatus,
+    DiffAnswer, DiffQuery, EventsPage, EventsQuery, HealthAnswer, HistoryAnswer, HistoryQuery,
+    InclusionAnswer, InclusionQuery, LabelsRequest, LeaderRequest, LogsQuery, NodeStatus, NodeTokenAnswer,
+    NodeTokenRequest, NodesAnswer, ReadQuery, RecordsPage, RecordsQuery, RemoveRequest, RollbackAnswer,
+    RollbackRequest, SecretRequest, ShowAnswer, ShowQuery, StatusAnswer, StatusQuery, TokenAnswer,
+    TokenRequest, TokensAnswer, UnlatchRequest,
 };
 
 /// Where the API lives.
@@ -77,6 +78,11 @@ pub enum Operation {
     AddMember,
     RemoveMember,
     TransferLeader,
+    Checkpoint,
+    InclusionProof,
+    ConsistencyProof,
+    LogCheckpoint,
+    LogTile,
 }
 
 /// Makes or refers to a type's schema.
@@ -91,6 +97,8 @@ pub enum Success {
     JsonOrEvents(SchemaFn),
     /// A stream of lines of text.
     Text,
+    /// Bytes of a form given elsewhere.
+    Bytes,
 }
 
 /// One route.
@@ -122,7 +130,21 @@ impl Route {
 
     /// Names of the parts of its path that vary.
     pub fn path_parameters(&self) -> impl Iterator<Item = &'static str> {
-        self.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+        let names = self.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+        // A star stands for the whole rest of a path.
+        names.map(|name| name.trim_start_matches('*'))
+    }
+
+    /// Whether it asks what one controller signed and can prove, which needs no quorum.
+    pub const fn is_of_one_controller(&self) -> bool {
+        matches!(
+            self.operation,
+            Operation::Checkpoint
+                | Operation::InclusionProof
+                | Operation::ConsistencyProof
+                | Operation::LogCheckpoint
+                | Operation::LogTile
+        )
     }
 }
 
@@ -260,6 +282,17 @@ pub static ROUTES: &[Route] = &[
         "Remove a controller, for ever.", None, of::<ClusterAnswer>),
     write(Admin, Post, "/v1/cluster/leader", Operation::TransferLeader,
         "Hand leadership to another controller.", Some(of::<LeaderRequest>), of::<ClusterAnswer>),
+    Route { query: None, ..read("/v1/checkpoint", Operation::Checkpoint,
+        "What this controller signed last about the log, with cosignatures.", any_object, of::<CheckpointAnswer>) },
+    read("/v1/proofs/inclusion", Operation::InclusionProof,
+        "A proof that a record is in the log.", of::<InclusionQuery>, of::<InclusionAnswer>),
+    read("/v1/proofs/consistency", Operation::ConsistencyProof,
+        "A proof that the log only grew.", of::<ConsistencyQuery>, of::<ConsistencyAnswer>),
+    Route { query: None, success: Success::Text, ..read("/log/checkpoint", Operation::LogCheckpoint,
+        "The newest checkpoint as a signed note (C2SP tlog-tiles).", any_object, any_object) },
+    Route { query: None, success: Success::Bytes, ..read("/log/tile/{*tile}", Operation::LogTile,
+        "A tile of the log's tree, `<L>/<N>[.p/<W>]`, or of its entries, `entries/<N>[.p/<W>]` (C2SP tlog-tiles).",
+        any_object, any_object) },
 ];
 
 /// The route of an operation.

@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use stele_model::signature::PublicKey;
 
 use crate::exit::Failure;
 
@@ -21,6 +22,9 @@ pub(crate) struct Context {
     /// PEM of the authority behind `https` addresses; the system's own when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) tls_root: Option<String>,
+    /// The fleet root's public key, pinned when the context was made: what certifies controllers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) root: Option<PublicKey>,
 }
 
 /// All contexts.

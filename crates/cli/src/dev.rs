@@ -127,8 +127,12 @@ impl Dev {
             agents.spawn(stele_agent::run(AgentConfig::new(DataDir::new(data)), shutdown));
         }
         let addresses: Vec<_> = controllers.iter().map(|it| format!("http://{}", it.api)).collect();
-        let context =
-            Context { addresses: addresses.clone(), token: Some(kept.admin_token.clone()), tls_root: None };
+        let context = Context {
+            addresses: addresses.clone(),
+            token: Some(kept.admin_token.clone()),
+            tls_root: None,
+            root: Some(controllers[0].handle.identity().root.clone()),
+        };
         remember(kept.fleet.as_str(), context).map_err(|error| anyhow::anyhow!("{error}"))?;
         self.announce(session, &kept, &addresses, begun)?;
         let result = tokio::select! {

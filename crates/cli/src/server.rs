@@ -10,7 +10,7 @@ use stele_bus::Auth;
 use stele_bus::join::NatsAccess;
 use stele_controller::found::{Founding, Place, found, prepare};
 use stele_controller::{Config, start};
-use stele_model::{ControllerId, FleetName, PrincipalId};
+use stele_model::{ControllerId, FleetName, PrincipalId, Time};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -37,7 +37,10 @@ pub(crate) enum Controller {
     )]
     Prepare(Prepare),
     /// Run a controller in the foreground
-    #[command(after_help = "Example:\n  stele controller run --config fleet/controller-1/controller.json")]
+    #[command(
+        after_help = "Examples:\n  stele controller run --config fleet/controller-1/controller.json\n  stele controller run --config \
+        fleet/controller-1/controller.json --publish-checkpoints /srv/checkpoints"
+    )]
     Run(Run),
 }
 
@@ -87,6 +90,12 @@ pub(crate) struct Run {
     /// The controller's configuration
     #[arg(long, value_name = "FILE", env = "STELE_CONTROLLER_CONFIG")]
     config: PathBuf,
+    /// Folder outside the fleet that receives each signed checkpoint; a git repository gets a commit for each
+    #[arg(long, value_name = "DIR")]
+    publish_checkpoints: Option<PathBuf>,
+    /// A witness whose cosignatures in that folder are believed; repeat it for several
+    #[arg(long = "witness", value_name = "VKEY")]
+    witnesses: Vec<stele_proof::VerifierKey>,
 }
 
 /// `ID=API,PEER`.
@@ -180,7 +189,10 @@ impl Found {
 impl Run {
     fn run(self) -> Result<(), Failure> {
         log_to_stderr("info");
-        let config = Config::read(&self.config).map_err(failed)?;
+        let mut config = Config::read(&self.config).map_err(failed)?;
+        // What is said on the command line counts before the file, or adds to it.
+        config.publish_checkpoints = self.publish_checkpoints.or(config.publish_checkpoints);
+        config.witnesses.extend(self.witnesses.iter().map(ToString::to_string));
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
         runtime
             .block_on(async {
@@ -197,6 +209,12 @@ impl Run {
             })
             .map_err(|error: anyhow::Error| failed(error))
     }
+}
+
+/// The wall clock.
+pub(crate) fn wall_clock() -> Time {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    Time(since.unwrap_or_default().as_micros() as u64)
 }
 
 /// Sends log lines to standard error; `RUST_LOG` says which.

@@ -33,6 +33,7 @@ impl Session {
             return Ok(Context {
                 token: self.globals.token.clone().or_else(|| known?.token.clone()),
                 tls_root: known.and_then(|context| context.tls_root.clone()),
+                root: known.and_then(|context| context.root.clone()),
                 addresses,
             });
         }

@@ -284,7 +284,9 @@ impl Handler for App {
     }
 
     fn restore(&mut self, snapshot: &StoredSnapshot) -> Result<(), HandlerError> {
-        let restored = Snapshot::decode(&snapshot.data)?;
+        let mut restored = Snapshot::decode(&snapshot.data)?;
+        // Once; what is folded from here on is hashed as it changes.
+        restored.state.digest();
         tracing::info!(seq = restored.state.seq, "installed the leader's snapshot");
         for (waiter, outcome) in self.ledger.restore(restored.state, restored.chain) {
             waiter.tell(outcome);

@@ -54,6 +54,12 @@ pub struct Config {
     pub certificate: Certificate,
     /// File with the fleet's master key, as 64 hex digits: it wraps the data keys kept beside the log.
     pub master_key: PathBuf,
+    /// Folder outside the fleet that receives each checkpoint, and where witnesses put their cosignatures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publish_checkpoints: Option<PathBuf>,
+    /// Keys of witnesses whose cosignatures are believed, as `<name>+<id>+<base64 of the key>`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub witnesses: Vec<String>,
 }
 
 /// PEM files for mutual TLS.
@@ -87,6 +93,7 @@ impl Config {
             *path = folder.join(&path);
         }
         config.registries = config.registries.map(|path| folder.join(path));
+        config.publish_checkpoints = config.publish_checkpoints.map(|path| folder.join(path));
         Ok(config)
     }
 }

@@ -30,6 +30,8 @@ pub(crate) enum PeerRequest {
     EnsureKey { subject: String },
     /// Change the members, if you lead.
     Member(MemberRequest),
+    /// The newest checkpoint you signed, as a note.
+    Checkpoint,
 }
 
 /// A change of members.
@@ -52,6 +54,7 @@ pub(crate) enum PeerAnswer {
     Key(Option<KeptKey>),
     Failed(String),
     Ok,
+    Checkpoint(Option<String>),
 }
 
 /// Takes what other controllers send.
@@ -122,6 +125,9 @@ impl Handle {
                     Ok(()) => PeerAnswer::Ok,
                     Err(error) => PeerAnswer::Failed(error.to_string()),
                 }
+            }
+            PeerRequest::Checkpoint => {
+                PeerAnswer::Checkpoint(self.proofs().checkpoint().map(|signed| signed.to_string()))
             }
             PeerRequest::Member(request) => {
                 tracing::info!(from, ?request, "asked to change the members");

@@ -178,6 +178,8 @@ fn write_controller(folder: &Path, place: &Place, settings: Settings) -> anyhow:
         signing_key: "signing.key".into(),
         certificate,
         master_key: "master.key".into(),
+        publish_checkpoints: None,
+        witnesses: Vec::new(),
     };
     let path = own.join(CONFIG);
     write_secret(&path, &serde_json::to_string_pretty(&config)?)?;

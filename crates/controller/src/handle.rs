@@ -25,6 +25,7 @@ use crate::limits::{
     PEER_REQUEST_DEADLINE, READ_DEADLINE, RECORDS_PER_ANSWER_MAX, SUBMIT_DEADLINE, SUBMIT_RETRY_INTERVAL,
 };
 use crate::past::{Past, PastError};
+use crate::proof::{Proofs, TreeError};
 use crate::registry::{Registry, ResolveError};
 use crate::replica::Input;
 use crate::waiter::Waiter;
@@ -86,6 +87,7 @@ pub(crate) struct Inner {
     pub(crate) committed: watch::Receiver<Seq>,
     pub(crate) reader: Reader,
     pub(crate) past: Past,
+    pub(crate) proofs: Proofs,
     pub(crate) peers: Peers,
     pub(crate) keyring: Keyring,
     /// Held while a data key is made.
@@ -118,6 +120,10 @@ impl Handle {
 
     pub(crate) fn reader(&self) -> &Reader {
         &self.0.reader
+    }
+
+    pub(crate) fn proofs(&self) -> &Proofs {
+        &self.0.proofs
     }
 
     pub(crate) fn keyring(&self) -> &Keyring {
@@ -264,6 +270,18 @@ impl Handle {
         match tokio::task::spawn_blocking(move || work(&inner.past)).await {
             Ok(result) => Ok(result?),
             Err(error) => Err(ReadError::Failed(error.to_string())),
+        }
+    }
+
+    /// Reads the log's tree.
+    pub(crate) async fn in_tree<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Proofs) -> Result<T, TreeError> + Send + 'static,
+    ) -> Result<T, TreeError> {
+        let inner = Arc::clone(&self.0);
+        match tokio::task::spawn_blocking(move || work(&inner.proofs)).await {
+            Ok(result) => result,
+            Err(error) => Err(TreeError::Failed(error.to_string())),
         }
     }
 

@@ -32,6 +32,22 @@ pub const PAST_STATE_INTERVAL_RECORDS: u64 = 5_000;
 pub const RECORDS_PER_READ_BYTES: usize = 4 * 1024 * 1024;
 /// Records given in one answer of the API.
 pub const RECORDS_PER_ANSWER_MAX: usize = 1000;
+/// Least time between two checkpoints that a controller signs.
+pub const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(250);
+/// Most time that is waited on purpose between two checkpoints, however dear they are.
+pub const CHECKPOINT_INTERVAL_MAX: Duration = Duration::from_millis(900);
+/// How many times as long as a checkpoint took is waited before the next: bounds its share of a processor.
+pub const CHECKPOINT_PAUSE_FACTOR: u32 = 9;
+/// Between two looks at what the other controllers sign.
+pub const CHECKPOINT_COMPARE_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two checkpoints written into the published folder.
+pub const CHECKPOINT_PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
+/// States of a controller's newest checkpoints kept in memory, to compare others' with.
+pub const CHECKPOINT_STATES_KEPT: usize = 16;
+/// Published checkpoints for which cosignatures are looked for: the newest ones.
+pub const COSIGNATURES_AWAITED_MAX: usize = 600;
+/// Longest a git command on the published folder may take.
+pub const GIT_DEADLINE: Duration = Duration::from_secs(30);
 /// A node not heard of for this long is lost.
 pub const NODE_GRACE: Duration = Duration::from_secs(30);
 /// How long reports are collected into one record.

@@ -25,7 +25,7 @@ use crate::limits::{INPUT_QUEUE_MAX, STOP_DEADLINE, TICK};
 use crate::past::Past;
 use crate::registry::{Credentials, Registry};
 use crate::replica::{Input, Replica};
-use crate::{backfill, feed, http, inbox, outbox, tls};
+use crate::{backfill, feed, http, inbox, outbox, proof, tls};
 
 /// A controller that runs.
 pub struct Running {
@@ -86,7 +86,9 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let identity = identity(&config)?;
     let store = open_store(&config)?;
     let reader = store.reader();
-    let (state, chain, snapshot_at) = recover(&store)?;
+    let (mut state, chain, snapshot_at) = recover(&store)?;
+    // Hashes every leaf once; whoever clones this State hashes what changed since.
+    state.digest();
     tracing::info!(controller = config.id, seq = state.seq, "State is rebuilt");
     let (inputs, queue) = crossbeam_channel::bounded(INPUT_QUEUE_MAX);
     let cell = Arc::new(OnceCell::new());
@@ -118,6 +120,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         published,
         committed,
         past: Past::new(reader.clone()),
+        proofs: proof::Proofs::new(reader.clone(), witnesses(&config)?),
         reader,
         peers,
         keyring,
@@ -168,6 +171,10 @@ fn tasks(
     tasks.spawn(endless(Box::pin(outbox::run(handle.clone()))));
     tasks.spawn(endless(Box::pin(feed::run(handle.clone()))));
     tasks.spawn(endless(Box::pin(backfill::run(handle.clone()))));
+    tasks.spawn(proof::follow(handle.clone()));
+    tasks.spawn(proof::compare(handle.clone()));
+    let publish = config.publish_checkpoints.clone();
+    tasks.spawn(endless(Box::pin(proof::publish(handle.clone(), publish))));
     tasks.spawn(endless(Box::pin(follow_members(handle.clone(), config))));
     tasks
 }
@@ -236,6 +243,11 @@ fn recover(store: &Store) -> anyhow::Result<(State, Chain, u64)> {
         }
     }
     Ok((state, chain, snapshot_at))
+}
+
+fn witnesses(config: &Config) -> anyhow::Result<Vec<stele_proof::VerifierKey>> {
+    let key = |text: &String| text.parse().with_context(|| format!("{text:?} is no witness's key"));
+    config.witnesses.iter().map(key).collect()
 }
 
 fn read_text(path: &std::path::Path) -> anyhow::Result<String> {

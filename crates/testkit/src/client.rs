@@ -29,6 +29,8 @@ pub struct Answer {
     pub status: u16,
     /// The body, `null` unless it is JSON.
     pub body: Value,
+    /// The body as it came.
+    pub bytes: Vec<u8>,
 }
 
 /// There was no answer; whether the request arrived is not known.
@@ -134,7 +136,7 @@ impl Client {
         let mut text = Vec::new();
         let mut reader = response.into_body().into_with_config().limit(ANSWER_BYTES_MAX).reader();
         reader.read_to_end(&mut text).map_err(|error| failed(&error))?;
-        Ok(Answer { status, body: serde_json::from_slice(&text).unwrap_or(Value::Null) })
+        Ok(Answer { status, body: serde_json::from_slice(&text).unwrap_or(Value::Null), bytes: text })
     }
 
     fn run(

@@ -3,6 +3,7 @@
 mod changes;
 mod cluster;
 mod history;
+mod proof;
 mod query;
 mod status;
 mod tokens;
@@ -20,6 +21,9 @@ pub use cluster::{
 };
 pub use history::{
     DiffAnswer, EventsPage, HistoryAnswer, HistoryEntry, RawRecord, RecordsPage, ShowAnswer, ShownApp,
+};
+pub use proof::{
+    CheckpointAnswer, ComparedCheckpoint, ConsistencyAnswer, ConsistencyQuery, InclusionAnswer, InclusionQuery,
 };
 pub use query::{
     CandidatesQuery, DiffQuery, EventsQuery, HistoryQuery, LogsQuery, ReadQuery, RecordsQuery, ShowQuery,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use serde::Serialize;
 use stele_api::wire::ClusterAnswer;
+use stele_model::signature::PublicKey;
 
 use crate::client::Client;
 use crate::context::{Context, Contexts, remember};
@@ -28,6 +29,10 @@ pub(crate) struct Login {
     /// PEM of the authority behind https addresses
     #[arg(long, value_name = "FILE")]
     tls_root: Option<PathBuf>,
+    /// The fleet root's public key (see: stele cluster status), to be sure which fleet it is; else the
+    /// controllers' word is taken for it, this once
+    #[arg(long, value_name = "HEX", env = "STELE_ROOT", value_parser = super::checkpoint::root_key)]
+    root: Option<PublicKey>,
     /// Read the token from standard input
     #[arg(long, conflicts_with = "token")]
     token_stdin: bool,
@@ -51,8 +56,17 @@ impl Login {
                     .map_err(|error| Failure::Usage(format!("cannot read {}: {error}", path.display())))
             })
             .transpose()?;
-        let context = Context { addresses: globals.addr.clone(), token: Some(token), tls_root };
+        let mut context =
+            Context { addresses: globals.addr.clone(), token: Some(token), tls_root, root: self.root };
         let cluster: ClusterAnswer = Client::new(&context)?.get("/v1/cluster?consistency=stale")?;
+        if let (Some(wanted), Some(found)) = (&context.root, &cluster.root)
+            && wanted != found
+        {
+            return Err(Failure::Failed(format!(
+                "this is another fleet: its root key is {found}, not {wanted}; nothing was saved"
+            )));
+        }
+        context.root = context.root.or(cluster.root);
         remember(&self.name, context)?;
         let fleet = cluster
             .fleet

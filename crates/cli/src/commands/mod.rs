@@ -1,5 +1,6 @@
 //! The commands, one module for each group.
 
+mod checkpoint;
 mod cluster;
 mod configure;
 mod deploy;
@@ -9,6 +10,7 @@ mod history;
 mod login;
 mod logs;
 mod node;
+mod proof;
 mod rollback;
 mod spec;
 mod status;
@@ -63,6 +65,9 @@ enum Command {
     #[command(subcommand)]
     Context(login::ContextCommand),
     Verify(verify::Verify),
+    Checkpoint(checkpoint::Checkpoint),
+    #[command(subcommand)]
+    Proof(proof::Proof),
     Completions(Completions),
 }
 
@@ -105,6 +110,8 @@ impl Cli {
             Command::Login(it) => it.run(&session),
             Command::Context(it) => it.run(&session),
             Command::Verify(it) => it.run(&session),
+            Command::Checkpoint(it) => it.run(&session),
+            Command::Proof(it) => it.run(&session),
             Command::Completions(it) => {
                 let mut script = Vec::new();
                 clap_complete::generate(it.shell, &mut Self::command(), "stele", &mut script);

@@ -274,6 +274,8 @@ async fn fresh_enough(handle: &Handle, route: &Route, uri: &Uri) -> Result<State
     let consistency = match Query::<Freshness>::try_from_uri(uri) {
         // Whoever changes something is told by the leader, whatever is known here.
         _ if route.is_write() => Consistency::Stale,
+        // What this controller signed and proves stays true, whatever the others know.
+        _ if route.is_of_one_controller() => Consistency::Stale,
         Ok(Query(Freshness { consistency: ReadConsistency::Stale })) => Consistency::Stale,
         // A malformed query is for the operation to complain about.
         Ok(_) | Err(_) => Consistency::Linearizable,

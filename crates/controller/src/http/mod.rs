@@ -13,6 +13,7 @@ mod history;
 mod limits;
 mod logs;
 mod plan;
+mod proof;
 mod rollback;
 mod status;
 
@@ -67,9 +68,13 @@ async fn unknown_method(request: Request) -> Response {
 
 async fn serve(handle: Handle, route: &'static Route, request: Request) -> Response {
     let trace = asked::trace_of(request.headers());
-    let answered = match Asked::receive(&handle, route, request, trace.clone()).await {
-        Ok(asked) => answer(&handle, asked).await,
-        Err(failure) => Err(failure),
+    let answered = match handle.proofs().diverged() {
+        // It is about to stop; until then it says nothing that could be wrong.
+        Some(why) => Err(Failure::new(ProblemKind::Unavailable, why)),
+        None => match Asked::receive(&handle, route, request, trace.clone()).await {
+            Ok(asked) => answer(&handle, asked).await,
+            Err(failure) => Err(failure),
+        },
     };
     let mut response = match answered {
         Ok(response) => response,
@@ -82,7 +87,8 @@ async fn serve(handle: Handle, route: &'static Route, request: Request) -> Respo
         }
     };
     // Answers are about a moment, and some hold secrets shown once.
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let headers = response.headers_mut();
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
 }
 
@@ -118,6 +124,11 @@ async fn answer(handle: &Handle, asked: Asked) -> Answered {
         Operation::CreateToken => fleet::create_token(handle, &asked).await,
         Operation::Tokens => fleet::tokens(handle, &asked),
         Operation::RevokeToken => fleet::revoke_token(handle, &asked).await,
+        Operation::Checkpoint => proof::checkpoint(handle, &asked),
+        Operation::InclusionProof => proof::inclusion(handle, &asked).await,
+        Operation::ConsistencyProof => proof::consistency(handle, &asked).await,
+        Operation::LogCheckpoint => proof::log_checkpoint(handle),
+        Operation::LogTile => proof::log_tile(handle, &asked).await,
         Operation::Cluster => cluster::cluster(handle, &asked).await,
         Operation::AddMember => cluster::add_member(handle, &asked).await,
         Operation::RemoveMember => cluster::remove_member(handle, &asked).await,
