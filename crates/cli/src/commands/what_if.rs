@@ -1,0 +1,150 @@
+//! What would be, at any point.
+
+use std::path::PathBuf;
+
+use stele_api::wire::{PlannedAction, PlannedStep, WhatIfAnswer, WhatIfChange, WhatIfRequest};
+use stele_model::event::Outcome;
+use stele_model::{EnvironmentName, Scope};
+use ureq::http::Method;
+
+use super::spec::{loaded, parse_images};
+use crate::client::Conditions;
+use crate::differences::summary;
+use crate::exit::Failure;
+use crate::limits::STEPS_SHOWN_MAX;
+use crate::session::Session;
+use crate::terminal::{Terminal, Tone, time, version};
+
+/// Show what a change would come to, now or at any earlier point, without making it
+#[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Examples:\n  stele what-if -f web.yaml                                    # now\n  stele what-if -f web.yaml --at \"2h ago\"                      # before the incident\n  stele what-if --rollback env:prod --to \"1d ago\"\n  stele what-if --rollback shop/web@prod --to v2 --at seq:1200 --output json\n\nThe steps are those of the real planner, as if every container became healthy at once."
+)]
+#[command(group(clap::ArgGroup::new("change").required(true).args(["file", "rollback"])))]
+pub(crate) struct WhatIf {
+    /// A spec to apply; `-` reads standard input
+    #[arg(short, long)]
+    file: Option<PathBuf>,
+    /// Which of the spec's environments
+    #[arg(short, long, value_name = "NAME", requires = "file")]
+    env: Option<EnvironmentName>,
+    /// Use this image instead of the spec's
+    #[arg(long = "image", value_name = "SERVICE=REF", value_parser = super::key_value, requires = "file")]
+    images: Vec<(String, String)>,
+    /// A scope to roll back
+    #[arg(long, value_name = "SCOPE", requires = "to")]
+    rollback: Option<Scope>,
+    /// To when, as seen from the point asked about
+    #[arg(long, value_name = "POINT", requires = "rollback")]
+    to: Option<String>,
+    /// Leave this part as it is
+    #[arg(long, value_name = "SCOPE", requires = "rollback")]
+    except: Vec<Scope>,
+    /// Replace everything at once
+    #[arg(long, requires = "rollback")]
+    now: bool,
+    /// At which point: seq:N, a time, "2h ago", v12, deploy:ID, prev, last-good
+    #[arg(long, value_name = "POINT")]
+    at: Option<String>,
+}
+
+impl WhatIf {
+    pub(crate) fn run(self, session: &Session) -> Result<(), Failure> {
+        let (file, change) = match (self.file, self.rollback, self.to) {
+            (Some(path), ..) => {
+                let (file, environment) = loaded(&path, self.env.as_ref())?;
+                let images = parse_images(&self.images)?;
+                let spec = file.spec.clone();
+                (Some(file), WhatIfChange::Apply { spec, environment: Some(environment), images })
+            }
+            (None, Some(scope), Some(to)) => {
+                (None, WhatIfChange::Rollback { scope, to, except: self.except, now: self.now })
+            }
+            _ => {
+                return Err(Failure::Usage(
+                    "say what would change: --file, or --rollback and --to".to_owned(),
+                ));
+            }
+        };
+        let request = WhatIfRequest { at: self.at, change };
+        let answer: Result<WhatIfAnswer, Failure> =
+            session.client()?.write(Method::POST, "/v1/what-if", Some(&request), &Conditions::default());
+        let answer = match (answer, &file) {
+            (Err(failure), Some(file)) => return Err(super::spec::located(file, "spec.", failure)),
+            (answer, _) => answer?,
+        };
+        let terminal = session.terminal;
+        terminal.answer(&answer, |answer| render(terminal, answer))
+    }
+}
+
+fn render(terminal: Terminal, answer: &WhatIfAnswer) -> String {
+    let at = format!("at seq {}, {}", answer.at, time(answer.time));
+    if answer.differences.is_empty() && answer.steps.is_empty() {
+        return format!("Nothing would change {at}.");
+    }
+    let mut parts = Vec::new();
+    if !answer.differences.is_empty() {
+        parts.push(terminal.differences(&answer.differences));
+        parts.push(summary(&answer.differences));
+    }
+    let mut lines = Vec::new();
+    let mut round = None;
+    for step in answer.steps.iter().take(STEPS_SHOWN_MAX) {
+        if round != Some(step.round) {
+            round = Some(step.round);
+            let when = if step.round == 0 { "at once" } else { "when that is healthy" };
+            lines.push(format!("{when}:"));
+        }
+        lines.push(format!("  {}", step_line(terminal, step)));
+    }
+    if answer.steps.len() > STEPS_SHOWN_MAX {
+        let more = answer.steps.len() - STEPS_SHOWN_MAX;
+        lines.push(format!("  … and {more} more; all of them with --output json"));
+    }
+    if !answer.ended {
+        lines.push(terminal.paint(Tone::Busy, "and on from there: there are more steps than are looked at"));
+    }
+    parts.extend((!lines.is_empty()).then(|| lines.join("\n")));
+    let placed: Vec<_> = answer
+        .placement
+        .iter()
+        .map(|(node, slots)| {
+            let slots = slots.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            format!("  {node}: {slots}")
+        })
+        .collect();
+    if !placed.is_empty() {
+        parts.push(format!("in the end:\n{}", placed.join("\n")));
+    }
+    parts.push(format!("Nothing was done: this is what would be {at}."));
+    parts.join("\n\n")
+}
+
+fn step_line(terminal: Terminal, step: &PlannedStep) -> String {
+    match &step.action {
+        PlannedAction::Place { slot, node: Some(node) } => format!("place {slot} on {node}"),
+        PlannedAction::Place { slot, node: None } => format!("give {slot} up"),
+        PlannedAction::Start { node, slot, release, replaces } => {
+            let instead = match replaces {
+                Some(old) if old.serial > 0 => format!(", in place of {old}"),
+                Some(_) => ", in place of the one before".to_owned(),
+                None => String::new(),
+            };
+            terminal.paint(Tone::Good, &format!("{node}: start {slot} {}{instead}", version(*release)))
+        }
+        PlannedAction::Stop { node, instance } => {
+            terminal.paint(Tone::Bad, &format!("{node}: stop {instance}"))
+        }
+        PlannedAction::Finish { outcome } => {
+            match outcome {
+                Outcome::Succeeded => format!("{} is done", step.app_env),
+                Outcome::Failed { instance, node, reason, .. } => terminal
+                    .paint(Tone::Bad, &format!("{} fails: {instance} on {node}: {reason}", step.app_env)),
+                Outcome::Unplaced { slot, reason } => terminal
+                    .paint(Tone::Bad, &format!("{} fails: {slot} has no node: {reason}", step.app_env)),
+                Outcome::Superseded { by } => format!("{} is superseded by seq {by}", step.app_env),
+            }
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Taking changes back and keeping later ones.
+
+use std::collections::BTreeMap;
+
+use stele_api::ProblemKind;
+use stele_api::wire::{UndoAnswer, UndoApp, UndoRequest, UndoneDecision};
+use stele_model::decide::{UndoPlan, plan_undo};
+use stele_model::limits::UNDO_DECISIONS_MAX;
+use stele_model::{Command, Decision, Header, PrincipalId, Scope, Seq, State, diff};
+
+use super::asked::{Asked, Why};
+use super::failure::Failure;
+use super::history::header_of;
+use super::limits::UNDO_RECORDS_SCANNED_MAX;
+use super::status::point_seq;
+use super::{Answered, json, scan};
+use crate::handle::{Consistency, Handle};
+
+/// The changes an undo is about.
+struct Chosen {
+    what: String,
+    between: Option<(Seq, Seq)>,
+    /// Their first records' headers.
+    headers: Vec<Header>,
+}
+
+pub(super) async fn undo(handle: &Handle, asked: &Asked) -> Answered {
+    let request: UndoRequest = asked.body()?;
+    let state = handle.read(Consistency::Linearizable).await?;
+    let chosen = choose(handle, &state, &request).await?;
+    let mut headers = chosen.headers;
+    headers.sort_by_key(|header| std::cmp::Reverse(header.seq));
+    let decisions: Vec<Decision> = headers.iter().map(|header| header.decision).collect();
+    let mut answer = UndoAnswer {
+        planned: request.plan,
+        what: chosen.what.clone(),
+        between: chosen.between,
+        decisions: headers.iter().map(told).collect(),
+        apps: Vec::new(),
+        conflicts: Vec::new(),
+        blocked: Vec::new(),
+        differences: Vec::new(),
+        seq: None,
+        deployments: Vec::new(),
+    };
+    let past = past(handle, &decisions).await?;
+    let plan = plan_undo(&state, &decisions, &past)?;
+    let after = after(&state, &plan);
+    answer.apps = apps(&state, &after, &plan);
+    if request.plan {
+        answer.conflicts = plan.conflicts.clone();
+        answer.blocked = blocked(&state, &plan, &decisions, request.pass_barriers);
+        answer.differences = diff(&state, &after, &Scope::fleet());
+        return json(&answer);
+    }
+    let command = Command::Undo {
+        decisions,
+        what: chosen.what,
+        now: request.now,
+        pass_barriers: request.pass_barriers,
+    };
+    let why = Why { reason: request.reason, links: request.links };
+    let scope = match plan.apps.as_slice() {
+        [only] => Some(Scope::app_env(&only.app_env)),
+        _ => None,
+    };
+    let done = asked.submit(handle, command, scope, why).await?;
+    answer.seq = done.decision.map(Decision::last);
+    answer.deployments = done.deployments;
+    json(&answer)
+}
+
+fn told(header: &Header) -> UndoneDecision {
+    UndoneDecision {
+        seq: header.seq,
+        time: header.time,
+        principal: header.principal.clone(),
+        reason: header.reason.as_ref().and_then(|reason| reason.plain()).map(str::to_owned),
+    }
+}
+
+/// State just before and just after each decision.
+async fn past(handle: &Handle, decisions: &[Decision]) -> Result<BTreeMap<Seq, State>, Failure> {
+    let mut past = BTreeMap::new();
+    for decision in decisions {
+        for seq in [decision.first - 1, decision.last()] {
+            past.insert(seq, handle.state_at(seq).await?);
+        }
+    }
+    Ok(past)
+}
+
+fn after(state: &State, plan: &UndoPlan) -> State {
+    let mut after = state.clone();
+    plan.apps.iter().for_each(|app| app.apply(&mut after));
+    after
+}
+
+fn apps(state: &State, after: &State, plan: &UndoPlan) -> Vec<UndoApp> {
+    let number = |state: &State, revision: Option<&stele_model::Revision>| {
+        revision.and_then(|revision| state.release_number(&revision.release))
+    };
+    let app = |app: &stele_model::decide::UndoneApp| UndoApp {
+        app_env: app.app_env.clone(),
+        from: number(state, app.from.as_ref()),
+        to: number(after, app.to.as_ref()),
+        restores: app.restores,
+        deviations: app.deviations.clone(),
+    };
+    plan.apps.iter().map(app).collect()
+}
+
+fn blocked(state: &State, plan: &UndoPlan, decisions: &[Decision], pass_barriers: bool) -> Vec<String> {
+    let blocked = plan.apps.iter();
+    let mut blocked: Vec<_> =
+        blocked.flat_map(|app| app.blocked.iter().map(|why| format!("{}: {why}", app.app_env))).collect();
+    if !pass_barriers {
+        blocked.extend(plan.barriers(state, decisions));
+    }
+    blocked
+}
+
+async fn choose(handle: &Handle, state: &State, request: &UndoRequest) -> Result<Chosen, Failure> {
+    let ranged = request.from.is_some() || request.to.is_some();
+    match (request.deployment, request.seq, &request.actor) {
+        (Some(id), None, None) if !ranged => {
+            let header = at(handle, state, id).await?;
+            if header.kind != "deployment_started" {
+                return Err(
+                    Failure::not_found(format!("there is no deployment {id}")).with_next("stele history")
+                );
+            }
+            one(handle, format!("deploy:{id}"), header).await
+        }
+        (None, Some(seq), None) if !ranged => {
+            let header = at(handle, state, seq).await?;
+            one(handle, format!("seq:{seq}"), header).await
+        }
+        (None, None, Some(actor)) => {
+            let scope = Scope::fleet();
+            let from = request.from.as_deref().ok_or_else(|| {
+                Failure::invalid("say since when: `from` is the point just before the first change")
+            })?;
+            let mut low = point_seq(handle, state, &scope, from).await?;
+            let mut high = match request.to.as_deref() {
+                Some(to) => point_seq(handle, state, &scope, to).await?,
+                None => state.seq,
+            };
+            if low > high {
+                std::mem::swap(&mut low, &mut high);
+            }
+            let headers = of_actor(handle, actor, low, high).await?;
+            let what = format!("actor:{actor} between seq:{low} and seq:{high}");
+            Ok(Chosen { what, between: Some((low, high)), headers })
+        }
+        _ => Err(Failure::invalid(
+            "say what to undo: exactly one of deployment, seq and actor; from and to belong to actor",
+        )),
+    }
+}
+
+/// The header of a record that must be there.
+async fn at(handle: &Handle, state: &State, seq: Seq) -> Result<Header, Failure> {
+    let missing = || {
+        Failure::not_found(format!("there is no record {seq}: the log ends at seq {}", state.seq))
+            .with_next("stele events")
+    };
+    if seq == 0 || seq > state.seq {
+        return Err(missing());
+    }
+    header_of(handle, seq).await?.ok_or_else(missing)
+}
+
+async fn one(handle: &Handle, what: String, header: Header) -> Result<Chosen, Failure> {
+    let first = header.decision.first;
+    let header = if header.seq == first { Some(header) } else { header_of(handle, first).await? };
+    let headers = header.into_iter().collect();
+    Ok(Chosen { what, between: None, headers })
+}
+
+/// The changes of a target that somebody made after one seq and up to another.
+async fn of_actor(handle: &Handle, actor: &PrincipalId, low: Seq, high: Seq) -> Result<Vec<Header>, Failure> {
+    if high - low > UNDO_RECORDS_SCANNED_MAX {
+        return Err(Failure::new(
+            ProblemKind::TooLarge,
+            format!(
+                "there are {} records between seq:{low} and seq:{high}, more than UNDO_RECORDS_SCANNED_MAX, \
+                 {UNDO_RECORDS_SCANNED_MAX}: name a shorter time",
+                high - low
+            ),
+        ));
+    }
+    let mut found: BTreeMap<Seq, Header> = BTreeMap::new();
+    let too_many = || {
+        Failure::new(
+            ProblemKind::TooLarge,
+            format!(
+                "{actor} made more changes than UNDO_DECISIONS_MAX, {UNDO_DECISIONS_MAX}: name a shorter time"
+            ),
+        )
+    };
+    scan::forward(handle, low + 1, high, |header| {
+        let changes = matches!(header.kind.as_str(), "target_changed" | "pins_changed");
+        if changes && header.principal == *actor {
+            found.entry(header.decision.first).or_insert_with(|| header.clone());
+        }
+        if found.len() > UNDO_DECISIONS_MAX { Err(too_many()) } else { Ok(()) }
+    })
+    .await?;
+    Ok(found.into_values().map(|header| Header { seq: header.decision.first, ..header }).collect())
+}
