@@ -12,10 +12,13 @@ mod client;
 mod commands;
 mod context;
 mod dev;
+mod differences;
 mod exit;
 mod limits;
+mod lines;
 mod options;
 mod progress;
+mod replay;
 mod server;
 mod session;
 mod terminal;
@@ -31,7 +34,7 @@ fn main() -> ExitCode {
     match cli.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            if !matches!(failure, exit::Failure::Closed) {
+            if !matches!(failure, exit::Failure::Closed | exit::Failure::Differs) {
                 eprintln!("error: {failure}");
             }
             failure.exit_code()

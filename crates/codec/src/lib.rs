@@ -12,6 +12,7 @@
 //! ```
 
 mod bytes;
+mod delta;
 mod entry;
 mod error;
 mod header;
@@ -21,9 +22,10 @@ mod record;
 mod snapshot;
 mod verify;
 
+pub use delta::{DELTA_FORMAT, decode_delta, encode_delta};
 pub use entry::Entry;
 pub use error::DecodeError;
 pub use message::{decode_message, encode_message};
 pub use record::{Chain, StoredRecord, encode_record};
 pub use snapshot::Snapshot;
-pub use verify::{Verifier, VerifyError};
+pub use verify::{Folder, Linker, Verifier, VerifyError};

@@ -17,6 +17,7 @@
 //! ```
 
 mod app;
+mod archive;
 mod backfill;
 mod cluster;
 mod config;
@@ -30,15 +31,19 @@ mod inbox;
 mod join;
 mod keyring;
 pub mod limits;
+pub mod milestones;
 mod outbox;
 mod past;
 mod proof;
 mod registry;
 mod replica;
 mod secrets;
+mod snapshots;
 mod start;
+mod statements;
 mod tls;
 mod waiter;
+mod when;
 
 pub use app::Published;
 pub use cluster::{ClusterStatus, Member};
@@ -51,3 +56,4 @@ pub use past::PastError;
 pub use proof::TreeError;
 pub use registry::ResolveError;
 pub use start::{Running, start};
+pub use when::wall_time;

@@ -20,6 +20,7 @@
 
 pub mod docker;
 pub mod host;
+mod inspect;
 pub mod limits;
 mod probe;
 mod reconciler;

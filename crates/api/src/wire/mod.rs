@@ -26,8 +26,8 @@ pub use proof::{
     CheckpointAnswer, ComparedCheckpoint, ConsistencyAnswer, ConsistencyQuery, InclusionAnswer, InclusionQuery,
 };
 pub use query::{
-    CandidatesQuery, DiffQuery, EventsQuery, HistoryQuery, LogsQuery, ReadQuery, RecordsQuery, ShowQuery,
-    StatusQuery,
+    CandidatesQuery, ConvergenceQuery, DiffQuery, EventsQuery, HistoryQuery, LogsQuery, ReadQuery, RecordsQuery,
+    ShowQuery, StatusQuery,
 };
 pub use status::{
     AppStatus, Condition, DeploymentStatus, FinishedStatus, InstanceStatus, NodeStatus, ProblemStatus,

@@ -3,6 +3,7 @@
 mod checkpoint;
 mod cluster;
 mod configure;
+mod convergence;
 mod deploy;
 mod event_line;
 mod events;
@@ -11,11 +12,11 @@ mod login;
 mod logs;
 mod node;
 mod proof;
+mod replay;
 mod rollback;
 mod spec;
 mod status;
 mod token;
-mod verify;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
@@ -64,7 +65,8 @@ enum Command {
     Login(login::Login),
     #[command(subcommand)]
     Context(login::ContextCommand),
-    Verify(verify::Verify),
+    #[command(visible_alias = "verify")]
+    Replay(replay::Replay),
     Checkpoint(checkpoint::Checkpoint),
     #[command(subcommand)]
     Proof(proof::Proof),
@@ -109,7 +111,7 @@ impl Cli {
             Command::Cluster(it) => it.run(&session),
             Command::Login(it) => it.run(&session),
             Command::Context(it) => it.run(&session),
-            Command::Verify(it) => it.run(&session),
+            Command::Replay(it) => it.run(&session),
             Command::Checkpoint(it) => it.run(&session),
             Command::Proof(it) => it.run(&session),
             Command::Completions(it) => {

@@ -6,6 +6,7 @@ use stele_model::PrincipalId;
 use stele_model::event::{Holder, Role};
 use ureq::http::Method;
 
+use crate::client::with_query;
 use crate::exit::Failure;
 use crate::options::ChangeOptions;
 use crate::session::Session;
@@ -23,7 +24,7 @@ impl Token {
     pub(crate) fn run(self, session: &Session) -> Result<(), Failure> {
         match self {
             Self::Create(it) => it.run(session),
-            Self::List(ListTokens {}) => ListTokens::run(session),
+            Self::List(it) => it.run(session),
             Self::Revoke(it) => it.run(session),
         }
     }
@@ -94,12 +95,16 @@ impl CreateToken {
 
 /// List tokens
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Examples:\n  stele token list")]
-pub(crate) struct ListTokens {}
+#[command(after_help = "Examples:\n  stele token list\n  stele token list --at 2026-01-31T12:00:00Z")]
+pub(crate) struct ListTokens {
+    /// As of when: seq:N, a time, or "2h ago"
+    #[arg(long, value_name = "POINT")]
+    at: Option<String>,
+}
 
 impl ListTokens {
-    fn run(session: &Session) -> Result<(), Failure> {
-        let answer: TokensAnswer = session.client()?.get("/v1/tokens")?;
+    fn run(self, session: &Session) -> Result<(), Failure> {
+        let answer: TokensAnswer = session.client()?.get(&with_query("/v1/tokens", &[("at", self.at)]))?;
         let terminal = session.terminal;
         terminal.answer(&answer, |answer| {
             let rows = answer.tokens.iter().map(|token| {

@@ -230,14 +230,16 @@ impl<'a> Read<'a> {
         self.records.get(usize::try_from(seq.checked_sub(self.layout.first)?).ok()?)
     }
 
-    /// Records whose payload is here, those outside the range first.
-    fn whole(&self) -> impl Iterator<Item = Whole<'_>> {
+    /// Records whose payload is here, by seq.
+    fn whole(&self) -> Vec<Whole<'_>> {
         let keys = self.keys.iter().zip(&self.layout.keys);
         let keys = keys.map(|(known, key)| Whole { section: Section::Keys, known, payload: key.payload });
         let payloads = self.layout.payloads.iter().filter_map(|(seq, _, payload)| {
             Some(Whole { section: Section::Payloads, known: self.record(*seq)?, payload: *payload })
         });
-        keys.chain(payloads)
+        let mut whole: Vec<_> = keys.chain(payloads).collect();
+        whole.sort_by_key(|it| it.known.header.seq);
+        whole
     }
 
     /// The payloads of the range: exactly those of what touches the scope.
@@ -252,7 +254,7 @@ impl<'a> Read<'a> {
             payloads.insert(*seq, payload.bytes);
             before = *seq;
         }
-        let regions = regions(self.whole());
+        let regions = regions(self.whole().into_iter());
         for known in &self.records {
             let header = &known.header;
             let touches = touches(&self.scope, &regions, &header.kind, &header.scopes);
@@ -332,7 +334,7 @@ impl<'a> Read<'a> {
     }
 
     fn signatures(&self, trust: &Trust) -> Result<Vec<CheckpointSeen>, PackError> {
-        let signers = Signers::new(self.whole(), &trust.root, &self.fleet)?;
+        let signers = Signers::new(self.whole().into_iter(), &trust.root, &self.fleet)?;
         let mut seen = Vec::new();
         for (signed, note) in self.checkpoints.iter().zip(&self.layout.checkpoints) {
             let size = signed.checkpoint.size;

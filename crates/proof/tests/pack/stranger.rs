@@ -89,7 +89,7 @@ fn a_stranger_verifies_what_we_verify() {
 fn a_stranger_verifies_packs_of_every_scope() {
     let folder = Folder::new();
     let mut kept = Kept::busy();
-    kept.make_unknown("unlatched");
+    kept.make_unknown("refused");
     let count = kept.records.len();
     for (at, scope) in ["fleet", "project:shop", "env:prod", "blog/site@prod", "region:eu", "node:us-1"].iter().enumerate() {
         let checkpoints = vec![kept.signed(7 + at, 1), kept.cosigned(count - at, 2)];
@@ -113,7 +113,9 @@ fn a_stranger_refuses_what_we_refuse_at_the_same_place() {
         damaged[at] ^= 1 << (at % 8);
         let what = format!("byte {at} of the {} is changed", parts.section(at));
         folder.both_refuse(&damaged, &what);
-        folder.both_refuse(&resealed(&damaged), &what);
+        if parts.section(at) != "checksum" {
+            folder.both_refuse(&resealed(&damaged), &what);
+        }
     }
     for end in (0..good.len()).step_by(good.len() / 12) {
         folder.both_refuse(&good[..end], "it is cut off");

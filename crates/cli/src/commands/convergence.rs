@@ -1,0 +1,191 @@
+//! Proof that the fleet is what State says.
+
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use stele_api::limits::RECORDS_PAGE_MAX;
+use stele_api::wire::{RawRecord, RecordsPage};
+use stele_codec::{StoredRecord, Verifier};
+use stele_model::convergence::{ConvergenceProof, Summary, against, open};
+use stele_model::signature::PublicKey;
+use stele_model::wire::Signed;
+use stele_model::{Scope, Time};
+
+use crate::client::with_query;
+use crate::exit::Failure;
+use crate::limits::PROOF_BYTES_MAX;
+use crate::session::{Session, count};
+use crate::terminal::{Terminal, Tone, time};
+
+/// What to prove or verify, as asked of `stele status`.
+#[derive(clap::Args, Debug)]
+pub(super) struct Convergence {
+    /// Prove it: compare every node's own signed statement of what it observes with what it was told
+    #[arg(long, conflicts_with_all = ["problems", "at", "stale", "verify"])]
+    prove: bool,
+    /// Keep the proof in this file, for somebody who does not trust us
+    #[arg(long, value_name = "FILE", requires = "prove")]
+    export: Option<PathBuf>,
+    /// Verify a proof that was kept, offline
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["problems", "at", "stale", "scope"])]
+    verify: Option<PathBuf>,
+    /// The fleet root's public key: without it nobody vouches for the controller that lists the nodes
+    #[arg(long, value_name = "HEX", env = "STELE_ROOT", value_parser = root_key)]
+    root: Option<PublicKey>,
+    /// Compare with the whole log too, fetched and folded here: so nothing of the list is on the controller's word
+    #[arg(long)]
+    log: bool,
+}
+
+fn root_key(text: &str) -> Result<PublicKey, String> {
+    let mut bytes = [0; 32];
+    match hex::decode_to_slice(text, &mut bytes) {
+        Ok(()) => Ok(PublicKey(text.to_lowercase())),
+        Err(_) => Err("a public key is 64 hex digits".to_owned()),
+    }
+}
+
+impl Convergence {
+    /// Whether anything of it was asked for.
+    pub(super) fn is_asked(&self) -> bool {
+        self.prove || self.verify.is_some()
+    }
+
+    pub(super) fn run(self, session: &Session, scope: &Scope) -> Result<(), Failure> {
+        let signed = match &self.verify {
+            Some(path) => read(path)?,
+            None => {
+                let path = with_query("/v1/convergence", &[("scope", Some(scope.to_string()))]);
+                session.client()?.get(&path)?
+            }
+        };
+        let (proof, summary) = open(&signed, self.root.as_ref())
+            .map_err(|error| Failure::Failed(format!("the proof is not believed: {error}")))?;
+        if self.log {
+            compare_with_log(session, &proof)?;
+        }
+        if let Some(path) = &self.export {
+            let text = serde_json::to_vec_pretty(&signed)
+                .map_err(|error| Failure::Failed(format!("the proof cannot be written: {error}")))?;
+            std::fs::write(path, text)
+                .map_err(|error| Failure::Failed(format!("cannot write {}: {error}", path.display())))?;
+        }
+        let terminal = session.terminal;
+        terminal.answer(&summary, |summary| render(terminal, summary, &self))?;
+        if summary.matches {
+            Ok(())
+        } else {
+            let differing = count(summary.differing.len(), "node");
+            Err(Failure::Failed(format!("{differing} of {} not proved to match", summary.nodes)))
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Signed, Failure> {
+    let unreadable = |why: String| Failure::Usage(format!("{}: {why}", path.display()));
+    let bytes = std::fs::metadata(path).map_err(|error| unreadable(error.to_string()))?.len();
+    if bytes > PROOF_BYTES_MAX {
+        return Err(unreadable(format!("{bytes} bytes are more than PROOF_BYTES_MAX, {PROOF_BYTES_MAX}")));
+    }
+    let text = std::fs::read(path).map_err(|error| unreadable(error.to_string()))?;
+    serde_json::from_slice(&text).map_err(|error| unreadable(format!("it is no proof: {error}")))
+}
+
+/// Fetches the log up to the proof's record, verifies and folds it, and compares.
+fn compare_with_log(session: &Session, proof: &ConvergenceProof) -> Result<(), Failure> {
+    let client = session.client()?;
+    let mut verifier = Verifier::new();
+    while verifier.state().seq < proof.seq {
+        let from = verifier.state().seq + 1;
+        let wanted = (proof.seq + 1 - from).min(RECORDS_PAGE_MAX as u64);
+        let path = with_query(
+            "/v1/records",
+            &[("from", Some(from.to_string())), ("limit", Some(wanted.to_string()))],
+        );
+        let page: RecordsPage = client.get(&path)?;
+        if page.records.is_empty() {
+            let seq = proof.seq;
+            return Err(Failure::Failed(format!("the log ends at record {} instead of {seq}", from - 1)));
+        }
+        for raw in page.records.iter().take(usize::try_from(wanted).unwrap_or(usize::MAX)) {
+            verifier
+                .push(&stored(raw)?, None)
+                .map_err(|error| Failure::Failed(format!("the log does not verify: {error}")))?;
+        }
+    }
+    let (state, _) = verifier.into_parts();
+    against(proof, &state).map_err(|error| Failure::Failed(format!("the proof is not believed: {error}")))
+}
+
+fn stored(raw: &RawRecord) -> Result<StoredRecord, Failure> {
+    let bytes = |text: &str| {
+        STANDARD
+            .decode(text)
+            .map_err(|error| Failure::Failed(format!("record {} is no base64: {error}", raw.seq)))
+    };
+    Ok(StoredRecord { leaf: bytes(&raw.leaf)?, payload: bytes(&raw.payload)? })
+}
+
+fn render(terminal: Terminal, summary: &Summary, asked: &Convergence) -> String {
+    let (tone, verb) = if summary.matches { (Tone::Good, "match") } else { (Tone::Bad, "match") };
+    let mut lines = vec![
+        terminal.paint(
+            tone,
+            &format!(
+                "{} of {} {verb} state {} at seq {} ({})",
+                summary.matching,
+                count(summary.nodes, "node"),
+                summary.state_digest.short(),
+                summary.seq,
+                summary.scope
+            ),
+        ),
+    ];
+    for region in &summary.regions {
+        let same = if region.expected == region.observed { "=" } else { "≠" };
+        lines.push(format!(
+            "  {}: {} of {}, expected {} {same} observed {}",
+            region.region,
+            region.matching,
+            region.nodes,
+            region.expected.short(),
+            region.observed.short()
+        ));
+    }
+    if !summary.differing.is_empty() {
+        lines.push(format!("{}:", if summary.differing.len() == 1 { "This one differs" } else { "These differ" }));
+        for node in &summary.differing {
+            lines.push(format!("- {} in {}", terminal.paint(Tone::Bad, node.name.as_str()), node.region));
+            lines.extend(node.why.iter().map(|why| format!("    {why}")));
+        }
+    }
+    for app_env in &summary.moving {
+        lines.push(format!("{app_env} is on its way: nodes are compared with what they were told so far."));
+    }
+    lines.push(format!("expected {}", summary.expected));
+    lines.push(format!("observed {}", summary.observed));
+    let age = |oldest: Time| format!(", statements up to {} s old", summary.made.millis_since(oldest) / 1000);
+    let age = summary.oldest.map(age).unwrap_or_default();
+    lines.push(terminal.paint(Tone::Faint, &format!("as of {}{age}", time(summary.made))));
+    lines.push(terminal.paint(Tone::Faint, trust(asked)));
+    if let Some(path) = &asked.export {
+        lines.push(format!("kept in {0}; verify it with: stele status --verify {0} --root KEY", path.display()));
+    }
+    lines.join("\n")
+}
+
+/// What the answer rests on.
+fn trust(asked: &Convergence) -> &'static str {
+    match (&asked.root, asked.log) {
+        (Some(_), true) => "nodes' signatures verified; their keys and what they were told agree with the log",
+        (Some(_), false) => {
+            "nodes' signatures verified; their keys and what they were told are a certified controller's word \
+             (--log compares them with the log)"
+        }
+        (None, true) => "nodes' signatures verified; their keys and what they were told agree with the log fetched",
+        (None, false) => {
+            "nodes' signatures verified; that these are the fleet's nodes is the controller's word (--root KEY, --log)"
+        }
+    }
+}

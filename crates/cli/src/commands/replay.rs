@@ -1,0 +1,305 @@
+//! Replaying the log without trusting the controllers, or their disks.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use stele_api::wire::{DiffAnswer, EventsPage};
+use stele_codec::StoredRecord;
+use stele_model::{ControllerId, Digest, Point, Record, Seq};
+use stele_store::{Reader, open_read_only};
+
+use super::event_line::event_line;
+use crate::client::{Client, with_query};
+use crate::exit::Failure;
+use crate::limits::REPLAY_PROGRESS_INTERVAL;
+use crate::options::Globals;
+use crate::replay::{Checks, FromApi, FromStore, Replayed, Replica, Source, ask_all, compare_at, replay};
+use crate::session::{Session, count};
+use crate::terminal::{Output, Terminal};
+
+/// Replay the log from its first record, and compare everything that was ever worked out from it
+#[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Examples:\n  stele replay\n  stele replay --from https://10.0.0.2:7400 --to \"2h ago\"\n  stele replay --data /var/lib/stele/data\n  stele replay --print           # every record, once it is verified\n\nChecked: no record is missing or out of order, times only grow, decisions are whole, every payload matches its\nheader's hash, every header is chained to the one before it, and every State digest in the log equals the one\nfolded here. From controllers, also that every replica's newest checkpoint, or else its State, is what its\nrecords come to. In a data folder, also the chain stored beside every record, and every snapshot and milestone.\nThe folder is only read; its controller may be stopped or running.\n\nThe first difference ends it with exit code 7, and names the record, the field and both values."
+)]
+pub(crate) struct Replay {
+    /// A controller's data folder, instead of a running fleet
+    #[arg(long, value_name = "DIR", conflicts_with = "from")]
+    data: Option<PathBuf>,
+    /// A controller's address, instead of the context's
+    #[arg(long, value_name = "URL")]
+    from: Option<String>,
+    /// Only up to this point: seq:N, a time, or "2h ago"
+    #[arg(long, value_name = "POINT")]
+    to: Option<String>,
+    /// Print every record as it is verified
+    #[arg(long)]
+    print: bool,
+}
+
+/// What was replayed, and everything equal.
+#[derive(Serialize)]
+struct Report {
+    records: Seq,
+    state_digests_matched: u64,
+    snapshots_matched: u64,
+    milestones_matched: u64,
+    replicas: Vec<Replica>,
+    unheard: Vec<Unheard>,
+    chain: Digest,
+    root: Digest,
+    state_digest: Digest,
+    seconds: f64,
+    events_per_second: f64,
+}
+
+/// A controller that could not be asked.
+#[derive(Serialize)]
+struct Unheard {
+    controller: ControllerId,
+    why: String,
+}
+
+impl Replay {
+    pub(crate) fn run(self, session: &Session) -> Result<(), Failure> {
+        match &self.data {
+            Some(folder) => self.run_folder(session, folder),
+            None => self.run_fleet(session),
+        }
+    }
+
+    fn run_folder(&self, session: &Session, folder: &Path) -> Result<(), Failure> {
+        let folder = log_folder(folder)?;
+        let (identity, reader) =
+            open_read_only(&folder).map_err(|error| Failure::Failed(error.to_string()))?;
+        let last = reader.last_seq();
+        let to = match self.point()? {
+            None => last,
+            Some(point) => resolve(&reader, &point, last)?,
+        };
+        session.terminal.note(&format!(
+            "the log of controller {} of fleet {} in {}: {last} records",
+            identity.node,
+            identity.fleet,
+            folder.display()
+        ))?;
+        let mut checks = Checks::of_store(reader.clone())?;
+        self.report(session, FromStore(reader), to, &mut checks, Vec::new())
+    }
+
+    fn run_fleet(&self, session: &Session) -> Result<(), Failure> {
+        let context = match &self.from {
+            None => session.context()?,
+            Some(url) => {
+                let globals = Globals { addr: vec![url.clone()], context: None, ..session.globals().clone() };
+                Session::new(globals).context()?
+            }
+        };
+        let client = Client::new(&context)?;
+        let asked = self.point()?.map(|point| end_at(&client, &point)).transpose()?;
+        let (mut replicas, unheard) = ask_all(&client, &context)?;
+        // The log goes on growing: what was there at the first look is what is replayed, and what was signed.
+        let mut to = match asked {
+            Some(to) => to,
+            None => client.get::<EventsPage>("/v1/events?limit=1")?.last,
+        };
+        if asked.is_none() {
+            to = replicas.iter().map(|replica| replica.seq).fold(to, Seq::max);
+        }
+        to = whole(&client, to)?;
+        replicas.retain(|replica| replica.seq <= to);
+        replicas.extend(compare_at(&client, &context, to, &replicas)?);
+        let mut checks = Checks::of_replicas(replicas);
+        let unheard = unheard.into_iter().map(|(controller, why)| Unheard { controller, why }).collect();
+        self.report(session, FromApi(client), to, &mut checks, unheard)
+    }
+
+    /// A bare number is a seq.
+    fn point(&self) -> Result<Option<Point>, Failure> {
+        let Some(text) = &self.to else { return Ok(None) };
+        if let Ok(seq) = text.parse() {
+            return Ok(Some(Point::Seq(seq)));
+        }
+        let point = text.parse().map_err(|error: stele_model::point::PointError| Failure::Usage(error.to_string()));
+        point.map(Some)
+    }
+
+    fn report(
+        &self,
+        session: &Session,
+        source: impl Source,
+        to: Seq,
+        checks: &mut Checks,
+        unheard: Vec<Unheard>,
+    ) -> Result<(), Failure> {
+        let began = Instant::now();
+        let terminal = session.terminal;
+        let mut progress = Progress::new(to, self.print);
+        let replayed = replay(source, to, checks, |record: &Record| {
+            progress.at(record.header.seq);
+            if self.print { terminal.item(record, |record| event_line(terminal, record)) } else { Ok(()) }
+        });
+        progress.end();
+        let Replayed { records, digests, chain, root, state } = match replayed {
+            Err(Failure::Diverged(divergence)) if terminal.output != Output::Table => {
+                terminal.answer(&Diverged { diverged: &divergence }, |_| String::new())?;
+                return Err(Failure::Diverged(divergence));
+            }
+            replayed => replayed?,
+        };
+        let seconds = began.elapsed().as_secs_f64();
+        let report = Report {
+            records,
+            state_digests_matched: digests,
+            snapshots_matched: checks.snapshots_matched,
+            milestones_matched: checks.milestones_matched,
+            replicas: std::mem::take(&mut checks.replicas_matched),
+            unheard,
+            chain: chain.0,
+            root,
+            state_digest: state,
+            seconds,
+            events_per_second: records as f64 / seconds.max(f64::EPSILON),
+        };
+        if self.print && terminal.output != Output::Table {
+            return Ok(());
+        }
+        terminal.answer(&report, render)
+    }
+}
+
+#[derive(Serialize)]
+struct Diverged<'a> {
+    diverged: &'a crate::replay::Divergence,
+}
+
+fn render(report: &Report) -> String {
+    let mut equal = vec![count(report.state_digests_matched as usize, "State digest")];
+    for (number, what) in [
+        (report.snapshots_matched, "snapshot"),
+        (report.milestones_matched, "milestone"),
+        (report.replicas.len() as u64, "replica"),
+    ] {
+        if number > 0 {
+            equal.push(count(number as usize, what));
+        }
+    }
+    let mut lines = vec![
+        format!(
+            "{} replayed from genesis in {:.1} s ({:.0} events/s)",
+            count(report.records as usize, "record"),
+            report.seconds,
+            report.events_per_second
+        ),
+        format!("equal: {}", equal.join(", ")),
+    ];
+    for replica in &report.replicas {
+        let what = if replica.root.is_some() { "signed that root and State" } else { "has that State" };
+        lines.push(format!("controller {} {what} at seq {}", replica.controller, replica.seq));
+    }
+    for Unheard { controller, why } in &report.unheard {
+        lines.push(format!("controller {controller} could not be asked: {why}"));
+    }
+    lines.push(format!(
+        "chain {}\nroot  {}\nstate {}",
+        report.chain, report.root, report.state_digest
+    ));
+    lines.join("\n")
+}
+
+/// The folder of the log: given itself, or a controller's data folder, or the folder around that.
+fn log_folder(folder: &Path) -> Result<PathBuf, Failure> {
+    let candidates = [folder.to_owned(), folder.join("log"), folder.join("data").join("log")];
+    candidates.into_iter().find(|path| stele_store::Store::exists(path)).ok_or_else(|| {
+        Failure::Usage(format!(
+            "there is no log in {}\n  next: give a controller's data folder, as its controller.json names it",
+            folder.display()
+        ))
+    })
+}
+
+/// The seq of a point in a folder, where nobody is there to be asked.
+fn resolve(reader: &Reader, point: &Point, last: Seq) -> Result<Seq, Failure> {
+    let header = |seq: Seq| -> Result<stele_model::Header, Failure> {
+        let bytes = reader.record(seq).map_err(|error| Failure::Failed(error.to_string()))?;
+        let bytes = bytes.ok_or_else(|| Failure::Failed(format!("record {seq} is not here")))?;
+        let read = StoredRecord::from_bytes(&bytes).and_then(|(stored, _)| stored.header());
+        read.map_err(|error| Failure::Failed(format!("record {seq}: {error}")))
+    };
+    let seq = match point {
+        Point::Now => return Ok(last),
+        Point::Seq(seq) if *seq <= last => *seq,
+        Point::Seq(seq) => {
+            return Err(Failure::Usage(format!("seq:{seq} is in the future: the log ends at seq:{last}")));
+        }
+        _ => {
+            let now = jiff::Timestamp::now().as_microsecond();
+            let time = stele_controller::wall_time(point, u64::try_from(now).unwrap_or_default())
+                .map_err(|rejection| Failure::Usage(rejection.to_string()))?;
+            let Some(time) = time else {
+                return Err(Failure::Usage(format!(
+                    "{point} is about an app, and a folder is replayed as a whole: write seq:N or a time"
+                )));
+            };
+            let (mut low, mut high) = (0, last);
+            while low < high {
+                let middle = low + (high - low).div_ceil(2);
+                if header(middle)?.time <= time { low = middle } else { high = middle - 1 }
+            }
+            low
+        }
+    };
+    // No point lies inside a decision.
+    if seq == 0 {
+        return Ok(0);
+    }
+    let decision = header(seq)?.decision;
+    Ok(if decision.last() == seq { seq } else { decision.first - 1 })
+}
+
+/// The seq of a point, as a controller sees it.
+fn end_at(client: &Client, point: &Point) -> Result<Seq, Failure> {
+    // Nothing differs between a point and itself: only its seq is wanted.
+    let query = [("from", Some(point.to_string())), ("to", Some(point.to_string()))];
+    Ok(client.get::<DiffAnswer>(&with_query("/v1/diff", &query))?.to)
+}
+
+/// The last seq at or before this one that ends a decision.
+fn whole(client: &Client, seq: Seq) -> Result<Seq, Failure> {
+    end_at(client, &Point::Seq(seq))
+}
+
+/// How far it is, for people.
+struct Progress {
+    bar: Option<ProgressBar>,
+    shown: Instant,
+}
+
+impl Progress {
+    fn new(to: Seq, prints: bool) -> Self {
+        let bar = (Terminal::is_watched() && !prints).then(|| {
+            let template = "{spinner} replaying [{bar:32}] {pos}/{len} records, {per_sec}, {eta} left";
+            let style =
+                ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+            ProgressBar::new(to).with_style(style)
+        });
+        Self { bar, shown: Instant::now() }
+    }
+
+    fn at(&mut self, seq: Seq) {
+        let Some(bar) = &self.bar else { return };
+        // A look at the clock is dear beside folding a record.
+        if seq.is_multiple_of(256) && self.shown.elapsed() >= REPLAY_PROGRESS_INTERVAL {
+            bar.set_position(seq);
+            self.shown = Instant::now();
+        }
+    }
+
+    fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Differences as people read them: by app, files line by line, placement by node.
+
+use std::collections::BTreeMap;
+
+use stele_model::Difference;
+
+use crate::limits::{DIFFERENCES_SHOWN_MAX, DIGEST_CHARS_SHOWN};
+use crate::lines::{Line, compare};
+use crate::session::count;
+use crate::terminal::{Terminal, Tone, cell};
+
+impl Terminal {
+    /// Differences app by app: what comes with `+`, what goes with `-`, what changes with `~`.
+    pub(crate) fn differences(self, differences: &[Difference]) -> String {
+        let shown = &differences[..differences.len().min(DIFFERENCES_SHOWN_MAX)];
+        let mut lines = Vec::new();
+        for app in shown.chunk_by(|one, other| one.app_env == other.app_env) {
+            lines.push(app[0].app_env.to_string());
+            let (placement, fields): (Vec<_>, Vec<_>) =
+                app.iter().partition(|difference| slot_of(difference).is_some());
+            for difference in fields {
+                self.difference(difference, &mut lines);
+            }
+            self.placement(&placement, &mut lines);
+        }
+        if differences.len() > shown.len() {
+            let more = differences.len() - shown.len();
+            lines.push(format!("  … and {more} more; all of them with --output json"));
+        }
+        lines.join("\n")
+    }
+
+    fn difference(self, difference: &Difference, lines: &mut Vec<String>) {
+        let path = &difference.path;
+        match (&difference.before, &difference.after) {
+            (before, after) if path.is_empty() => self.whole_app(before.as_ref(), after.as_ref(), lines),
+            (None, None) => {}
+            (None, Some(after)) => {
+                lines.push(self.paint(Tone::Good, &format!("  + {path}: {}", brief(path, after))));
+            }
+            (Some(before), None) => {
+                lines.push(self.paint(Tone::Bad, &format!("  - {path}: {}", brief(path, before))));
+            }
+            (Some(before), Some(after)) if before.contains('\n') || after.contains('\n') => {
+                lines.push(self.paint(Tone::Busy, &format!("  ~ {path}:")));
+                lines.extend(compare(before, after).into_iter().map(|line| self.compared(line)));
+            }
+            (Some(before), Some(after)) => {
+                let (before, after) = (brief(path, before), brief(path, after));
+                lines.push(self.paint(Tone::Busy, &format!("  ~ {path}: {before} -> {after}")));
+            }
+        }
+    }
+
+    fn compared(self, line: Line<'_>) -> String {
+        match line {
+            Line::At { before, after } => self.paint(Tone::Faint, &format!("      @@ -{before} +{after} @@")),
+            Line::Same(text) => format!("       {text}"),
+            Line::Gone(text) => self.paint(Tone::Bad, &format!("      -{text}")),
+            Line::Come(text) => self.paint(Tone::Good, &format!("      +{text}")),
+        }
+    }
+
+    /// An app that comes or goes: what it runs.
+    fn whole_app(self, before: Option<&String>, after: Option<&String>, lines: &mut Vec<String>) {
+        let (tone, sign) = if after.is_some() { (Tone::Good, '+') } else { (Tone::Bad, '-') };
+        let text = after.or(before);
+        let app: serde_json::Value =
+            text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        let release = app["release"].as_str().unwrap_or("the app");
+        lines.push(self.paint(tone, &format!("  {sign} {release}")));
+        for (name, service) in app["services"].as_object().into_iter().flatten() {
+            let image = service["container"]["image"].as_str().unwrap_or_default();
+            lines.push(self.paint(tone, &format!("  {sign} services.{name}: {image}")));
+        }
+    }
+
+    /// Where instances come and go, node by node.
+    fn placement(self, differences: &[&Difference], lines: &mut Vec<String>) {
+        let mut nodes: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for difference in differences {
+            let Some(slot) = slot_of(difference) else { continue };
+            let (before, after) = (difference.before.as_deref(), difference.after.as_deref());
+            if let Some(node) = before {
+                let to = after.map(|node| format!(" (to {node})")).unwrap_or_default();
+                nodes.entry(node).or_default().push(self.paint(Tone::Bad, &format!("-{slot}{to}")));
+            }
+            if let Some(node) = after {
+                let from = before.map(|node| format!(" (from {node})")).unwrap_or_default();
+                nodes.entry(node).or_default().push(self.paint(Tone::Good, &format!("+{slot}{from}")));
+            }
+        }
+        if !nodes.is_empty() {
+            lines.push("  placement".to_owned());
+        }
+        lines.extend(nodes.into_iter().map(|(node, changes)| format!("    {node}: {}", changes.join(", "))));
+    }
+}
+
+/// The slot a difference of placement is about.
+fn slot_of(difference: &Difference) -> Option<&str> {
+    difference.path.strip_prefix("placement.")
+}
+
+/// A service that comes or goes is told by its image, and an image by the beginning of its digest.
+fn brief(path: &str, value: &str) -> String {
+    let is_service = path.strip_prefix("services.").is_some_and(|name| !name.contains('.'));
+    let service = is_service.then(|| serde_json::from_str::<serde_json::Value>(value).ok()).flatten();
+    let image = service.as_ref().and_then(|service| service["container"]["image"].as_str());
+    match image.unwrap_or(value).split_once("@sha256:") {
+        Some((name, digest))
+            if digest.len() > DIGEST_CHARS_SHOWN
+                && (is_service || path.rsplit('.').next() == Some("image")) =>
+        {
+            let digest: String = digest.chars().take(DIGEST_CHARS_SHOWN).collect();
+            cell(&format!("{name}@sha256:{digest}…"))
+        }
+        _ => cell(image.unwrap_or(value)),
+    }
+}
+
+/// How many apps came, went and changed: `2 apps: 1 added, 1 changed (7 differences)`.
+pub(crate) fn summary(differences: &[Difference]) -> String {
+    let (mut apps, mut added, mut removed) = (0, 0, 0);
+    for app in differences.chunk_by(|one, other| one.app_env == other.app_env) {
+        let whole = app.iter().find(|difference| difference.path.is_empty());
+        apps += 1;
+        added += usize::from(whole.is_some_and(|difference| difference.before.is_none()));
+        removed += usize::from(whole.is_some_and(|difference| difference.after.is_none()));
+    }
+    let parts = [(added, "added"), (removed, "removed"), (apps - added - removed, "changed")];
+    let parts: Vec<_> = parts
+        .iter()
+        .filter(|(number, _)| *number > 0)
+        .map(|(number, word)| format!("{number} {word}"))
+        .collect();
+    format!("{}: {} ({})", count(apps, "app"), parts.join(", "), count(differences.len(), "difference"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::terminal::Output;
+
+    fn difference(app: &str, path: &str, before: Option<&str>, after: Option<&str>) -> Difference {
+        #[allow(clippy::unwrap_used)]
+        let app_env = app.parse().unwrap();
+        let text = |value: Option<&str>| value.map(str::to_owned);
+        Difference { app_env, path: path.to_owned(), before: text(before), after: text(after) }
+    }
+
+    #[test]
+    fn each_app_is_told_by_itself() {
+        let whole = r#"{"release":"v1","services":{"web":{"container":{"image":"shop:1@sha256:aa"}}}}"#;
+        let image = |digit: char| format!("shop:1@sha256:{}", digit.to_string().repeat(64));
+        let file = "services.web.container.files./etc/web.conf.content";
+        let differences = [
+            difference("shop/cart@prod", "", None, Some(whole)),
+            difference("shop/cart@prod", "placement.web.0", None, Some("eu-1")),
+            difference("shop/web@prod", "release", Some("v1"), Some("v2")),
+            difference("shop/web@prod", file, Some("one\ntwo\n"), Some("one\nthree\n")),
+            difference("shop/web@prod", "services.web.container.image", Some(&image('a')), Some(&image('b'))),
+            difference("shop/web@prod", "secrets.db", Some("version 1"), None),
+            difference("shop/web@prod", "placement.web.0", Some("eu-1"), Some("us-1")),
+            difference("shop/web@prod", "placement.web.1", Some("eu-1"), None),
+        ];
+        let text = Terminal::new(Output::Table).differences(&differences);
+        let expected = "\
+shop/cart@prod
+  + v1
+  + services.web: shop:1@sha256:aa
+  placement
+    eu-1: +web.0
+shop/web@prod
+  ~ release: v1 -> v2
+  ~ services.web.container.files./etc/web.conf.content:
+      @@ -1 +1 @@
+       one
+      -two
+      +three
+  ~ services.web.container.image: shop:1@sha256:aaaaaaaaaaaa… -> shop:1@sha256:bbbbbbbbbbbb…
+  - secrets.db: version 1
+  placement
+    eu-1: -web.0 (to us-1), -web.1
+    us-1: +web.0 (from eu-1)";
+        assert_eq!(text, expected);
+        assert_eq!(summary(&differences), "2 apps: 1 added, 1 changed (8 differences)");
+    }
+}

@@ -1,0 +1,53 @@
+//! Whether a scope names anything: a misspelt one must not look like an empty one.
+
+use stele_api::spec::nearest;
+use stele_model::{Scope, State};
+
+use super::failure::Failure;
+
+/// Refuses a scope with a name that none of these States knows.
+pub(super) fn check_known(scope: &Scope, states: &[&State]) -> Result<(), Failure> {
+    let known = |is_known: &dyn Fn(&State) -> bool| states.iter().any(|state| is_known(state));
+    let names = |of: &dyn Fn(&State) -> Vec<String>| states.iter().flat_map(|state| of(state)).collect();
+    if let Some(project) = &scope.project
+        && !known(&|state| state.control.projects.contains(project))
+    {
+        let all: Vec<String> =
+            names(&|state| state.control.projects.iter().map(ToString::to_string).collect());
+        return Err(unknown("project", project.as_str(), &all, "stele status"));
+    }
+    if let Some(app) = &scope.app
+        && !known(&|state| state.control.apps.contains_key(app))
+    {
+        let all: Vec<String> = names(&|state| state.control.apps.keys().map(ToString::to_string).collect());
+        return Err(unknown("app", &app.to_string(), &all, "stele status"));
+    }
+    if let Some(environment) = &scope.environment
+        && !known(&|state| state.control.environments.contains(environment))
+    {
+        let all: Vec<String> =
+            names(&|state| state.control.environments.iter().map(ToString::to_string).collect());
+        return Err(unknown("environment", environment.as_str(), &all, "stele status"));
+    }
+    let regions = |state: &State| -> Vec<String> {
+        state.control.nodes.values().map(|node| node.region.to_string()).collect()
+    };
+    if let Some(region) = &scope.region
+        && !known(&|state| state.control.nodes.values().any(|node| node.region == *region))
+    {
+        return Err(unknown("region", region.as_str(), &names(&regions), "stele node list"));
+    }
+    if let Some(node) = &scope.node
+        && !known(&|state| state.control.nodes.contains_key(node))
+    {
+        let all: Vec<String> = names(&|state| state.control.nodes.keys().map(ToString::to_string).collect());
+        return Err(unknown("node", node.as_str(), &all, "stele node list"));
+    }
+    Ok(())
+}
+
+fn unknown(kind: &str, name: &str, all: &[String], next: &str) -> Failure {
+    let meant = nearest(name, all.iter().map(String::as_str));
+    let meant = meant.map(|meant| format!("; did you mean {meant}?")).unwrap_or_default();
+    Failure::not_found(format!("there is no {kind} {name}{meant}")).with_next(next)
+}

@@ -1,0 +1,160 @@
+//! Milestones: what differs between States at regular distances of the log, kept beside it.
+//!
+//! They are derived data. Whatever is missing, or was written in another layout, is made
+//! again from the records; nothing is ever decided by them, and `stele replay` compares
+//! every one with what the records say.
+
+use stele_codec::{DELTA_FORMAT, DecodeError, decode_delta, encode_delta};
+use stele_model::{Delta, Seq};
+use stele_store::{Reader, StoreError};
+
+use crate::limits::{ANCHOR_MILESTONES, MILESTONE_BRANCHING, MILESTONE_INTERVAL_RECORDS};
+
+const PREFIX: &[u8] = b"milestones/";
+const LAYOUT: &[u8] = b"milestones/layout";
+const THROUGH: &[u8] = b"milestones/through";
+const AT: &[u8] = b"milestones/at/";
+const ANCHOR_INTERVAL: u64 = MILESTONE_INTERVAL_RECORDS * ANCHOR_MILESTONES;
+
+/// Why milestones cannot be read or kept.
+#[derive(Debug, thiserror::Error)]
+pub enum MilestoneError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A milestone's bytes are not what they should be.
+    #[error("the milestone at seq {seq}: {error}")]
+    Decode {
+        /// Which.
+        seq: Seq,
+        /// What is wrong.
+        error: DecodeError,
+    },
+}
+
+/// The last milestone at or before a seq; zero is before the first record.
+pub fn at_or_before(seq: Seq) -> Seq {
+    seq - seq % MILESTONE_INTERVAL_RECORDS
+}
+
+/// Where the difference begins that leads to a milestone: its number without its last
+/// digit that is not zero.
+pub fn base_of(milestone: Seq) -> Seq {
+    let number = milestone / MILESTONE_INTERVAL_RECORDS;
+    if number == 0 {
+        return 0;
+    }
+    let mut unit = 1;
+    while number.is_multiple_of(unit * MILESTONE_BRANCHING) {
+        unit *= MILESTONE_BRANCHING;
+    }
+    (number - number % (unit * MILESTONE_BRANCHING)) * MILESTONE_INTERVAL_RECORDS
+}
+
+/// Every milestone that one rests on, the nearest first.
+pub fn bases_of(milestone: Seq) -> impl Iterator<Item = Seq> {
+    std::iter::successors(Some(base_of(milestone)), |base| Some(base_of(*base))).take_while(|base| *base > 0)
+}
+
+/// Whether State at this milestone is kept in memory, as far as there is room.
+pub fn is_anchor(milestone: Seq) -> bool {
+    milestone > 0 && milestone.is_multiple_of(ANCHOR_INTERVAL)
+}
+
+/// The anchors up to a milestone, in order.
+pub fn anchors(through: Seq) -> impl DoubleEndedIterator<Item = Seq> {
+    (1..=through / ANCHOR_INTERVAL).map(|number| number * ANCHOR_INTERVAL)
+}
+
+/// The milestones of one store.
+#[derive(Clone)]
+pub struct Milestones {
+    reader: Reader,
+}
+
+impl Milestones {
+    /// Those kept beside a log.
+    pub fn new(reader: Reader) -> Self {
+        Self { reader }
+    }
+
+    /// The last one kept. Every one before it is kept, too. Zero when there is none that
+    /// this program can read.
+    pub fn through(&self) -> Result<Seq, StoreError> {
+        if self.reader.get_derived(LAYOUT)?.as_deref() != Some(&layout()) {
+            return Ok(0);
+        }
+        let through = self.reader.get_derived(THROUGH)?;
+        let through = through.and_then(|bytes| <[u8; 8]>::try_from(bytes.as_slice()).ok());
+        Ok(through.map_or(0, u64::from_be_bytes))
+    }
+
+    /// Forgets those of another layout, which this program cannot read.
+    pub fn prepare(&self) -> Result<(), StoreError> {
+        if self.reader.get_derived(LAYOUT)?.as_deref() == Some(&layout()) {
+            return Ok(());
+        }
+        self.reader.delete_all_derived(PREFIX)?;
+        self.reader.put_derived(&[(LAYOUT.to_vec(), Some(layout().to_vec()))])
+    }
+
+    /// A milestone's bytes.
+    pub fn bytes(&self, seq: Seq) -> Result<Option<Vec<u8>>, StoreError> {
+        self.reader.get_derived(&key(seq))
+    }
+
+    /// A milestone: what differs between [`base_of`] it and itself.
+    pub fn get(&self, seq: Seq) -> Result<Option<Delta>, MilestoneError> {
+        let bytes = self.bytes(seq)?;
+        let decode = |bytes: Vec<u8>| decode_delta(&bytes).map_err(|error| MilestoneError::Decode { seq, error });
+        bytes.map(decode).transpose()
+    }
+
+    /// Keeps the next milestone.
+    pub fn keep(&self, delta: &Delta) -> Result<(), StoreError> {
+        let seq = delta.to();
+        self.reader.put_derived(&[
+            (key(seq), Some(encode_delta(delta))),
+            (THROUGH.to_vec(), Some(seq.to_be_bytes().to_vec())),
+        ])
+    }
+}
+
+fn key(seq: Seq) -> Vec<u8> {
+    [AT, &seq.to_be_bytes()].concat()
+}
+
+fn layout() -> [u8; 17] {
+    let mut layout = [DELTA_FORMAT; 17];
+    layout[1..9].copy_from_slice(&MILESTONE_INTERVAL_RECORDS.to_be_bytes());
+    layout[9..].copy_from_slice(&MILESTONE_BRANCHING.to_be_bytes());
+    layout
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_milestone_is_few_steps_from_the_beginning() {
+        const UNIT: u64 = MILESTONE_INTERVAL_RECORDS;
+        assert_eq!(base_of(UNIT), 0);
+        assert_eq!(base_of(16 * UNIT), 0);
+        assert_eq!(base_of(17 * UNIT), 16 * UNIT);
+        assert_eq!(base_of(23 * UNIT), 20 * UNIT);
+        assert_eq!(base_of(20 * UNIT), 16 * UNIT);
+        for number in 1..20_000 {
+            let mut steps = 0;
+            let mut at = number * UNIT;
+            while at > 0 {
+                let base = base_of(at);
+                assert!(base < at, "{number}");
+                (at, steps) = (base, steps + 1);
+            }
+            assert!(steps <= 8, "{number} takes {steps}");
+        }
+        assert_eq!(anchors(40 * UNIT).collect::<Vec<_>>(), [16 * UNIT, 32 * UNIT]);
+        assert_eq!(at_or_before(UNIT - 1), 0);
+        assert_eq!(at_or_before(UNIT), UNIT);
+    }
+}

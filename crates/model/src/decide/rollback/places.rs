@@ -1,0 +1,265 @@
+//! Rollback of a part of an app: one region or node, or all but some.
+//!
+//! Inside a place, instances are counted by service and node; which of the app's
+//! replicas one is means nothing there. So an instance keeps its index unless another
+//! one outside of the place has it by now.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::place_of;
+use super::plan::placed_anew;
+use crate::event::{Deviation, Pin};
+use crate::ids::{AppEnv, NodeName, Place, RegionName, ServiceName, Slot};
+use crate::release::{Placement, Revision};
+use crate::scope::Scope;
+use crate::state::State;
+
+/// What becomes of an app when a part of it is restored.
+pub(super) struct Part {
+    pub(super) pins: BTreeMap<Place, Pin>,
+    pub(super) slots: Vec<(Slot, Option<NodeName>)>,
+    pub(super) deviations: Vec<Deviation>,
+    /// The app neither is in the place nor was.
+    pub(super) untouched: bool,
+}
+
+/// All pins of an app.
+pub(super) fn pins_of(state: &State, app_env: &AppEnv) -> BTreeMap<Place, Pin> {
+    state.pins(app_env).map(|(place, pin)| (place.clone(), pin.as_ref().clone())).collect()
+}
+
+/// How pins differ from those there are.
+pub(super) fn changes(
+    state: &State,
+    app_env: &AppEnv,
+    wanted: BTreeMap<Place, Pin>,
+) -> Vec<(Place, Option<Pin>)> {
+    let present = pins_of(state, app_env);
+    let gone = present.keys().filter(|place| !wanted.contains_key(place)).map(|place| (place.clone(), None));
+    let mut changes: Vec<_> = gone.collect();
+    changes.extend(
+        wanted
+            .into_iter()
+            .filter(|(place, pin)| present.get(place) != Some(pin))
+            .map(|(place, pin)| (place, Some(pin))),
+    );
+    changes.sort_by(|left, right| left.0.cmp(&right.0));
+    changes
+}
+
+/// The revision of an app in a place, as far as no smaller place differs.
+pub(super) fn revision_in(state: &State, app_env: &AppEnv, place: &Place) -> Option<Revision> {
+    if let Place::Node(node) = place {
+        return state.revision_at(app_env, node).cloned();
+    }
+    match state.target.pins.get(&(app_env.clone(), place.clone())).map(AsRef::as_ref) {
+        Some(Pin::Revision(revision)) => Some(revision.clone()),
+        Some(Pin::Absent) => None,
+        None => state.target.intent.get(app_env).map(|revision| revision.as_ref().clone()),
+    }
+}
+
+/// Whether a place lies inside another one.
+fn is_inside(state: &State, inner: &Place, outer: &Place) -> bool {
+    match (inner, outer) {
+        (Place::Node(node), Place::Region(region)) => state.region_of(node) == Some(region),
+        _ => inner == outer,
+    }
+}
+
+/// Makes a place what it is in `source`: its own revision, and whatever differs inside it.
+fn take_over(source: &State, state: &State, app_env: &AppEnv, place: &Place, pins: &mut BTreeMap<Place, Pin>) {
+    pins.retain(|present, _| !is_inside(state, present, place));
+    let within = pins_of(source, app_env);
+    pins.extend(within.into_iter().filter(|(inner, _)| inner != place && is_inside(state, inner, place)));
+    let pin = match revision_in(source, app_env, place) {
+        Some(revision) if is_present(source, app_env, place) => Pin::Revision(revision),
+        _ => Pin::Absent,
+    };
+    pins.insert(place.clone(), pin);
+}
+
+fn covers(place: &Place, node: &NodeName, region: Option<&RegionName>) -> bool {
+    match place {
+        Place::Node(name) => name == node,
+        Place::Region(name) => Some(name) == region,
+    }
+}
+
+/// Whether an app has instances in a place, or should have by a pin.
+fn is_present(state: &State, app_env: &AppEnv, place: &Place) -> bool {
+    let pin = state.target.pins.get(&(app_env.clone(), place.clone())).map(AsRef::as_ref);
+    matches!(pin, Some(Pin::Revision(_)))
+        || state.slots(app_env).any(|(_, node)| covers(place, node, state.region_of(node)))
+}
+
+pub(super) fn restore(state: &State, past: &State, app_env: &AppEnv, scope: &Scope, held: &[&Scope]) -> Part {
+    let mut pins;
+    let target = place_of(scope);
+    if let Some(place) = &target {
+        if !is_present(state, app_env, place) && !is_present(past, app_env, place) {
+            let pins = pins_of(state, app_env);
+            return Part { pins, slots: Vec::new(), deviations: Vec::new(), untouched: true };
+        }
+        pins = pins_of(state, app_env);
+        take_over(past, state, app_env, place, &mut pins);
+    } else {
+        pins = pins_of(past, app_env);
+    }
+    for place in held.iter().filter_map(|scope| place_of(scope)) {
+        if is_present(state, app_env, &place) || target.is_none() {
+            take_over(state, state, app_env, &place, &mut pins);
+        }
+    }
+    // A node that left the fleet is where it was.
+    let region = |node: &NodeName| state.region_of(node).or_else(|| past.region_of(node));
+    let covered = |node: &NodeName| {
+        scope.covers_node(node, region(node)) && !held.iter().any(|held| held.covers_node(node, region(node)))
+    };
+    let (slots, deviations) = restore_slots(state, past, app_env, &covered);
+    let mut part = Part { pins, slots, deviations, untouched: false };
+    if let Some(place) = &target
+        && held.is_empty()
+    {
+        part.release(state, past, app_env, place);
+    }
+    part
+}
+
+impl Part {
+    /// Takes off the pin of a place that is again as the app is everywhere.
+    fn release(&mut self, state: &State, past: &State, app_env: &AppEnv, place: &Place) {
+        let around = match place {
+            Place::Region(_) => state.target.intent.get(app_env).map(|revision| revision.as_ref().clone()),
+            Place::Node(node) => match state.region_of(node) {
+                Some(region) => revision_in(state, app_env, &Place::Region(region.clone())),
+                None => None,
+            },
+        };
+        let was_pinned = past.target.pins.contains_key(&(app_env.clone(), place.clone()));
+        let same = matches!(self.pins.get(place), Some(Pin::Revision(revision)) if Some(revision) == around.as_ref());
+        // With fewer or more instances than the app should have, the planner would change them.
+        if same && !was_pinned && self.deviations.is_empty() && self.is_complete(state, app_env) {
+            self.pins.remove(place);
+        }
+    }
+
+    fn is_complete(&self, state: &State, app_env: &AppEnv) -> bool {
+        let mut slots: BTreeMap<&Slot, &NodeName> = state.slots(app_env).collect();
+        for (slot, node) in &self.slots {
+            match node {
+                Some(node) => slots.insert(slot, node),
+                None => slots.remove(slot),
+            };
+        }
+        let Some(revision) = state.target.intent.get(app_env) else { return slots.is_empty() };
+        let Some(record) = state.history.releases.get(&revision.release) else { return false };
+        record.release.services.iter().all(|(name, service)| {
+            let mine: Vec<_> = slots.keys().filter(|slot| slot.service == *name).collect();
+            match &service.placement {
+                Placement::Replicas { count, .. } => {
+                    mine.len() == *count as usize && mine.iter().all(|slot| slot.index < *count)
+                }
+                Placement::Every { nodes } => {
+                    let matching =
+                        state.control.nodes.values().filter(|node| nodes.matches(&state.node_labels(node)));
+                    matching.count() == mine.len()
+                }
+            }
+        })
+    }
+}
+
+type Changes = (Vec<(Slot, Option<NodeName>)>, Vec<Deviation>);
+
+fn restore_slots(
+    state: &State,
+    past: &State,
+    app_env: &AppEnv,
+    covered: &dyn Fn(&NodeName) -> bool,
+) -> Changes {
+    let mut present: BTreeMap<(ServiceName, NodeName), BTreeSet<u32>> = BTreeMap::new();
+    let mut result: BTreeMap<Slot, NodeName> = BTreeMap::new();
+    for (slot, node) in state.slots(app_env) {
+        if covered(node) {
+            present.entry((slot.service.clone(), node.clone())).or_default().insert(slot.index);
+        } else {
+            result.insert(slot.clone(), node.clone());
+        }
+    }
+    let mut missing: Vec<(&Slot, &NodeName)> = Vec::new();
+    for (slot, node) in past.slots(app_env).filter(|(_, node)| covered(node)) {
+        let at = present.get_mut(&(slot.service.clone(), node.clone()));
+        if at.is_some_and(|indices| indices.remove(&slot.index)) {
+            result.insert(slot.clone(), node.clone());
+        } else {
+            missing.push((slot, node));
+        }
+    }
+    let mut deviations = Vec::new();
+    for (slot, node) in missing {
+        let at = present.get_mut(&(slot.service.clone(), node.clone()));
+        if let Some(index) = at.and_then(BTreeSet::pop_first) {
+            // One of the same service is on the node already, under another index.
+            result.insert(Slot { index, ..slot.clone() }, node.clone());
+            continue;
+        }
+        let mut chosen = Some(node.clone());
+        if !state.control.nodes.contains_key(node) {
+            chosen = another_node(state, past, slot, node, covered, &result);
+            let mut deviation = placed_anew(slot, node);
+            if chosen.is_none() {
+                deviation.why = format!("node {node} is no longer of the fleet, and no other one fits");
+            }
+            deviations.push(deviation);
+        }
+        let Some(chosen) = chosen else { continue };
+        let taken = |index: u32| result.contains_key(&Slot { index, ..slot.clone() });
+        let index = if taken(slot.index) { (0..).find(|index| !taken(*index)) } else { Some(slot.index) };
+        if let Some(index) = index {
+            result.insert(Slot { index, ..slot.clone() }, chosen);
+        }
+    }
+    let mut changes: Vec<_> = state
+        .slots(app_env)
+        .filter(|(slot, _)| !result.contains_key(slot))
+        .map(|(slot, _)| (slot.clone(), None))
+        .collect();
+    changes.extend(
+        result
+            .into_iter()
+            .filter(|(slot, node)| state.target.placement.get(slot) != Some(node))
+            .map(|(slot, node)| (slot, Some(node))),
+    );
+    changes.sort();
+    (changes, deviations)
+}
+
+/// A node in the place for an instance whose own is gone: the one with the fewest of its service.
+fn another_node(
+    state: &State,
+    past: &State,
+    slot: &Slot,
+    gone: &NodeName,
+    covered: &dyn Fn(&NodeName) -> bool,
+    placed: &BTreeMap<Slot, NodeName>,
+) -> Option<NodeName> {
+    let revision = past.revision_at(&slot.app_env, gone)?;
+    let service = past.history.releases.get(&revision.release)?.release.services.get(&slot.service)?;
+    let (Placement::Replicas { nodes, .. } | Placement::Every { nodes }) = &service.placement;
+    state
+        .control
+        .nodes
+        .values()
+        .filter(|node| covered(&node.name) && state.is_reachable(&node.name))
+        .filter(|node| nodes.matches(&state.node_labels(node)))
+        .map(|node| {
+            let here = placed
+                .iter()
+                .filter(|(other, at)| other.service == slot.service && **at == node.name)
+                .count();
+            (here, &node.name)
+        })
+        .min()
+        .map(|(_, name)| name.clone())
+}

@@ -1,0 +1,211 @@
+//! What restoring a scope would change, app by app and node by node.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::{place_of, places, preflight};
+use crate::digest::Digest;
+use crate::event::{Deviation, Pin};
+use crate::ids::{AppEnv, NodeName, Place, Seq, Slot};
+use crate::release::Revision;
+use crate::scope::Scope;
+use crate::state::State;
+
+/// What a rollback would do to one app in one environment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RollbackPlan {
+    /// Which.
+    pub app_env: AppEnv,
+    /// What is in force, in the place the rollback is about or else everywhere.
+    pub from: Option<Revision>,
+    /// What would be in force there.
+    pub restored: Option<Revision>,
+    /// What the app would be wherever no place is pinned.
+    pub to: Option<Revision>,
+    /// Places that would follow another revision, or no longer would: changes only.
+    pub pins: Vec<(Place, Option<Pin>)>,
+    /// Where instances would be: changes only.
+    pub slots: Vec<(Slot, Option<NodeName>)>,
+    /// Instances that cannot be where they were, with the reason; they are placed anew.
+    pub deviations: Vec<Deviation>,
+    /// Why it cannot be restored; empty when it can.
+    pub blocked: Vec<String>,
+    /// Deployments between then and now that raised a barrier, with what it says.
+    pub barriers: Vec<(Seq, String)>,
+    /// The release that is rejected thereby.
+    pub rejected: Option<Digest>,
+}
+
+/// What would happen on one node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeChange {
+    /// Instances made where none was.
+    pub added: Vec<Slot>,
+    /// Instances replaced by one of another revision.
+    pub replaced: Vec<Slot>,
+    /// Instances removed.
+    pub removed: Vec<Slot>,
+}
+
+/// What restoring a scope to an earlier State would change, app by app.
+pub fn plan_rollback(state: &State, past: &State, scope: &Scope, except: &[Scope]) -> Vec<RollbackPlan> {
+    let apps: BTreeSet<_> = past.targeted().into_iter().chain(state.targeted()).collect();
+    let mut plans: Vec<_> = apps
+        .into_iter()
+        .filter(|app_env| scope.covers_app_env(app_env))
+        .filter(|app_env| {
+            !except.iter().any(|scope| !scope.is_placed() && scope.covers_app_env(app_env))
+        })
+        .map(|app_env| {
+            let held: Vec<_> =
+                except.iter().filter(|scope| scope.is_placed() && scope.covers_app_env(app_env)).collect();
+            plan_app(state, past, app_env, scope, &held)
+        })
+        .filter(|plan| {
+            let now = state.target.intent.get(&plan.app_env).map(AsRef::as_ref);
+            now != plan.to.as_ref() || !plan.slots.is_empty() || !plan.pins.is_empty()
+        })
+        .collect();
+    preflight::check(state, &mut plans);
+    plans
+}
+
+fn plan_app(state: &State, past: &State, app_env: &AppEnv, scope: &Scope, held: &[&Scope]) -> RollbackPlan {
+    let place = place_of(scope);
+    let in_force = |state: &State| match &place {
+        Some(place) => places::revision_in(state, app_env, place),
+        None => state.target.intent.get(app_env).map(|revision| revision.as_ref().clone()),
+    };
+    let (from, mut restored) = (in_force(state), in_force(past));
+    let (to, pins, slots, deviations);
+    if place.is_none() && held.is_empty() {
+        (slots, deviations) = whole(state, past, app_env);
+        pins = places::pins_of(past, app_env);
+        to = restored.clone();
+    } else {
+        let part = places::restore(state, past, app_env, scope, held);
+        if part.untouched {
+            restored = from.clone();
+        }
+        to = match place {
+            Some(_) => state.target.intent.get(app_env).map(|revision| revision.as_ref().clone()),
+            None => restored.clone(),
+        };
+        (pins, slots, deviations) = (part.pins, part.slots, part.deviations);
+    }
+    let barriers = state
+        .history
+        .barriers
+        .range((app_env.clone(), past.seq + 1)..=(app_env.clone(), u64::MAX))
+        .map(|((_, seq), why)| (*seq, why.clone()))
+        .collect();
+    let rejected = from.as_ref().map(|revision| revision.release);
+    let rejected = rejected.filter(|release| Some(release) != restored.as_ref().map(|it| &it.release));
+    RollbackPlan {
+        pins: places::changes(state, app_env, pins),
+        app_env: app_env.clone(),
+        from,
+        restored,
+        to,
+        slots,
+        deviations,
+        blocked: Vec::new(),
+        barriers,
+        rejected,
+    }
+}
+
+/// Every slot where it was, under its own index.
+fn whole(
+    state: &State,
+    past: &State,
+    app_env: &AppEnv,
+) -> (Vec<(Slot, Option<NodeName>)>, Vec<Deviation>) {
+    let mut slots = Vec::new();
+    let mut deviations = Vec::new();
+    for (slot, node) in past.slots(app_env) {
+        if !state.control.nodes.contains_key(node) {
+            deviations.push(placed_anew(slot, node));
+        } else if state.target.placement.get(slot) != Some(node) {
+            slots.push((slot.clone(), Some(node.clone())));
+        }
+    }
+    for (slot, _) in state.slots(app_env) {
+        if !past.target.placement.contains_key(slot) {
+            slots.push((slot.clone(), None));
+        }
+    }
+    (slots, deviations)
+}
+
+pub(super) fn placed_anew(slot: &Slot, node: &NodeName) -> Deviation {
+    Deviation {
+        what: slot.to_string(),
+        why: format!("node {node} is no longer of the fleet; it is placed on another"),
+    }
+}
+
+impl RollbackPlan {
+    /// Sets what the plan says in a State's target.
+    pub fn apply(&self, state: &mut State) {
+        let app_env = &self.app_env;
+        match &self.to {
+            Some(revision) => {
+                state.target.intent.insert(app_env.clone(), Arc::new(revision.clone()));
+            }
+            None => {
+                state.target.intent.remove(app_env);
+            }
+        }
+        for (place, pin) in &self.pins {
+            let key = (app_env.clone(), place.clone());
+            match pin {
+                Some(pin) => state.target.pins.insert(key, Arc::new(pin.clone())),
+                None => state.target.pins.remove(&key),
+            };
+        }
+        for (slot, node) in &self.slots {
+            match node {
+                Some(node) => state.target.placement.insert(slot.clone(), node.clone()),
+                None => state.target.placement.remove(slot),
+            };
+        }
+    }
+
+    /// What would change on each node, where instances are as targeted now.
+    pub fn by_node(&self, state: &State) -> BTreeMap<NodeName, NodeChange> {
+        let mut after = state.clone();
+        self.apply(&mut after);
+        let mut nodes: BTreeMap<NodeName, NodeChange> = BTreeMap::new();
+        let app_env = &self.app_env;
+        for (slot, node) in state.slots(app_env) {
+            let change = nodes.entry(node.clone()).or_default();
+            match after.target.placement.get(slot) {
+                Some(stays) if stays == node => {
+                    let spec = |state: &State| {
+                        let revision = state.revision_at(app_env, node)?;
+                        Some(state.instance_spec(app_env, revision, &slot.service)?.digest())
+                    };
+                    match (spec(state), spec(&after)) {
+                        (before, after) if before == after => {}
+                        (_, None) => change.removed.push(slot.clone()),
+                        (_, Some(_)) => change.replaced.push(slot.clone()),
+                    }
+                }
+                _ => change.removed.push(slot.clone()),
+            }
+        }
+        for (slot, node) in after.slots(app_env) {
+            if state.target.placement.get(slot) != Some(node) {
+                nodes.entry(node.clone()).or_default().added.push(slot.clone());
+            }
+        }
+        nodes.retain(|_, change| *change != NodeChange::default());
+        nodes
+    }
+
+    /// Why it cannot be restored, each with the app.
+    pub(super) fn why_blocked(&self) -> impl Iterator<Item = String> {
+        self.blocked.iter().map(|why| format!("{}: {why}", self.app_env))
+    }
+}

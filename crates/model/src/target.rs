@@ -1,0 +1,106 @@
+//! The digest of a scope's target, in its two halves.
+//!
+//! It is equal again after a rollback, and in a fork: nothing in it names a seq, a
+//! time or a generated id, and names inside are relative to the scope.
+
+use std::collections::BTreeMap;
+
+use crate::digest::Digest;
+use crate::event::{Pin, TargetDigest};
+use crate::ids::{AppEnv, Place};
+use crate::scope::Scope;
+use crate::state::State;
+use crate::trie::Trie;
+
+/// Names and what they stand for.
+type Rows = BTreeMap<String, Digest>;
+
+impl State {
+    /// The digest of a scope's target (`docs/log-format.md`, "Target digests").
+    pub fn target_digest(&self, scope: &Scope) -> TargetDigest {
+        let (mut intent, mut placement) = (Rows::new(), Rows::new());
+        for app_env in self.targeted() {
+            if scope.covers_app_env(app_env) {
+                if scope.is_placed() {
+                    self.placed_intent(scope, app_env, &mut intent);
+                } else {
+                    self.intent(scope, app_env, &mut intent);
+                }
+            }
+        }
+        let mut counts: BTreeMap<String, u32> = BTreeMap::new();
+        for (slot, node) in &self.target.placement {
+            if !scope.covers_app_env(&slot.app_env) || !scope.covers_node(node, self.region_of(node)) {
+                continue;
+            }
+            let app = relative(scope, &slot.app_env);
+            if scope.is_placed() {
+                // Which of its app's replicas an instance is means nothing inside a place.
+                *counts.entry(format!("{app}/{}#{node}", slot.service)).or_default() += 1;
+            } else {
+                placement
+                    .insert(format!("{app}/{}.{}", slot.service, slot.index), Digest::of_json(node));
+            }
+        }
+        placement.extend(counts.into_iter().map(|(name, count)| (name, Digest::of_json(&count))));
+        let digest = |rows: &Rows| Trie::digest_of(rows.iter().map(|(name, value)| (name.as_str(), *value)));
+        TargetDigest { intent: digest(&intent), placement: digest(&placement) }
+    }
+
+    fn intent(&self, scope: &Scope, app_env: &AppEnv, rows: &mut Rows) {
+        let app = relative(scope, app_env);
+        if let Some(revision) = self.target.intent.get(app_env) {
+            rows.insert(app.clone(), Digest::of_json(revision));
+        }
+        for (place, pin) in self.pins(app_env) {
+            rows.insert(format!("{app}#{place}"), Digest::of_json(pin));
+        }
+    }
+
+    /// What an app is inside a place: the revision in force there, if it has or should have
+    /// instances there, and nodes of a region that differ from it.
+    fn placed_intent(&self, scope: &Scope, app_env: &AppEnv, rows: &mut Rows) {
+        let app = relative(scope, app_env);
+        let occupied =
+            || self.slots(app_env).any(|(_, node)| scope.covers_node(node, self.region_of(node)));
+        let pin_of = |place| self.target.pins.get(&(app_env.clone(), place)).map(AsRef::as_ref);
+        if let Some(node) = &scope.node {
+            if !scope.covers_node(node, self.region_of(node)) {
+                return;
+            }
+            let pinned = matches!(pin_of(Place::Node(node.clone())), Some(Pin::Revision(_)));
+            if let Some(revision) = self.revision_at(app_env, node).filter(|_| pinned || occupied()) {
+                rows.insert(app, Digest::of_json(revision));
+            }
+            return;
+        }
+        let Some(region) = &scope.region else { return };
+        let revision = match pin_of(Place::Region(region.clone())) {
+            Some(Pin::Revision(revision)) => Some(revision),
+            Some(Pin::Absent) => None,
+            None => self.target.intent.get(app_env).map(AsRef::as_ref).filter(|_| occupied()),
+        };
+        if let Some(revision) = revision {
+            rows.insert(app.clone(), Digest::of_json(revision));
+        }
+        for (place, pin) in self.pins(app_env) {
+            if let Place::Node(node) = place
+                && self.region_of(node) == Some(region)
+            {
+                rows.insert(format!("{app}#{place}"), Digest::of_json(pin));
+            }
+        }
+    }
+}
+
+/// An app's name inside a scope: what the scope fixes is left out.
+fn relative(scope: &Scope, app_env: &AppEnv) -> String {
+    match (&scope.app, &scope.project, &scope.environment) {
+        (Some(_), _, Some(_)) => String::new(),
+        (Some(_), _, None) => format!("@{}", app_env.environment),
+        (None, Some(_), Some(_)) => app_env.app.app.to_string(),
+        (None, Some(_), None) => format!("{}@{}", app_env.app.app, app_env.environment),
+        (None, None, Some(_)) => app_env.app.to_string(),
+        (None, None, None) => app_env.to_string(),
+    }
+}

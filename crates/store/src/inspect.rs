@@ -1,0 +1,34 @@
+//! Opening a store only to read it: a stopped controller's, a copy, or the one of a
+//! controller that runs.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use stele_consensus::LogIndex;
+
+use crate::database::{Database, Family};
+use crate::error::OpenError;
+use crate::meta;
+use crate::reader::{Reader, Shared};
+use crate::store::{Identity, check_format, decode_identity};
+
+/// Opens the store in a folder without writing a byte into it, and says whose it is.
+///
+/// A controller may run on it meanwhile: then what it has written up to now is read,
+/// and nothing after that. Nothing is checked beyond what is read, and what is read is
+/// checked against its checksum.
+pub fn open_read_only(path: &Path) -> Result<(Identity, Reader), OpenError> {
+    let missing = || OpenError::Missing { path: path.to_owned() };
+    if !Database::exists(path) {
+        return Err(missing());
+    }
+    let database = Database::open_read_only(path)?;
+    let Some(identity) = database.get(Family::Meta, meta::IDENTITY)? else { return Err(missing()) };
+    check_format(&database, path)?;
+    let identity = decode_identity(&identity)
+        .ok_or_else(|| database.corrupt(Family::Meta, meta::IDENTITY, "it does not decode".to_owned()))?;
+    let index = LogIndex::recover(meta::recover(&database)?);
+    let shared = Arc::new(Shared::new(database));
+    shared.publish(&index);
+    Ok((identity, Reader { shared }))
+}

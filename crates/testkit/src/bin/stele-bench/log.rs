@@ -1,0 +1,93 @@
+//! A long log in a real store, before a controller that can serve it.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use serde_json::Value;
+use stele_model::signature::PublicKey;
+use stele_model::{Digest, Time};
+use stele_testkit::history::{Shape, World, new_store, store_records};
+use stele_testkit::{Cluster, ClusterConfig};
+
+/// Records written to the store at once.
+const RECORDS_PER_WRITE: usize = 10_000;
+/// How much of the past the log covers, in microseconds: 200 days.
+const SPAN_US: u64 = 200 * 24 * 3600 * 1_000_000;
+
+/// How long a log, and of what fleet.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Size {
+    /// Records of the log
+    #[arg(long, default_value_t = 1_000_000)]
+    pub(crate) events: u64,
+    /// Nodes of the fleet
+    #[arg(long, default_value_t = 200)]
+    nodes: usize,
+    /// Its apps, each in two environments
+    #[arg(long, default_value_t = 100)]
+    apps: usize,
+}
+
+/// A founded fleet of one controller that does not run yet, with a log as if it had for months.
+pub(crate) struct Prepared {
+    pub(crate) cluster: Cluster,
+    pub(crate) apps: Vec<String>,
+    pub(crate) last: u64,
+    pub(crate) state_bytes: usize,
+}
+
+impl Prepared {
+    pub(crate) fn new(size: &Size) -> anyhow::Result<Self> {
+        let config = ClusterConfig { controllers: 1, nodes: Vec::new(), ..ClusterConfig::simulated("past") };
+        let cluster = Cluster::found(&config)?;
+        let began = Instant::now();
+        let text = std::fs::read_to_string(cluster.folder(1)?.join("controller.json"))?;
+        let own: Value = serde_json::from_str(&text).context("controller.json is JSON")?;
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_micros() as u64;
+        let mut world = World::found(Shape {
+            fleet: cluster.fleet().parse()?,
+            root: PublicKey(text(&own["root"])),
+            admin: Digest::of(&[cluster.token().as_bytes()]),
+            nodes: size.nodes,
+            apps: size.apps,
+            begins: Time(now - SPAN_US),
+            // Most happenings are one record; a rollout is many, and takes time of its own.
+            pace_us: SPAN_US / 2 / size.events.max(1),
+            seed: 7,
+        })?;
+        let mut store = new_store(&cluster.folder(1)?.join("data/log"), cluster.fleet(), 1)?;
+        let mut written = world.take();
+        while world.state().seq < size.events {
+            world.step()?;
+            written.append(&mut world.take());
+            if written.len() >= RECORDS_PER_WRITE {
+                store_records(&mut store, std::mem::take(&mut written), false)?;
+            }
+        }
+        store_records(&mut store, written, true)?;
+        let last = world.state().seq;
+        let snapshot = stele_codec::Snapshot {
+            chain: stele_codec::Chain::GENESIS,
+            state: world.state().clone(),
+        };
+        println!(
+            "A log of {last} records: {} nodes, {} apps in two environments each, seed 7; decided and written in {:.0} s.",
+            size.nodes,
+            size.apps,
+            began.elapsed().as_secs_f64()
+        );
+        Ok(Self {
+            cluster,
+            apps: world.apps().iter().map(ToString::to_string).collect(),
+            last,
+            state_bytes: snapshot.encode().len(),
+        })
+    }
+
+    /// Where the log is.
+    pub(crate) fn data(&self) -> anyhow::Result<PathBuf> {
+        Ok(self.cluster.folder(1)?.join("data"))
+    }
+}

@@ -1,0 +1,91 @@
+//! Reads at random points of a long log, from a running controller.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use serde_json::Value;
+use stele_testkit::{Client, pause};
+
+use crate::log::{Prepared, Size};
+use crate::measure::conditions;
+
+/// What the controller's log says once past States are in memory.
+const WARM: &str = "warm: past States are near";
+const POLL: Duration = Duration::from_millis(500);
+
+/// Measures reads of one app, of a region and of the fleet.
+pub(crate) fn time_travel(size: &Size, reads: usize) -> anyhow::Result<()> {
+    let mut prepared = Prepared::new(size)?;
+    println!("{}", conditions(&["nothing else"])?);
+    let started = Instant::now();
+    prepared.cluster.start_controller(1)?;
+    prepared.cluster.leader()?;
+    println!("The controller leads after {:.1} s.", started.elapsed().as_secs_f64());
+    let log = prepared.cluster.folder(1)?.join("log.txt");
+    while !std::fs::read_to_string(&log)?.contains(WARM) {
+        pause(POLL)?;
+    }
+    println!(
+        "It is warm after {:.1} s: every milestone made, and read into memory as far as there is room.",
+        started.elapsed().as_secs_f64()
+    );
+    println!("State at the end: {} MB encoded. {reads} reads each, one after the other, over HTTP.\n", prepared.state_bytes >> 20);
+    let client = prepared.cluster.client(1)?;
+    let mut numbers = Numbers(0x5eed);
+    println!("{:<28} {:>9} {:>9} {:>9} {:>12}", "read", "p50 ms", "p99 ms", "max ms", "answer kB");
+    for what in ["status of an app", "status of a region", "status of the fleet", "show of an app", "show of the fleet"] {
+        let mut times = Vec::with_capacity(reads);
+        let mut bytes = 0;
+        for _ in 0..reads {
+            let seq = 1 + numbers.next() % prepared.last;
+            let app = &prepared.apps[(numbers.next() % prepared.apps.len() as u64) as usize];
+            let scope = match what.rsplit(' ').next() {
+                Some("app") => app.replace('/', "%2F").replace('@', "%40"),
+                Some("region") => "region%3Aeu".to_owned(),
+                _ => "fleet".to_owned(),
+            };
+            let operation = what.split(' ').next().unwrap_or_default();
+            let path = format!("/v1/{operation}?scope={scope}&at=seq%3A{seq}");
+            let asked = Instant::now();
+            let answer = read(&client, &path)?;
+            times.push(asked.elapsed());
+            bytes += answer.to_string().len();
+            let found = answer["seq"].as_u64().context("it says as of when")?;
+            anyhow::ensure!(found <= seq, "asked for seq:{seq}, told seq:{found}");
+        }
+        times.sort_unstable();
+        let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1000.0;
+        println!("{what:<28} {:>9.1} {:>9.1} {:>9.1} {:>12}", at(0.5), at(0.99), at(1.0), bytes / reads / 1000);
+    }
+    println!("\n{}", memory(&prepared)?);
+    anyhow::ensure!(prepared.cluster.end().0.is_empty(), "something was left behind");
+    Ok(())
+}
+
+fn read(client: &Client, path: &str) -> anyhow::Result<Value> {
+    client.read(path)
+}
+
+/// What the controller takes, and what its disk holds.
+fn memory(prepared: &Prepared) -> anyhow::Result<String> {
+    let bytes = |folder: &std::path::Path| -> anyhow::Result<u64> {
+        let mut bytes = 0;
+        for entry in std::fs::read_dir(folder)? {
+            bytes += entry?.metadata()?.len();
+        }
+        Ok(bytes)
+    };
+    let resident = prepared.cluster.resident_bytes(1)?;
+    let log = bytes(&prepared.data()?.join("log"))?;
+    Ok(format!("The controller holds {} MB in memory; its store takes {} MB.", resident >> 20, log >> 20))
+}
+
+/// Points that are the same in every run.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 >> 16
+    }
+}
