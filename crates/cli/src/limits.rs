@@ -44,3 +44,5 @@ pub(crate) const LINE_PAIRS_COMPARED_MAX: usize = 4_000_000;
 pub(crate) const STEPS_SHOWN_MAX: usize = 200;
 /// Characters printed of an image's digest where two are told apart.
 pub(crate) const DIGEST_CHARS_SHOWN: usize = 12;
+/// Nodes of one app shown in a rollback's plan.
+pub(crate) const NODES_SHOWN_MAX: usize = 20;

@@ -1,5 +1,7 @@
 //! What the API and the bus ask of a controller. Cheap to clone.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,7 +57,7 @@ pub enum SubmitError {
     /// Too much is waiting; nothing was decided.
     #[error("too many requests are waiting; try again shortly")]
     Busy,
-    /// The past that a rollback needs cannot be rebuilt.
+    /// The past that it needs cannot be rebuilt.
     #[error("{0}")]
     Past(String),
 }
@@ -214,14 +216,7 @@ impl Handle {
 
     /// Has a request decided here, and only here.
     pub(crate) async fn submit_here(&self, request: Request) -> Result<Answer, SubmitError> {
-        let past = match &request.command {
-            Command::Rollback { seq, .. } => {
-                let state =
-                    self.state_at(*seq).await.map_err(|error| SubmitError::Past(error.to_string()))?;
-                Some(Box::new(state))
-            }
-            _ => None,
-        };
+        let past = self.past_of(&request.command).await.map_err(|it| SubmitError::Past(it.to_string()))?;
         let (answer, answered) = oneshot::channel();
         let waiter = Waiter::Caller(answer);
         self.push(Input::Submit { request: Box::new(request), past, waiter })?;
@@ -261,6 +256,17 @@ impl Handle {
             return Ok(now);
         }
         self.in_past(move |past| past.state_at(seq)).await
+    }
+
+    /// The earlier States that deciding a command needs.
+    pub(crate) async fn past_of(&self, command: &Command) -> Result<BTreeMap<Seq, State>, ReadError> {
+        let mut past = BTreeMap::new();
+        for seq in command.past_seqs() {
+            if let Entry::Vacant(entry) = past.entry(seq) {
+                entry.insert(self.state_at(seq).await?);
+            }
+        }
+        Ok(past)
     }
 
     async fn in_past<T: Send + 'static>(
@@ -314,6 +320,11 @@ impl Handle {
     ) -> Result<Vec<(Seq, StoredRecord, Chain)>, ReadError> {
         let limit = limit.min(RECORDS_PER_ANSWER_MAX);
         self.in_past(move |past| past.records(from, limit)).await
+    }
+
+    /// Whether an image's registry still has it; if not, the registry's own words.
+    pub(crate) async fn is_in_registry(&self, image: &Image, within: Duration) -> Result<(), ResolveError> {
+        self.0.registry.has(image, within).await
     }
 
     /// The digest an image reference stands for now.

@@ -18,6 +18,7 @@
 
 mod app;
 mod archive;
+mod asking;
 mod backfill;
 mod cluster;
 mod config;

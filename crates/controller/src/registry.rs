@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::str::FromStr as _;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use base64::Engine as _;
@@ -36,10 +37,12 @@ pub enum ResolveError {
         words: String,
     },
     /// The registry did not answer in time.
-    #[error("the registry did not answer within {} s for {reference}", RESOLVE_DEADLINE.as_secs())]
+    #[error("the registry did not answer within {seconds} s for {reference}")]
     TimedOut {
         /// As given.
         reference: String,
+        /// How long was waited, in seconds.
+        seconds: u64,
     },
 }
 
@@ -99,6 +102,16 @@ impl Registry {
         Self { encrypted: client(ClientProtocol::Https), plain: client(ClientProtocol::Http), credentials }
     }
 
+    /// Whether the registry still has an image, by its digest; if not, why that is not known.
+    pub(crate) async fn has(&self, image: &Image, within: Duration) -> Result<(), ResolveError> {
+        let text = image.to_string();
+        let reference = Reference::from_str(&text).map_err(|error| ResolveError::Malformed {
+            reference: text.clone(),
+            why: error.to_string(),
+        })?;
+        self.ask(&text, &reference, within).await.map(drop)
+    }
+
     /// The digest a reference stands for now. One that names a digest is not looked up.
     pub(crate) async fn resolve(&self, text: &str) -> Result<Image, ResolveError> {
         let malformed = |why: String| ResolveError::Malformed { reference: text.to_owned(), why };
@@ -110,19 +123,24 @@ impl Registry {
                 .map_err(|error: stele_model::digest::ParseDigestError| malformed(error.to_string()))?;
             return Ok(Image { repository, digest });
         }
-        let client = if is_loopback(reference.registry()) { &self.plain } else { &self.encrypted };
-        let auth = self.credentials.of(reference.registry());
-        let answer = tokio::time::timeout(RESOLVE_DEADLINE, client.fetch_manifest_digest(&reference, &auth))
-            .await
-            .map_err(|_| ResolveError::TimedOut { reference: text.to_owned() })?;
-        let digest = answer.map_err(|error| ResolveError::Registry {
-            reference: text.to_owned(),
-            words: error.to_string(),
-        })?;
+        let digest = self.ask(text, &reference, RESOLVE_DEADLINE).await?;
         let digest = digest.parse().map_err(|error: stele_model::digest::ParseDigestError| {
             ResolveError::Registry { reference: text.to_owned(), words: error.to_string() }
         })?;
         Ok(Image { repository, digest })
+    }
+
+    /// The digest in the registry's answer.
+    async fn ask(&self, text: &str, reference: &Reference, within: Duration) -> Result<String, ResolveError> {
+        let client = if is_loopback(reference.registry()) { &self.plain } else { &self.encrypted };
+        let auth = self.credentials.of(reference.registry());
+        let answer = tokio::time::timeout(within, client.fetch_manifest_digest(reference, &auth))
+            .await
+            .map_err(|_| ResolveError::TimedOut { reference: text.to_owned(), seconds: within.as_secs() })?;
+        answer.map_err(|error| ResolveError::Registry {
+            reference: text.to_owned(),
+            words: error.to_string(),
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! The replica: one dedicated thread that drives Raft, decides and folds.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ use crate::waiter::{Reading, Waiter};
 pub(crate) enum Input {
     Raft(ControllerId, Vec<u8>),
     Unreachable(ControllerId),
-    Submit { request: Box<Request>, past: Option<Box<State>>, waiter: Waiter },
+    Submit { request: Box<Request>, past: BTreeMap<Seq, State>, waiter: Waiter },
     Read(oneshot::Sender<State>),
     Membership(MembershipChange, oneshot::Sender<Result<(), MembershipError>>),
     Transfer(ControllerId, oneshot::Sender<Result<(), String>>),
@@ -127,7 +127,6 @@ impl Replica {
             Input::Unreachable(peer) => self.driver.report_unreachable(peer),
             Input::Submit { request, past, waiter } => {
                 let now = self.app.now();
-                let past = past.map(|past| *past);
                 match self.app.ledger.submit(waiter, &request, past, now) {
                     Submitted::Waiting => {}
                     Submitted::Answer(waiter, outcome) => waiter.tell(outcome),
@@ -196,7 +195,9 @@ impl Replica {
     fn submit(&mut self, command: Command) -> bool {
         let now = self.app.now();
         let before = self.app.ledger.speculative().map(|state| state.seq);
-        let submitted = self.app.ledger.submit(Waiter::Nobody, &system_request(command.clone()), None, now);
+        let cause = self.app.ledger.speculative().and_then(|state| stele_planner::cause(state, &command));
+        let request = Request { cause, ..system_request(command.clone()) };
+        let submitted = self.app.ledger.submit(Waiter::Nobody, &request, BTreeMap::new(), now);
         if let Submitted::Confirm(_, Outcome::Rejected(rejection)) = submitted {
             tracing::warn!(%rejection, ?command, "a command of the controller's own was refused");
         }

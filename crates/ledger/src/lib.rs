@@ -26,6 +26,8 @@
 pub mod limits;
 mod speculation;
 
+use std::collections::BTreeMap;
+
 use stele_codec::{Chain, DecodeError, Entry, StoredRecord};
 use stele_model::{
     Answer, Command, ControllerId, Digest, Event, Links, Record, Rejection, RejectionKind, Request, Seq,
@@ -185,7 +187,7 @@ impl<W> Ledger<W> {
         self.speculation = Some(speculation);
         let request = system_request(Command::StartTerm { term, controller });
         // Nobody waits for it: whatever else is decided sees it committed first.
-        let decided = self.decide_into_batch(&request, None, now);
+        let decided = self.decide_into_batch(&request, BTreeMap::new(), now);
         assert!(matches!(decided, Ok(Some(_))), "starting a term is never refused: {decided:?}");
         true
     }
@@ -210,8 +212,14 @@ impl<W> Ledger<W> {
         self.speculation.as_ref().map(|speculation| &speculation.state)
     }
 
-    /// Decides a request. `past` is State at the point a rollback goes to.
-    pub fn submit(&mut self, waiter: W, request: &Request, past: Option<State>, now: Moment) -> Submitted<W> {
+    /// Decides a request. `past` holds the earlier States that deciding it needs.
+    pub fn submit(
+        &mut self,
+        waiter: W,
+        request: &Request,
+        past: BTreeMap<Seq, State>,
+        now: Moment,
+    ) -> Submitted<W> {
         if self.speculation.is_none() {
             return Submitted::Answer(waiter, Outcome::NotLeader);
         }
@@ -245,7 +253,7 @@ impl<W> Ledger<W> {
     fn decide_into_batch(
         &mut self,
         request: &Request,
-        past: Option<State>,
+        past: BTreeMap<Seq, State>,
         now: Moment,
     ) -> Result<Option<Answer>, Refusal> {
         let Some(speculation) = &mut self.speculation else { return Ok(None) };

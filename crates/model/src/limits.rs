@@ -50,6 +50,12 @@ pub const BARRIERS_PER_APP_MAX: usize = 1000;
 pub const REVIEWS_OWED_MAX: usize = 10_000;
 /// Most points marked bad in a fleet at once.
 pub const MARKED_BAD_MAX: usize = 10_000;
+/// Decisions that one undo takes back at most.
+pub const UNDO_DECISIONS_MAX: usize = 100;
+/// Records in the answer to a why.
+pub const WHY_STEPS_MAX: usize = 64;
+/// Records of one decision looked at to say why; of a larger one, those near the record in question.
+pub const WHY_DECISION_RECORDS_MAX: usize = 64;
 /// Finished deployments kept in State per app and environment (the log keeps them all).
 pub const DEPLOYMENTS_PER_APP_MAX: usize = 100;
 /// Refusals logged per principal in one window; later ones are only counted.

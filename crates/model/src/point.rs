@@ -4,12 +4,18 @@
 //! pure part turns a text into a [`Point`], resolves what State alone knows, and
 //! leaves times to the caller, who has the log.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-use crate::event::{DeploymentKind, Outcome};
-use crate::ids::{AppEnv, Seq};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::event::{DeploymentKind, Outcome, Pin};
+use crate::ids::{AppEnv, Place, Seq};
+use crate::limits::CHANGES_PER_APP_MAX;
 use crate::rejection::{Rejection, RejectionKind};
+use crate::release::Revision;
 use crate::scope::Scope;
 use crate::state::State;
 
@@ -133,6 +139,22 @@ pub struct InForce {
     pub settled: Seq,
 }
 
+/// How an earlier state looks from now. What is worse is greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It is as it was.
+    Same,
+    /// It was otherwise, and healthy.
+    Good,
+    /// It was left by a rollback, or is latched.
+    Rejected,
+    /// It never was healthy, as far as is known.
+    Unhealthy,
+    /// Somebody marked it bad.
+    MarkedBad,
+}
+
 impl State {
     /// What was in force in an app and environment, newest first.
     pub fn timeline(&self, app_env: &AppEnv) -> Vec<InForce> {
@@ -219,36 +241,99 @@ impl State {
                     .with_next(format!("stele history {app_env}"))
                 })
             }
-            Point::LastGood => self.last_good(&one()?),
+            Point::LastGood => self.last_good(scope),
         }
     }
 
-    /// The newest earlier point that was converged and healthy and differs from now.
+    /// Earlier points at which something in a scope was otherwise than now, newest first, with the
+    /// worst that is to be said of anything there. Each is the last moment of what was in force.
+    pub fn earlier(&self, scope: &Scope) -> impl Iterator<Item = (Seq, Verdict)> {
+        let apps: BTreeSet<&AppEnv> =
+            self.history.last_changed.keys().filter(|app_env| scope.covers_app_env(app_env)).collect();
+        let timelines: Vec<_> = apps.into_iter().map(|app_env| (app_env, self.timeline(app_env))).collect();
+        let mut points: Vec<Seq> = timelines
+            .iter()
+            .flat_map(|(_, entries)| entries.iter().skip(1).map(|entry| entry.until))
+            .collect();
+        points.sort_unstable_by(|left, right| right.cmp(left));
+        points.dedup();
+        points.into_iter().filter_map(move |point| {
+            let verdict =
+                timelines.iter().map(|(app_env, entries)| self.verdict(scope, app_env, entries, point)).max()?;
+            (verdict != Verdict::Same).then_some((point, verdict))
+        })
+    }
+
+    /// The newest earlier point at which everything in a scope that was otherwise than now was healthy.
     ///
     /// Asked again after a rollback, it steps further back: what a rollback left is
-    /// never offered again.
-    fn last_good(&self, app_env: &AppEnv) -> Result<Seq, Rejection> {
-        let current = self.target.intent.get(app_env);
-        let latched = self.control.latches.get(app_env);
-        let offers = |entry: &InForce| {
-            let change = self.history.changes.get(&(app_env.clone(), entry.from))?;
-            let revision = change.revision.as_ref()?;
-            let rejected = latched.is_some_and(|releases| releases.contains(&revision.release));
-            // What a later rollback left is not gone back to by itself, whatever the latch says.
-            let left = self.history.deployments.range(entry.until + 1..).any(|(_, deployment)| {
-                deployment.app_env == *app_env
-                    && deployment.kind == DeploymentKind::Rollback
-                    && deployment.from.as_ref() == Some(revision.as_ref())
-            });
-            (entry.good && !rejected && !left && Some(revision) != current).then_some(entry.until)
+    /// never offered again, and neither is what is latched or marked bad.
+    fn last_good(&self, scope: &Scope) -> Result<Seq, Rejection> {
+        self.earlier(scope).find(|(_, verdict)| *verdict == Verdict::Good).map(|(point, _)| point).ok_or_else(
+            || {
+                Rejection::new(
+                    RejectionKind::NotFound,
+                    format!("{scope} has no earlier state that was healthy and differs from now"),
+                )
+                .with_next(format!("stele history {scope}"))
+            },
+        )
+    }
+
+    /// How an app was at a point, seen from now.
+    fn verdict(&self, scope: &Scope, app_env: &AppEnv, entries: &[InForce], point: Seq) -> Verdict {
+        let Some(entry) = entries.iter().find(|entry| entry.from <= point) else {
+            // It was not there yet, unless so much happened since that this is forgotten.
+            let is_known = entries.len() < CHANGES_PER_APP_MAX;
+            return match self.in_force_now(scope, app_env) {
+                None if is_known => Verdict::Same,
+                Some(_) if is_known => Verdict::Good,
+                _ => Verdict::Unhealthy,
+            };
         };
-        self.timeline(app_env).iter().skip(1).find_map(offers).ok_or_else(|| {
-            Rejection::new(
-                RejectionKind::NotFound,
-                format!("{app_env} has no earlier state that was healthy and differs from now"),
-            )
-            .with_next(format!("stele history {app_env}"))
-        })
+        let change = self.history.changes.get(&(app_env.clone(), entry.from));
+        let revision = change.and_then(|change| change.revision.as_deref());
+        if revision == self.in_force_now(scope, app_env) {
+            return Verdict::Same;
+        }
+        let marked = self.control.marked_bad.iter().any(|(marked, seq)| {
+            (entry.from..=entry.until).contains(seq) && marked.covers_app_env(app_env)
+        });
+        if marked {
+            return Verdict::MarkedBad;
+        }
+        // Being away was never unhealthy.
+        let Some(revision) = revision else { return Verdict::Good };
+        let latched = self.control.latches.get(app_env);
+        let rejected = latched.is_some_and(|releases| releases.contains(&revision.release));
+        // What a later rollback left is not gone back to by itself, whatever the latch says.
+        let left = self.history.deployments.range(entry.until + 1..).any(|(_, deployment)| {
+            deployment.app_env == *app_env
+                && deployment.kind == DeploymentKind::Rollback
+                && deployment.from.as_ref() == Some(revision)
+        });
+        if !entry.good || entry.settled > point {
+            Verdict::Unhealthy
+        } else if rejected || left {
+            Verdict::Rejected
+        } else {
+            Verdict::Good
+        }
+    }
+
+    /// What is in force in an app as far as a scope goes.
+    fn in_force_now(&self, scope: &Scope, app_env: &AppEnv) -> Option<&Revision> {
+        let place = match (&scope.node, &scope.region) {
+            (Some(node), _) => return self.revision_at(app_env, node),
+            (None, Some(region)) => Some(Place::Region(region.clone())),
+            (None, None) => None,
+        };
+        let pin = place.and_then(|place| self.target.pins.get(&(app_env.clone(), place)));
+        match pin.map(AsRef::as_ref) {
+            Some(Pin::Revision(revision)) => Some(revision),
+            Some(Pin::Absent) => None,
+            None => self.target.intent.get(app_env).map(AsRef::as_ref),
+        }
     }
 
     /// Whether a change in an app and environment was a rollback, for lists.

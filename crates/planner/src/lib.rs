@@ -9,10 +9,14 @@
 //! assert!(stele_planner::plan(&State::default(), Time(0)).is_empty());
 //! ```
 
+mod cause;
 mod placement;
 mod rollout;
+mod simulate;
 
+pub use cause::cause;
 pub use placement::{Unplaced, place};
+pub use simulate::{Simulated, Step, simulate};
 
 use std::collections::BTreeSet;
 

@@ -3,8 +3,14 @@
 //! What is placed stays: a slot moves only when its node left the fleet or no
 //! longer matches. New slots go where the service is scarcest: by region, then
 //! node, then how busy the node is, then name, so that the answer is one.
+//!
+//! A pinned place keeps the instances it was given, whatever the app's release says of
+//! their number, and while there is one, the rest of the app makes up for nothing: a
+//! rollback of one region must not start containers in another. The next deployment of
+//! the app lifts the pins, and with them all of this.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use stele_model::event::EnrolledNode;
 use stele_model::ids::ServiceName;
@@ -27,33 +33,29 @@ type Change = (Slot, Option<NodeName>);
 pub fn place(state: &State, app_env: &AppEnv) -> (Vec<Change>, Option<Unplaced>) {
     let present: BTreeMap<Slot, NodeName> =
         state.slots(app_env).map(|(slot, node)| (slot.clone(), node.clone())).collect();
-    let services = state
-        .target
-        .intent
-        .get(app_env)
-        .and_then(|revision| state.history.releases.get(&revision.release))
-        .map(|record| &record.release.services);
-    let Some(services) = services else {
-        return (present.into_keys().map(|slot| (slot, None)).collect(), None);
-    };
     let mut unplaced = None;
-    let mut wanted: BTreeMap<Slot, NodeName> = BTreeMap::new();
     // First what stays, for all services, so that new slots see every port in use.
-    for (name, service) in services {
-        wanted.extend(keep(state, &present, name, service));
-    }
-    let lacking: Vec<_> =
-        services.iter().filter(|(name, service)| lacks(state, name, service, &wanted)).collect();
+    let mut wanted: BTreeMap<Slot, NodeName> = present
+        .iter()
+        .filter(|(slot, node)| stays(state, slot, node))
+        .map(|(slot, node)| (slot.clone(), node.clone()))
+        .collect();
+    let services = services_of(state, app_env);
+    let lacking: Vec<_> = services
+        .iter()
+        .map(|(name, service)| (name, service, lacks(state, app_env, name, service, &present, &wanted)))
+        .filter(|(.., count)| *count > 0)
+        .collect();
     // Most looks find nothing to place; only a new slot needs to know every other app's.
     if !lacking.is_empty() {
         let mut room = Room::new(state);
         for (slot, node) in &wanted {
-            if let Some(service) = services.get(&slot.service) {
+            if let Some(service) = service_at(state, slot, node) {
                 room.take(node, service, slot);
             }
         }
-        for (name, service) in lacking {
-            let added = add(state, app_env, name, service, &wanted, &mut room);
+        for (name, service, count) in lacking {
+            let added = add(state, app_env, (name, service, count), &wanted, &mut room);
             wanted.extend(added.0);
             unplaced = unplaced.or(added.1);
         }
@@ -73,47 +75,86 @@ fn selector(service: &Service) -> &Selector {
     }
 }
 
-/// Slots of a service that stay where they are.
-fn keep(
-    state: &State,
-    present: &BTreeMap<Slot, NodeName>,
-    name: &ServiceName,
-    service: &Service,
-) -> BTreeMap<Slot, NodeName> {
-    present
-        .iter()
-        .filter(|(slot, _)| slot.service == *name)
-        .filter(|(slot, _)| match service.placement {
-            Placement::Replicas { count, .. } => slot.index < count,
-            Placement::Every { .. } => true,
-        })
-        .filter(|(_, node)| {
-            let node = state.control.nodes.get(*node);
-            node.is_some_and(|node| selector(service).matches(&state.node_labels(node)))
-        })
-        .map(|(slot, node)| (slot.clone(), node.clone()))
-        .collect()
+/// The services of what is in force wherever no place is pinned.
+fn services_of<'a>(state: &'a State, app_env: &AppEnv) -> &'a BTreeMap<ServiceName, Service> {
+    static NONE: BTreeMap<ServiceName, Service> = BTreeMap::new();
+    let revision = state.target.intent.get(app_env);
+    let record = revision.and_then(|revision| state.history.releases.get(&revision.release));
+    record.map_or(&NONE, |record| &record.release.services)
 }
 
-/// Whether a service has fewer slots than it should.
-fn lacks(state: &State, name: &ServiceName, service: &Service, wanted: &BTreeMap<Slot, NodeName>) -> bool {
-    let has = wanted.keys().filter(|slot| slot.service == *name).count();
-    let should = match &service.placement {
-        Placement::Replicas { count, .. } => *count as usize,
-        Placement::Every { nodes } => {
-            let nodes = state.control.nodes.values().filter(|node| nodes.matches(&state.node_labels(node)));
-            nodes.count()
-        }
+/// What fills a slot on a node: of the revision in force there.
+fn service_at<'a>(state: &'a State, slot: &Slot, node: &NodeName) -> Option<&'a Service> {
+    let revision = state.revision_at(&slot.app_env, node)?;
+    state.history.releases.get(&revision.release)?.release.services.get(&slot.service)
+}
+
+fn is_pinned(state: &State, app_env: &AppEnv, node: &NodeName) -> bool {
+    state.pin_at(app_env, node).is_some()
+}
+
+/// Whether a slot stays where it is.
+fn stays(state: &State, slot: &Slot, node: &NodeName) -> bool {
+    let Some(service) = service_at(state, slot, node) else { return false };
+    let Some(enrolled) = state.control.nodes.get(node) else { return false };
+    let counts = match service.placement {
+        Placement::Replicas { count, .. } => slot.index < count,
+        Placement::Every { .. } => true,
     };
-    has < should
+    selector(service).matches(&state.node_labels(enrolled)) && (counts || is_pinned(state, &slot.app_env, node))
+}
+
+/// How many slots a service has too few.
+fn lacks(
+    state: &State,
+    app_env: &AppEnv,
+    name: &ServiceName,
+    service: &Service,
+    present: &BTreeMap<Slot, NodeName>,
+    wanted: &BTreeMap<Slot, NodeName>,
+) -> usize {
+    let mine = |slots: &BTreeMap<Slot, NodeName>| slots.keys().filter(|slot| slot.service == *name).count();
+    match &service.placement {
+        Placement::Replicas { count, .. } if state.pins(app_env).next().is_none() => {
+            (*count as usize).saturating_sub(mine(wanted))
+        }
+        // Only what lost its node is placed anew.
+        Placement::Replicas { count, .. } => {
+            let lost = |(slot, node): &(&Slot, &NodeName)| {
+                slot.service == *name
+                    && slot.index < *count
+                    && !wanted.contains_key(*slot)
+                    && !is_pinned(state, app_env, node)
+            };
+            present.iter().filter(lost).count()
+        }
+        Placement::Every { .. } => {
+            let has: BTreeSet<_> =
+                wanted.iter().filter(|(slot, _)| slot.service == *name).map(|(_, node)| node).collect();
+            open_nodes(state, app_env, service).filter(|node| !has.contains(&node.name)).count()
+        }
+    }
+}
+
+/// Nodes where new instances of a service may go.
+fn open_nodes<'a>(
+    state: &'a State,
+    app_env: &AppEnv,
+    service: &Service,
+) -> impl Iterator<Item = &'a Arc<EnrolledNode>> {
+    state
+        .control
+        .nodes
+        .values()
+        .filter(|node| selector(service).matches(&state.node_labels(node)))
+        .filter(|node| !is_pinned(state, app_env, &node.name))
 }
 
 /// Slots a service still lacks.
 fn add(
     state: &State,
     app_env: &AppEnv,
-    name: &ServiceName,
-    service: &Service,
+    (name, service, lacking): (&ServiceName, &Service, usize),
     wanted: &BTreeMap<Slot, NodeName>,
     room: &mut Room<'_>,
 ) -> (BTreeMap<Slot, NodeName>, Option<Unplaced>) {
@@ -123,12 +164,7 @@ fn add(
         .filter(|(slot, _)| slot.service == *name)
         .map(|(slot, node)| (slot.index, node))
         .collect();
-    let matching: Vec<_> = state
-        .control
-        .nodes
-        .values()
-        .filter(|node| selector(service).matches(&state.node_labels(node)))
-        .collect();
+    let matching: Vec<_> = open_nodes(state, app_env, service).collect();
     let mut added = BTreeMap::new();
     match service.placement {
         Placement::Every { .. } => {
@@ -145,7 +181,7 @@ fn add(
         }
         Placement::Replicas { count, .. } => {
             let mut spread = Spread::new(state, taken.values().copied());
-            for index in (0..count).filter(|index| !taken.contains_key(index)) {
+            for index in (0..count).filter(|index| !taken.contains_key(index)).take(lacking) {
                 let choice = matching
                     .iter()
                     .filter(|node| state.is_reachable(&node.name))
@@ -167,7 +203,7 @@ fn add(
 fn why_not(
     state: &State,
     service: &Service,
-    matching: &[&std::sync::Arc<EnrolledNode>],
+    matching: &[&Arc<EnrolledNode>],
     room: &Room<'_>,
 ) -> String {
     if state.control.nodes.is_empty() {
@@ -240,13 +276,7 @@ impl<'a> Room<'a> {
         let mut room = Self { state, ports: BTreeMap::new(), busy: BTreeMap::new() };
         for (slot, node) in &state.target.placement {
             *room.busy.entry(node.clone()).or_default() += 1;
-            let service = state
-                .target
-                .intent
-                .get(&slot.app_env)
-                .and_then(|revision| state.history.releases.get(&revision.release))
-                .and_then(|record| record.release.services.get(&slot.service));
-            if let Some(service) = service {
+            if let Some(service) = service_at(state, slot, node) {
                 room.take(node, service, slot);
             }
         }

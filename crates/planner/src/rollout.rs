@@ -6,7 +6,7 @@ use std::sync::Arc;
 use stele_model::event::{AssignmentChange, Outcome};
 use stele_model::ids::ServiceName;
 use stele_model::release::{Order, Service, Update};
-use stele_model::state::{AssignedTo, Deployment};
+use stele_model::state::AssignedTo;
 use stele_model::wire::Phase;
 use stele_model::{AppEnv, Command, Digest, InstanceId, NodeName, Revision, Seq, Slot, State, Time};
 
@@ -25,6 +25,8 @@ struct Wanted<'a> {
     slot: &'a Slot,
     node: &'a NodeName,
     service: &'a Service,
+    /// What is in force on the node.
+    revision: &'a Revision,
     spec: Digest,
     /// The instance that is as it should be, if there is one.
     fresh: Option<Running<'a>>,
@@ -48,10 +50,9 @@ pub(crate) fn advance(
     if stopped {
         return None;
     }
-    let revision = state.target.intent.get(app_env).map(AsRef::as_ref);
     let mut running = running_by_slot(state, app_env);
     let since = deployment.map_or(Time(0), |(_, deployment)| deployment.started);
-    let wanted = wanted_slots(state, app_env, revision, since, &mut running);
+    let wanted = wanted_slots(state, app_env, since, &mut running);
     if let Some((seq, _)) = deployment {
         if let Some(outcome) = failure(state, &wanted, since, now) {
             return Some(finish(app_env, seq, outcome));
@@ -66,14 +67,12 @@ pub(crate) fn advance(
     for left in running.into_values().flatten() {
         changes.push(withdraw(&left));
     }
-    if let Some(revision) = revision {
-        changes.extend(replace(state, &wanted, revision, at_once));
-    }
+    changes.extend(replace(state, &wanted, at_once));
     if !changes.is_empty() {
         return Some(Command::Assign { app_env: app_env.clone(), changes });
     }
-    let (seq, deployment) = deployment?;
-    is_settled(state, app_env, &wanted, deployment).then(|| finish(app_env, seq, Outcome::Succeeded))
+    let (seq, _) = deployment?;
+    is_settled(state, app_env, &wanted).then(|| finish(app_env, seq, Outcome::Succeeded))
 }
 
 fn finish(app_env: &AppEnv, deployment: Seq, outcome: Outcome) -> Command {
@@ -95,22 +94,22 @@ fn running_by_slot<'a>(state: &'a State, app_env: &'a AppEnv) -> BTreeMap<Slot, 
 fn wanted_slots<'a>(
     state: &'a State,
     app_env: &AppEnv,
-    revision: Option<&Revision>,
     since: Time,
     running: &mut BTreeMap<Slot, Vec<Running<'a>>>,
 ) -> Vec<Wanted<'a>> {
-    let Some(revision) = revision else { return Vec::new() };
-    let Some(record) = state.history.releases.get(&revision.release) else { return Vec::new() };
-    let mut specs: BTreeMap<&ServiceName, Digest> = BTreeMap::new();
-    for name in record.release.services.keys() {
-        if let Some(spec) = state.instance_spec(app_env, revision, name) {
-            specs.insert(name, spec.digest());
-        }
-    }
+    // A revision is in force on many nodes, and its specs are the same on all of them.
+    let mut specs: Vec<(&Revision, BTreeMap<&ServiceName, Digest>)> = Vec::new();
     let mut wanted = Vec::new();
     for (slot, node) in state.slots(app_env) {
+        let Some(revision) = state.revision_at(app_env, node) else { continue };
+        let Some(record) = state.history.releases.get(&revision.release) else { continue };
         let Some(service) = record.release.services.get(&slot.service) else { continue };
-        let Some(spec) = specs.get(&slot.service).copied() else { continue };
+        let at = specs.iter().position(|(of, _)| *of == revision).unwrap_or_else(|| {
+            let of_service = |name| Some((name, state.instance_spec(app_env, revision, name)?.digest()));
+            specs.push((revision, record.release.services.keys().filter_map(of_service).collect()));
+            specs.len() - 1
+        });
+        let Some(spec) = specs[at].1.get(&slot.service).copied() else { continue };
         let mut stale = running.remove(slot).unwrap_or_default();
         let fresh = stale
             .iter()
@@ -118,7 +117,7 @@ fn wanted_slots<'a>(
                 instance.node == node && instance.to.spec == spec && !failed_before(state, instance, since)
             })
             .map(|at| stale.remove(at));
-        wanted.push(Wanted { slot, node, service, spec, fresh, stale });
+        wanted.push(Wanted { slot, node, service, revision, spec, fresh, stale });
     }
     wanted
 }
@@ -168,19 +167,14 @@ fn failure(state: &State, wanted: &[Wanted<'_>], started: Time, now: Time) -> Op
 }
 
 /// The changes that may be made now, within each service's budget.
-fn replace(
-    state: &State,
-    wanted: &[Wanted<'_>],
-    revision: &Revision,
-    at_once: bool,
-) -> Vec<AssignmentChange> {
+fn replace(state: &State, wanted: &[Wanted<'_>], at_once: bool) -> Vec<AssignmentChange> {
     let mut changes = Vec::new();
     let mut services: BTreeMap<&ServiceName, Vec<&Wanted<'_>>> = BTreeMap::new();
     for slot in wanted {
         services.entry(&slot.slot.service).or_default().push(slot);
     }
     for slots in services.into_values() {
-        replace_service(state, slots, revision, at_once, &mut changes);
+        replace_service(state, slots, at_once, &mut changes);
     }
     changes
 }
@@ -188,7 +182,6 @@ fn replace(
 fn replace_service(
     state: &State,
     mut slots: Vec<&Wanted<'_>>,
-    revision: &Revision,
     at_once: bool,
     changes: &mut Vec<AssignmentChange>,
 ) {
@@ -215,12 +208,12 @@ fn replace_service(
             }
             in_progress += 1;
         }
-        start(state, slot, revision, changes);
+        start(state, slot, changes);
     }
 }
 
 /// Assigns a new instance to a slot; where both cannot run together, in the old one's place.
-fn start(state: &State, slot: &Wanted<'_>, revision: &Revision, changes: &mut Vec<AssignmentChange>) {
+fn start(state: &State, slot: &Wanted<'_>, changes: &mut Vec<AssignmentChange>) {
     let stop_first = slot.service.update.order == Order::StopFirst;
     let rival = slot.stale.iter().find(|stale| {
         stale.node == slot.node
@@ -230,7 +223,7 @@ fn start(state: &State, slot: &Wanted<'_>, revision: &Revision, changes: &mut Ve
         node: slot.node.clone(),
         // The serial is the seq of the record, known once it is decided.
         instance: InstanceId { slot: slot.slot.clone(), serial: 0 },
-        revision: revision.clone(),
+        revision: slot.revision.clone(),
         spec: slot.spec,
         replaces: rival.map(|rival| rival.id.clone()),
     });
@@ -244,7 +237,7 @@ fn excludes(state: &State, running: &Running<'_>) -> bool {
 }
 
 /// Everything is as targeted, and what was withdrawn is really gone.
-fn is_settled(state: &State, app_env: &AppEnv, wanted: &[Wanted<'_>], deployment: &Deployment) -> bool {
+fn is_settled(state: &State, app_env: &AppEnv, wanted: &[Wanted<'_>]) -> bool {
     let assigned: BTreeSet<&InstanceId> =
         wanted.iter().filter_map(|slot| Some(slot.fresh.as_ref()?.id)).collect();
     let filled = wanted.iter().all(|slot| {
@@ -253,5 +246,5 @@ fn is_settled(state: &State, app_env: &AppEnv, wanted: &[Wanted<'_>], deployment
     let gone = state.observed.iter().filter(|(_, seen)| !seen.lost).all(|(_, seen)| {
         seen.instances.keys().filter(|id| id.slot.app_env == *app_env).all(|id| assigned.contains(id))
     });
-    filled && gone && (deployment.to.is_some() || wanted.is_empty())
+    filled && gone
 }

@@ -1,11 +1,10 @@
-//! Changes: apply, deploy, remove, roll back, configure.
+//! Changes: apply, deploy, remove, configure.
 
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use stele_model::event::TargetDigest;
-use stele_model::{AppEnv, Difference, EnvironmentName, Links, Scope, SecretName, Seq, ServiceName};
+use stele_model::{AppEnv, Difference, EnvironmentName, Links, SecretName, Seq, ServiceName};
 
 use crate::spec::AppSpec;
 
@@ -27,6 +26,9 @@ pub struct ApplyRequest {
     /// Deploy even when nothing differs.
     #[serde(default)]
     pub again: bool,
+    /// What a rollback past this deployment would not bring back, such as "migrates orders".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub barrier: Option<String>,
     /// Why, for the log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -53,6 +55,9 @@ pub struct DeployRequest {
     /// Deploy even when nothing differs.
     #[serde(default)]
     pub again: bool,
+    /// What a rollback past this deployment would not bring back, such as "migrates orders".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub barrier: Option<String>,
     /// Only answer what would change.
     #[serde(default)]
     pub plan: bool,
@@ -92,114 +97,6 @@ pub struct ChangeAnswer {
     pub deployments: Vec<Seq>,
     /// What differs in the target; only in plans.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub differences: Vec<Difference>,
-}
-
-/// Sets a scope's target to what it was at an earlier point.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RollbackRequest {
-    /// What to roll back.
-    pub scope: Scope,
-    /// To when: `v3`, `prev`, `last-good`, `seq:120`, `2h ago`, a time, `deploy:ID`.
-    pub to: String,
-    /// Only answer what would change.
-    #[serde(default)]
-    pub plan: bool,
-    /// Replace everything at once, without waiting for health.
-    #[serde(default)]
-    pub now: bool,
-    /// Refuse when an instance cannot be where it was.
-    #[serde(default)]
-    pub strict: bool,
-    /// Parts to leave as they are.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub except: Vec<Scope>,
-    /// Why, for the log.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// Where else it is written about.
-    #[serde(default)]
-    pub links: Links,
-}
-
-/// What a rollback did, or would do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct RollbackAnswer {
-    /// True when nothing was done because only a plan was asked for.
-    pub planned: bool,
-    /// What was asked to be rolled back.
-    pub scope: Scope,
-    /// The point as it was asked for.
-    pub to: String,
-    /// The seq it stands for.
-    pub point: Seq,
-    /// Everything it touches: its blast radius.
-    pub apps: Vec<RollbackApp>,
-    /// What differs; only in plans.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub differences: Vec<Difference>,
-    /// Digest of the scope's target before.
-    pub before: TargetDigest,
-    /// Digest of the scope's target at the point.
-    pub wanted: TargetDigest,
-    /// Digest after; its intent equals the wanted one. Absent in plans.
-    pub after: Option<TargetDigest>,
-    /// The last record of the change; absent in plans and when nothing had to change.
-    pub seq: Option<Seq>,
-    /// Deployments it began, by id.
-    pub deployments: Vec<Seq>,
-}
-
-/// One app in a rollback.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct RollbackApp {
-    /// Which.
-    pub app_env: AppEnv,
-    /// The release in force before; absent when the app was not there.
-    pub from: Option<u32>,
-    /// The release restored; absent when the app is removed.
-    pub to: Option<u32>,
-    /// Instances whose place changes.
-    pub moves: usize,
-    /// Instances that cannot be where they were; they are placed anew.
-    pub replaced: Vec<SlotNote>,
-}
-
-/// Something to know about a slot.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct SlotNote {
-    /// Which.
-    pub slot: stele_model::Slot,
-    /// What.
-    pub why: String,
-}
-
-/// Points a scope could be rolled back to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct CandidatesAnswer {
-    /// The scope.
-    pub scope: Scope,
-    /// Newest first.
-    pub candidates: Vec<Candidate>,
-}
-
-/// One point to roll back to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Candidate {
-    /// How to write it.
-    pub to: String,
-    /// Its seq.
-    pub seq: Seq,
-    /// Its time.
-    pub time: stele_model::Time,
-    /// The release in force then; absent when the app was removed.
-    pub release: Option<u32>,
-    /// Whether a deployment of it succeeded.
-    pub good: bool,
-    /// Who brought it into force.
-    pub principal: Option<stele_model::PrincipalId>,
-    /// What going back there would change.
     pub differences: Vec<Difference>,
 }
 

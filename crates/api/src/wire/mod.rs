@@ -5,15 +5,18 @@ mod cluster;
 mod history;
 mod proof;
 mod query;
+mod rollback;
 mod status;
 mod tokens;
+mod undo;
+mod what_if;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use changes::{
-    ApplyRequest, Candidate, CandidatesAnswer, ChangeAnswer, ConfigRequest, ConfigValue, DeployRequest,
-    RemoveRequest, RollbackAnswer, RollbackApp, RollbackRequest, SecretRequest, SlotNote, UnlatchRequest,
+    ApplyRequest, ChangeAnswer, ConfigRequest, ConfigValue, DeployRequest, RemoveRequest, SecretRequest,
+    UnlatchRequest,
 };
 pub use cluster::{
     AddMemberRequest, Certified, ClusterAnswer, ControllerStatus, HealthAnswer, LabelsRequest, LeaderRequest,
@@ -27,12 +30,18 @@ pub use proof::{
 };
 pub use query::{
     CandidatesQuery, ConvergenceQuery, DiffQuery, EventsQuery, HistoryQuery, LogsQuery, ReadQuery, RecordsQuery,
-    ShowQuery, StatusQuery,
+    ShowQuery, StatusQuery, WhyQuery,
+};
+pub use rollback::{
+    Barrier, Candidate, CandidatesAnswer, MarkAnswer, MarkRequest, NodeChange, ReviewOwed, ReviewRequest,
+    ReviewsAnswer, RollbackAnswer, RollbackApp, RollbackRequest,
 };
 pub use status::{
     AppStatus, Condition, DeploymentStatus, FinishedStatus, InstanceStatus, NodeStatus, ProblemStatus,
     ServiceStatus, StatusAnswer,
 };
+pub use undo::{UndoAnswer, UndoApp, UndoRequest, UndoneDecision};
+pub use what_if::{PlannedAction, PlannedStep, WhatIfAnswer, WhatIfChange, WhatIfRequest};
 pub use tokens::{TokenAnswer, TokenRequest, TokenStatus, TokensAnswer};
 
 /// How fresh a read must be.

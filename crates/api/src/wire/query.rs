@@ -122,8 +122,12 @@ pub struct DiffQuery {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CandidatesQuery {
-    /// One app in one environment.
+    /// What to roll back.
     pub scope: Scope,
+    /// Also look whether each point could be restored exactly right now: whether images are still to be had,
+    /// and nodes still there.
+    #[serde(default)]
+    pub check: bool,
     /// Most candidates; 5 unless said otherwise.
     pub limit: Option<usize>,
 }
@@ -139,4 +143,17 @@ pub struct LogsQuery {
     /// Go on with new lines until the client leaves.
     #[serde(default)]
     pub follow: bool,
+}
+
+/// `GET /v1/why`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WhyQuery {
+    /// An instance, a slot, an app in an environment (in a region or on a node, too), or a node.
+    pub subject: String,
+    /// As of when, such as `2h ago`; now unless said otherwise.
+    pub at: Option<String>,
+    /// How fresh the answer must be.
+    #[serde(default)]
+    pub consistency: ReadConsistency,
 }

@@ -33,6 +33,9 @@ pub(crate) struct Deploy {
     /// Deploy even when nothing differs
     #[arg(long)]
     again: bool,
+    /// What a rollback past this deployment would not bring back, such as "migrates orders"
+    #[arg(long, value_name = "WHAT")]
+    barrier: Option<String>,
     #[command(flatten)]
     wait: WaitOptions,
     #[command(flatten)]
@@ -56,6 +59,7 @@ impl Deploy {
             images,
             release: self.release,
             again: self.again,
+            barrier: self.barrier.clone(),
             plan: self.plan,
             reason: self.change.reason.clone(),
             links: self.change.links(),

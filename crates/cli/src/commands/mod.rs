@@ -13,10 +13,14 @@ mod logs;
 mod node;
 mod proof;
 mod replay;
+mod review;
 mod rollback;
 mod spec;
 mod status;
 mod token;
+mod undo;
+mod what_if;
+mod why;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
@@ -50,7 +54,12 @@ enum Command {
     Show(history::Show),
     Diff(history::Diff),
     Rollback(rollback::Rollback),
+    MarkBad(review::MarkBad),
+    Review(review::Review),
     Unlatch(rollback::Unlatch),
+    Undo(undo::Undo),
+    Why(why::Why),
+    WhatIf(what_if::WhatIf),
     #[command(subcommand)]
     Config(configure::Config),
     #[command(subcommand)]
@@ -102,6 +111,11 @@ impl Cli {
             Command::Show(it) => it.run(&session),
             Command::Diff(it) => it.run(&session),
             Command::Rollback(it) => it.run(&session),
+            Command::MarkBad(it) => it.run(&session),
+            Command::Review(it) => it.run(&session),
+            Command::Undo(it) => it.run(&session),
+            Command::Why(it) => it.run(&session),
+            Command::WhatIf(it) => it.run(&session),
             Command::Unlatch(it) => it.run(&session),
             Command::Config(it) => it.run(&session),
             Command::Secret(it) => it.run(&session),

@@ -1,11 +1,16 @@
 //! Bringing an earlier state back.
 
-use stele_api::wire::{CandidatesAnswer, ChangeAnswer, RollbackAnswer, RollbackRequest, UnlatchRequest};
-use stele_model::{AppEnv, Scope};
+use stele_api::wire::{
+    Candidate, CandidatesAnswer, ChangeAnswer, RollbackAnswer, RollbackApp, RollbackRequest, UnlatchRequest,
+};
+use stele_model::event::Deviation;
+use stele_model::point::Verdict;
+use stele_model::{AppEnv, Scope, Slot};
 use ureq::http::Method;
 
 use crate::client::{Client, with_query};
 use crate::exit::Failure;
+use crate::limits::NODES_SHOWN_MAX;
 use crate::options::{ChangeOptions, WaitOptions};
 use crate::session::{Session, count};
 use crate::terminal::{Terminal, Tone, time, version};
@@ -13,14 +18,17 @@ use crate::terminal::{Terminal, Tone, time, version};
 /// Bring an earlier state back, exactly
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  stele rollback shop/web@prod                         # what it could go back to\n  stele rollback shop/web@prod --to last-good --wait\n  stele rollback shop/web@prod --to v3 --plan          # what that would change\n  stele rollback project:shop,env:prod --to \"2h ago\" --except shop/cart@prod\n\nThe rejected release is latched: automation cannot deploy it again until a person runs stele unlatch."
+    after_help = "Examples:\n  stele rollback app:shop/web --to last-good           # the one line to know under stress\n  stele rollback shop/web@prod                         # what it could go back to\n  stele rollback shop/web@prod --to v3 --plan          # what that would change, node by node\n  stele rollback shop/web@prod,region:eu --to \"1h ago\" --wait\n  stele rollback project:shop,env:prod --to \"2h ago\" --except shop/cart@prod\n  stele rollback --check env:prod                      # which points could be restored right now\n\nThe rejected release is latched: automation cannot deploy it again until a person runs stele unlatch.\nWhat is not in the log stays as it is: data inside volumes, and whatever lives in other systems."
 )]
 pub(crate) struct Rollback {
-    /// What to roll back
+    /// What to roll back: an app, app@env, project:, env:, region:, node:, fleet, joined by commas to intersect
     scope: Scope,
     /// To when: v3, prev, prev:2, last-good, seq:N, a time, "2h ago", deploy:ID
     #[arg(long, value_name = "POINT")]
     to: Option<String>,
+    /// Say which earlier points could be restored exactly right now, and what blocks the others
+    #[arg(long, conflicts_with = "to")]
+    check: bool,
     /// Only show what would change
     #[arg(long, requires = "to", conflicts_with = "wait")]
     plan: bool,
@@ -28,8 +36,14 @@ pub(crate) struct Rollback {
     #[arg(long, requires = "to")]
     now: bool,
     /// Refuse when an instance cannot be where it was
-    #[arg(long, requires = "to")]
+    #[arg(long, requires = "to", conflicts_with = "best_effort")]
     strict: bool,
+    /// Restore what can be restored; the log lists every deviation
+    #[arg(long, requires = "to")]
+    best_effort: bool,
+    /// Go back past deployments that raised a barrier
+    #[arg(long, requires = "to")]
+    pass_barriers: bool,
     /// Leave this part as it is
     #[arg(long, value_name = "SCOPE", requires = "to")]
     except: Vec<Scope>,
@@ -45,35 +59,63 @@ pub(crate) struct Rollback {
 impl Rollback {
     pub(crate) fn run(self, session: &Session) -> Result<(), Failure> {
         let client = session.client()?;
-        let Some(to) = self.to.clone() else { return candidates(session, &client, &self.scope) };
+        let Some(to) = self.to.clone() else {
+            return candidates(session, &client, &self.scope, self.check);
+        };
         let mut request = RollbackRequest {
             scope: self.scope.clone(),
             to,
             plan: self.plan,
             now: self.now,
             strict: self.strict,
+            best_effort: self.best_effort,
+            pass_barriers: self.pass_barriers,
             except: self.except.clone(),
             reason: self.change.reason.clone(),
             links: self.change.links(),
         };
         let terminal = session.terminal;
-        if !self.plan && self.scope.as_app_env().is_none() {
-            // More than one app may be meant: what is confirmed is what is then done, by its seq.
-            request.plan = true;
-            let plan = self.ask(&client, &request)?;
-            if plan.apps.len() > 1 && !self.yes {
-                eprintln!("{}", render(terminal, &plan));
-                Session::confirm(
-                    &format!("Roll back {} to seq {}?", count(plan.apps.len(), "app"), plan.point),
-                    self.yes,
-                )?;
-            }
-            request.plan = false;
-            request.to = format!("seq:{}", plan.point);
+        if !self.plan && (self.scope.as_app_env().is_none() || Terminal::is_watched()) {
+            self.confirm(&client, terminal, &mut request)?;
         }
         let answer = self.ask(&client, &request)?;
         terminal.answer(&answer, |answer| render(terminal, answer))?;
         session.waited(&client, &answer.deployments, Some(self.wait))
+    }
+
+    /// More than one app may be meant, or a barrier be in the way: what is confirmed is what is then
+    /// done, by its seq.
+    fn confirm(
+        &self,
+        client: &Client,
+        terminal: Terminal,
+        request: &mut RollbackRequest,
+    ) -> Result<(), Failure> {
+        request.plan = true;
+        let plan = self.ask(client, request)?;
+        request.plan = false;
+        request.to = format!("seq:{}", plan.point);
+        request.scope = plan.scope.clone();
+        let blocked = plan.apps.iter().any(|app| !app.blocked.is_empty());
+        if blocked && !self.best_effort {
+            // The refusal tells all of it.
+            return Ok(());
+        }
+        let barriers: Vec<_> = plan.apps.iter().flat_map(|app| &app.barriers).collect();
+        let asks_barrier = !barriers.is_empty() && !self.pass_barriers && Terminal::is_watched();
+        if (plan.apps.len() > 1 && !self.yes) || asks_barrier {
+            eprintln!("{}", render(terminal, &plan));
+        }
+        if plan.apps.len() > 1 && !self.yes {
+            let question = format!("Roll back {} to seq {}?", count(plan.apps.len(), "app"), plan.point);
+            Session::confirm(&question, self.yes)?;
+        }
+        if asks_barrier {
+            let told: Vec<_> = barriers.iter().map(|barrier| barrier.what.as_str()).collect();
+            Session::confirm(&format!("What this did stays done: {}. Go back past it?", told.join("; ")), false)?;
+            request.pass_barriers = true;
+        }
+        Ok(())
     }
 
     fn ask(&self, client: &Client, request: &RollbackRequest) -> Result<RollbackAnswer, Failure> {
@@ -93,16 +135,17 @@ fn render(terminal: Terminal, answer: &RollbackAnswer) -> String {
     let would = if answer.planned { "would go" } else { "goes" };
     let mut lines = vec![format!("{} {would} back to {to}:", answer.scope)];
     for app in &answer.apps {
-        let moves =
-            if app.moves == 0 { String::new() } else { format!(", {} placed", count(app.moves, "instance")) };
-        lines.push(format!("  {}: {} -> {}{moves}", app.app_env, version(app.from), version(app.to)));
-        for note in &app.replaced {
-            lines
-                .push(terminal.paint(Tone::Busy, &format!("    {} is placed anew: {}", note.slot, note.why)));
-        }
+        lines.extend(app_lines(terminal, app));
     }
     if !answer.differences.is_empty() {
         lines.push(terminal.differences(&answer.differences));
+    }
+    let known = |it: &&Deviation| answer.apps.iter().any(|app| app.deviations.contains(it));
+    let left = answer.deviations.iter().filter(|it| !known(it));
+    lines.extend(left.map(|it| terminal.paint(Tone::Busy, &format!("  {}: {}", it.what, it.why))));
+    let volumes: Vec<_> = answer.apps.iter().flat_map(|app| app.volumes.iter().map(String::as_str)).collect();
+    if !volumes.is_empty() {
+        lines.push(format!("not restored: data in {}, and whatever lives in other systems", volumes.join(", ")));
     }
     lines.push(format!("intent then  {}", answer.wanted.intent));
     match &answer.after {
@@ -115,40 +158,84 @@ fn render(terminal: Terminal, answer: &RollbackAnswer) -> String {
     lines.join("\n")
 }
 
+fn app_lines(terminal: Terminal, app: &RollbackApp) -> Vec<String> {
+    let moves =
+        if app.moves == 0 { String::new() } else { format!(", {} placed", count(app.moves, "instance")) };
+    let mut lines = vec![format!("  {}: {} -> {}{moves}", app.app_env, version(app.from), version(app.to))];
+    for (node, change) in app.nodes.iter().take(NODES_SHOWN_MAX) {
+        let names = |word: &str, slots: &[Slot]| {
+            let names: Vec<_> = slots.iter().map(|slot| format!("{}.{}", slot.service, slot.index)).collect();
+            (!names.is_empty()).then(|| format!("{word} {}", names.join(", ")))
+        };
+        let parts = [
+            names("start", &change.added),
+            names("replace", &change.replaced),
+            names("stop", &change.removed),
+        ];
+        let parts: Vec<_> = parts.into_iter().flatten().collect();
+        lines.push(format!("    {node}: {}", parts.join("; ")));
+    }
+    if app.nodes.len() > NODES_SHOWN_MAX {
+        let more = app.nodes.len() - NODES_SHOWN_MAX;
+        lines.push(format!("    … and {more} more nodes; all of them with --output json"));
+    }
+    for it in &app.deviations {
+        lines.push(terminal.paint(Tone::Busy, &format!("    {}: {}", it.what, it.why)));
+    }
+    for barrier in &app.barriers {
+        let told = format!("    past deploy:{}, which {}: that stays done", barrier.deployment, barrier.what);
+        lines.push(terminal.paint(Tone::Busy, &told));
+    }
+    for why in &app.blocked {
+        lines.push(terminal.paint(Tone::Bad, &format!("    cannot be restored: {why}")));
+    }
+    lines
+}
+
 /// Bare, it says what could be gone back to.
-fn candidates(session: &Session, client: &Client, scope: &Scope) -> Result<(), Failure> {
-    let path = with_query("/v1/rollbacks/candidates", &[("scope", Some(scope.to_string()))]);
-    let answer: CandidatesAnswer = client.get(&path)?;
+fn candidates(session: &Session, client: &Client, scope: &Scope, check: bool) -> Result<(), Failure> {
+    let parameters = [("scope", Some(scope.to_string())), ("check", check.then(|| "true".to_owned()))];
+    let answer: CandidatesAnswer = client.get(&with_query("/v1/rollbacks/candidates", &parameters))?;
     let terminal = session.terminal;
     terminal.answer(&answer, |answer| {
         if answer.candidates.is_empty() {
             return format!("{} has no earlier state to go back to", answer.scope);
         }
-        let mut parts = Vec::new();
-        for candidate in &answer.candidates {
-            let word = if candidate.good {
-                terminal.paint(Tone::Good, "was healthy")
-            } else {
-                terminal.paint(Tone::Bad, "never was healthy")
-            };
-            let by = candidate.principal.as_ref().map(|by| format!(", by {by}")).unwrap_or_default();
-            let title = format!(
-                "{}  {}  until {}{by}  {word}",
-                candidate.to,
-                version(candidate.release),
-                time(candidate.time)
-            );
-            parts.push(match candidate.differences.as_slice() {
-                [] => format!("{title}\n  the same as now"),
-                differences => format!("{title}\n{}", terminal.differences(differences)),
-            });
-        }
-        let best = answer.candidates.iter().find(|it| it.good).or(answer.candidates.first());
-        if let Some(best) = best {
+        let mut parts: Vec<_> =
+            answer.candidates.iter().map(|candidate| candidate_lines(terminal, candidate, check)).collect();
+        let is_good = |it: &&Candidate| it.verdict == Verdict::Good && it.blocked.is_empty();
+        if let Some(best) = answer.candidates.iter().find(is_good) {
             parts.push(format!("next: stele rollback {} --to {} --wait", answer.scope, best.to));
         }
         parts.join("\n\n")
     })
+}
+
+fn candidate_lines(terminal: Terminal, candidate: &Candidate, check: bool) -> String {
+    let word = match candidate.verdict {
+        Verdict::Good => terminal.paint(Tone::Good, "was healthy"),
+        Verdict::Same => terminal.paint(Tone::Good, "the same as now"),
+        Verdict::Unhealthy => terminal.paint(Tone::Bad, "never was healthy"),
+        Verdict::Rejected => terminal.paint(Tone::Bad, "was rejected by a rollback"),
+        Verdict::MarkedBad => terminal.paint(Tone::Bad, "is marked bad"),
+    };
+    let by = candidate.principal.as_ref().map(|by| format!(", by {by}")).unwrap_or_default();
+    let what = candidate.release.map(|number| format!("  {}", version(Some(number)))).unwrap_or_default();
+    let mut lines = vec![format!("{}{what}  until {}{by}  {word}", candidate.to, time(candidate.time))];
+    if !check {
+        lines.push(terminal.differences(&candidate.differences));
+        return lines.join("\n");
+    }
+    if candidate.blocked.is_empty() {
+        lines.push(terminal.paint(Tone::Good, "  could be restored exactly right now"));
+    }
+    for why in &candidate.blocked {
+        lines.push(terminal.paint(Tone::Bad, &format!("  blocked: {why}")));
+    }
+    for it in &candidate.deviations {
+        lines.push(terminal.paint(Tone::Busy, &format!("  {}: {}", it.what, it.why)));
+    }
+    lines.join("\n")
 }
 
 /// Let a rejected release be deployed again

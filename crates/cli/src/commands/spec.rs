@@ -80,6 +80,9 @@ pub(crate) struct Apply {
     /// Deploy even when nothing differs
     #[arg(long)]
     again: bool,
+    /// What a rollback past this deployment would not bring back, such as "migrates orders"
+    #[arg(long, value_name = "WHAT")]
+    barrier: Option<String>,
     #[command(flatten)]
     wait: WaitOptions,
     #[command(flatten)]
@@ -98,6 +101,7 @@ impl Apply {
             plan: self.plan,
             images,
             again: self.again,
+            barrier: self.barrier.clone(),
             reason: self.change.reason.clone(),
             links: self.change.links(),
         };

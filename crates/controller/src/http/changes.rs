@@ -3,19 +3,20 @@
 use std::collections::BTreeMap;
 
 use futures::future::try_join_all;
-use stele_api::spec::{Draft, SpecError, SpecErrors, ValuePlace};
+use stele_api::spec::{AppSpec, Draft, SpecError, SpecErrors, ValuePlace};
 use stele_api::wire::{
     ApplyRequest, ChangeAnswer, ConfigRequest, ConfigValue, DeployRequest, RemoveRequest, SecretRequest,
     UnlatchRequest,
 };
+use stele_model::event::Contacts;
 use stele_model::release::Image;
+use stele_model::trial::try_out;
 use stele_model::{
-    Answer, AppEnv, AppId, Command, Release, ReleaseChoice, Scope, Sealed, ServiceName, State, Value, diff,
+    Answer, AppEnv, AppId, Command, Context, EnvironmentName, Release, ReleaseChoice, Scope, Sealed, ServiceName, State, Value, diff,
 };
 
 use super::asked::{Asked, Why};
 use super::failure::Failure;
-use super::plan::plan;
 use super::{Answered, json};
 use crate::handle::{Consistency, Handle};
 
@@ -46,13 +47,13 @@ async fn carry_out(handle: &Handle, asked: &Asked, change: Change) -> Answered {
     }
     let state = handle.read(Consistency::Linearizable).await?;
     let request = asked.submission(change.command, Some(scope.clone()), change.why)?;
-    let planned = plan(handle, &state, &request, None)?;
+    let planned = try_out(&state, &request, &Context { now: handle.now(), ..Context::default() })?;
     json(&ChangeAnswer {
         planned: true,
         // None of it happened: neither the record nor the deployments exist.
         seq: None,
         deployments: Vec::new(),
-        release: planned.answer.release,
+        release: planned.answer().release,
         differences: diff(&state, &planned.after, &scope),
     })
 }
@@ -67,6 +68,26 @@ pub(super) async fn apply(handle: &Handle, asked: &Asked) -> Answered {
     if let Some(response) = repeated(asked)? {
         return Ok(response);
     }
+    let (app_env, contacts, release) =
+        of_spec(handle, request.spec, request.environment, request.images).await?;
+    let command = Command::Deploy {
+        app_env: app_env.clone(),
+        contacts: Some(contacts),
+        release,
+        again: request.again,
+        barrier: request.barrier,
+    };
+    let why = Why { reason: request.reason, links: request.links };
+    carry_out(handle, asked, Change { app_env, command, plan: request.plan, why }).await
+}
+
+/// An app, who answers for it, and the release that a spec describes: images resolved, values sealed.
+pub(super) async fn of_spec(
+    handle: &Handle,
+    spec: AppSpec,
+    environment: Option<EnvironmentName>,
+    images: BTreeMap<ServiceName, String>,
+) -> Result<(AppEnv, Contacts, ReleaseChoice), Failure> {
     let in_spec = |errors: SpecErrors| {
         let errors = errors
             .errors
@@ -74,25 +95,18 @@ pub(super) async fn apply(handle: &Handle, asked: &Asked) -> Answered {
             .map(|error| SpecError { path: format!("spec.{}", error.path), ..error });
         SpecErrors { file: None, errors: errors.collect() }
     };
-    let environment = request.spec.environment(request.environment.as_ref()).map_err(in_spec)?;
-    let mut draft = request.spec.draft(&environment).map_err(in_spec)?;
-    for (service, image) in request.images {
+    let environment = spec.environment(environment.as_ref()).map_err(in_spec)?;
+    let mut draft = spec.draft(&environment).map_err(in_spec)?;
+    for (service, image) in images {
         draft.set_image(Some(&service), image).map_err(Failure::invalid)?;
     }
     let app_env = draft.app_env.clone();
     let contacts = draft.contacts.clone();
     let asked_images = draft.images();
-    let images = resolve(handle, &asked_images, "spec.services").await?;
+    let resolved = resolve(handle, &asked_images, "spec.services").await?;
     let sealed = seal(handle, &draft).await?;
-    let release = draft.into_release(&images, &sealed).map_err(in_spec)?;
-    let command = Command::Deploy {
-        app_env: app_env.clone(),
-        contacts: Some(contacts),
-        release: ReleaseChoice::Content { release, images: asked_images },
-        again: request.again,
-    };
-    let why = Why { reason: request.reason, links: request.links };
-    carry_out(handle, asked, Change { app_env, command, plan: request.plan, why }).await
+    let release = draft.into_release(&resolved, &sealed).map_err(in_spec)?;
+    Ok((app_env, contacts, ReleaseChoice::Content { release, images: asked_images }))
 }
 
 /// Asks the registries, all at once. Everything that cannot be resolved is told.
@@ -150,7 +164,13 @@ pub(super) async fn deploy(handle: &Handle, asked: &Asked) -> Answered {
         }
     };
     let command =
-        Command::Deploy { app_env: request.app_env.clone(), contacts: None, release, again: request.again };
+        Command::Deploy {
+        app_env: request.app_env.clone(),
+        contacts: None,
+        release,
+        again: request.again,
+        barrier: request.barrier,
+    };
     let why = Why { reason: request.reason, links: request.links };
     carry_out(handle, asked, Change { app_env: request.app_env, command, plan: request.plan, why }).await
 }

@@ -34,3 +34,21 @@ pub(super) const TOKEN_BYTES: usize = 32;
 pub(super) const TARGET_BYTES_MAX: usize = 512;
 /// Payloads on one page of events, after which it ends early, in bytes.
 pub(super) const EVENTS_PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Records looked at for the changes of one principal that an undo takes back.
+pub(super) const UNDO_RECORDS_SCANNED_MAX: u64 = 1_000_000;
+/// Steps of the planner that a what-if plays.
+pub(super) const WHAT_IF_STEPS_MAX: usize = 10_000;
+/// Records looked up for one why.
+pub(super) const WHY_LOOKUPS_MAX: usize = 200;
+/// Records looked at, in all, for one why, where no index names the one in question.
+pub(super) const WHY_RECORDS_SCANNED_MAX: u64 = 200_000;
+/// Registries asked at once whether they have an image.
+pub(super) const IMAGES_ASKED_AT_ONCE: usize = 16;
+/// Nodes asked at once whether they have images.
+pub(super) const NODES_ASKED_AT_ONCE: usize = 256;
+/// Longest wait for a node's word on that.
+pub(super) const IMAGES_DEADLINE: Duration = Duration::from_secs(3);
+/// First, short wait for a registry's word, before nodes are asked.
+pub(super) const REGISTRY_DEADLINE_FIRST: Duration = Duration::from_secs(1);
+/// Nodes that one refusal names.
+pub(super) const NODES_NAMED: usize = 3;

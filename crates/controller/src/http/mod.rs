@@ -12,11 +12,16 @@ mod fleet;
 mod history;
 mod limits;
 mod logs;
-mod plan;
+mod preflight;
 mod proof;
+mod reviews;
 mod rollback;
+mod scan;
 mod scopes;
 mod status;
+mod undo;
+mod what_if;
+mod why;
 
 use axum::Router;
 use axum::extract::Request;
@@ -113,6 +118,12 @@ async fn answer(handle: &Handle, asked: Asked) -> Answered {
         Operation::Diff => history::diff_points(handle, &asked).await,
         Operation::Rollback => rollback::rollback(handle, &asked).await,
         Operation::RollbackCandidates => rollback::candidates(handle, &asked).await,
+        Operation::Undo => undo::undo(handle, &asked).await,
+        Operation::WhatIf => what_if::what_if(handle, &asked).await,
+        Operation::Why => why::explain(handle, &asked).await,
+        Operation::MarkPoint => reviews::mark(handle, &asked).await,
+        Operation::Reviews => reviews::owed(handle, &asked).await,
+        Operation::Review => reviews::review(handle, &asked).await,
         Operation::Unlatch => changes::unlatch(handle, &asked).await,
         Operation::SetConfig => changes::set_config(handle, &asked).await,
         Operation::SetSecret => changes::set_secret(handle, &asked).await,

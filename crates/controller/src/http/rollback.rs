@@ -3,27 +3,42 @@
 use stele_api::ProblemKind;
 use stele_api::limits::ROLLBACK_CANDIDATES_COUNT;
 use stele_api::wire::{
-    Candidate, CandidatesAnswer, CandidatesQuery, RollbackAnswer, RollbackApp, RollbackRequest, SlotNote,
+    Barrier, Candidate, CandidatesAnswer, CandidatesQuery, NodeChange, RollbackAnswer, RollbackApp,
+    RollbackRequest,
 };
-use stele_model::decide::plan_rollback;
-use stele_model::event::TargetDigest;
-use stele_model::{Command, Decision, Event, Point, Revision, Scope, Seq, State, Time, diff};
+use stele_model::decide::{RollbackPlan, plan_rollback};
+use stele_model::event::{Deviation, TargetDigest};
+use stele_model::trial::try_out;
+use stele_model::{
+    AppEnv, Command, Context, Decision, Event, Point, Revision, Scope, Seq, State, diff,
+};
 
 use super::asked::{Asked, Why};
 use super::failure::Failure;
 use super::history::header_of;
 use super::limits::CANDIDATES_MAX;
-use super::plan::plan;
+use super::preflight::unobtainable;
+use super::scopes::{check_known, with_environment};
 use super::status::point_seq;
 use super::{Answered, json};
 use crate::handle::{Consistency, Handle};
 
 pub(super) async fn rollback(handle: &Handle, asked: &Asked) -> Answered {
-    let request: RollbackRequest = asked.body()?;
+    let mut request: RollbackRequest = asked.body()?;
     let state = handle.read(Consistency::Linearizable).await?;
+    request.scope = with_environment(&state, request.scope, |scope| {
+        format!("stele rollback {scope} --to {:?}", request.to)
+    })?;
     let scope = request.scope.clone();
+    check_known(&scope, &[&state])?;
     let point = point_seq(handle, &state, &scope, &request.to).await?;
     let past = handle.state_at(point).await?;
+    let mut plans = plan_rollback(&state, &past, &scope, &request.except);
+    let unobtainable = unobtainable(handle, &state, &plans).await;
+    for (app_env, why) in &unobtainable {
+        let blocked = plans.iter_mut().filter(|plan| plan.app_env == *app_env);
+        blocked.for_each(|plan| plan.blocked.push(why.clone()));
+    }
     let command = Command::Rollback {
         scope: scope.clone(),
         except: request.except.clone(),
@@ -31,12 +46,17 @@ pub(super) async fn rollback(handle: &Handle, asked: &Asked) -> Answered {
         seq: point,
         now: request.now,
         strict: request.strict,
+        best_effort: request.best_effort,
+        pass_barriers: request.pass_barriers,
+        unobtainable,
     };
     let why = Why { reason: request.reason.clone(), links: request.links.clone() };
-    let mut answer = overview(&state, &past, &request, point);
+    let mut answer = overview(&state, &past, &request, point, &plans);
     if request.plan {
-        let submission = asked.submission(command, Some(scope.clone()), why)?;
-        let planned = plan(handle, &state, &submission, Some(past))?;
+        // A plan of what would be refused says why, app by app.
+        let submission = asked.submission(passing(command), Some(scope.clone()), why)?;
+        let context = Context { now: handle.now(), past: [(point, past)].into() };
+        let planned = try_out(&state, &submission, &context)?;
         answer.planned = true;
         answer.differences = diff(&state, &planned.after, &scope);
         return json(&answer);
@@ -46,88 +66,164 @@ pub(super) async fn rollback(handle: &Handle, asked: &Asked) -> Answered {
     if let Some(decision) = answered.decision {
         answer.seq = Some(decision.last());
         // What the log says was done, which may be another time's doing when the key was used before.
-        let (before, after) = logged_digests(handle, decision).await?;
-        answer.before = before;
-        answer.after = Some(after);
+        let logged = logged(handle, decision).await?;
+        answer.before = logged.before;
+        answer.after = Some(logged.after);
+        answer.deviations = logged.deviations;
     } else {
         answer.after = Some(answer.before);
     }
     json(&answer)
 }
 
+/// The same rollback where nothing is refused, to show what it would come to.
+fn passing(command: Command) -> Command {
+    match command {
+        Command::Rollback { scope, except, point, seq, now, unobtainable, .. } => Command::Rollback {
+            scope,
+            except,
+            point,
+            seq,
+            now,
+            strict: false,
+            best_effort: true,
+            pass_barriers: true,
+            unobtainable,
+        },
+        other => other,
+    }
+}
+
 /// What a rollback touches, app by app.
-fn overview(state: &State, past: &State, request: &RollbackRequest, point: Seq) -> RollbackAnswer {
-    let number = |revision: &Option<Revision>| {
-        revision.as_ref().and_then(|revision| state.release_number(&revision.release))
-    };
-    let apps = plan_rollback(state, past, &request.scope, &request.except)
-        .into_iter()
-        .map(|plan| RollbackApp {
-            from: number(&plan.from),
-            to: number(&plan.to),
-            moves: plan.slots.len(),
-            replaced: plan.replaced.into_iter().map(|(slot, why)| SlotNote { slot, why }).collect(),
-            app_env: plan.app_env,
-        })
-        .collect();
+fn overview(
+    state: &State,
+    past: &State,
+    request: &RollbackRequest,
+    point: Seq,
+    plans: &[RollbackPlan],
+) -> RollbackAnswer {
     RollbackAnswer {
         planned: false,
         scope: request.scope.clone(),
         to: request.to.clone(),
         point,
-        apps,
+        apps: plans.iter().map(|plan| app(state, plan)).collect(),
         differences: Vec::new(),
         before: state.target_digest(&request.scope),
         wanted: past.target_digest(&request.scope),
         after: None,
         seq: None,
         deployments: Vec::new(),
+        deviations: plans.iter().flat_map(|plan| plan.deviations.iter().cloned()).collect(),
     }
 }
 
-/// The digests the decision recorded.
-async fn logged_digests(
-    handle: &Handle,
-    decision: Decision,
-) -> Result<(TargetDigest, TargetDigest), Failure> {
+fn app(state: &State, plan: &RollbackPlan) -> RollbackApp {
+    let number = |revision: &Option<Revision>| {
+        revision.as_ref().and_then(|revision| state.release_number(&revision.release))
+    };
+    let nodes = plan.by_node(state).into_iter().map(|(node, change)| {
+        let stele_model::decide::NodeChange { added, replaced, removed } = change;
+        (node, NodeChange { added, replaced, removed })
+    });
+    let barriers = plan.barriers.iter();
+    RollbackApp {
+        app_env: plan.app_env.clone(),
+        from: number(&plan.from),
+        to: number(&plan.restored),
+        moves: plan.slots.len(),
+        deviations: plan.deviations.clone(),
+        blocked: plan.blocked.clone(),
+        barriers: barriers.map(|(seq, what)| Barrier { deployment: *seq, what: what.clone() }).collect(),
+        nodes: nodes.collect(),
+        volumes: volumes(state, &plan.app_env, plan.restored.as_ref()),
+    }
+}
+
+/// What no rollback brings back, because it is not in the log: the data in volumes.
+fn volumes(state: &State, app_env: &AppEnv, restored: Option<&Revision>) -> Vec<String> {
+    let revisions = state.target.intent.get(app_env).map(AsRef::as_ref).into_iter().chain(restored);
+    let mut volumes: Vec<String> = revisions
+        .filter_map(|revision| state.history.releases.get(&revision.release))
+        .flat_map(|record| &record.release.services)
+        .flat_map(|(name, service)| {
+            service.container.volumes.iter().map(move |volume| format!("{} of service {name}", volume.path))
+        })
+        .collect();
+    volumes.sort();
+    volumes.dedup();
+    volumes
+}
+
+/// What the decision recorded.
+struct Logged {
+    before: TargetDigest,
+    after: TargetDigest,
+    deviations: Vec<Deviation>,
+}
+
+async fn logged(handle: &Handle, decision: Decision) -> Result<Logged, Failure> {
     let missing = || {
         Failure::new(
             ProblemKind::Internal,
             format!("the rollback's record {} cannot be read", decision.last()),
         )
     };
-    for (_, stored, _) in handle.records(decision.first, decision.count as usize).await? {
-        if let Event::RolledBack { before, after, .. } = stored.decode().map_err(|_| missing())?.event {
-            return Ok((before, after));
-        }
+    // It is the last one of its decision.
+    match super::scan::record(handle, decision.last()).await?.map(|record| record.event) {
+        Some(Event::RolledBack { before, after, deviations, .. }) => Ok(Logged { before, after, deviations }),
+        _ => Err(missing()),
     }
-    Err(missing())
 }
 
 pub(super) async fn candidates(handle: &Handle, asked: &Asked) -> Answered {
     let query: CandidatesQuery = asked.query()?;
     let limit = query.limit.unwrap_or(ROLLBACK_CANDIDATES_COUNT).min(CANDIDATES_MAX);
     let state = &asked.state;
-    let scope = query.scope;
-    let app_env = scope.as_app_env().filter(|_| !scope.is_placed()).ok_or_else(|| {
-        Failure::invalid(format!("{scope} is more or less than one app in one environment: say to when"))
-            .with_next(format!("stele rollback {scope} --to \"1h ago\" --plan"))
-    })?;
+    let scope = with_environment(state, query.scope, |scope| format!("stele rollback {scope}"))?;
+    check_known(&scope, &[state])?;
     let mut candidates = Vec::new();
-    for entry in state.timeline(&app_env).into_iter().skip(1).take(limit) {
-        let past = handle.state_at(entry.until).await?;
-        let brought = header_of(handle, entry.from).await?;
-        candidates.push(Candidate {
-            to: name_of(state, &scope, entry.release, entry.until),
-            seq: entry.until,
-            time: time_of(handle, entry.until).await?,
-            release: entry.release,
-            good: entry.good,
+    for (point, verdict) in state.earlier(&scope) {
+        if candidates.len() >= limit {
+            break;
+        }
+        let past = handle.state_at(point).await?;
+        let differences = diff(state, &past, &scope);
+        // A place may be as it was though its app is not.
+        if differences.is_empty() {
+            continue;
+        }
+        let entry = scope
+            .as_app_env()
+            .and_then(|app_env| state.timeline(&app_env).into_iter().find(|entry| entry.until == point));
+        let brought = match &entry {
+            Some(entry) => header_of(handle, entry.from).await?,
+            None => None,
+        };
+        let release = entry.and_then(|entry| entry.release);
+        let mut candidate = Candidate {
+            to: name_of(state, &scope, release, point),
+            seq: point,
+            time: past.time,
+            release,
+            verdict,
             principal: brought.map(|header| header.principal),
-            differences: diff(state, &past, &scope),
-        });
+            differences,
+            checked: query.check,
+            blocked: Vec::new(),
+            deviations: Vec::new(),
+        };
+        if query.check {
+            let plans = plan_rollback(state, &past, &scope, &[]);
+            let unobtainable = unobtainable(handle, state, &plans).await;
+            let known = plans.iter().flat_map(|plan| plan.blocked.iter().map(|why| (&plan.app_env, why)));
+            let told = unobtainable.iter().map(|(app_env, why)| (app_env, why));
+            candidate.blocked = known.chain(told).map(|(app_env, why)| format!("{app_env}: {why}")).collect();
+            candidate.deviations = plans.into_iter().flat_map(|plan| plan.deviations).collect();
+        }
+        candidates.push(candidate);
     }
-    json(&CandidatesAnswer { scope: Scope::app_env(&app_env), candidates })
+    json(&CandidatesAnswer { scope, candidates })
 }
 
 /// `v3` where that means this point, else `seq:120`.
@@ -137,8 +233,4 @@ fn name_of(state: &State, scope: &Scope, release: Option<u32>, until: Seq) -> St
         .filter(|point| state.resolve_point(scope, point).ok() == Some(until))
         .unwrap_or(Point::Seq(until))
         .to_string()
-}
-
-async fn time_of(handle: &Handle, seq: Seq) -> Result<Time, Failure> {
-    Ok(header_of(handle, seq).await?.map(|header| header.time).unwrap_or_default())
 }

@@ -1,7 +1,9 @@
-//! Whether a scope names anything: a misspelt one must not look like an empty one.
+//! Whether a scope names anything, and all that it must: a misspelt one must not look like an empty one.
+
+use std::collections::BTreeSet;
 
 use stele_api::spec::nearest;
-use stele_model::{Scope, State};
+use stele_model::{EnvironmentName, Scope, State};
 
 use super::failure::Failure;
 
@@ -44,6 +46,35 @@ pub(super) fn check_known(scope: &Scope, states: &[&State]) -> Result<(), Failur
         return Err(unknown("node", node.as_str(), &all, "stele node list"));
     }
     Ok(())
+}
+
+/// Fills in the environment of an app that is in one alone; in several, a write must say which.
+pub(super) fn with_environment(
+    state: &State,
+    scope: Scope,
+    next: impl Fn(&Scope) -> String,
+) -> Result<Scope, Failure> {
+    let (Some(app), None) = (&scope.app, &scope.environment) else { return Ok(scope) };
+    let environments: BTreeSet<_> = state
+        .history
+        .last_changed
+        .keys()
+        .filter(|app_env| app_env.app == *app)
+        .map(|app_env| &app_env.environment)
+        .collect();
+    let in_environment =
+        |environment: &EnvironmentName| Scope { environment: Some(environment.clone()), ..scope.clone() };
+    let mut each = environments.iter();
+    match (each.next(), each.next()) {
+        (Some(only), None) => Ok(in_environment(only)),
+        // Unknown names are told apart by whoever looks at the scope next.
+        (None, _) => Ok(scope),
+        (Some(first), Some(_)) => {
+            let names: Vec<_> = environments.iter().map(ToString::to_string).collect();
+            Err(Failure::invalid(format!("{scope} is in several environments: {}", names.join(", ")))
+                .with_next(next(&in_environment(first))))
+        }
+    }
 }
 
 fn unknown(kind: &str, name: &str, all: &[String], next: &str) -> Failure {

@@ -128,13 +128,10 @@ impl World {
     }
 
     pub(crate) fn request(&mut self, request: &Request) -> Result<Answer, Rejection> {
-        let past = match &request.command {
-            Command::Rollback { seq, .. } => Some(self.states[seq].clone()),
-            _ => None,
-        };
+        let past = request.command.past_seqs().into_iter().map(|seq| (seq, self.states[&seq].clone()));
         self.waiter += 1;
         let now = self.now();
-        let outcome = match self.leader.submit(self.waiter, request, past, now) {
+        let outcome = match self.leader.submit(self.waiter, request, past.collect(), now) {
             Submitted::Waiting => {
                 assert_eq!(self.replicate(), 1, "one request, one entry");
                 self.answers.remove(&self.waiter).expect("it was answered when it committed")

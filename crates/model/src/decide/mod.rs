@@ -171,6 +171,7 @@ fn authorize(state: &State, request: &Request, now: Time) -> Result<(), Rejectio
         | Command::SetConfig { .. }
         | Command::SetSecret { .. }
         | Command::Rollback { .. }
+        | Command::Undo { .. }
         | Command::MarkPoint { .. }
         | Command::Review { .. }
         | Command::Unlatch { .. } => Role::Deployer,

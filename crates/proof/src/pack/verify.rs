@@ -116,7 +116,12 @@ pub fn verify(pack: &[u8], trust: &Trust) -> Result<Verified, PackError> {
     let not_decoded = read.records.iter().filter_map(|known| {
         let error = known.event(payloads.get(&known.header.seq)?).err()?;
         let header = &known.header;
-        Some(NotDecoded { seq: header.seq, kind: header.kind.clone(), schema: header.schema, why: error.to_string() })
+        Some(NotDecoded {
+            seq: header.seq,
+            kind: header.kind.clone(),
+            schema: header.schema,
+            why: error.to_string(),
+        })
     });
     Ok(Verified {
         between: (read.layout.from.to_owned(), read.layout.to.to_owned()),
@@ -135,14 +140,19 @@ pub fn verify(pack: &[u8], trust: &Trust) -> Result<Verified, PackError> {
 
 fn head(layout: &Layout<'_>) -> Result<(FleetName, Scope), PackError> {
     let error = |why: String| PackError::new(Section::Head, 0, why);
-    let fleet: FleetName = layout.fleet.parse().map_err(|it: stele_model::ids::NameError| error(it.to_string()))?;
-    let scope: Scope = layout.scope.parse().map_err(|it: stele_model::scope::ScopeError| error(it.to_string()))?;
+    let fleet: FleetName =
+        layout.fleet.parse().map_err(|it: stele_model::ids::NameError| error(it.to_string()))?;
+    let scope: Scope =
+        layout.scope.parse().map_err(|it: stele_model::scope::ScopeError| error(it.to_string()))?;
     if scope.to_string() != layout.scope {
         return Err(error(format!("the scope is written {scope}, not {:?}", layout.scope)));
     }
     for (point, seq) in [(layout.from, layout.first - 1), (layout.to, layout.last)] {
         if point.starts_with("seq:") && point != format!("seq:{seq}") {
-            return Err(error(format!("the range {}-{} is not what {point:?} stands for", layout.first, layout.last)));
+            return Err(error(format!(
+                "the range {}-{} is not what {point:?} stands for",
+                layout.first, layout.last
+            )));
         }
     }
     Ok((fleet, scope))
@@ -155,7 +165,10 @@ fn checkpoints(layout: &Layout<'_>, fleet: &FleetName) -> Result<Vec<SignedCheck
         let note = std::str::from_utf8(piece.bytes).map_err(|_| error("the note is not UTF-8".to_owned()))?;
         let signed: SignedCheckpoint = note.parse().map_err(|it: crate::NoteError| error(it.to_string()))?;
         if signed.checkpoint.fleet != *fleet {
-            return Err(error(format!("it is of fleet {}, the pack of fleet {fleet}", signed.checkpoint.fleet)));
+            return Err(error(format!(
+                "it is of fleet {}, the pack of fleet {fleet}",
+                signed.checkpoint.fleet
+            )));
         }
         let before = checkpoints.last().map_or(0, |it| it.checkpoint.size);
         if signed.checkpoint.size <= before {
@@ -261,7 +274,9 @@ impl<'a> Read<'a> {
             if touches != payloads.contains_key(&header.seq) {
                 let (at, why) = match self.layout.payloads.iter().find(|(seq, ..)| *seq == header.seq) {
                     Some((_, at, _)) => (*at, "the record does not touch the scope, yet its payload is here"),
-                    None => (self.layout.report.at, "the record touches the scope, but its payload is missing"),
+                    None => {
+                        (self.layout.report.at, "the record touches the scope, but its payload is missing")
+                    }
                 };
                 return Err(PackError::of(Section::Payloads, header.seq, at, why));
             }
@@ -296,40 +311,17 @@ impl<'a> Read<'a> {
                 walk.subtree(piece(at, end), *hash);
                 chain = None;
             }
-            self.same_root(&walk, chain, &signed.checkpoint, *note)?;
+            same_root(&walk, chain, &signed.checkpoint, *note)?;
         }
         if let Some(known) = leaves.next() {
             let why = "the record lies beyond the last checkpoint";
             return Err(PackError::of(Section::Keys, known.header.seq, known.leaf.at, why));
         }
         match hashes.next() {
-            Some((at, _)) => Err(PackError::new(Section::Hashes, *at, "more hashes are here than the tree needs")),
+            Some((at, _)) => {
+                Err(PackError::new(Section::Hashes, *at, "more hashes are here than the tree needs"))
+            }
             None => Ok(()),
-        }
-    }
-
-    fn same_root(
-        &self,
-        walk: &Walk,
-        chain: Option<Chain>,
-        checkpoint: &Checkpoint,
-        note: Piece<'_>,
-    ) -> Result<(), PackError> {
-        let error = |why: String| Err(PackError::new(Section::Checkpoints, note.at, why));
-        let (size, root) = (checkpoint.size, walk.root());
-        if root != checkpoint.root {
-            return error(format!(
-                "leaves and hashes give a tree of {size} records with root {root}, but the checkpoint says {}: one of \
-                 them is not of this log",
-                checkpoint.root
-            ));
-        }
-        match chain {
-            Some(chain) if chain.0 != checkpoint.chain => error(format!(
-                "the leaves give chain {} after record {size}, but the checkpoint says {}",
-                chain.0, checkpoint.chain
-            )),
-            _ => Ok(()),
         }
     }
 
@@ -348,7 +340,10 @@ impl<'a> Read<'a> {
             seen.push(CheckpointSeen {
                 checkpoint: signed.checkpoint.clone(),
                 signers: signers.into_iter().collect(),
-                witnesses: witnesses.iter().map(|it| (it.by.name().to_owned(), it.time.unwrap_or(0))).collect(),
+                witnesses: witnesses
+                    .iter()
+                    .map(|it| (it.by.name().to_owned(), it.time.unwrap_or(0)))
+                    .collect(),
             });
         }
         Ok(seen)
@@ -375,5 +370,29 @@ impl<'a> Read<'a> {
         let same = found.iter().zip(text.as_bytes()).take_while(|(found, right)| found == right).count();
         let why = "the report is not the one that the pack's content gives";
         Err(PackError::new(Section::Report, self.layout.report.at + same, why))
+    }
+}
+
+fn same_root(
+    walk: &Walk,
+    chain: Option<Chain>,
+    checkpoint: &Checkpoint,
+    note: Piece<'_>,
+) -> Result<(), PackError> {
+    let error = |why: String| Err(PackError::new(Section::Checkpoints, note.at, why));
+    let (size, root) = (checkpoint.size, walk.root());
+    if root != checkpoint.root {
+        return error(format!(
+            "leaves and hashes give a tree of {size} records with root {root}, but the checkpoint says {}: one of \
+             them is not of this log",
+            checkpoint.root
+        ));
+    }
+    match chain {
+        Some(chain) if chain.0 != checkpoint.chain => error(format!(
+            "the leaves give chain {} after record {size}, but the checkpoint says {}",
+            chain.0, checkpoint.chain
+        )),
+        _ => Ok(()),
     }
 }

@@ -9,7 +9,7 @@ pub use plan::{NodeChange, RollbackPlan, plan_rollback};
 use super::{Context, deploy};
 use crate::command::Command;
 use crate::event::{DeploymentKind, Deviation, Event, TargetDigest};
-use crate::ids::{AppEnv, Place};
+use crate::ids::Place;
 use crate::rejection::{Rejection, RejectionKind};
 use crate::scope::Scope;
 use crate::state::State;
@@ -170,22 +170,5 @@ fn place_of(scope: &Scope) -> Option<Place> {
         (Some(node), _) => Some(Place::Node(node.clone())),
         (None, Some(region)) => Some(Place::Region(region.clone())),
         (None, None) => None,
-    }
-}
-
-/// The newest points an app could go back to, with whether each was healthy.
-impl State {
-    /// Candidates for a rollback, newest first: `(seq, release, good)`.
-    pub fn rollback_candidates(
-        &self,
-        app_env: &AppEnv,
-        limit: usize,
-    ) -> Vec<(crate::ids::Seq, Option<u32>, bool)> {
-        self.timeline(app_env)
-            .into_iter()
-            .skip(1)
-            .take(limit)
-            .map(|entry| (entry.until, entry.release, entry.good))
-            .collect()
     }
 }
