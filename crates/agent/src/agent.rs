@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use stele_bus::{AgentBus, AgentEvent, AgentInbox, BusConfig, LogsReply, purposes};
-use stele_model::wire::{
-    AssignedInstance, Heartbeat, InstanceReport, Observed, ReportAck, Signed, SyncRequest,
-};
+use stele_model::wire::{AssignedInstance, Heartbeat, InstanceReport, ReportAck, Signed, SyncRequest};
 use stele_reconcile::Pinned;
 use stele_runtime::{Reconciler, ReconcilerConfig, Runtime};
 use tokio::sync::{Semaphore, watch};
@@ -145,8 +143,6 @@ type Wanted = Option<Arc<Vec<AssignedInstance>>>;
 #[derive(Clone, Debug, Default)]
 struct Seen {
     reports: Option<Vec<InstanceReport>>,
-    /// What inspection shows; nothing while the engine cannot be looked at.
-    observed: Option<Observed>,
 }
 
 /// Reconciles for ever, whether or not there is a controller, once anything was ever verified.
@@ -181,16 +177,13 @@ async fn keep(runtime: Arc<dyn Runtime>, mut wanted: watch::Receiver<Wanted>, se
             _ => {}
         }
         // Before the first look, "no containers" would not be an observation.
-        let looked = step.runtime_error.is_none() || seen.borrow().reports.is_some();
-        seen.send_if_modified(|last| {
-            let changed = looked && last.reports.as_ref() != Some(&step.reports);
-            if looked {
+        if step.runtime_error.is_none() || seen.borrow().reports.is_some() {
+            seen.send_if_modified(|last| {
+                let changed = last.reports.as_ref() != Some(&step.reports);
                 last.reports = Some(step.reports);
-            }
-            // The next heartbeat takes it along; nobody has to be told of it before.
-            last.observed = step.observed;
-            changed
-        });
+                changed
+            });
+        }
         trouble = step.runtime_error;
         tokio::select! {
             changed = wanted.changed() => {
@@ -414,9 +407,6 @@ impl Agent {
     }
 
     async fn beat(&self) {
-        // Never told anything, it looks at nothing: it vouches for having been told nothing.
-        let nothing = (self.desired.version().seq == 0).then(Observed::default);
-        let observed = self.seen.borrow().observed.clone().or(nothing);
         let heartbeat = Heartbeat {
             fleet: self.pinned.fleet.clone(),
             node: self.pinned.node.clone(),
@@ -424,8 +414,6 @@ impl Agent {
             boot: self.reporter.boot(),
             applied: self.desired.version(),
             acked: self.reporter.acked(),
-            time: clock::now(),
-            observed,
         };
         let signed = Signed::new(&self.home.keys.signing, purposes::HEARTBEAT, &heartbeat);
         if let Err(error) = self.bus.heartbeat(&signed).await {

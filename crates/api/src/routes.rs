@@ -6,12 +6,12 @@ use stele_model::event::Role;
 use crate::spec::AppSpec;
 use crate::wire::{
     AddMemberRequest, ApplyRequest, CandidatesAnswer, CandidatesQuery, ChangeAnswer, CheckpointAnswer,
-    ClusterAnswer, ConfigRequest, ConsistencyAnswer, ConsistencyQuery, ConvergenceQuery, DeployRequest,
-    DeploymentStatus, DiffAnswer, DiffQuery, EventsPage, EventsQuery, HealthAnswer, HistoryAnswer,
-    HistoryQuery, InclusionAnswer, InclusionQuery, LabelsRequest, LeaderRequest, LogsQuery, NodeStatus,
-    NodeTokenAnswer, NodeTokenRequest, NodesAnswer, ReadQuery, RecordsPage, RecordsQuery, RemoveRequest,
-    RollbackAnswer, RollbackRequest, SecretRequest, ShowAnswer, ShowQuery, StatusAnswer, StatusQuery,
-    TokenAnswer, TokenRequest, TokensAnswer, UnlatchRequest,
+    ClusterAnswer, ConfigRequest, ConsistencyAnswer, ConsistencyQuery, DeployRequest, DeploymentStatus,
+    DiffAnswer, DiffQuery, EventsPage, EventsQuery, HealthAnswer, HistoryAnswer, HistoryQuery,
+    InclusionAnswer, InclusionQuery, LabelsRequest, LeaderRequest, LogsQuery, NodeStatus, NodeTokenAnswer,
+    NodeTokenRequest, NodesAnswer, ReadQuery, RecordsPage, RecordsQuery, RemoveRequest, RollbackAnswer,
+    RollbackRequest, SecretRequest, ShowAnswer, ShowQuery, StatusAnswer, StatusQuery, TokenAnswer,
+    TokenRequest, TokensAnswer, UnlatchRequest,
 };
 
 /// Where the API lives.
@@ -54,7 +54,6 @@ pub enum Operation {
     Deployment,
     Remove,
     Status,
-    Convergence,
     History,
     Events,
     Records,
@@ -233,9 +232,6 @@ pub static ROUTES: &[Route] = &[
         "Remove an app from an environment.", Some(of::<RemoveRequest>), of::<ChangeAnswer>),
     read("/v1/status", Operation::Status,
         "How apps, instances and nodes are, and what is wrong.", of::<StatusQuery>, of::<StatusAnswer>),
-    read("/v1/convergence", Operation::Convergence,
-        "Proof of how far nodes are what State says: their own signed statements beside what each was told.",
-        of::<crate::wire::ConvergenceQuery>, of::<stele_model::wire::Signed>),
     read("/v1/history", Operation::History,
         "Deployments: what, when, who, why and how it ended.", of::<HistoryQuery>, of::<HistoryAnswer>),
     Route { success: Success::JsonOrEvents(of::<EventsPage>), ..read("/v1/events", Operation::Events,

@@ -12,7 +12,7 @@ pub const REPORT: Purpose = Purpose::Report;
 /// [`stele_model::wire::ReportAck`], by a controller.
 pub const REPORT_ACK: Purpose = Purpose::Report;
 /// [`stele_model::wire::Heartbeat`], by a node.
-pub const HEARTBEAT: Purpose = Purpose::Heartbeat;
+pub const HEARTBEAT: Purpose = Purpose::NodeRequest;
 /// [`stele_model::wire::SyncRequest`], by a node.
 pub const SYNC: Purpose = Purpose::NodeRequest;
 /// [`crate::logs::LogsRequest`], by a controller.

@@ -10,13 +10,12 @@ use stele_api::{Problem, ProblemKind};
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0  it worked
-  1  it was done and failed (a deployment failed, a log does not verify, --exit-code found a difference)
+  1  it was done and failed (a deployment failed, a log does not verify)
   2  the command, or a file given to it, makes no sense
   3  refused (forbidden, in conflict with the present state, invalid)
   4  not found
   5  unavailable, or the outcome is not known (repeating it is safe)
-  6  changed in the meantime (--if-match)
-  7  the log contradicts itself, or what was derived from it (stele replay)";
+  6  changed in the meantime (--if-match)";
 
 /// Why a command did not do what it was asked.
 #[derive(Debug)]
@@ -31,10 +30,6 @@ pub(crate) enum Failure {
     Problem(Box<Problem>),
     /// No controller answered.
     Unreachable(String),
-    /// Something differs, and whoever asked wanted to hear of it by the exit code.
-    Differs,
-    /// The log, or what was derived from it, is not what it should be.
-    Diverged(crate::replay::Divergence),
     /// Whoever read our output has gone.
     Closed,
 }
@@ -43,10 +38,9 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Closed => 0,
-            Self::Failed(_) | Self::Differs => 1,
+            Self::Failed(_) => 1,
             Self::Usage(_) | Self::Spec(_) => 2,
             Self::Unreachable(_) => 5,
-            Self::Diverged(_) => 7,
             Self::Problem(problem) => match problem.known_kind() {
                 Some(ProblemKind::NotFound) => 4,
                 Some(ProblemKind::PreconditionFailed) => 6,
@@ -64,9 +58,7 @@ impl fmt::Display for Failure {
         match self {
             Self::Failed(message) | Self::Usage(message) | Self::Unreachable(message) => f.write_str(message),
             Self::Spec(errors) => write!(f, "{errors}"),
-            Self::Diverged(divergence) => write!(f, "{divergence}"),
             Self::Closed => f.write_str("nobody reads the output"),
-            Self::Differs => f.write_str("something differs"),
             Self::Problem(problem) => {
                 f.write_str(&problem.detail)?;
                 for error in &problem.errors {
@@ -101,12 +93,6 @@ impl From<std::io::Error> for Failure {
 impl From<SpecErrors> for Failure {
     fn from(errors: SpecErrors) -> Self {
         Self::Spec(errors)
-    }
-}
-
-impl From<crate::replay::Divergence> for Failure {
-    fn from(divergence: crate::replay::Divergence) -> Self {
-        Self::Diverged(divergence)
     }
 }
 

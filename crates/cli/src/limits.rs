@@ -20,8 +20,6 @@ pub(crate) const WAIT_SECONDS_DEFAULT: u64 = 900;
 pub(crate) const ANSWER_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Largest secret read from standard input, in bytes.
 pub(crate) const SECRET_BYTES_MAX: u64 = 64 * 1024;
-/// Largest proof of convergence read from a file, in bytes.
-pub(crate) const PROOF_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Differences printed of one plan before the rest is only counted.
 pub(crate) const DIFFERENCES_SHOWN_MAX: usize = 200;
 /// Longest value printed in a table cell, in characters.
@@ -30,17 +28,3 @@ pub(crate) const CELL_CHARS_MAX: usize = 80;
 pub(crate) const KEY_BYTES: usize = 16;
 /// How much further back each look for the newest events goes than the one before.
 pub(crate) const LOOK_BACK_FACTOR: u64 = 4;
-/// Bytes of records a replay reads from a store at once.
-pub(crate) const REPLAY_READ_BYTES: usize = 1024 * 1024;
-/// Reads of a replay that wait to be folded.
-pub(crate) const REPLAY_CHUNKS_AHEAD: usize = 4;
-/// Between two looks of a replay's progress bar at the clock.
-pub(crate) const REPLAY_PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
-/// Lines shown around a change in a file.
-pub(crate) const CONTEXT_LINES: usize = 3;
-/// Most pairs of lines compared to tell how a file changed; of a larger one, all is shown as replaced.
-pub(crate) const LINE_PAIRS_COMPARED_MAX: usize = 4_000_000;
-/// Steps of a plan printed before the rest is only counted.
-pub(crate) const STEPS_SHOWN_MAX: usize = 200;
-/// Characters printed of an image's digest where two are told apart.
-pub(crate) const DIGEST_CHARS_SHOWN: usize = 12;

@@ -12,13 +12,10 @@ mod client;
 mod commands;
 mod context;
 mod dev;
-mod differences;
 mod exit;
 mod limits;
-mod lines;
 mod options;
 mod progress;
-mod replay;
 mod server;
 mod session;
 mod terminal;
@@ -34,7 +31,7 @@ fn main() -> ExitCode {
     match cli.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            if !matches!(failure, exit::Failure::Closed | exit::Failure::Differs) {
+            if !matches!(failure, exit::Failure::Closed) {
                 eprintln!("error: {failure}");
             }
             failure.exit_code()

@@ -4,10 +4,10 @@ use std::io::{IsTerminal as _, Write as _};
 
 use clap::ValueEnum;
 use serde::Serialize;
-use stele_model::Time;
+use stele_model::{Difference, Time};
 
 use crate::exit::Failure;
-use crate::limits::CELL_CHARS_MAX;
+use crate::limits::{CELL_CHARS_MAX, DIFFERENCES_SHOWN_MAX};
 
 /// How answers are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -107,6 +107,60 @@ impl Terminal {
             Tone::Faint => "2",
         };
         format!("\u{1b}[{code}m{text}\u{1b}[0m")
+    }
+
+    /// An app that comes or goes: what it runs.
+    fn whole_app(self, difference: &Difference) -> String {
+        let (tone, sign) = if difference.after.is_some() { (Tone::Good, '+') } else { (Tone::Bad, '-') };
+        let text = difference.after.as_ref().or(difference.before.as_ref());
+        let app: serde_json::Value =
+            text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        let release = app["release"].as_str().unwrap_or("the app");
+        let mut lines = vec![self.paint(tone, &format!("  {sign} {release}"))];
+        for (name, service) in app["services"].as_object().into_iter().flatten() {
+            let image = &service["container"]["image"];
+            let image = format!(
+                "{}@{}",
+                image["repository"].as_str().unwrap_or_default(),
+                image["digest"].as_str().unwrap_or_default()
+            );
+            lines.push(self.paint(tone, &format!("  {sign} services.{name}: {image}")));
+        }
+        lines.join("\n")
+    }
+
+    /// Differences, one a line: what comes with `+`, what goes with `-`, what changes with `~`.
+    pub(crate) fn differences(self, differences: &[Difference]) -> String {
+        let mut lines = Vec::new();
+        let mut app_env = None;
+        for difference in differences.iter().take(DIFFERENCES_SHOWN_MAX) {
+            if app_env != Some(&difference.app_env) {
+                app_env = Some(&difference.app_env);
+                lines.push(difference.app_env.to_string());
+            }
+            if difference.path.is_empty() {
+                lines.push(self.whole_app(difference));
+                continue;
+            }
+            let path = &difference.path;
+            lines.push(match (&difference.before, &difference.after) {
+                (None, after) => {
+                    let after = cell(after.as_deref().unwrap_or_default());
+                    self.paint(Tone::Good, &format!("  + {path}: {after}"))
+                }
+                (Some(before), None) => self.paint(Tone::Bad, &format!("  - {path}: {}", cell(before))),
+                (Some(before), Some(after)) => {
+                    self.paint(Tone::Busy, &format!("  ~ {path}: {} -> {}", cell(before), cell(after)))
+                }
+            });
+        }
+        if differences.len() > DIFFERENCES_SHOWN_MAX {
+            lines.push(format!(
+                "  … and {} more; all of them with --output json",
+                differences.len() - DIFFERENCES_SHOWN_MAX
+            ));
+        }
+        lines.join("\n")
     }
 }
 

@@ -12,7 +12,6 @@
 //! ```
 
 mod bytes;
-mod delta;
 mod entry;
 mod error;
 mod header;
@@ -22,10 +21,9 @@ mod record;
 mod snapshot;
 mod verify;
 
-pub use delta::{DELTA_FORMAT, decode_delta, encode_delta};
 pub use entry::Entry;
 pub use error::DecodeError;
 pub use message::{decode_message, encode_message};
 pub use record::{Chain, StoredRecord, encode_record};
 pub use snapshot::Snapshot;
-pub use verify::{Folder, Linker, Verifier, VerifyError};
+pub use verify::{Verifier, VerifyError};

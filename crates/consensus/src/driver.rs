@@ -235,38 +235,21 @@ impl<S: LogStore> Driver<S> {
     /// cycles: the snapshot is stamped with that index, and a commit index
     /// instead would make its receiver skip entries.
     pub fn create_snapshot(&mut self, seq: u64, data: Vec<u8>) -> Result<(), DriveError> {
-        match self.begin_snapshot(seq)? {
-            Some(begun) => self.finish_snapshot(StoredSnapshot { data, ..begun }),
-            None => Ok(()),
-        }
-    }
-
-    /// The stamp of a snapshot of the state as of the last applied entry, still
-    /// without data: see [`Driver::create_snapshot`]. The data may be made
-    /// while the log goes on, and be handed to [`Driver::finish_snapshot`].
-    /// `None` when there is nothing to make one of.
-    pub fn begin_snapshot(&self, seq: u64) -> Result<Option<StoredSnapshot>, DriveError> {
         self.check_running()?;
         let index = self.store().index();
         let applied = index.applied();
-        // A replica that has just joined has applied nothing.
-        Ok((applied > 0).then(|| StoredSnapshot {
+        if applied == 0 {
+            // A replica that has just joined: there is nothing to make one of.
+            return Ok(());
+        }
+        let snapshot = StoredSnapshot {
             seq,
             index: applied,
             term: index.term(applied).unwrap_or_default(),
             conf_state: index.conf_state().clone(),
             retired: index.retired().iter().copied().collect(),
-            data: Vec::new(),
-        }))
-    }
-
-    /// Stores a snapshot begun earlier. One that a leader's snapshot has
-    /// overtaken meanwhile is dropped.
-    pub fn finish_snapshot(&mut self, snapshot: StoredSnapshot) -> Result<(), DriveError> {
-        self.check_running()?;
-        if self.store().index().snapshot().is_some_and(|mark| mark.index > snapshot.index) {
-            return Ok(());
-        }
+            data,
+        };
         self.write(WriteBatch { snapshot: Some(snapshot), ..WriteBatch::default() })
     }
 

@@ -14,7 +14,6 @@ use stele_peer::Peers;
 use tokio::sync::watch;
 
 use crate::limits::READ_RETRY_INTERVAL;
-use crate::snapshots::Snapshots;
 use crate::waiter::{Reading, Waiter};
 
 /// What everybody else sees of the replica.
@@ -66,8 +65,6 @@ pub(crate) struct App {
     pub(crate) dirty: Dirty,
     /// The last snapshot of State.
     pub(crate) snapshot_at: Seq,
-    /// Snapshots being made.
-    pub(crate) snapshots: Snapshots,
     /// The chain a snapshot was installed with, to verify what is backfilled.
     pub(crate) installed: bool,
 }
@@ -104,7 +101,6 @@ impl App {
             digest_due: false,
             dirty: Dirty::All,
             snapshot_at,
-            snapshots: Snapshots::default(),
             installed: false,
         }
     }
@@ -310,7 +306,6 @@ impl Handler for App {
                 let committed = self.ledger.commit(index, term, &bytes)?;
                 self.note(&committed.decoded);
                 self.answers.extend(committed.answers);
-                self.snapshots.note(committed.records.iter().map(|(_, bytes)| bytes.len()).sum());
                 applied.records = committed.records;
             }
             CommittedKind::ConfChange { .. } => self.dirty = Dirty::All,

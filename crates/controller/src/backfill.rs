@@ -37,11 +37,9 @@ pub(crate) async fn run(handle: Handle) {
     }
 }
 
-/// Fetches a gap front to back, twice. First only its chain is walked: it must begin where
-/// ours ends and end in the chain of the snapshot that made the gap, so that no peer can slip
-/// in a record. Then the records are fetched again, and kept page by page as far as they are
-/// those of the proven chain. So whatever is written is proven, and no more than a page is
-/// ever held.
+/// Fetches a gap front to back. The chain of what arrives must begin where ours
+/// ends and end in the chain of the snapshot that made the gap, so that no peer
+/// can slip in a record; what does not link is never kept.
 async fn fill(handle: &Handle, from: Seq, to: Seq) -> anyhow::Result<()> {
     let mut chain = if from == 1 {
         Chain::GENESIS
@@ -52,60 +50,33 @@ async fn fill(handle: &Handle, from: Seq, to: Seq) -> anyhow::Result<()> {
     let snapshot = handle.reader().snapshot(to)?.context("the snapshot after the gap is gone")?;
     let expected = Snapshot::decode(&snapshot.data)?.chain;
     let peers: Vec<_> = handle.cluster().await?.members.into_iter().map(|member| member.id).collect();
-    let pages = prove(handle, &peers, (from, to), chain, expected).await?;
-    let mut next = from;
-    for (last, proven) in pages {
-        let mut page = Vec::new();
-        while next <= last {
-            let records = fetch(handle, &peers, next, last).await?;
-            (next, chain) = link(&records, next, chain)?;
-            page.extend(records);
-        }
-        anyhow::ensure!(chain == proven, "the records up to {last} are not those that were proven");
-        let (done, stored) = oneshot::channel();
-        handle.push(Input::Backfill(page, done)).map_err(|error| anyhow::anyhow!("{error}"))?;
-        stored.await.context("the replica stopped")?;
-    }
-    tracing::info!(from, to, "history is complete again");
-    Ok(())
-}
-
-/// Walks the chain over a gap; answers it at the end of each page.
-async fn prove(
-    handle: &Handle,
-    peers: &[u64],
-    (from, to): (Seq, Seq),
-    mut chain: Chain,
-    expected: Chain,
-) -> anyhow::Result<Vec<(Seq, Chain)>> {
-    let mut pages = Vec::new();
+    let mut verified = Vec::new();
     let mut next = from;
     while next <= to {
-        let records = fetch(handle, peers, next, to).await?;
-        (next, chain) = link(&records, next, chain)?;
-        pages.push((next - 1, chain));
+        let records = fetch(handle, &peers, next, to).await?;
+        for (seq, bytes) in records {
+            let (stored, claimed) = StoredRecord::from_bytes(&bytes)?;
+            chain = chain.link(&stored.leaf);
+            let header = stored.header()?;
+            anyhow::ensure!(
+                seq == next && header.seq == next && claimed == chain,
+                "record {next} does not continue our history"
+            );
+            anyhow::ensure!(
+                header.payload == stele_model::Digest::of(&[&stored.payload]),
+                "record {next}'s payload is not the one its header names"
+            );
+            verified.push((seq, bytes));
+            next += 1;
+        }
     }
     anyhow::ensure!(chain == expected, "the records up to {to} do not lead to the snapshot's chain");
-    Ok(pages)
-}
-
-/// Checks that records continue a chain, and that each has the payload its header names.
-fn link(records: &[(Seq, Vec<u8>)], mut next: Seq, mut chain: Chain) -> anyhow::Result<(Seq, Chain)> {
-    for (seq, bytes) in records {
-        let (stored, claimed) = StoredRecord::from_bytes(bytes)?;
-        chain = chain.link(&stored.leaf);
-        let header = stored.header()?;
-        anyhow::ensure!(
-            *seq == next && header.seq == next && claimed == chain,
-            "record {next} does not continue our history"
-        );
-        anyhow::ensure!(
-            header.payload == stele_model::Digest::of(&[&stored.payload]),
-            "record {next}'s payload is not the one its header names"
-        );
-        next += 1;
-    }
-    Ok((next, chain))
+    let count = verified.len();
+    let (done, stored) = oneshot::channel();
+    handle.push(Input::Backfill(verified, done)).map_err(|error| anyhow::anyhow!("{error}"))?;
+    stored.await.context("the replica stopped")?;
+    tracing::info!(from, to, count, "history is complete again");
+    Ok(())
 }
 
 async fn fetch(handle: &Handle, peers: &[u64], from: Seq, to: Seq) -> anyhow::Result<Vec<(Seq, Vec<u8>)>> {

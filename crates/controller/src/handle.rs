@@ -9,7 +9,9 @@ use stele_codec::{Chain, StoredRecord};
 use stele_ledger::Outcome;
 use stele_model::point::Point;
 use stele_model::release::Image;
-use stele_model::{Answer, Command, ControllerId, Rejection, Request, Scope, Seq, State, Time};
+use stele_model::{
+    Answer, Command, ControllerId, Rejection, RejectionKind, Request, Scope, Seq, State, Time,
+};
 use stele_peer::Peers;
 use stele_store::Reader;
 use tokio::sync::{oneshot, watch};
@@ -26,9 +28,7 @@ use crate::past::{Past, PastError};
 use crate::proof::{Proofs, TreeError};
 use crate::registry::{Registry, ResolveError};
 use crate::replica::Input;
-use crate::statements::Statements;
 use crate::waiter::Waiter;
-use crate::when::{before_genesis, wall_time};
 
 /// How fresh a read must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -94,8 +94,6 @@ pub(crate) struct Inner {
     pub(crate) making_keys: tokio::sync::Mutex<()>,
     pub(crate) registry: Registry,
     pub(crate) bus: ControllerBus,
-    /// What nodes state of themselves, for the proof of convergence.
-    pub(crate) statements: Statements,
 }
 
 /// What the API and the bus ask of a controller.
@@ -290,16 +288,15 @@ impl Handle {
     /// The seq a point stands for, seen from `state`.
     pub async fn resolve(&self, state: &State, scope: &Scope, point: &Point) -> Result<Seq, ReadError> {
         let last = state.seq;
-        // A leader's clock may have been ahead of this one.
-        let now = self.now().max(state.time);
-        let seq = match wall_time(point, now.0)? {
+        let at = match point {
+            Point::Ago(micros) => Some(Time(self.now().0.saturating_sub(*micros))),
+            Point::Time(text) => Some(parse_time(text)?),
+            _ => None,
+        };
+        let seq = match at {
             Some(time) => self.in_past(move |past| past.seq_at(time, last)).await?,
             None => state.resolve_point(scope, point)?,
         };
-        if seq == 0 && last > 0 && !matches!(point, Point::Seq(_)) {
-            let genesis = self.in_past(|past| past.header(1)).await?.time;
-            return Err(before_genesis(point, genesis).into());
-        }
         if seq == last {
             return Ok(seq);
         }
@@ -326,6 +323,14 @@ impl Handle {
 pub(crate) fn now() -> Time {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     Time(since.unwrap_or_default().as_micros() as u64)
+}
+
+fn parse_time(text: &str) -> Result<Time, Rejection> {
+    let timestamp: jiff::Timestamp = text.parse().map_err(|error| {
+        Rejection::new(RejectionKind::Invalid, format!("{text:?} is not a time: {error}"))
+            .with_next("write it like 2026-01-31T12:00:00Z")
+    })?;
+    Ok(Time(u64::try_from(timestamp.as_microsecond()).unwrap_or(0)))
 }
 
 /// The id of a controller, for those who only have a handle.

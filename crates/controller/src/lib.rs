@@ -17,7 +17,6 @@
 //! ```
 
 mod app;
-mod archive;
 mod backfill;
 mod cluster;
 mod config;
@@ -31,19 +30,15 @@ mod inbox;
 mod join;
 mod keyring;
 pub mod limits;
-pub mod milestones;
 mod outbox;
 mod past;
 mod proof;
 mod registry;
 mod replica;
 mod secrets;
-mod snapshots;
 mod start;
-mod statements;
 mod tls;
 mod waiter;
-mod when;
 
 pub use app::Published;
 pub use cluster::{ClusterStatus, Member};
@@ -56,4 +51,3 @@ pub use past::PastError;
 pub use proof::TreeError;
 pub use registry::ResolveError;
 pub use start::{Running, start};
-pub use when::wall_time;

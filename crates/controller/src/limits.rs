@@ -20,22 +20,14 @@ pub const READ_DEADLINE: Duration = Duration::from_secs(5);
 pub const READ_RETRY_INTERVAL: Duration = Duration::from_millis(300);
 /// Commands the conductor gives before others get a turn.
 pub const CONDUCTOR_COMMANDS_PER_TURN_MAX: usize = 1000;
-/// Records between two snapshots of State, at least. More pass while State is larger than they are.
+/// Records between two snapshots of State.
 pub const SNAPSHOT_INTERVAL_RECORDS: u64 = 10_000;
 /// Raft entries kept behind a snapshot, for followers that are a little behind.
 pub const ENTRIES_KEPT_BEHIND_SNAPSHOT: u64 = 1_000;
-/// Records between two milestones, from which past States are rebuilt: the longest replay of a read.
-pub const MILESTONE_INTERVAL_RECORDS: u64 = 4_096;
-/// Milestones between two of the next level. A milestone is kept as what differs from the one of the next
-/// level before it, so that one read puts on few differences, however long the log.
-pub const MILESTONE_BRANCHING: u64 = 4;
-/// Milestones between two anchors, whose States are kept in memory: a power of [`MILESTONE_BRANCHING`].
-pub const ANCHOR_MILESTONES: u64 = 16;
-/// Past States kept in memory, in bytes, as estimated by [`PAST_FACT_BYTES`]. Beyond it, those not asked
-/// for longest are forgotten, and read from the disk again.
-pub const PAST_MEMORY_BYTES: usize = 2 * 1024 * 1024 * 1024;
-/// What one fact in which a State differs from its neighbour takes in memory, about, in bytes.
-pub const PAST_FACT_BYTES: usize = 1024;
+/// States of the past kept in memory.
+pub const PAST_STATES_MAX: usize = 64;
+/// Records between two States kept while replaying.
+pub const PAST_STATE_INTERVAL_RECORDS: u64 = 5_000;
 /// Bytes of records read from the store at once.
 pub const RECORDS_PER_READ_BYTES: usize = 4 * 1024 * 1024;
 /// Records given in one answer of the API.
@@ -76,5 +68,5 @@ pub const STOP_DEADLINE: Duration = Duration::from_secs(10);
 pub const TLS_HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// TLS handshakes of the API at once.
 pub const TLS_HANDSHAKES_MAX: usize = 256;
-/// Newest snapshots of State that are kept.
-pub const SNAPSHOTS_KEPT: usize = 3;
+/// Newest snapshots of State that are all kept; older ones are thinned out.
+pub const SNAPSHOTS_KEPT: usize = 16;

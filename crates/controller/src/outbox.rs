@@ -115,8 +115,6 @@ pub(crate) async fn heartbeats(handle: Handle, heard: Heard) -> anyhow::Result<(
             continue;
         }
         heard.lock().unwrap_or_else(PoisonError::into_inner).insert(from.node.clone(), Instant::now());
-        let (signed, now) = (from.signed, handle.now());
-        handle.0.statements.keep(&published.state, &from.node, heartbeat.time, signed, now);
         let current = published.state.assignment_version(&node.name);
         let is_due = offered.get(&node.name).is_none_or(|last| last.elapsed() > RESEND_INTERVAL);
         if published.leads && is_behind(&heartbeat.applied, &current) && is_due {

@@ -1,15 +1,13 @@
-//! State at any point of the past: the milestone before it, and the records from there.
+//! State at any point of the past: the nearest snapshot, and the records from there.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use stele_codec::{Chain, DecodeError, Snapshot, StoredRecord};
-use stele_model::delta::DeltaError;
-use stele_model::{Delta, Header, Seq, State, Time, fold};
+use stele_model::{Header, Seq, State, Time, fold};
 use stele_store::{Reader, StoreError};
 
-use crate::limits::{PAST_FACT_BYTES, PAST_MEMORY_BYTES, RECORDS_PER_READ_BYTES};
-use crate::milestones::{MilestoneError, Milestones, at_or_before, base_of};
+use crate::limits::{PAST_STATE_INTERVAL_RECORDS, PAST_STATES_MAX, RECORDS_PER_READ_BYTES};
 
 /// Why the past cannot be rebuilt.
 #[derive(Debug, thiserror::Error)]
@@ -20,72 +18,21 @@ pub enum PastError {
     /// Stored bytes are not what they should be.
     #[error("{0}")]
     Decode(#[from] DecodeError),
-    /// A milestone cannot be used.
-    #[error(transparent)]
-    Milestone(#[from] MilestoneError),
-    /// A milestone does not continue the one it should.
-    #[error(transparent)]
-    Delta(#[from] DeltaError),
     /// Records are missing here.
     #[error("the record {0} is not here yet: this controller is still fetching history; ask another one")]
     Missing(Seq),
 }
 
-/// Rebuilds past States. Those it met are kept as far as there is room, because whoever
-/// looks at the past looks around there.
+/// Rebuilds past States. Those it met on the way are kept, because whoever looks
+/// at the past looks around there.
 pub(crate) struct Past {
     reader: Reader,
-    milestones: Milestones,
-    known: Mutex<Known>,
-}
-
-/// States kept in memory. They share most of what they are made of.
-#[derive(Default)]
-struct Known {
-    states: BTreeMap<Seq, Kept>,
-    bytes: usize,
-    uses: u64,
-}
-
-struct Kept {
-    state: State,
-    /// What it takes beyond what it shares, about.
-    bytes: usize,
-    used: u64,
-}
-
-impl Known {
-    /// The last one at or before a seq.
-    fn nearest(&mut self, seq: Seq) -> Option<State> {
-        self.uses += 1;
-        let (_, kept) = self.states.range_mut(..=seq).next_back()?;
-        kept.used = self.uses;
-        Some(kept.state.clone())
-    }
-
-    fn keep(&mut self, state: &State, facts: usize) {
-        self.uses += 1;
-        let bytes = facts.saturating_mul(PAST_FACT_BYTES);
-        let kept = Kept { state: state.clone(), bytes, used: self.uses };
-        self.bytes += bytes;
-        if let Some(replaced) = self.states.insert(state.seq, kept) {
-            self.bytes -= replaced.bytes;
-        }
-        while self.bytes > PAST_MEMORY_BYTES && self.states.len() > 1 {
-            let oldest = self.states.iter().min_by_key(|(_, kept)| kept.used).map(|(seq, _)| *seq);
-            let Some(forgotten) = oldest.and_then(|seq| self.states.remove(&seq)) else { return };
-            self.bytes -= forgotten.bytes;
-        }
-    }
+    known: Mutex<BTreeMap<Seq, State>>,
 }
 
 impl Past {
     pub(crate) fn new(reader: Reader) -> Self {
-        Self { milestones: Milestones::new(reader.clone()), reader, known: Mutex::default() }
-    }
-
-    pub(crate) fn milestones(&self) -> &Milestones {
-        &self.milestones
+        Self { reader, known: Mutex::default() }
     }
 
     /// Records from a seq on, in order, as they are stored.
@@ -113,86 +60,45 @@ impl Past {
     /// State right after a record.
     pub(crate) fn state_at(&self, seq: Seq) -> Result<State, PastError> {
         let mut state = self.nearest(seq)?;
-        let begin = state.seq;
-        self.fold_to(&mut state, seq)?;
-        if state.seq > begin {
-            self.known().keep(&state, (state.seq - begin) as usize);
-        }
-        Ok(state)
-    }
-
-    /// Folds the records after a State, up to a seq.
-    pub(crate) fn fold_to(&self, state: &mut State, seq: Seq) -> Result<(), PastError> {
         while state.seq < seq {
             let left = (seq - state.seq) as usize;
-            let records = self.records(state.seq + 1, left)?;
+            let records = self.records(state.seq + 1, left.min(1 << 16))?;
             if records.is_empty() {
                 return Err(PastError::Missing(state.seq + 1));
             }
             for (_, stored, _) in records {
-                fold(state, &stored.decode()?);
+                fold(&mut state, &stored.decode()?);
+                if state.seq.is_multiple_of(PAST_STATE_INTERVAL_RECORDS) {
+                    self.keep(&state);
+                }
             }
         }
-        Ok(())
-    }
-
-    fn nearest(&self, seq: Seq) -> Result<State, PastError> {
-        let known = self.known().nearest(seq).unwrap_or_default();
-        let milestone = at_or_before(seq).min(self.milestones.through()?);
-        if known.seq >= milestone.max(1) {
-            return Ok(known);
-        }
-        if milestone > 0 {
-            return self.milestone(milestone);
-        }
-        // While history is fetched there is no milestone; but the snapshot that came instead of it.
-        match self.reader.snapshot_at_or_before(seq)? {
-            Some(snapshot) => Ok(Snapshot::decode(&snapshot.data)?.state),
-            None => Ok(State::default()),
-        }
-    }
-
-    /// State at a milestone.
-    pub(crate) fn milestone(&self, seq: Seq) -> Result<State, PastError> {
-        if seq == 0 {
-            return Ok(State::default());
-        }
-        if let Some(state) = self.known().nearest(seq).filter(|state| state.seq == seq) {
-            return Ok(state);
-        }
-        let mut state = self.milestone(base_of(seq))?;
-        let delta = self.milestones.get(seq)?.ok_or(PastError::Missing(seq))?;
-        let facts = delta.count();
-        delta.put_on(&mut state)?;
-        self.known().keep(&state, facts);
+        self.keep(&state);
         Ok(state)
     }
 
-    /// Keeps a State in memory that differs in so many facts from one that is kept already.
-    pub(crate) fn keep(&self, state: &State, facts: usize) {
-        self.known().keep(state, facts);
+    fn nearest(&self, seq: Seq) -> Result<State, PastError> {
+        let known = {
+            let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.range(..=seq).next_back().map(|(_, state)| state.clone())
+        };
+        let known_seq = known.as_ref().map_or(0, |state| state.seq);
+        let stored = self.reader.snapshots()?.into_iter().rev().find(|info| info.seq <= seq);
+        match stored {
+            Some(info) if info.seq > known_seq => {
+                let snapshot = self.reader.snapshot(info.seq)?.ok_or(PastError::Missing(info.seq))?;
+                Ok(Snapshot::decode(&snapshot.data)?.state)
+            }
+            _ => Ok(known.unwrap_or_default()),
+        }
     }
 
-    /// Keeps State at a milestone in memory, as the neighbour of an earlier one: what is equal in
-    /// both is kept once. Answers the State kept, hashed.
-    pub(crate) fn keep_beside(&self, earlier: &State, state: &State) -> Result<State, PastError> {
-        let delta = Delta::between(earlier, state);
-        let facts = delta.count();
-        let mut shared = earlier.clone();
-        delta.put_on(&mut shared)?;
-        shared.digest();
-        self.known().keep(&shared, facts);
-        Ok(shared)
-    }
-
-    /// Whether there is room for more in memory.
-    pub(crate) fn has_room(&self) -> bool {
-        // What is read later needs some, too.
-        self.known().bytes < PAST_MEMORY_BYTES / 4 * 3
-    }
-
-    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn keep(&self, state: &State) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(state.seq, state.clone());
+        while known.len() > PAST_STATES_MAX {
+            known.pop_first();
+        }
     }
 
     /// The last record at or before a time; zero when there is none.

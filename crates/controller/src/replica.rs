@@ -8,8 +8,7 @@ use anyhow::Context as _;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use stele_codec::Snapshot;
 use stele_consensus::{
-    Driver, MembershipChange, MembershipError, ProposeError, StepError, StoredSnapshot,
-    decode_message,
+    Driver, LogStore as _, MembershipChange, MembershipError, ProposeError, StepError, decode_message,
 };
 use stele_ledger::limits::STATE_DIGEST_INTERVAL_RECORDS;
 use stele_ledger::{Outcome, Submitted, system_request};
@@ -306,45 +305,41 @@ impl Replica {
         }
     }
 
-    /// Begins a snapshot when one is due or wanted, and stores one that is encoded by now.
+    /// Makes snapshots when due or wanted, and lets Raft forget what they cover.
     fn snapshot(&mut self) -> anyhow::Result<()> {
-        if let Some(encoded) = self.app.snapshots.encoded() {
-            self.keep_snapshot(encoded)?;
-        }
-        if self.app.snapshots.is_busy() {
+        let state = self.app.ledger.state();
+        let due = state.seq >= self.app.snapshot_at + SNAPSHOT_INTERVAL_RECORDS;
+        if !self.driver.snapshot_wanted() && !due {
             return Ok(());
         }
-        let seq = self.app.ledger.state().seq;
-        let due = seq >= self.app.snapshot_at + SNAPSHOT_INTERVAL_RECORDS && self.app.snapshots.is_worth_it();
-        if !due && !self.driver.snapshot_wanted() {
-            return Ok(());
-        }
-        let Some(begun) = self.driver.begin_snapshot(seq)? else { return Ok(()) };
-        let snapshot = Snapshot { chain: self.app.ledger.chain(), state: self.app.ledger.state().clone() };
+        let seq = state.seq;
+        let snapshot = Snapshot { chain: self.app.ledger.chain(), state: state.clone() };
+        self.driver.create_snapshot(seq, snapshot.encode())?;
         self.app.snapshot_at = seq;
-        self.app.snapshots.begin(begun, snapshot)
-    }
-
-    /// Stores a snapshot, and lets Raft forget what it covers.
-    fn keep_snapshot(&mut self, snapshot: StoredSnapshot) -> anyhow::Result<()> {
-        let (seq, index) = (snapshot.seq, snapshot.index);
-        self.driver.finish_snapshot(snapshot)?;
-        self.thin_out_snapshots()?;
-        let through = index.saturating_sub(ENTRIES_KEPT_BEHIND_SNAPSHOT);
+        self.thin_out_snapshots(seq)?;
+        let applied = self.driver.store().index().applied();
+        let through = applied.saturating_sub(ENTRIES_KEPT_BEHIND_SNAPSHOT);
         if through >= self.driver.status().first_index {
             self.driver.compact(through)?;
         }
         tracing::info!(seq, "made a snapshot of State");
         Ok(())
     }
+}
 
-    /// Keeps the newest snapshots: for the past there are milestones.
-    fn thin_out_snapshots(&self) -> anyhow::Result<()> {
+impl Replica {
+    /// Keeps the newest snapshots, and of the others one for each doubling of the distance:
+    /// a point of the past stays at a bounded replay from one, and the disk stays bounded.
+    fn thin_out_snapshots(&self, seq: Seq) -> anyhow::Result<()> {
         let reader = self.driver.store().reader();
         // What is backfilled is checked against the snapshot that ends the gap.
         let ends: BTreeSet<Seq> = reader.gaps().into_iter().map(|(_, to)| to).collect();
+        let mut kept = 0;
         for info in reader.snapshots()?.iter().rev().skip(SNAPSHOTS_KEPT) {
-            if !ends.contains(&info.seq) {
+            let distance = seq.saturating_sub(info.seq);
+            if ends.contains(&info.seq) || distance >= 2 * kept {
+                kept = distance;
+            } else {
                 reader.delete_snapshot(info.seq)?;
             }
         }

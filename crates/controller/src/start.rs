@@ -25,7 +25,7 @@ use crate::limits::{INPUT_QUEUE_MAX, STOP_DEADLINE, TICK};
 use crate::past::Past;
 use crate::registry::{Credentials, Registry};
 use crate::replica::{Input, Replica};
-use crate::{archive, backfill, feed, http, inbox, outbox, proof, tls};
+use crate::{backfill, feed, http, inbox, outbox, proof, tls};
 
 /// A controller that runs.
 pub struct Running {
@@ -127,7 +127,6 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         making_keys: tokio::sync::Mutex::default(),
         registry,
         bus,
-        statements: crate::statements::Statements::default(),
     }));
     // Set once, here, before anything could have been asked.
     drop(cell.set(handle.clone()));
@@ -176,7 +175,6 @@ fn tasks(
     tasks.spawn(proof::compare(handle.clone()));
     let publish = config.publish_checkpoints.clone();
     tasks.spawn(endless(Box::pin(proof::publish(handle.clone(), publish))));
-    tasks.spawn(endless(Box::pin(archive::run(handle.clone()))));
     tasks.spawn(endless(Box::pin(follow_members(handle.clone(), config))));
     tasks
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::event::{AssignmentChange, Contacts, EnrolledNode, JoinToken, Outcome, Token};
-use crate::header::{Decision, Idempotency, Links};
+use crate::header::{Idempotency, Links};
 use crate::ids::{
     AppEnv, ControllerId, FleetName, NodeName, PrincipalId, SecretName, Seq, ServiceName, Slot,
 };
@@ -74,8 +74,6 @@ pub enum Command {
         release: ReleaseChoice,
         /// Start a deployment even when nothing differs (after a failure).
         again: bool,
-        /// What a rollback past this deployment would not bring back.
-        barrier: Option<String>,
     },
     /// Remove an app from an environment.
     Remove {
@@ -99,9 +97,6 @@ pub enum Command {
         value: Sealed,
     },
     /// Set a scope's target to what it was at an earlier point. The decision's context carries State at that point.
-    ///
-    /// Without `strict` and `best_effort`, intent is restored exactly, and instances whose node is gone are
-    /// placed anew.
     Rollback {
         /// Which scope.
         scope: Scope,
@@ -115,39 +110,6 @@ pub enum Command {
         now: bool,
         /// Refuse when an instance cannot be where it was.
         strict: bool,
-        /// Leave apps as they are that cannot be restored, instead of refusing everything.
-        best_effort: bool,
-        /// Go back past deployments that raised a barrier.
-        pass_barriers: bool,
-        /// What was found out before, with apps and why they cannot be restored: an image that is not to be
-        /// had any more.
-        unobtainable: Vec<(AppEnv, String)>,
-    },
-    /// Take back the effect of earlier decisions, and keep what came later. The decision's context carries State
-    /// just before and just after each of them.
-    Undo {
-        /// The decisions.
-        decisions: Vec<Decision>,
-        /// What was asked for, in its written form.
-        what: String,
-        /// Replace everything at once.
-        now: bool,
-        /// Undo deployments that raised a barrier.
-        pass_barriers: bool,
-    },
-    /// Mark a point so that it is never offered as `last-good`, or take that back.
-    MarkPoint {
-        /// Of which scope.
-        scope: Scope,
-        /// The point.
-        seq: Seq,
-        /// Whether it is bad.
-        bad: bool,
-    },
-    /// Somebody who did not do it looked at a rollback.
-    Review {
-        /// Seq of its `rolled_back` record.
-        rollback: Seq,
     },
     /// Lift an app's latch.
     Unlatch {
@@ -248,19 +210,6 @@ pub enum Command {
         /// Why not.
         why: String,
     },
-}
-
-impl Command {
-    /// The earlier States that deciding it needs, by seq.
-    pub fn past_seqs(&self) -> Vec<Seq> {
-        match self {
-            Self::Rollback { seq, .. } => vec![*seq],
-            Self::Undo { decisions, .. } => {
-                decisions.iter().flat_map(|it| [it.first.saturating_sub(1), it.last()]).collect()
-            }
-            _ => Vec::new(),
-        }
-    }
 }
 
 /// Which release to deploy.

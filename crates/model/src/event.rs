@@ -11,11 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::ids::{
-    AppEnv, AppId, ControllerId, EnvironmentName, FleetName, InstanceId, NodeName, Place, PrincipalId,
-    ProjectName, RegionName, SecretName, Seq, ServiceName, Slot, Time,
+    AppEnv, AppId, ControllerId, EnvironmentName, FleetName, InstanceId, NodeName, PrincipalId, ProjectName,
+    RegionName, SecretName, Seq, ServiceName, Slot, Time,
 };
 use crate::release::{Release, Revision};
-use crate::scope::Scope;
 use crate::signature::{Certificate, PublicKey};
 use crate::value::{Sealed, Value};
 use crate::wire::{AssignmentVersion, InstanceReport};
@@ -172,9 +171,6 @@ pub enum Event {
         to: Option<Revision>,
         /// Replace everything at once, without waiting for health.
         now: bool,
-        /// What a rollback past this deployment would not bring back, such as "migrates orders".
-        /// Since schema 2.
-        barrier: Option<String>,
     },
     /// A deployment ended.
     DeploymentFinished {
@@ -215,8 +211,6 @@ pub enum Event {
     RolledBack {
         /// Which scope, in its written form.
         scope: String,
-        /// Parts of it that were left as they are. Since schema 2.
-        except: Vec<Scope>,
         /// The point asked for, in its written form.
         point: String,
         /// The seq it stands for.
@@ -225,8 +219,8 @@ pub enum Event {
         before: TargetDigest,
         /// Digest after; its intent equals the one at `seq`.
         after: TargetDigest,
-        /// What is not as it was then. Schema 1 knows only instances placed anew.
-        deviations: Vec<Deviation>,
+        /// Instances that could not be placed where they were, with the reason.
+        replaced: Vec<(Slot, String)>,
     },
     /// Rejected releases of an app cannot be deployed until somebody unlatches it.
     Latched {
@@ -249,62 +243,6 @@ pub enum Event {
         /// Why not.
         why: String,
     },
-    /// Places whose instances follow another revision than the rest of their app.
-    PinsChanged {
-        /// Which app and environment.
-        app_env: AppEnv,
-        /// Places and what they are pinned to; a place without a pin follows the app again.
-        pins: Vec<(Place, Option<Pin>)>,
-    },
-    /// Whether a point may be offered as `last-good`.
-    PointMarked {
-        /// Of which scope.
-        scope: Scope,
-        /// The point.
-        seq: Seq,
-        /// True when it must not be offered; false takes that back.
-        bad: bool,
-    },
-    /// Somebody else looked at a rollback that nobody had to approve beforehand.
-    Reviewed {
-        /// Seq of its `rolled_back` record.
-        rollback: Seq,
-    },
-    /// The data keys of a subject are destroyed: what they sealed is unreadable for ever.
-    SubjectErased {
-        /// Whose, as written in sealed values.
-        subject: String,
-        /// Key versions up to this one are gone.
-        through: u32,
-    },
-    /// The effect of earlier decisions on the target was taken back.
-    Undone {
-        /// What was asked for, in its written form.
-        what: String,
-        /// First seqs of the decisions, newest first.
-        decisions: Vec<Seq>,
-        /// The apps whose target changed, with digests before and after.
-        apps: Vec<(AppEnv, TargetDigest, TargetDigest)>,
-    },
-}
-
-/// What a place is pinned to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Pin {
-    /// Its instances are of this revision.
-    Revision(Revision),
-    /// The app is not there.
-    Absent,
-}
-
-/// Something a rollback could not bring back as it was.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Deviation {
-    /// What: an instance's slot, or an app in an environment.
-    pub what: String,
-    /// Why, and what is there instead.
-    pub why: String,
 }
 
 /// A token and what its bearer may do.
@@ -399,8 +337,6 @@ pub enum DeploymentKind {
     Rollback,
     /// The app was removed from the environment.
     Remove,
-    /// The effect of earlier changes was taken back. Since schema 2.
-    Undo,
 }
 
 /// How a deployment ended.
@@ -523,11 +459,6 @@ impl Event {
             Self::Latched { .. } => "latched",
             Self::Unlatched { .. } => "unlatched",
             Self::Refused { .. } => "refused",
-            Self::PinsChanged { .. } => "pins_changed",
-            Self::PointMarked { .. } => "point_marked",
-            Self::Reviewed { .. } => "reviewed",
-            Self::SubjectErased { .. } => "subject_erased",
-            Self::Undone { .. } => "undone",
         }
     }
 
@@ -544,20 +475,7 @@ impl Event {
             | Self::StateDigestRecorded { .. }
             | Self::TokenCreated { .. }
             | Self::TokenRevoked { .. }
-            | Self::JoinTokenCreated { .. }
-            | Self::Reviewed { .. } => vec!["fleet".to_owned()],
-            Self::PointMarked { scope, .. } => vec![scope.to_string()],
-            // A subject is an app in an environment, or a word of its own.
-            Self::SubjectErased { subject, .. } => match subject.parse::<AppEnv>() {
-                Ok(app_env) => app(&app_env),
-                Err(_) => vec!["fleet".to_owned()],
-            },
-            Self::Undone { apps, .. } => apps.iter().map(|(app_env, ..)| app_env.to_string()).collect(),
-            Self::PinsChanged { app_env, pins } => {
-                let mut scopes = app(app_env);
-                scopes.extend(pins.iter().map(|(place, _)| place.to_string()));
-                scopes
-            }
+            | Self::JoinTokenCreated { .. } => vec!["fleet".to_owned()],
             Self::NodeEnrolled { node, .. } => vec![format!("node:{}", node.name)],
             Self::NodeLabelled { node, .. } | Self::NodeRemoved { node } => vec![format!("node:{node}")],
             Self::NodesLost { nodes: lost } | Self::NodesReturned { nodes: lost } => nodes(lost),

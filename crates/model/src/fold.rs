@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::event::{AssignmentChange, Event, Outcome, Pin, Record, ReportedChange};
+use crate::event::{AssignmentChange, Event, Outcome, Record, ReportedChange};
 use crate::header::Header;
-use crate::ids::{AppEnv, Place};
+use crate::ids::AppEnv;
 use crate::leaf::Leaf;
 use crate::limits::{
-    BARRIERS_PER_APP_MAX, CHANGES_PER_APP_MAX, DEPLOYMENTS_PER_APP_MAX, IDEMPOTENCY_COUNT_MAX, IDEMPOTENCY_WINDOW_US,
-    REFUSAL_WINDOW_US, REVIEWS_OWED_MAX,
+    CHANGES_PER_APP_MAX, DEPLOYMENTS_PER_APP_MAX, IDEMPOTENCY_COUNT_MAX, IDEMPOTENCY_WINDOW_US,
+    REFUSAL_WINDOW_US,
 };
 use crate::state::{
     Answer, Answered, Assigned, AssignedTo, Change, Controller, Deployment, Fleet, Refusals, ReleaseRecord,
@@ -132,7 +132,7 @@ fn apply(state: &mut State, header: &Header, event: &Event) {
             state.history.secrets.insert((app_env.clone(), name.clone(), *version), value.clone());
             state.touch(Leaf::Secret(app_env.clone(), name.clone(), *version));
         }
-        Event::DeploymentStarted { app_env, kind, from, to, now, barrier } => {
+        Event::DeploymentStarted { app_env, kind, from, to, now } => {
             let deployment = Deployment {
                 app_env: app_env.clone(),
                 kind: *kind,
@@ -147,9 +147,6 @@ fn apply(state: &mut State, header: &Header, event: &Event) {
             state.history.latest.insert(app_env.clone(), header.seq);
             state.touch(Leaf::Deployment(header.seq));
             state.touch(Leaf::AppHistory(app_env.clone()));
-            if let Some(barrier) = barrier {
-                raise_barrier(state, app_env, header.seq, barrier);
-            }
         }
         Event::DeploymentFinished { deployment, app_env, outcome } => {
             finish_deployment(state, header, *deployment, app_env, outcome);
@@ -188,42 +185,9 @@ fn apply(state: &mut State, header: &Header, event: &Event) {
                 observe(state, header, report);
             }
         }
-        // A digest is checked by whoever verifies the log, and what an undo did is in
+        // A digest is checked by whoever verifies the log, and what a rollback did is in
         // the other events of its decision: neither changes anything.
-        Event::StateDigestRecorded { .. } | Event::Undone { .. } => {}
-        // What a rollback did is in the other events of its decision; here somebody begins to owe a look at it.
-        Event::RolledBack { .. } => {
-            state.control.reviews.insert(header.seq, header.principal.clone());
-            state.touch(Leaf::Review(header.seq));
-            while state.control.reviews.len() > REVIEWS_OWED_MAX {
-                let Some((oldest, _)) = state.control.reviews.get_min().cloned() else { break };
-                state.control.reviews.remove(&oldest);
-                state.touch(Leaf::Review(oldest));
-            }
-        }
-        Event::Reviewed { rollback } => {
-            state.control.reviews.remove(rollback);
-            state.touch(Leaf::Review(*rollback));
-        }
-        Event::PinsChanged { app_env, pins } => {
-            for (place, pin) in pins {
-                set_pin(state, app_env, place, pin.as_ref());
-            }
-            target_changed(state, header, app_env);
-        }
-        Event::PointMarked { scope, seq, bad } => {
-            let mark = (scope.clone(), *seq);
-            if *bad {
-                state.control.marked_bad.insert(mark);
-            } else {
-                state.control.marked_bad.remove(&mark);
-            }
-            state.touch(Leaf::MarkedBad(scope.clone(), *seq));
-        }
-        Event::SubjectErased { subject, through } => {
-            state.control.erased.insert(subject.clone(), *through);
-            state.touch(Leaf::Erased(subject.clone()));
-        }
+        Event::StateDigestRecorded { .. } | Event::RolledBack { .. } => {}
         Event::Latched { app_env, release } => {
             state.control.latches.entry(app_env.clone()).or_default().insert(*release);
             state.touch(Leaf::Latch(app_env.clone()));
@@ -257,26 +221,6 @@ fn remove_node(state: &mut State, node: &crate::ids::NodeName) {
         for id in assigned.instances.keys() {
             state.touch(Leaf::AssignedTo(node.clone(), id.clone()));
         }
-    }
-}
-
-fn set_pin(state: &mut State, app_env: &AppEnv, place: &Place, pin: Option<&Pin>) {
-    let key = (app_env.clone(), place.clone());
-    match pin {
-        Some(pin) => state.target.pins.insert(key, Arc::new(pin.clone())),
-        None => state.target.pins.remove(&key),
-    };
-    state.touch(Leaf::Pin(app_env.clone(), place.clone()));
-}
-
-fn raise_barrier(state: &mut State, app_env: &AppEnv, deployment: u64, barrier: &str) {
-    state.history.barriers.insert((app_env.clone(), deployment), barrier.to_owned());
-    state.touch(Leaf::Barrier(app_env.clone(), deployment));
-    let range = (app_env.clone(), 0)..=(app_env.clone(), u64::MAX);
-    let seqs: Vec<_> = state.history.barriers.range(range).map(|((_, seq), _)| *seq).collect();
-    for seq in &seqs[..seqs.len().saturating_sub(BARRIERS_PER_APP_MAX)] {
-        state.history.barriers.remove(&(app_env.clone(), *seq));
-        state.touch(Leaf::Barrier(app_env.clone(), *seq));
     }
 }
 

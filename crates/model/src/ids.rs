@@ -35,9 +35,6 @@ pub enum NameError {
     /// Not an instance.
     #[error("{0:?} does not name an instance: write PROJECT/APP@ENVIRONMENT/SERVICE.INDEX-SERIAL")]
     Instance(String),
-    /// Neither a region nor a node.
-    #[error("{0:?} does not name a place: write region:NAME or node:NAME")]
-    Place(String),
 }
 
 fn is_label(text: &str) -> bool {
@@ -180,37 +177,6 @@ impl FromStr for AppEnv {
     }
 }
 text_form!(AppEnv, "^[a-z0-9-]+/[a-z0-9-]+@[a-z0-9-]+$");
-
-/// A part of the fleet whose instances of an app may follow another revision than the rest.
-/// Written `region:eu` or `node:eu-1`.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Place {
-    /// Every node of a region.
-    Region(RegionName),
-    /// One node.
-    Node(NodeName),
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Region(region) => write!(f, "region:{region}"),
-            Self::Node(node) => write!(f, "node:{node}"),
-        }
-    }
-}
-
-impl FromStr for Place {
-    type Err = NameError;
-    fn from_str(text: &str) -> Result<Self, NameError> {
-        match text.split_once(':') {
-            Some(("region", region)) => Ok(Self::Region(region.parse()?)),
-            Some(("node", node)) => Ok(Self::Node(node.parse()?)),
-            _ => Err(NameError::Place(text.to_owned())),
-        }
-    }
-}
-text_form!(Place, "^(region|node):[a-z0-9-]+$");
 
 /// One place an instance fills: the `index`th replica of a service. Written `shop/web@prod/web.0`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

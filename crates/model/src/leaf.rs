@@ -7,9 +7,8 @@ use imbl::OrdSet;
 use serde::Serialize;
 
 use crate::digest::Digest;
-use crate::ids::{
-    AppEnv, AppId, ControllerId, InstanceId, NodeName, Place, PrincipalId, SecretName, Seq, Slot,
-};
+use crate::event::TargetDigest;
+use crate::ids::{AppEnv, AppId, ControllerId, InstanceId, NodeName, PrincipalId, SecretName, Seq, Slot};
 use crate::scope::Scope;
 use crate::state::State;
 use crate::trie::Trie;
@@ -41,11 +40,6 @@ pub(crate) enum Leaf {
     AppHistory(AppEnv),
     Change(AppEnv, Seq),
     Answered(PrincipalId, String),
-    Pin(AppEnv, Place),
-    MarkedBad(Scope, Seq),
-    Review(Seq),
-    Erased(String),
-    Barrier(AppEnv, Seq),
 }
 
 /// Digests of State's leaves, brought up to date on demand.
@@ -88,11 +82,6 @@ impl Leaf {
             Self::AppHistory(app_env) => format!("history/app/{app_env}"),
             Self::Change(app_env, seq) => format!("history/change/{app_env}/{seq}"),
             Self::Answered(principal, key) => format!("history/answered/{principal}/{key}"),
-            Self::Pin(app_env, place) => format!("target/pin/{app_env}/{place}"),
-            Self::MarkedBad(scope, seq) => format!("control/marked-bad/{scope}/{seq}"),
-            Self::Review(seq) => format!("control/review/{seq}"),
-            Self::Erased(subject) => format!("control/erased/{subject}"),
-            Self::Barrier(app_env, seq) => format!("history/barrier/{app_env}/{seq}"),
         }
     }
 
@@ -142,13 +131,6 @@ impl Leaf {
             }
             Self::Change(app_env, seq) => json(history.changes.get(&(app_env.clone(), *seq))),
             Self::Answered(principal, key) => json(history.answered.get(&(principal.clone(), key.clone()))),
-            Self::Pin(app_env, place) => json(target.pins.get(&(app_env.clone(), place.clone()))),
-            Self::MarkedBad(scope, seq) => {
-                json(control.marked_bad.contains(&(scope.clone(), *seq)).then_some(true))
-            }
-            Self::Review(seq) => json(control.reviews.get(seq)),
-            Self::Erased(subject) => json(control.erased.get(subject)),
-            Self::Barrier(app_env, seq) => json(history.barriers.get(&(app_env.clone(), *seq))),
         }
     }
 }
@@ -158,7 +140,6 @@ fn all(state: &State) -> Vec<Leaf> {
     let mut leaves = vec![Leaf::Fleet, Leaf::Members, Leaf::Registry, Leaf::Term];
     leaves.extend(state.target.intent.keys().cloned().map(Leaf::Intent));
     leaves.extend(state.target.placement.keys().cloned().map(Leaf::Placement));
-    leaves.extend(state.target.pins.keys().map(|(app_env, place)| Leaf::Pin(app_env.clone(), place.clone())));
     for (node, assigned) in &state.assigned {
         leaves.push(Leaf::Assigned(node.clone()));
         leaves.extend(assigned.instances.keys().map(|id| Leaf::AssignedTo(node.clone(), id.clone())));
@@ -175,9 +156,6 @@ fn all(state: &State) -> Vec<Leaf> {
     leaves.extend(control.apps.keys().cloned().map(Leaf::App));
     leaves.extend(control.latches.keys().cloned().map(Leaf::Latch));
     leaves.extend(control.refusals.keys().cloned().map(Leaf::Refusals));
-    leaves.extend(control.marked_bad.iter().map(|(scope, seq)| Leaf::MarkedBad(scope.clone(), *seq)));
-    leaves.extend(control.reviews.keys().copied().map(Leaf::Review));
-    leaves.extend(control.erased.keys().cloned().map(Leaf::Erased));
     let history = &state.history;
     leaves.extend(history.releases.keys().copied().map(Leaf::Release));
     leaves.extend(
@@ -192,7 +170,6 @@ fn all(state: &State) -> Vec<Leaf> {
     leaves.extend(history.deployments.keys().copied().map(Leaf::Deployment));
     leaves.extend(history.latest.keys().cloned().map(Leaf::AppHistory));
     leaves.extend(history.last_changed.keys().cloned().map(Leaf::AppHistory));
-    leaves.extend(history.barriers.keys().map(|(app_env, seq)| Leaf::Barrier(app_env.clone(), *seq)));
     leaves.extend(history.changes.keys().map(|(app_env, seq)| Leaf::Change(app_env.clone(), *seq)));
     leaves.extend(
         history.answered.keys().map(|(principal, key)| Leaf::Answered(principal.clone(), key.clone())),
@@ -221,5 +198,49 @@ impl State {
         }
         self.leaves = leaves;
         self.leaves.trie.digest()
+    }
+
+    /// The digest of a scope's target: equal again after a rollback, and in a fork.
+    ///
+    /// Names are relative to the scope: what the scope fixes is left out of them.
+    pub fn target_digest(&self, scope: &Scope) -> TargetDigest {
+        let relative = |app_env: &AppEnv| match (&scope.app, &scope.project, &scope.environment) {
+            (Some(_), _, Some(_)) => String::new(),
+            (Some(_), _, None) => format!("@{}", app_env.environment),
+            (None, Some(_), Some(_)) => app_env.app.app.to_string(),
+            (None, Some(_), None) => format!("{}@{}", app_env.app.app, app_env.environment),
+            (None, None, Some(_)) => app_env.app.to_string(),
+            (None, None, None) => app_env.to_string(),
+        };
+        let intent: Vec<_> = self
+            .target
+            .intent
+            .iter()
+            .filter(|(app_env, _)| scope.covers_app_env(app_env))
+            // An app that has no instance on a node is no part of that node's state.
+            .filter(|(app_env, _)| {
+                !scope.is_placed()
+                    || self.slots(app_env).any(|(_, node)| scope.covers_node(node, self.region_of(node)))
+            })
+            .map(|(app_env, revision)| (relative(app_env), Digest::of_json(revision)))
+            .collect();
+        let placement: Vec<_> = self
+            .target
+            .placement
+            .iter()
+            .filter(|(slot, node)| {
+                scope.covers_app_env(&slot.app_env) && scope.covers_node(node, self.region_of(node))
+            })
+            .map(|(slot, node)| {
+                (
+                    format!("{}/{}.{}", relative(&slot.app_env), slot.service, slot.index),
+                    Digest::of_json(node),
+                )
+            })
+            .collect();
+        let digest = |rows: &[(String, Digest)]| {
+            Trie::digest_of(rows.iter().map(|(name, value)| (name.as_str(), *value)))
+        };
+        TargetDigest { intent: digest(&intent), placement: digest(&placement) }
     }
 }

@@ -6,19 +6,15 @@
 //! same bytes on every machine, for ever.
 
 pub mod command;
-pub mod convergence;
 pub mod decide;
-pub mod delta;
 pub mod diff;
 pub mod digest;
 pub mod event;
-mod fields;
 pub mod fold;
 pub mod header;
 pub mod ids;
 mod leaf;
 pub mod limits;
-mod merge;
 pub mod point;
 pub mod rejection;
 pub mod release;
@@ -26,23 +22,19 @@ pub mod scope;
 pub mod selector;
 pub mod signature;
 pub mod state;
-mod target;
-pub mod trial;
 pub mod trie;
 pub mod value;
-pub mod why;
 pub mod wire;
 
 pub use command::{Command, ReleaseChoice, Request};
 pub use decide::{Context, Decided, decide};
-pub use delta::{Delta, Mismatch};
 pub use diff::{Difference, diff};
 pub use digest::{Digest, canonical_json};
 pub use event::{Event, Record};
 pub use fold::{answer_of, fold};
 pub use header::{Decision, Header, Idempotency, Links};
 pub use ids::{
-    AppEnv, AppId, AppName, ControllerId, EnvironmentName, FleetName, InstanceId, NodeName, Place, PrincipalId,
+    AppEnv, AppId, AppName, ControllerId, EnvironmentName, FleetName, InstanceId, NodeName, PrincipalId,
     ProjectName, RegionName, SecretName, Seq, ServiceName, Slot, Time,
 };
 pub use point::Point;

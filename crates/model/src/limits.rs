@@ -44,12 +44,6 @@ pub const LOG_LINE_BYTES_MAX: usize = 1024;
 pub const INSTANCES_PER_NODE_MAX: usize = 1000;
 /// Most changes of target kept per app and environment for `history` and points such as `v3`.
 pub const CHANGES_PER_APP_MAX: usize = 1000;
-/// Most barriers remembered per app and environment; the oldest are forgotten.
-pub const BARRIERS_PER_APP_MAX: usize = 1000;
-/// Most rollbacks that wait for somebody's review; the oldest are forgotten.
-pub const REVIEWS_OWED_MAX: usize = 10_000;
-/// Most points marked bad in a fleet at once.
-pub const MARKED_BAD_MAX: usize = 10_000;
 /// Finished deployments kept in State per app and environment (the log keeps them all).
 pub const DEPLOYMENTS_PER_APP_MAX: usize = 100;
 /// Refusals logged per principal in one window; later ones are only counted.
@@ -60,13 +54,3 @@ pub const REFUSAL_WINDOW_US: u64 = 60 * 1_000_000;
 pub const TOKEN_LIFE_SECONDS_MIN: u64 = 60;
 /// Longest life of a token, in seconds (one year).
 pub const TOKEN_LIFE_SECONDS_MAX: u64 = 366 * 24 * 3600;
-/// A node's statement older than this says nothing about now, nor does one from a clock that is so
-/// far from the controller's. Microseconds (30 seconds).
-pub const STATEMENT_AGE_US_MAX: u64 = 30 * 1_000_000;
-/// A container not inspected for longer than this before its node's statement is not vouched for by it.
-/// Microseconds (5 minutes).
-pub const INSPECTION_AGE_US_MAX: u64 = 5 * 60 * 1_000_000;
-/// Instances that differ named in one statement; more are only counted.
-pub const STATEMENT_DIFFERENCES_MAX: usize = 8;
-/// Longest reason in a statement, in bytes.
-pub const STATEMENT_REASON_BYTES_MAX: usize = 200;

@@ -72,10 +72,6 @@ pub enum Purpose {
     Join,
     /// A node's request to a controller.
     NodeRequest,
-    /// A node's sign of life, with what it observes.
-    Heartbeat,
-    /// A controller's proof of how far the fleet is what it should be.
-    Convergence,
 }
 
 impl Purpose {
@@ -86,8 +82,6 @@ impl Purpose {
             Self::Certificate => "stele-certificate-v1",
             Self::Join => "stele-join-v1",
             Self::NodeRequest => "stele-node-request-v1",
-            Self::Heartbeat => "stele-heartbeat-v1",
-            Self::Convergence => "stele-convergence-v1",
         }
     }
 

@@ -10,13 +10,12 @@ use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::event::{Contacts, DeploymentKind, EnrolledNode, JoinToken, Outcome, Pin, Token};
+use crate::event::{Contacts, DeploymentKind, EnrolledNode, JoinToken, Outcome, Token};
 use crate::ids::{
-    AppEnv, AppId, ControllerId, EnvironmentName, FleetName, InstanceId, NodeName, Place, PrincipalId,
-    ProjectName, RegionName, SecretName, Seq, Slot, Time,
+    AppEnv, AppId, ControllerId, EnvironmentName, FleetName, InstanceId, NodeName, PrincipalId, ProjectName,
+    RegionName, SecretName, Seq, Slot, Time,
 };
 use crate::release::{Container, EnvValue, InstanceSpec, Release, Revision};
-use crate::scope::Scope;
 use crate::signature::{Certificate, PublicKey};
 use crate::value::{Sealed, Value};
 use crate::wire::{AssignmentVersion, InstanceReport, Phase};
@@ -50,8 +49,6 @@ pub struct Target {
     pub intent: OrdMap<AppEnv, Arc<Revision>>,
     /// Where each instance should be.
     pub placement: OrdMap<Slot, NodeName>,
-    /// Places whose instances follow another revision than the rest of their app.
-    pub pins: OrdMap<(AppEnv, Place), Arc<Pin>>,
 }
 
 /// What one node has been told.
@@ -124,12 +121,6 @@ pub struct Control {
     pub latches: OrdMap<AppEnv, OrdSet<Digest>>,
     /// How often each principal was refused lately.
     pub refusals: OrdMap<PrincipalId, Refusals>,
-    /// Points that are never offered as `last-good`.
-    pub marked_bad: OrdSet<(Scope, Seq)>,
-    /// Rollbacks nobody else has looked at yet, by the seq of their record, and who did them.
-    pub reviews: OrdMap<Seq, PrincipalId>,
-    /// Subjects whose data keys are destroyed, up to which version.
-    pub erased: OrdMap<String, u32>,
 }
 
 /// The fleet itself.
@@ -186,10 +177,8 @@ pub struct History {
     pub latest: OrdMap<AppEnv, Seq>,
     /// Each change of intent, by the last seq of the decision that made it.
     pub changes: OrdMap<(AppEnv, Seq), Change>,
-    /// The seq that last changed the target (intent, pins or placement) of each app and environment.
+    /// The seq that last changed the target (intent or placement) of each app and environment.
     pub last_changed: OrdMap<AppEnv, Seq>,
-    /// Deployments a rollback should not pass unasked, by the seq of their start, and why.
-    pub barriers: OrdMap<(AppEnv, Seq), String>,
     /// Requests answered lately, by principal and key.
     pub answered: OrdMap<(PrincipalId, String), Answered>,
     /// The same by age, to forget the oldest.
@@ -324,49 +313,6 @@ impl State {
     /// Whether a node is of the fleet and was heard of lately.
     pub fn is_reachable(&self, node: &NodeName) -> bool {
         self.control.nodes.contains_key(node) && !self.observed.get(node).is_some_and(|seen| seen.lost)
-    }
-
-    /// The places of an app in an environment that are pinned.
-    pub fn pins(&self, app_env: &AppEnv) -> impl Iterator<Item = (&Place, &Arc<Pin>)> {
-        // Regions sort before nodes, and this is the first name there is.
-        #[allow(clippy::unwrap_used)]
-        let first = (app_env.clone(), Place::Region(RegionName::new("0").unwrap()));
-        let app_env = app_env.clone();
-        self.target
-            .pins
-            .range(first..)
-            .take_while(move |((owner, _), _)| *owner == app_env)
-            .map(|((_, place), pin)| (place, pin))
-    }
-
-    /// What a node is pinned to for an app, by its own name or its region's.
-    pub fn pin_at(&self, app_env: &AppEnv, node: &NodeName) -> Option<&Pin> {
-        let of = |place| self.target.pins.get(&(app_env.clone(), place)).map(AsRef::as_ref);
-        if self.target.pins.is_empty() {
-            return None;
-        }
-        of(Place::Node(node.clone())).or_else(|| of(Place::Region(self.region_of(node)?.clone())))
-    }
-
-    /// The revision an app's instances on a node should be of; absent when it should not be there.
-    pub fn revision_at(&self, app_env: &AppEnv, node: &NodeName) -> Option<&Revision> {
-        match self.pin_at(app_env, node) {
-            Some(Pin::Revision(revision)) => Some(revision),
-            Some(Pin::Absent) => None,
-            None => self.target.intent.get(app_env).map(AsRef::as_ref),
-        }
-    }
-
-    /// Whether an app should be anywhere in an environment.
-    pub fn is_wanted(&self, app_env: &AppEnv) -> bool {
-        self.target.intent.contains_key(app_env)
-            || self.pins(app_env).any(|(_, pin)| matches!(**pin, Pin::Revision(_)))
-    }
-
-    /// Apps of which something should be, or is said about a place.
-    pub fn targeted(&self) -> std::collections::BTreeSet<&AppEnv> {
-        let pinned = self.target.pins.keys().map(|(app_env, _)| app_env);
-        self.target.intent.keys().chain(pinned).collect()
     }
 
     /// All slots of an app in an environment with their nodes.

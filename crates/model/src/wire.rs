@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::ids::{FleetName, InstanceId, NodeName, RegionName, Seq, Time};
+use crate::ids::{FleetName, InstanceId, NodeName, RegionName, Seq};
 use crate::release::InstanceSpec;
 use crate::signature::{Certificate, PublicKey, Purpose, Signature, SignatureError, sign, verify};
 
@@ -199,47 +199,6 @@ pub struct Heartbeat {
     pub applied: AssignmentVersion,
     /// The highest report number a controller acknowledged.
     pub acked: u64,
-    /// When it was signed, by the node's clock; absent where that was never set.
-    #[serde(default)]
-    pub time: Option<Time>,
-    /// What inspection showed; absent while the container engine cannot be looked at.
-    #[serde(default)]
-    pub observed: Option<Observed>,
-}
-
-/// What a node finds when it inspects its containers, folded into one digest.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Observed {
-    /// Over every instance on the node: see [`observed_digest`].
-    pub digest: Digest,
-    /// How many instances that are.
-    pub instances: u32,
-    /// When the container inspected longest ago was inspected, by the node's clock; absent
-    /// when there is none.
-    pub inspected: Option<Time>,
-    /// Instances that are not as they should be; the first few.
-    pub differs: Vec<InstanceDifference>,
-    /// How many more there are.
-    pub more: u32,
-}
-
-/// How an instance is not as it should be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct InstanceDifference {
-    /// Which.
-    pub instance: InstanceId,
-    /// How, for people.
-    pub why: String,
-}
-
-/// Over `(id, spec digest)` of every instance in id order; [`Digest::EMPTY`] for none.
-///
-/// A node puts an instance's spec digest here only when its container runs well and inspection
-/// shows what that spec asks for; for any other instance it puts a digest of what is wrong.
-/// So it is what State expects exactly when everything is as it should be.
-pub fn observed_digest<'a>(instances: impl IntoIterator<Item = (&'a InstanceId, Digest)>) -> Digest {
-    let rows: Vec<_> = instances.into_iter().collect();
-    if rows.is_empty() { Digest::EMPTY } else { Digest::of_json(&rows) }
 }
 
 /// Asks any controller for the node's current assignment.

@@ -20,6 +20,3 @@ pub const BACKOFF_MAX_MS: u64 = 60_000;
 pub const START_INTERVAL_MS: u64 = 500;
 /// Longest reason in a report, in bytes.
 pub const REASON_BYTES_MAX: usize = 1024;
-/// Shortest pause between two inspections of one run of a container, also when something is known
-/// to have changed. Milliseconds.
-pub const INSPECTION_MS_MIN: u64 = 5_000;

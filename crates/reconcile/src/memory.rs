@@ -373,7 +373,7 @@ fn backoff_ms(attempts: u32) -> u64 {
     }
 }
 
-pub(crate) fn bounded(text: &str, bytes_max: usize) -> String {
+fn bounded(text: &str, bytes_max: usize) -> String {
     let text = text.trim();
     if text.len() <= bytes_max {
         return text.to_owned();

@@ -27,8 +27,7 @@ use bollard::models::{
     ContainerInspectResponse, ContainerStateStatusEnum, ExecConfig, NetworkCreateRequest, VolumeCreateRequest,
 };
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, DownloadFromContainerOptionsBuilder,
-    EventsOptionsBuilder,
+    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, EventsOptionsBuilder,
     ListContainersOptionsBuilder, ListNetworksOptionsBuilder, LogsOptionsBuilder,
     RemoveContainerOptionsBuilder, StopContainerOptionsBuilder, UploadToContainerOptionsBuilder,
 };
@@ -36,15 +35,14 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 use stele_model::AppEnv;
-use stele_model::release::{Check, Image};
+use stele_model::release::Check;
 use stele_model::wire::AssignedInstance;
 use stele_reconcile::{ContainerState, Observation, ObservedContainer};
 use tokio::sync::OnceCell;
 
 use crate::host::{Host, LABEL_APP_ENV, LABEL_CONFIG, LABEL_INSTANCE, LABEL_SPEC};
-use crate::inspect::{ImageShown, differences, file_difference};
 use crate::limits::{
-    ARCHIVE_MARGIN_BYTES, EVENTS_RETRY_MS, EXEC_OUTPUT_BYTES_MAX, INSPECTS_MAX, PULL_TIMEOUT_MS, REQUEST_TIMEOUT_MS, STOP_MARGIN_MS,
+    EVENTS_RETRY_MS, EXEC_OUTPUT_BYTES_MAX, INSPECTS_MAX, PULL_TIMEOUT_MS, REQUEST_TIMEOUT_MS, STOP_MARGIN_MS,
 };
 use crate::probe;
 use crate::registry::Registries;
@@ -133,7 +131,7 @@ impl Docker {
         Ok(own.collect())
     }
 
-    async fn inspection(&self, id: &str) -> Result<Option<ContainerInspectResponse>, RuntimeError> {
+    async fn inspect(&self, id: &str) -> Result<Option<ContainerInspectResponse>, RuntimeError> {
         let options = None::<bollard::query_parameters::InspectContainerOptions>;
         match self.client().await?.inspect_container(id, options).await {
             Ok(inspected) => Ok(Some(inspected)),
@@ -150,7 +148,7 @@ impl Docker {
         let ids = listed.into_iter().filter_map(|container| container.id);
         let network_ids: BTreeSet<_> = networks.iter().map(|(id, _)| id.as_str()).collect();
         let containers = futures::stream::iter(ids)
-            .map(|id| async move { self.inspection(&id).await })
+            .map(|id| async move { self.inspect(&id).await })
             .buffer_unordered(INSPECTS_MAX)
             .try_filter_map(|inspected| {
                 let observed = inspected.and_then(|inspected| self.observed(&inspected, &network_ids));
@@ -260,19 +258,14 @@ impl Docker {
         Ok(())
     }
 
-    async fn image(&self, image: &str) -> Result<Option<ImageShown>, RuntimeError> {
-        match self.client().await?.inspect_image(image).await {
-            Ok(found) => Ok(Some(ImageShown::of(found))),
-            Err(error) if status(&error) == Some(404) => Ok(None),
-            Err(error) => Err(engine_error(error)),
-        }
-    }
-
-    async fn pull_image(&self, image: &Image) -> Result<(), RuntimeError> {
-        if self.image(&image.to_string()).await?.is_some() {
-            return Ok(());
-        }
+    async fn pull_image(&self, instance: &AssignedInstance) -> Result<(), RuntimeError> {
+        let image = &instance.spec.container.image;
         let client = self.client().await?;
+        match client.inspect_image(&image.to_string()).await {
+            Ok(_) => return Ok(()),
+            Err(error) if status(&error) == Some(404) => {}
+            Err(error) => return Err(engine_error(error)),
+        }
         let options = CreateImageOptionsBuilder::default()
             .from_image(&image.repository)
             .tag(&image.digest.to_string())
@@ -287,54 +280,6 @@ impl Docker {
                 Err(RuntimeError::Engine(format!("pulling {image} took longer than {PULL_TIMEOUT_MS} ms")))
             }
         }
-    }
-
-    async fn compare(
-        &self,
-        instance: &AssignedInstance,
-        container: &str,
-    ) -> Result<Vec<String>, RuntimeError> {
-        let request = create_request(&self.config.host, instance)?;
-        let Some(inspected) = self.inspection(container).await? else {
-            return Ok(vec!["its container is gone".to_owned()]);
-        };
-        let Some(image) = self.image(&request.image).await? else {
-            return Ok(vec![format!("{} is not on the node any more to compare with", request.image)]);
-        };
-        let mut found = differences(&request.body, &image, &inspected)?;
-        for (path, file) in &instance.spec.container.files {
-            let content = plain(&file.content, &format!("the file {path}"))?;
-            let archive = self.archive_of(container, path, content.len()).await?;
-            found.extend(match archive {
-                None => Some(format!("the file {path} is missing")),
-                Some(archive) => file_difference(path, file, &archive)?,
-            });
-        }
-        Ok(found)
-    }
-
-    /// The beginning of the archive of a file, as much as one with so much content has.
-    async fn archive_of(
-        &self,
-        container: &str,
-        path: &str,
-        content_bytes: usize,
-    ) -> Result<Option<Vec<u8>>, RuntimeError> {
-        let options = DownloadFromContainerOptionsBuilder::default().path(path).build();
-        let mut chunks = self.client().await?.download_from_container(container, Some(options));
-        let most = content_bytes.saturating_add(ARCHIVE_MARGIN_BYTES);
-        let mut archive = Vec::new();
-        while let Some(chunk) = chunks.next().await {
-            match chunk {
-                Ok(chunk) => archive.extend_from_slice(&chunk),
-                Err(error) if status(&error) == Some(404) => return Ok(None),
-                Err(error) => return Err(engine_error(error)),
-            }
-            if archive.len() > most {
-                break;
-            }
-        }
-        Ok(Some(archive))
     }
 
     async fn exec(&self, container: &str, command: &[String]) -> Result<(), String> {
@@ -416,20 +361,8 @@ impl Runtime for Docker {
         self.check_host_folders(&request.host_folders)
     }
 
-    fn pull<'a>(&'a self, image: &'a Image) -> BoxFuture<'a, Result<(), RuntimeError>> {
-        Box::pin(self.pull_image(image))
-    }
-
-    fn has_image<'a>(&'a self, image: &'a Image) -> BoxFuture<'a, Result<bool, RuntimeError>> {
-        Box::pin(async move { Ok(self.image(&image.to_string()).await?.is_some()) })
-    }
-
-    fn inspect<'a>(
-        &'a self,
-        instance: &'a AssignedInstance,
-        container: &'a str,
-    ) -> BoxFuture<'a, Result<Vec<String>, RuntimeError>> {
-        Box::pin(self.compare(instance, container))
+    fn pull<'a>(&'a self, instance: &'a AssignedInstance) -> BoxFuture<'a, Result<(), RuntimeError>> {
+        Box::pin(self.pull_image(instance))
     }
 
     fn ensure_network<'a>(&'a self, app_env: &'a AppEnv) -> BoxFuture<'a, Result<(), RuntimeError>> {
@@ -562,8 +495,6 @@ impl Runtime for Docker {
                 let actions = [
                     "create", "start", "die", "stop", "kill", "pause", "unpause", "destroy", "oom", "rename",
                     "update",
-                    // `docker cp` into a container.
-                    "extract-to-dir",
                 ];
                 filters.insert("event".to_owned(), actions.map(str::to_owned).to_vec());
                 let options = EventsOptionsBuilder::default().filters(&filters).build();

@@ -20,7 +20,6 @@
 
 pub mod docker;
 pub mod host;
-mod inspect;
 pub mod limits;
 mod probe;
 mod reconciler;

@@ -24,14 +24,3 @@ pub const LOG_TAIL_TIMEOUT_MS: u64 = 5_000;
 pub const HTTP_STATUS_BYTES_MAX: usize = 4096;
 /// Most bytes kept of what a failed exec health check printed.
 pub const EXEC_OUTPUT_BYTES_MAX: usize = 512;
-/// Between two inspections of a container whose image, configuration and files are compared with
-/// its spec, when nothing is known to have changed. Milliseconds.
-pub const INSPECTION_INTERVAL_MS: u64 = 15_000;
-/// Differences told of one container.
-pub const INSPECTION_DIFFERENCES_MAX: usize = 8;
-/// Added to a file's size for how much of its archive is read back at most: headers and padding. Bytes.
-pub const ARCHIVE_MARGIN_BYTES: usize = 64 * 1024;
-/// Inspecting one container has failed after this. Milliseconds.
-pub const INSPECTION_TIMEOUT_MS: u64 = 30_000;
-/// Containers inspected before what was found is told; the others follow at once.
-pub const INSPECTIONS_PER_ROUND_MAX: usize = 32;

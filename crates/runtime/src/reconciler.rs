@@ -8,16 +8,14 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use stele_model::InstanceId;
 use stele_model::limits::{LOG_LINE_BYTES_MAX, LOG_TAIL_LINES_MAX};
-use stele_model::wire::{AssignedInstance, InstanceReport, Observed, Phase};
-use stele_reconcile::{
-    Action, Inspection, Inspections, Memory, Observation, Subject, Task, plan, report, statement,
-};
+use stele_model::wire::{AssignedInstance, InstanceReport, Phase};
+use stele_reconcile::{Action, Memory, Observation, Subject, Task, plan, report};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::limits::{
-    INSPECTION_INTERVAL_MS, INSPECTION_TIMEOUT_MS, INSPECTIONS_PER_ROUND_MAX, INSPECTS_MAX, LOG_TAIL_TIMEOUT_MS, POLL_INTERVAL_MS, PULLS_MAX, REST_PER_LOOK, WAKE_MS_MIN,
+    INSPECTS_MAX, LOG_TAIL_TIMEOUT_MS, POLL_INTERVAL_MS, PULLS_MAX, REST_PER_LOOK, WAKE_MS_MIN,
 };
 use crate::runtime::{LogRequest, Runtime, RuntimeError};
 
@@ -28,17 +26,11 @@ pub struct ReconcilerConfig {
     pub poll_interval_ms: u64,
     /// Images pulled at the same time.
     pub pulls_max: usize,
-    /// Between two inspections of a container, in milliseconds.
-    pub inspection_interval_ms: u64,
 }
 
 impl Default for ReconcilerConfig {
     fn default() -> Self {
-        Self {
-            poll_interval_ms: POLL_INTERVAL_MS,
-            pulls_max: PULLS_MAX,
-            inspection_interval_ms: INSPECTION_INTERVAL_MS,
-        }
+        Self { poll_interval_ms: POLL_INTERVAL_MS, pulls_max: PULLS_MAX }
     }
 }
 
@@ -47,8 +39,6 @@ impl Default for ReconcilerConfig {
 pub struct StepResult {
     /// How every instance is. When the engine is out of reach, how they were last seen.
     pub reports: Vec<InstanceReport>,
-    /// What inspection shows, for the node to vouch for; nothing when the engine is out of reach.
-    pub observed: Option<Observed>,
     /// When to step again if [`Reconciler::changed`] does not say so earlier.
     pub next_wake: Duration,
     /// Nothing is left to do: what runs is what is desired, as far as it can be for now.
@@ -63,7 +53,6 @@ type Run = (String, Option<u64>, u32);
 enum Ended {
     Task { subject: Subject, outcome: Result<(), (Action, String)> },
     Check { instance: Arc<AssignedInstance>, run_ms: u64, outcome: Result<(), String> },
-    Inspections(Vec<(InstanceId, Inspection)>),
 }
 
 /// Brings a node's containers to what is desired and keeps them there.
@@ -81,11 +70,7 @@ pub struct Reconciler<R: Runtime + ?Sized> {
     running: JoinSet<Ended>,
     tails: BTreeMap<InstanceId, Run>,
     pulls: Arc<Semaphore>,
-    inspections: Inspections,
-    inspecting: bool,
     changes: BoxStream<'static, ()>,
-    /// The engine said that something changed since the last round of inspections began.
-    meddled: bool,
     /// Something happened since the last look.
     stale: bool,
     /// Before this, another look would be too soon.
@@ -109,10 +94,7 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
             running: JoinSet::new(),
             tails: BTreeMap::new(),
             pulls,
-            inspections: Inspections::default(),
-            inspecting: false,
             changes,
-            meddled: false,
             stale: false,
             rested: Instant::now(),
         }
@@ -149,10 +131,7 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
                         self.stale = true;
                     }
                 }
-                Some(()) = self.changes.next() => {
-                    self.stale = true;
-                    self.meddled = true;
-                }
+                Some(()) = self.changes.next() => self.stale = true,
                 else => std::future::pending().await,
             }
         }
@@ -175,7 +154,6 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
             Err(error) => {
                 return StepResult {
                     reports: self.reports.clone(),
-                    observed: None,
                     next_wake: Duration::from_millis(self.config.poll_interval_ms),
                     settled: false,
                     runtime_error: Some(error.to_string()),
@@ -191,7 +169,6 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
             self.begin(task);
         }
         self.begin_checks(now_ms);
-        self.begin_inspections(now_ms);
 
         self.reports = report(&self.desired, &self.observed, &self.memory, now_ms);
         if self.keep_log_tails().await {
@@ -205,14 +182,7 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
         let poll = now_ms.saturating_add(self.config.poll_interval_ms);
         let due = self.memory.next_due_ms(&self.desired, &self.observed, now_ms).unwrap_or(poll).min(poll);
         let next_wake = Duration::from_millis(due.saturating_sub(now_ms).max(WAKE_MS_MIN));
-        let observed = statement(&self.desired, &self.observed, &self.reports, &self.inspections);
-        StepResult {
-            reports: self.reports.clone(),
-            observed: Some(observed),
-            next_wake,
-            settled,
-            runtime_error: None,
-        }
+        StepResult { reports: self.reports.clone(), next_wake, settled, runtime_error: None }
     }
 
     fn take_in(&mut self, ended: Result<Ended, JoinError>) {
@@ -232,12 +202,6 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
             }
             Ended::Check { instance, run_ms, outcome } => {
                 self.memory.checked(&instance, run_ms, outcome, now_ms);
-            }
-            Ended::Inspections(done) => {
-                self.inspecting = false;
-                for (instance, inspection) in done {
-                    self.inspections.ended(instance, inspection);
-                }
             }
         }
     }
@@ -280,41 +244,6 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
                 Ended::Check { instance, run_ms, outcome }
             });
         }
-    }
-
-    /// One round at a time, one container after the other: it is no hurry, and the engine has
-    /// other work.
-    fn begin_inspections(&mut self, now_ms: u64) {
-        if self.inspecting {
-            return;
-        }
-        let interval_ms = self.config.inspection_interval_ms;
-        let due = self.inspections.due(&self.desired, &self.observed, now_ms, interval_ms, self.meddled);
-        if due.is_empty() {
-            return;
-        }
-        let due: Vec<_> = due
-            .into_iter()
-            .take(INSPECTIONS_PER_ROUND_MAX)
-            .filter_map(|(instance, container)| {
-                Some((Arc::clone(self.instances.get(&instance.id)?), container.id.clone(), container.started_ms))
-            })
-            .collect();
-        (self.inspecting, self.meddled) = (true, false);
-        let runtime = Arc::clone(&self.runtime);
-        self.running.spawn(async move {
-            let mut done = Vec::with_capacity(due.len());
-            for (instance, container, started_ms) in due {
-                let at_ms = runtime.now_ms();
-                let limit = Duration::from_millis(INSPECTION_TIMEOUT_MS);
-                let outcome = match tokio::time::timeout(limit, runtime.inspect(&instance, &container)).await {
-                    Ok(outcome) => outcome.map_err(|error| error.to_string()),
-                    Err(_) => Err(format!("no answer within {INSPECTION_TIMEOUT_MS} ms")),
-                };
-                done.push((instance.id.clone(), Inspection { container, started_ms, at_ms, outcome }));
-            }
-            Ended::Inspections(done)
-        });
     }
 
     /// Reads the last log lines of what failed since last asked. Whether there was anything to read.
@@ -381,7 +310,7 @@ impl<R: Runtime + ?Sized> Worker<R> {
                 self.runtime.admit(instance)?;
                 // Never closed while a worker holds it, so failing to acquire cannot happen.
                 let _permit = self.pulls.acquire().await;
-                self.runtime.pull(&instance.spec.container.image).await
+                self.runtime.pull(instance).await
             }
             Action::EnsureNetwork(app_env) => self.runtime.ensure_network(app_env).await,
             Action::RemoveNetwork(app_env) => self.runtime.remove_network(app_env).await,

@@ -263,7 +263,7 @@ fn lost(path: &str, given: &Value, kept: &Value) -> Option<String> {
 }
 
 /// What can be changed by hand after creation, as the request asks for it.
-pub(crate) fn mutable_of_request(body: &ContainerCreateBody) -> Result<Value, RuntimeError> {
+fn mutable_of_request(body: &ContainerCreateBody) -> Result<Value, RuntimeError> {
     let config = serde_json::to_value(body.host_config.clone().unwrap_or_default())
         .map_err(|error| RuntimeError::Spec(error.to_string()))?;
     let mut networks: BTreeMap<String, BTreeSet<String>> = body
@@ -321,16 +321,11 @@ pub(crate) fn drift(made: &str, now: &Value) -> Option<String> {
     let Ok(made) = serde_json::from_str::<Value>(made) else {
         return Some(format!("its label {LABEL_CONFIG} is unreadable"));
     };
-    drift_of(&made, now)
-}
-
-/// How what can be changed by hand differs from what it was made as or should be, for people.
-pub(crate) fn drift_of(made: &Value, now: &Value) -> Option<String> {
-    if made == now {
+    if made == *now {
         return None;
     }
     let keys: BTreeSet<_> =
-        [made, now].into_iter().filter_map(Value::as_object).flat_map(Map::keys).collect();
+        [&made, now].into_iter().filter_map(Value::as_object).flat_map(Map::keys).collect();
     let show = |value: Option<&Value>| value.map_or_else(|| "unset".to_owned(), Value::to_string);
     let differences = keys
         .into_iter()

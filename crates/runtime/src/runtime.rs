@@ -3,7 +3,7 @@
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use stele_model::AppEnv;
-use stele_model::release::{Check, Image};
+use stele_model::release::Check;
 use stele_model::wire::AssignedInstance;
 use stele_reconcile::{Observation, ObservedContainer, PolicyViolation};
 
@@ -62,8 +62,8 @@ pub trait Runtime: Send + Sync + 'static {
     /// Checks the instance against the host's policy, without touching anything.
     fn admit(&self, instance: &AssignedInstance) -> Result<(), RuntimeError>;
 
-    /// Has an image here, by digest. Downloads nothing when it is. Images are never removed.
-    fn pull<'a>(&'a self, image: &'a Image) -> BoxFuture<'a, Result<(), RuntimeError>>;
+    /// Has the instance's image here, by digest. Downloads nothing when it is.
+    fn pull<'a>(&'a self, instance: &'a AssignedInstance) -> BoxFuture<'a, Result<(), RuntimeError>>;
 
     /// Has the app's network.
     fn ensure_network<'a>(&'a self, app_env: &'a AppEnv) -> BoxFuture<'a, Result<(), RuntimeError>>;
@@ -81,19 +81,6 @@ pub trait Runtime: Send + Sync + 'static {
         instance: &'a AssignedInstance,
         container: &'a str,
     ) -> BoxFuture<'a, Result<(), RuntimeError>>;
-
-    /// How a container differs from what the instance's spec asks for; nothing when it does not.
-    ///
-    /// It looks at the container itself: its image, its configuration, and the bytes of its
-    /// files read back. Labels are not believed. The spec's values must be plain.
-    fn inspect<'a>(
-        &'a self,
-        instance: &'a AssignedInstance,
-        container: &'a str,
-    ) -> BoxFuture<'a, Result<Vec<String>, RuntimeError>>;
-
-    /// Whether an image is here, by digest.
-    fn has_image<'a>(&'a self, image: &'a Image) -> BoxFuture<'a, Result<bool, RuntimeError>>;
 
     /// Starts a container.
     fn start<'a>(&'a self, container: &'a str) -> BoxFuture<'a, Result<(), RuntimeError>>;

@@ -10,18 +10,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bollard::models::{ContainerCreateBody, ContainerInspectResponse, NetworkSettings};
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use stele_model::release::{Check, Image, Protocol, Restart};
+use stele_model::release::{Check, Protocol, Restart};
 use stele_model::wire::AssignedInstance;
 use stele_model::{AppEnv, Digest, FleetName, InstanceId, NodeName};
 use stele_reconcile::{ContainerState, HostPolicy, Observation, ObservedContainer};
 use tokio::sync::watch;
 
 use crate::host::Host;
-use crate::inspect::{ImageShown, differences};
 use crate::request::{create_request, plain};
 use crate::runtime::{LogLine, LogRequest, LogStream, Runtime, RuntimeError};
 
@@ -39,9 +37,7 @@ struct Container {
     restart: Restart,
     grace_seconds: u32,
     ports: BTreeSet<(String, u16, Protocol)>,
-    /// What it was made as: labels included, which are believed by nobody who inspects it.
-    body: ContainerCreateBody,
-    files: BTreeMap<String, (String, u32)>,
+    files: BTreeMap<String, String>,
     state: ContainerState,
     exit_code: Option<i64>,
     created_ms: u64,
@@ -171,16 +167,7 @@ impl Simulated {
                     one.exit_code = Some(137);
                 }
                 Deed::Pause => one.state = ContainerState::Paused,
-                Deed::Change => {
-                    one.drift = Some("Memory is 1, was unset".to_owned());
-                    one.body.host_config.get_or_insert_default().memory = Some(1);
-                }
-                Deed::ChangeFile => {
-                    for (text, _) in one.files.values_mut() {
-                        text.push('!');
-                    }
-                }
-                Deed::Impostor => one.body.cmd = Some(vec!["something-else".to_owned()]),
+                Deed::Change => one.drift = Some("Memory is 1, was unset".to_owned()),
                 Deed::Remove | Deed::Duplicate => {}
             }
         }
@@ -193,8 +180,7 @@ impl Simulated {
     pub fn files(&self, instance: &InstanceId) -> BTreeMap<String, String> {
         let engine = self.engine();
         let found = engine.containers.values().find(|one| one.instance == *instance);
-        let files = found.map(|one| one.files.clone()).unwrap_or_default();
-        files.into_iter().map(|(path, (text, _))| (path, text)).collect()
+        found.map(|one| one.files.clone()).unwrap_or_default()
     }
 
     /// The engine's names of all volumes.
@@ -278,7 +264,6 @@ impl Simulated {
             ports: published
                 .map(|(port, protocol)| (self.host.publish_address.clone(), port, protocol))
                 .collect(),
-            body: request.body,
             files: BTreeMap::new(),
             state: ContainerState::Created,
             exit_code: Some(0),
@@ -290,35 +275,6 @@ impl Simulated {
         };
         engine.containers.insert(id.clone(), one);
         Ok(id)
-    }
-
-    fn compare(&self, instance: &AssignedInstance, container: &str) -> Result<Vec<String>, RuntimeError> {
-        let request = create_request(&self.host, instance)?;
-        let (body, files) = match self.up()?.containers.get(container) {
-            Some(one) => (one.body.clone(), one.files.clone()),
-            None => return Ok(vec!["its container is gone".to_owned()]),
-        };
-        let image = ImageShown { id: request.image.clone(), ..ImageShown::default() };
-        let mut found = differences(&request.body, &image, &inspection_of(&body)?)?;
-        for (path, file) in &instance.spec.container.files {
-            let wanted = plain(&file.content, &format!("the file {path}"))?;
-            found.extend(match files.get(path) {
-                None => Some(format!("the file {path} is missing")),
-                Some((text, _)) if text != wanted => {
-                    Some(format!("the content of the file {path} was changed"))
-                }
-                Some((_, mode)) if *mode != file.mode => Some(format!("the mode of the file {path} was changed")),
-                Some(_) => None,
-            });
-        }
-        Ok(found)
-    }
-
-    /// Removes images that no container needs, as `docker image prune --all` does by hand.
-    pub fn prune_images(&self) {
-        let mut engine = self.engine();
-        let used: BTreeSet<_> = engine.containers.values().filter_map(|one| one.body.image.clone()).collect();
-        engine.images.retain(|image| used.contains(image));
     }
 
     fn begin(&self, id: &str) -> Result<(), RuntimeError> {
@@ -390,10 +346,6 @@ pub enum Deed {
     Change,
     /// Another container with the same labels.
     Duplicate,
-    /// Its files are changed inside it.
-    ChangeFile,
-    /// It is made anew under its own name and labels, with another command.
-    Impostor,
 }
 
 impl Container {
@@ -435,20 +387,6 @@ impl Container {
     }
 }
 
-/// What a container made so shows when it is inspected.
-fn inspection_of(body: &ContainerCreateBody) -> Result<ContainerInspectResponse, RuntimeError> {
-    let unfit = |error: serde_json::Error| RuntimeError::Spec(error.to_string());
-    let config = serde_json::to_value(body).and_then(serde_json::from_value).map_err(unfit)?;
-    let endpoints = body.networking_config.clone().and_then(|networking| networking.endpoints_config);
-    Ok(ContainerInspectResponse {
-        image: body.image.clone(),
-        config: Some(config),
-        host_config: body.host_config.clone(),
-        network_settings: Some(NetworkSettings { networks: endpoints, ..NetworkSettings::default() }),
-        ..ContainerInspectResponse::default()
-    })
-}
-
 impl Runtime for Simulated {
     fn now_ms(&self) -> u64 {
         match &self.clock {
@@ -468,7 +406,8 @@ impl Runtime for Simulated {
         create_request(&self.host, instance).map(drop)
     }
 
-    fn pull<'a>(&'a self, image: &'a Image) -> BoxFuture<'a, Result<(), RuntimeError>> {
+    fn pull<'a>(&'a self, instance: &'a AssignedInstance) -> BoxFuture<'a, Result<(), RuntimeError>> {
+        let image = &instance.spec.container.image;
         let missing = Behaviour::of(&image.repository) == Behaviour::Missing;
         let outcome = self.up().and_then(|mut engine| {
             if missing {
@@ -518,23 +457,10 @@ impl Runtime for Simulated {
             .container
             .files
             .iter()
-            .map(|(path, file)| Ok((path.clone(), (plain(&file.content, path)?.to_owned(), file.mode))))
+            .map(|(path, file)| Ok((path.clone(), plain(&file.content, path)?.to_owned())))
             .collect();
         let outcome = files.and_then(|files| self.with(container, |one| one.files = files));
         self.done(outcome)
-    }
-
-    fn inspect<'a>(
-        &'a self,
-        instance: &'a AssignedInstance,
-        container: &'a str,
-    ) -> BoxFuture<'a, Result<Vec<String>, RuntimeError>> {
-        Box::pin(std::future::ready(self.compare(instance, container)))
-    }
-
-    fn has_image<'a>(&'a self, image: &'a Image) -> BoxFuture<'a, Result<bool, RuntimeError>> {
-        let has = self.up().map(|engine| engine.images.contains(&image.to_string()));
-        Box::pin(std::future::ready(has))
     }
 
     fn start<'a>(&'a self, container: &'a str) -> BoxFuture<'a, Result<(), RuntimeError>> {

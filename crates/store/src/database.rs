@@ -111,20 +111,6 @@ impl Database {
         Ok(Self { db, path: path.to_owned(), reserve_bytes })
     }
 
-    /// Opens it without writing anything. Every file is opened at once, so that those which
-    /// a running controller deletes meanwhile can still be read.
-    pub(crate) fn open_read_only(path: &Path) -> Result<Self, OpenError> {
-        let families =
-            Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family)));
-        let mut options = options(false);
-        options.create_missing_column_families(false);
-        options.set_max_open_files(-1);
-        let db = DB::open_cf_descriptors_read_only(&options, path, families, false).map_err(|error| {
-            OpenError::Store(explain("opening", path.display().to_string(), path, &error))
-        })?;
-        Ok(Self { db, path: path.to_owned(), reserve_bytes: 0 })
-    }
-
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

@@ -35,7 +35,6 @@
 mod database;
 mod disk;
 mod error;
-mod inspect;
 pub mod limits;
 mod meta;
 mod reader;
@@ -45,7 +44,6 @@ mod verify;
 mod watermark;
 
 pub use error::OpenError;
-pub use inspect::open_read_only;
 pub use meta::SnapshotInfo;
 pub use reader::{Pairs, Reader, Records};
 pub use stele_consensus::StoreError;

@@ -105,7 +105,12 @@ impl Store {
         let Some(found) = database.get(Family::Meta, meta::IDENTITY)? else {
             return Err(missing());
         };
-        check_format(&database, path)?;
+        let format = database.get(Family::Meta, meta::FORMAT)?;
+        let format = format.and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
+        let format = u32::from_be_bytes(format.unwrap_or_default());
+        if format != FORMAT {
+            return Err(OpenError::Format { path: path.to_owned(), found: format, supported: FORMAT });
+        }
         let found = decode_identity(&found)
             .ok_or_else(|| database.corrupt(Family::Meta, meta::IDENTITY, "it does not decode".to_owned()))?;
         if found != *identity {
@@ -421,19 +426,7 @@ fn encode_identity(identity: &Identity) -> Vec<u8> {
     bytes
 }
 
-/// Refuses a layout that this version does not know.
-pub(crate) fn check_format(database: &Database, path: &Path) -> Result<(), OpenError> {
-    let format = database.get(Family::Meta, meta::FORMAT)?;
-    let format = format.and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
-    let found = u32::from_be_bytes(format.unwrap_or_default());
-    if found == FORMAT {
-        Ok(())
-    } else {
-        Err(OpenError::Format { path: path.to_owned(), found, supported: FORMAT })
-    }
-}
-
-pub(crate) fn decode_identity(bytes: &[u8]) -> Option<Identity> {
+fn decode_identity(bytes: &[u8]) -> Option<Identity> {
     let (node, fleet) = bytes.split_first_chunk::<8>()?;
     Some(Identity { fleet: String::from_utf8(fleet.to_vec()).ok()?, node: u64::from_be_bytes(*node) })
 }

@@ -196,16 +196,6 @@ impl Cluster {
         Ok(controller.folder().to_owned())
     }
 
-    /// What a controller's process holds in memory, in bytes.
-    pub fn resident_bytes(&self, id: u64) -> anyhow::Result<u64> {
-        let controller = self.controllers.get(&id).with_context(|| format!("there is no controller {id}"))?;
-        let process = controller.process.as_ref().context("this controller does not run")?;
-        let status = std::fs::read_to_string(format!("/proc/{}/status", process.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-        Ok(1024 * kilobytes.context("the kernel says what a process holds")?)
-    }
-
     /// Talks to one controller as the administrator.
     pub fn client(&self, id: u64) -> anyhow::Result<Client> {
         Ok(Client::new(self.api(id)?, Some(&self.token)))

@@ -22,7 +22,6 @@ mod client;
 mod cluster;
 pub mod docker;
 pub mod facts;
-pub mod history;
 pub mod limits;
 pub mod load;
 mod log;

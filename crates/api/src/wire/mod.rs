@@ -23,11 +23,12 @@ pub use history::{
     DiffAnswer, EventsPage, HistoryAnswer, HistoryEntry, RawRecord, RecordsPage, ShowAnswer, ShownApp,
 };
 pub use proof::{
-    CheckpointAnswer, ComparedCheckpoint, ConsistencyAnswer, ConsistencyQuery, InclusionAnswer, InclusionQuery,
+    CheckpointAnswer, ComparedCheckpoint, ConsistencyAnswer, ConsistencyQuery, InclusionAnswer,
+    InclusionQuery,
 };
 pub use query::{
-    CandidatesQuery, ConvergenceQuery, DiffQuery, EventsQuery, HistoryQuery, LogsQuery, ReadQuery, RecordsQuery,
-    ShowQuery, StatusQuery,
+    CandidatesQuery, DiffQuery, EventsQuery, HistoryQuery, LogsQuery, ReadQuery, RecordsQuery, ShowQuery,
+    StatusQuery,
 };
 pub use status::{
     AppStatus, Condition, DeploymentStatus, FinishedStatus, InstanceStatus, NodeStatus, ProblemStatus,

@@ -10,8 +10,6 @@ use super::ReadConsistency;
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReadQuery {
-    /// As of when, such as `seq:1200` or `2h ago`; now unless said otherwise.
-    pub at: Option<String>,
     /// How fresh the answer must be.
     #[serde(default)]
     pub consistency: ReadConsistency,
@@ -29,18 +27,6 @@ pub struct StatusQuery {
     /// Leave out what is well.
     #[serde(default)]
     pub problems: bool,
-    /// How fresh the answer must be.
-    #[serde(default)]
-    pub consistency: ReadConsistency,
-}
-
-/// `GET /v1/convergence`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ConvergenceQuery {
-    /// Of which nodes; the whole fleet unless said otherwise. An app's are those it is on.
-    #[serde(default)]
-    pub scope: Scope,
     /// How fresh the answer must be.
     #[serde(default)]
     pub consistency: ReadConsistency,

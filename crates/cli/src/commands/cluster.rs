@@ -7,7 +7,6 @@ use stele_api::wire::{AddMemberRequest, Certified, ClusterAnswer, LeaderRequest,
 use stele_model::ControllerId;
 use ureq::http::Method;
 
-use crate::client::with_query;
 use crate::exit::Failure;
 use crate::options::ChangeOptions;
 use crate::session::Session;
@@ -42,16 +41,12 @@ pub(crate) struct ClusterStatus {
     /// Answer without a quorum, from what one controller has
     #[arg(long)]
     stale: bool,
-    /// As of when: seq:N, a time, or "2h ago"
-    #[arg(long, value_name = "POINT")]
-    at: Option<String>,
 }
 
 impl ClusterStatus {
     fn run(self, session: &Session) -> Result<(), Failure> {
-        let consistency = self.stale.then(|| "stale".to_owned());
-        let path = with_query("/v1/cluster", &[("consistency", consistency), ("at", self.at)]);
-        let answer: ClusterAnswer = session.client()?.get(&path)?;
+        let path = if self.stale { "/v1/cluster?consistency=stale" } else { "/v1/cluster" };
+        let answer: ClusterAnswer = session.client()?.get(path)?;
         print(session.terminal, &answer)
     }
 }

@@ -5,9 +5,8 @@ use stele_model::Scope;
 use stele_model::event::Outcome;
 
 use crate::client::with_query;
-use crate::differences::summary;
 use crate::exit::Failure;
-use crate::session::Session;
+use crate::session::{Session, count};
 use crate::terminal::{Terminal, Tone, cell, table, time, version};
 
 /// List deployments: what, when, who, why, and how it ended
@@ -142,20 +141,17 @@ fn describe(value: &stele_model::release::EnvValue) -> String {
 /// Show what differs between two points, or between a point and now
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  stele diff shop/web@prod prev\n  stele diff shop/web@prod v3 v5\n  stele diff env:prod \"1d ago\"\n  stele diff region:eu seq:1200 seq:900      # the other way round\n  stele diff shop/web@prod v3 --exit-code && echo as it was"
+    after_help = "Examples:\n  stele diff shop/web@prod prev\n  stele diff shop/web@prod v3 v5\n  stele diff env:prod \"1d ago\""
 )]
 pub(crate) struct Diff {
     /// Of what
     scope: Scope,
-    /// What to compare with: seq:N, a time, "2h ago", v12, deploy:ID, prev, last-good
+    /// The earlier point: seq:N, a time, "2h ago", v12, deploy:ID, prev, last-good
     #[arg(value_name = "POINT")]
     from: String,
-    /// What is compared with it, earlier or later; now unless given
+    /// The later point; now unless given
     #[arg(value_name = "POINT")]
     to: Option<String>,
-    /// Exit with 1 when something differs
-    #[arg(long)]
-    exit_code: bool,
 }
 
 impl Diff {
@@ -173,13 +169,12 @@ impl Diff {
         terminal.answer(&answer, |answer| match answer.differences.as_slice() {
             [] => format!("{} is the same at seq {} and seq {}", answer.scope, answer.from, answer.to),
             differences => format!(
-                "{}\n\nfrom seq {} to seq {}, {}",
-                terminal.differences(differences),
+                "{} between seq {} and seq {}\n{}",
+                count(differences.len(), "difference"),
                 answer.from,
                 answer.to,
-                summary(differences)
+                terminal.differences(differences)
             ),
-        })?;
-        if self.exit_code && !answer.differences.is_empty() { Err(Failure::Differs) } else { Ok(()) }
+        })
     }
 }

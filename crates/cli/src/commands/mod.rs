@@ -3,7 +3,6 @@
 mod checkpoint;
 mod cluster;
 mod configure;
-mod convergence;
 mod deploy;
 mod event_line;
 mod events;
@@ -12,11 +11,11 @@ mod login;
 mod logs;
 mod node;
 mod proof;
-mod replay;
 mod rollback;
 mod spec;
 mod status;
 mod token;
+mod verify;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
@@ -65,8 +64,7 @@ enum Command {
     Login(login::Login),
     #[command(subcommand)]
     Context(login::ContextCommand),
-    #[command(visible_alias = "verify")]
-    Replay(replay::Replay),
+    Verify(verify::Verify),
     Checkpoint(checkpoint::Checkpoint),
     #[command(subcommand)]
     Proof(proof::Proof),
@@ -111,7 +109,7 @@ impl Cli {
             Command::Cluster(it) => it.run(&session),
             Command::Login(it) => it.run(&session),
             Command::Context(it) => it.run(&session),
-            Command::Replay(it) => it.run(&session),
+            Command::Verify(it) => it.run(&session),
             Command::Checkpoint(it) => it.run(&session),
             Command::Proof(it) => it.run(&session),
             Command::Completions(it) => {

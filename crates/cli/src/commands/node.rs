@@ -30,7 +30,7 @@ impl Node {
     pub(crate) fn run(self, session: &Session) -> Result<(), Failure> {
         match self {
             Self::Token(it) => it.run(session),
-            Self::List(it) => it.run(session),
+            Self::List(ListNodes {}) => ListNodes::run(session),
             Self::Show(it) => it.run(session),
             Self::Label(it) => it.run(session),
             Self::Remove(it) => it.run(session),
@@ -86,15 +86,11 @@ impl NodeToken {
 #[command(
     after_help = "Examples:\n  stele node list\n  stele node list --output json | jq -r '.nodes[] | select(.reachable | not) | .name'"
 )]
-pub(crate) struct ListNodes {
-    /// As of when: seq:N, a time, or "2h ago"
-    #[arg(long, value_name = "POINT")]
-    at: Option<String>,
-}
+pub(crate) struct ListNodes {}
 
 impl ListNodes {
-    fn run(self, session: &Session) -> Result<(), Failure> {
-        let answer: NodesAnswer = session.client()?.get(&with_query("/v1/nodes", &[("at", self.at)]))?;
+    fn run(session: &Session) -> Result<(), Failure> {
+        let answer: NodesAnswer = session.client()?.get("/v1/nodes")?;
         let terminal = session.terminal;
         terminal.answer(&answer, |answer| match answer.nodes.as_slice() {
             [] => "The fleet has no node yet.\nnext: stele node token --region REGION".to_owned(),
@@ -105,23 +101,18 @@ impl ListNodes {
 
 /// Show a node and what runs on it
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Examples:\n  stele node show eu-1\n  stele node show eu-1 --at \"1d ago\"")]
+#[command(after_help = "Examples:\n  stele node show eu-1")]
 pub(crate) struct ShowNode {
     /// Its name
     node: NodeName,
-    /// As of when: seq:N, a time, or "2h ago"
-    #[arg(long, value_name = "POINT")]
-    at: Option<String>,
 }
 
 impl ShowNode {
     fn run(self, session: &Session) -> Result<(), Failure> {
         let client = session.client()?;
-        let path = format!("/v1/nodes/{}", self.node);
-        let node: NodeStatus = client.get(&with_query(&path, &[("at", self.at.clone())]))?;
+        let node: NodeStatus = client.get(&format!("/v1/nodes/{}", self.node))?;
         let scope = Scope::of_node(&self.node).to_string();
-        let status: StatusAnswer =
-            client.get(&with_query("/v1/status", &[("scope", Some(scope)), ("at", self.at)]))?;
+        let status: StatusAnswer = client.get(&with_query("/v1/status", &[("scope", Some(scope))]))?;
         let terminal = session.terminal;
         terminal.answer(&node, |node| {
             let rows: Vec<_> = status

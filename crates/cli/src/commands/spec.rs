@@ -5,7 +5,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use stele_api::limits::SPEC_BYTES_MAX;
-use stele_api::spec::{SpecErrors, SpecFile, json_schema, parse_yaml, starter};
+use stele_api::spec::{SpecErrors, json_schema, parse_yaml, starter};
 use stele_api::wire::{ApplyRequest, ChangeAnswer};
 use stele_model::{AppEnv, AppId, EnvironmentName, ServiceName};
 use ureq::http::Method;
@@ -88,7 +88,13 @@ pub(crate) struct Apply {
 
 impl Apply {
     pub(crate) fn run(self, session: &Session) -> Result<(), Failure> {
-        let (file, environment) = loaded(&self.file, self.env.as_ref())?;
+        let name = self.file.display().to_string();
+        let text = read_spec(&self.file)?;
+        let mut file = parse_yaml(&text, &name)?;
+        let folder = self.file.parent().filter(|_| self.file != Path::new("-")).unwrap_or(Path::new("."));
+        file.load_sources(|path| std::fs::read(folder.join(path)))?;
+        let environment = file.spec.environment(self.env.as_ref()).map_err(|errors| file.locate(errors))?;
+        file.draft(&environment)?;
         let images = parse_images(&self.images)?;
         let client = session.client()?;
         let app_env = AppEnv { app: file.spec.app.clone(), environment: environment.clone() };
@@ -105,37 +111,16 @@ impl Apply {
             client.write(Method::POST, "/v1/apply", Some(&request), &self.change.conditions());
         match answer {
             Ok(answer) => session.changed(&client, &app_env.to_string(), &answer, Some(self.wait)),
-            Err(failure) => Err(located(&file, "spec.", failure)),
+            // What the server found wrong in the spec is shown where it stands in the file.
+            Err(Failure::Problem(problem)) if problem.errors.iter().any(|error| is_of_spec(&error.path)) => {
+                let errors = problem.errors.into_iter().map(|mut error| {
+                    error.path = error.path.strip_prefix("spec.").map(str::to_owned).unwrap_or(error.path);
+                    error
+                });
+                Err(Failure::Spec(file.locate(SpecErrors { file: None, errors: errors.collect() })))
+            }
+            Err(failure) => Err(failure),
         }
-    }
-}
-
-/// A spec with the files it names, and the environment it is for.
-pub(super) fn loaded(
-    path: &Path,
-    environment: Option<&EnvironmentName>,
-) -> Result<(SpecFile, EnvironmentName), Failure> {
-    let name = path.display().to_string();
-    let text = read_spec(path)?;
-    let mut file = parse_yaml(&text, &name)?;
-    let folder = path.parent().filter(|_| path != Path::new("-")).unwrap_or(Path::new("."));
-    file.load_sources(|path| std::fs::read(folder.join(path)))?;
-    let environment = file.spec.environment(environment).map_err(|errors| file.locate(errors))?;
-    file.draft(&environment)?;
-    Ok((file, environment))
-}
-
-/// What the server found wrong in a spec is shown where it stands in the file.
-pub(super) fn located(file: &SpecFile, prefix: &str, failure: Failure) -> Failure {
-    match failure {
-        Failure::Problem(problem) if problem.errors.iter().any(|error| is_of_spec(&error.path)) => {
-            let errors = problem.errors.into_iter().map(|mut error| {
-                error.path = error.path.strip_prefix(prefix).map(str::to_owned).unwrap_or(error.path);
-                error
-            });
-            Failure::Spec(file.locate(SpecErrors { file: None, errors: errors.collect() }))
-        }
-        failure => failure,
     }
 }
 

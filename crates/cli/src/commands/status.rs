@@ -4,7 +4,6 @@ use stele_api::wire::{AppStatus, Condition, NodeStatus, ProblemStatus, StatusAns
 use stele_model::Scope;
 use stele_model::wire::Phase;
 
-use super::convergence::Convergence;
 use crate::client::with_query;
 use crate::exit::Failure;
 use crate::session::{Session, count};
@@ -13,7 +12,7 @@ use crate::terminal::{Terminal, Tone, cell, or_dash, table, time, version};
 /// Show how apps, instances and nodes are, and what is wrong
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  stele status\n  stele status shop/web@prod\n  stele status region:eu --problems\n  stele status shop/web@prod --at \"2h ago\"\n  stele status --prove                            # does every node run what it was told? in its own signed words\n  stele status region:eu --prove --export eu.json\n  stele status --verify eu.json --root KEY        # offline\n\nA scope is fleet, project:NAME, env:NAME, PROJECT/APP, PROJECT/APP@ENV, region:NAME or node:NAME;\njoined by commas they intersect."
+    after_help = "Examples:\n  stele status\n  stele status shop/web@prod\n  stele status region:eu --problems\n  stele status shop/web@prod --at \"2h ago\"\n\nA scope is fleet, project:NAME, env:NAME, PROJECT/APP, PROJECT/APP@ENV, region:NAME or node:NAME;\njoined by commas they intersect."
 )]
 pub(crate) struct Status {
     /// Of what
@@ -28,15 +27,10 @@ pub(crate) struct Status {
     /// Answer without a quorum, from what one controller has
     #[arg(long)]
     stale: bool,
-    #[command(flatten)]
-    convergence: Convergence,
 }
 
 impl Status {
     pub(crate) fn run(self, session: &Session) -> Result<(), Failure> {
-        if self.convergence.is_asked() {
-            return self.convergence.run(session, &self.scope);
-        }
         let path = with_query(
             "/v1/status",
             &[

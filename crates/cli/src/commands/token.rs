@@ -6,7 +6,6 @@ use stele_model::PrincipalId;
 use stele_model::event::{Holder, Role};
 use ureq::http::Method;
 
-use crate::client::with_query;
 use crate::exit::Failure;
 use crate::options::ChangeOptions;
 use crate::session::Session;
@@ -24,7 +23,7 @@ impl Token {
     pub(crate) fn run(self, session: &Session) -> Result<(), Failure> {
         match self {
             Self::Create(it) => it.run(session),
-            Self::List(it) => it.run(session),
+            Self::List(ListTokens {}) => ListTokens::run(session),
             Self::Revoke(it) => it.run(session),
         }
     }
@@ -95,16 +94,12 @@ impl CreateToken {
 
 /// List tokens
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Examples:\n  stele token list\n  stele token list --at 2026-01-31T12:00:00Z")]
-pub(crate) struct ListTokens {
-    /// As of when: seq:N, a time, or "2h ago"
-    #[arg(long, value_name = "POINT")]
-    at: Option<String>,
-}
+#[command(after_help = "Examples:\n  stele token list")]
+pub(crate) struct ListTokens {}
 
 impl ListTokens {
-    fn run(self, session: &Session) -> Result<(), Failure> {
-        let answer: TokensAnswer = session.client()?.get(&with_query("/v1/tokens", &[("at", self.at)]))?;
+    fn run(session: &Session) -> Result<(), Failure> {
+        let answer: TokensAnswer = session.client()?.get("/v1/tokens")?;
         let terminal = session.terminal;
         terminal.answer(&answer, |answer| {
             let rows = answer.tokens.iter().map(|token| {

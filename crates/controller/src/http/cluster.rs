@@ -1,17 +1,14 @@
 //! The controllers.
 
-use std::collections::BTreeSet;
-
 use stele_api::ProblemKind;
 use stele_api::wire::{
     AddMemberRequest, Certified, ClusterAnswer, ControllerStatus, HealthAnswer, LeaderRequest, MemberRole,
 };
-use stele_model::{Command, ControllerId, Scope, State};
+use stele_model::{Command, ControllerId};
 
 use super::asked::{Asked, Why};
 use super::failure::Failure;
 use super::limits::LEAVE_DEADLINE;
-use super::status::state_at;
 use super::{Answered, json};
 use crate::handle::Handle;
 
@@ -26,51 +23,8 @@ pub(super) fn health(handle: &Handle) -> Answered {
 }
 
 pub(super) async fn cluster(handle: &Handle, asked: &Asked) -> Answered {
-    let query: stele_api::wire::ReadQuery = asked.query()?;
-    match query.at {
-        None => overview(handle).await,
-        Some(at) => {
-            let state = state_at(handle, &asked.state, &Scope::fleet(), Some(&at)).await?;
-            json(&overview_then(handle, &state))
-        }
-    }
-}
-
-/// The controllers as the log had them; who was connected to whom it does not say.
-fn overview_then(handle: &Handle, state: &State) -> ClusterAnswer {
-    let State { control, history, .. } = state;
-    let leader = (history.term > 0).then_some(history.leader);
-    let ids: BTreeSet<_> =
-        control.voters.iter().chain(control.learners.iter()).chain(control.controllers.keys()).collect();
-    let controllers = ids.into_iter().map(|id| {
-        let known = control.controllers.get(id);
-        ControllerStatus {
-            id: *id,
-            role: match (control.voters.contains(id), control.learners.contains(id)) {
-                (true, _) => MemberRole::Voter,
-                (false, true) => MemberRole::Learner,
-                (false, false) => MemberRole::Outside,
-            },
-            leader: leader == Some(*id),
-            api: known.map(|controller| controller.api.clone()),
-            peer: known.map(|controller| controller.peer.clone()),
-            certified_until: known.map(|controller| controller.certificate.body.not_after),
-            connected: None,
-            error: None,
-            lag: None,
-        }
-    });
-    ClusterAnswer {
-        fleet: control.fleet.as_ref().map(|fleet| fleet.name.clone()),
-        root: control.fleet.as_ref().map(|fleet| fleet.root.clone()),
-        epoch: control.fleet.as_ref().map_or(0, |fleet| fleet.epoch),
-        term: history.term,
-        leader,
-        answered_by: handle.id(),
-        seq: state.seq,
-        missing: Vec::new(),
-        controllers: controllers.collect(),
-    }
+    let _: stele_api::wire::ReadQuery = asked.query()?;
+    overview(handle).await
 }
 
 async fn overview(handle: &Handle) -> Answered {

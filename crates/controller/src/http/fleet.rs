@@ -17,7 +17,7 @@ use super::asked::{Asked, Why};
 use super::changes::changed;
 use super::failure::Failure;
 use super::limits::TOKEN_BYTES;
-use super::status::{node as node_status, nodes as node_statuses, state_at};
+use super::status::{node as node_status, nodes as node_statuses};
 use super::{Answered, json};
 use crate::handle::{Handle, SubmitError};
 use crate::join::EnrollError;
@@ -64,12 +64,10 @@ pub(super) async fn create_token(handle: &Handle, asked: &Asked) -> Answered {
     json(&TokenAnswer { principal: request.principal, token: text, expires: token.expires })
 }
 
-pub(super) async fn tokens(handle: &Handle, asked: &Asked) -> Answered {
-    let query: ReadQuery = asked.query()?;
-    let state = state_at(handle, &asked.state, &Scope::fleet(), query.at.as_deref()).await?;
-    // In the past, what was believed then counts.
-    let now = if query.at.is_some() { state.time } else { handle.now() };
-    let tokens = state.control.tokens.values().map(|token| TokenStatus {
+pub(super) fn tokens(handle: &Handle, asked: &Asked) -> Answered {
+    let _: ReadQuery = asked.query()?;
+    let now = handle.now();
+    let tokens = asked.state.control.tokens.values().map(|token| TokenStatus {
         principal: token.principal.clone(),
         role: token.role,
         holder: token.holder,
@@ -125,21 +123,18 @@ pub(super) async fn create_node_token(handle: &Handle, asked: &Asked) -> Answere
     json(&NodeTokenAnswer { line: line.to_string(), expires: token.expires })
 }
 
-pub(super) async fn nodes(handle: &Handle, asked: &Asked) -> Answered {
-    let query: ReadQuery = asked.query()?;
-    let state = state_at(handle, &asked.state, &Scope::fleet(), query.at.as_deref()).await?;
-    json(&NodesAnswer { nodes: node_statuses(&state, &Scope::fleet()) })
+pub(super) fn nodes(asked: &Asked) -> Answered {
+    let _: ReadQuery = asked.query()?;
+    json(&NodesAnswer { nodes: node_statuses(&asked.state, &Scope::fleet()) })
 }
 
-pub(super) async fn node(handle: &Handle, asked: &Asked) -> Answered {
-    let query: ReadQuery = asked.query()?;
+pub(super) fn node(asked: &Asked) -> Answered {
+    let _: ReadQuery = asked.query()?;
     let name: NodeName = asked.path("node")?;
-    let state = state_at(handle, &asked.state, &Scope::of_node(&name), query.at.as_deref()).await?;
-    let Some(node) = state.control.nodes.get(&name) else {
-        let then = query.at.map(|_| format!(" at seq:{}", state.seq)).unwrap_or_default();
-        return Err(Failure::not_found(format!("there is no node {name}{then}")).with_next("stele node list"));
+    let Some(node) = asked.state.control.nodes.get(&name) else {
+        return Err(Failure::not_found(format!("there is no node {name}")).with_next("stele node list"));
     };
-    json(&node_status(&state, node))
+    json(&node_status(&asked.state, node))
 }
 
 pub(super) async fn label_node(handle: &Handle, asked: &Asked) -> Answered {

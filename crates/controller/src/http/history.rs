@@ -10,7 +10,6 @@ use stele_model::{AppEnv, Header, Scope, Seq, State, diff};
 use super::asked::Asked;
 use super::failure::Failure;
 use super::limits::{HISTORY_ENTRIES_DEFAULT, HISTORY_ENTRIES_MAX};
-use super::scopes::check_known;
 use super::status::{point_seq, state_at};
 use super::{Answered, json};
 use crate::handle::Handle;
@@ -31,7 +30,6 @@ pub(super) async fn history(handle: &Handle, asked: &Asked) -> Answered {
     let query: HistoryQuery = asked.query()?;
     let limit = query.limit.unwrap_or(HISTORY_ENTRIES_DEFAULT).min(HISTORY_ENTRIES_MAX);
     let state = state_at(handle, &asked.state, &query.scope, query.at.as_deref()).await?;
-    check_known(&query.scope, &[&asked.state, &state])?;
     let newest: Vec<_> = state
         .history
         .deployments
@@ -70,7 +68,6 @@ fn entry(state: &State, id: Seq, deployment: &Deployment, header: Option<Header>
 pub(super) async fn show(handle: &Handle, asked: &Asked) -> Answered {
     let query: ShowQuery = asked.query()?;
     let mut state = state_at(handle, &asked.state, &query.scope, query.at.as_deref()).await?;
-    check_known(&query.scope, &[&asked.state, &state])?;
     let state_digest = state.digest();
     let apps = state
         .target
@@ -128,7 +125,6 @@ async fn diff_between(
     let seq = point_seq(handle, state, scope, from).await?;
     let before = handle.state_at(seq).await?;
     let after = state_at(handle, state, scope, to).await?;
-    check_known(scope, &[state, &before, &after])?;
     Ok(DiffAnswer {
         scope: scope.clone(),
         from: before.seq,

@@ -15,7 +15,6 @@ mod logs;
 mod plan;
 mod proof;
 mod rollback;
-mod scopes;
 mod status;
 
 use axum::Router;
@@ -102,10 +101,9 @@ async fn answer(handle: &Handle, asked: Asked) -> Answered {
         Operation::AppSchema => Ok(axum::Json(stele_api::spec::json_schema()).into_response()),
         Operation::Apply => changes::apply(handle, &asked).await,
         Operation::Deploy => changes::deploy(handle, &asked).await,
-        Operation::Deployment => status::deployment(handle, &asked).await,
+        Operation::Deployment => status::deployment(&asked),
         Operation::Remove => changes::remove(handle, &asked).await,
         Operation::Status => status::status(handle, &asked).await,
-        Operation::Convergence => status::convergence(handle, &asked),
         Operation::History => history::history(handle, &asked).await,
         Operation::Events => events::events(handle, &asked).await,
         Operation::Records => events::records(handle, &asked).await,
@@ -118,13 +116,13 @@ async fn answer(handle: &Handle, asked: Asked) -> Answered {
         Operation::SetSecret => changes::set_secret(handle, &asked).await,
         Operation::Logs => logs::logs(handle, &asked).await,
         Operation::CreateNodeToken => fleet::create_node_token(handle, &asked).await,
-        Operation::Nodes => fleet::nodes(handle, &asked).await,
-        Operation::Node => fleet::node(handle, &asked).await,
+        Operation::Nodes => fleet::nodes(&asked),
+        Operation::Node => fleet::node(&asked),
         Operation::LabelNode => fleet::label_node(handle, &asked).await,
         Operation::RemoveNode => fleet::remove_node(handle, &asked).await,
         Operation::Join => fleet::join(handle, &asked).await,
         Operation::CreateToken => fleet::create_token(handle, &asked).await,
-        Operation::Tokens => fleet::tokens(handle, &asked).await,
+        Operation::Tokens => fleet::tokens(handle, &asked),
         Operation::RevokeToken => fleet::revoke_token(handle, &asked).await,
         Operation::Checkpoint => proof::checkpoint(handle, &asked),
         Operation::InclusionProof => proof::inclusion(handle, &asked).await,

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use axum::http::header::ETAG;
 use stele_api::wire::{
-    AppStatus, Condition, ConvergenceQuery, DeploymentStatus, FinishedStatus, InstanceStatus, NodeStatus,
-    ProblemStatus, ReadQuery, ServiceStatus, StatusAnswer, StatusQuery,
+    AppStatus, Condition, DeploymentStatus, FinishedStatus, InstanceStatus, NodeStatus, ProblemStatus,
+    ReadQuery, ServiceStatus, StatusAnswer, StatusQuery,
 };
 use stele_model::event::{EnrolledNode, Outcome};
 use stele_model::release::Placement;
@@ -14,7 +14,6 @@ use stele_model::{AppEnv, Digest, NodeName, Point, Scope, Seq, ServiceName, Stat
 
 use super::asked::Asked;
 use super::failure::Failure;
-use super::scopes::check_known;
 use super::{Answered, json};
 use crate::handle::Handle;
 
@@ -45,7 +44,6 @@ pub(super) async fn point_seq(
 pub(super) async fn status(handle: &Handle, asked: &Asked) -> Answered {
     let query: StatusQuery = asked.query()?;
     let state = state_at(handle, &asked.state, &query.scope, query.at.as_deref()).await?;
-    check_known(&query.scope, &[&asked.state, &state])?;
     let mut answer = StatusAnswer {
         seq: state.seq,
         time: state.time,
@@ -64,12 +62,6 @@ pub(super) async fn status(handle: &Handle, asked: &Asked) -> Answered {
         response.headers_mut().insert(ETAG, tag);
     }
     Ok(response)
-}
-
-/// The nodes of a scope beside what they state under their own signatures; signed by this controller.
-pub(super) fn convergence(handle: &Handle, asked: &Asked) -> Answered {
-    let query: ConvergenceQuery = asked.query()?;
-    json(&handle.prove_convergence(&asked.state, &query.scope))
 }
 
 /// What each service of an app should be: number, and the digest of its container.
@@ -328,10 +320,10 @@ fn instance_problem(
     });
 }
 
-pub(super) async fn deployment(handle: &Handle, asked: &Asked) -> Answered {
-    let query: ReadQuery = asked.query()?;
+pub(super) fn deployment(asked: &Asked) -> Answered {
+    let _: ReadQuery = asked.query()?;
     let id: Seq = asked.path("id")?;
-    let state = &state_at(handle, &asked.state, &Scope::fleet(), query.at.as_deref()).await?;
+    let state = &asked.state;
     let deployment = state.history.deployments.get(&id).ok_or_else(|| {
         Failure::not_found(format!("there is no deployment {id}, or it is so old that only the log knows it"))
             .with_next("stele history")

@@ -7,7 +7,6 @@ use crate::command::ReleaseChoice;
 use crate::digest::Digest;
 use crate::event::{Contacts, DeploymentKind, Event, Outcome};
 use crate::ids::{AppEnv, SecretName};
-use crate::limits::REASON_BYTES_MAX;
 use crate::rejection::{Rejection, RejectionKind};
 use crate::release::{Release, Revision};
 use crate::state::State;
@@ -29,30 +28,14 @@ pub(super) fn start(
     kind: DeploymentKind,
     to: Option<Revision>,
     now: bool,
-    barrier: Option<&str>,
     events: &mut Vec<Event>,
 ) {
     supersede(state, app_env, events);
     let from = state.target.intent.get(app_env).map(|revision| revision.as_ref().clone());
     let differs = from != to;
-    events.push(Event::DeploymentStarted {
-        app_env: app_env.clone(),
-        kind,
-        from,
-        to: to.clone(),
-        now,
-        barrier: barrier.map(str::to_owned),
-    });
+    events.push(Event::DeploymentStarted { app_env: app_env.clone(), kind, from, to: to.clone(), now });
     if differs {
         events.push(Event::TargetChanged { app_env: app_env.clone(), revision: to });
-    }
-}
-
-/// A deployment is for the whole app: places that were held back follow it again.
-fn lift_pins(state: &State, app_env: &AppEnv, events: &mut Vec<Event>) {
-    let pins: Vec<_> = state.pins(app_env).map(|(place, _)| (place.clone(), None)).collect();
-    if !pins.is_empty() {
-        events.push(Event::PinsChanged { app_env: app_env.clone(), pins });
     }
 }
 
@@ -62,14 +45,7 @@ pub(super) fn deploy(
     contacts: Option<&Contacts>,
     choice: &ReleaseChoice,
     again: bool,
-    barrier: Option<&str>,
 ) -> Result<Vec<Event>, Rejection> {
-    if barrier.is_some_and(|barrier| barrier.is_empty() || barrier.len() > REASON_BYTES_MAX) {
-        return Err(Rejection::new(
-            RejectionKind::Invalid,
-            format!("a barrier says in 1 to {REASON_BYTES_MAX} bytes what a rollback would not bring back"),
-        ));
-    }
     let mut events = Vec::new();
     declare(state, app_env, contacts, &mut events)?;
     let (digest, release) = match choice {
@@ -114,12 +90,10 @@ pub(super) fn deploy(
     let failed = state.latest_deployment(app_env).is_some_and(|(_, deployment)| {
         matches!(deployment.finished, Some((_, _, Outcome::Failed { .. } | Outcome::Unplaced { .. })))
     });
-    let pinned = state.pins(app_env).next().is_some();
-    if same && !failed && !again && !pinned {
+    if same && !failed && !again {
         return Ok(events);
     }
-    start(state, app_env, DeploymentKind::Deploy, Some(revision), false, barrier, &mut events);
-    lift_pins(state, app_env, &mut events);
+    start(state, app_env, DeploymentKind::Deploy, Some(revision), false, &mut events);
     Ok(events)
 }
 
@@ -209,12 +183,11 @@ fn current_secrets(
 }
 
 pub(super) fn remove(state: &State, app_env: &AppEnv) -> Result<Vec<Event>, Rejection> {
-    if !state.is_wanted(app_env) {
+    if !state.target.intent.contains_key(app_env) {
         return Err(not_deployed(app_env));
     }
     let mut events = Vec::new();
-    start(state, app_env, DeploymentKind::Remove, None, false, None, &mut events);
-    lift_pins(state, app_env, &mut events);
+    start(state, app_env, DeploymentKind::Remove, None, false, &mut events);
     let slots: Vec<_> = state.slots(app_env).map(|(slot, _)| (slot.clone(), None)).collect();
     if !slots.is_empty() {
         events.push(Event::PlacementChanged { app_env: app_env.clone(), slots });
@@ -252,7 +225,7 @@ pub(super) fn set_config(
     let mut events = vec![Event::ConfigChanged { app_env: app_env.clone(), version, digest, variables }];
     if let Some(present) = state.target.intent.get(app_env) {
         let revision = Revision { config: Some(digest), ..present.as_ref().clone() };
-        start(state, app_env, DeploymentKind::Configure, Some(revision), false, None, &mut events);
+        start(state, app_env, DeploymentKind::Configure, Some(revision), false, &mut events);
     }
     Ok(events)
 }
@@ -267,7 +240,7 @@ pub(super) fn set_secret(state: &State, app_env: &AppEnv, name: &SecretName, val
     {
         let mut revision = present.as_ref().clone();
         revision.secrets.insert(name.clone(), version);
-        start(state, app_env, DeploymentKind::Configure, Some(revision), false, None, &mut events);
+        start(state, app_env, DeploymentKind::Configure, Some(revision), false, &mut events);
     }
     events
 }

@@ -6,17 +6,12 @@
 
 mod deploy;
 mod fleet;
-mod review;
 mod rollback;
 mod rollout;
-mod undo;
 mod validate;
 
-pub use rollback::{NodeChange, RollbackPlan, plan_rollback};
-pub use undo::{Conflict, UndoPlan, UndoneApp, plan_undo};
+pub use rollback::{RollbackPlan, plan_rollback};
 pub use validate::{validate_labels, validate_release};
-
-use std::collections::BTreeMap;
 
 use crate::command::{Command, Request};
 use crate::event::{Event, Holder, Role};
@@ -33,8 +28,8 @@ pub const SYSTEM: &str = "system";
 pub struct Context {
     /// Log time of the decision.
     pub now: Time,
-    /// The earlier States it asked for ([`Command::past_seqs`]), by seq.
-    pub past: BTreeMap<Seq, State>,
+    /// State at the point a rollback goes to.
+    pub past: Option<State>,
 }
 
 /// What a request comes to.
@@ -80,16 +75,13 @@ fn decide_command(state: &State, request: &Request, context: &Context) -> Result
             fleet::certify(state, certificate, api, peer, context.now)
         }
         Command::ForgetController { controller } => fleet::forget_controller(state, *controller),
-        Command::Deploy { app_env, contacts, release, again, barrier } => {
-            deploy::deploy(state, app_env, contacts.as_ref(), release, *again, barrier.as_deref())
+        Command::Deploy { app_env, contacts, release, again } => {
+            deploy::deploy(state, app_env, contacts.as_ref(), release, *again)
         }
         Command::Remove { app_env } => deploy::remove(state, app_env),
         Command::SetConfig { app_env, variables } => deploy::set_config(state, app_env, variables),
         Command::SetSecret { app_env, name, value } => Ok(deploy::set_secret(state, app_env, name, value)),
         Command::Rollback { .. } => rollback::rollback(state, &request.command, context),
-        Command::Undo { .. } => undo::undo(state, &request.principal, &request.command, context),
-        Command::MarkPoint { scope, seq, bad } => review::mark_point(state, scope, *seq, *bad),
-        Command::Review { rollback } => review::review(state, &request.principal, *rollback),
         Command::Unlatch { app_env } => {
             if state.control.latches.contains_key(app_env) {
                 Ok(vec![Event::Unlatched { app_env: app_env.clone() }])
@@ -171,8 +163,6 @@ fn authorize(state: &State, request: &Request, now: Time) -> Result<(), Rejectio
         | Command::SetConfig { .. }
         | Command::SetSecret { .. }
         | Command::Rollback { .. }
-        | Command::MarkPoint { .. }
-        | Command::Review { .. }
         | Command::Unlatch { .. } => Role::Deployer,
         Command::CreateToken { .. }
         | Command::RevokeToken { .. }

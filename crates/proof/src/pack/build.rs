@@ -44,7 +44,8 @@ where
     let checkpoints = in_order(&contents.checkpoints)?;
     let size = checkpoints.last().map_or(0, |it| it.checkpoint.size);
     let fleet = checkpoints.first().map(|it| it.checkpoint.fleet.to_string()).unwrap_or_default();
-    let records = contents.records.iter().map(|stored| read(Section::Leaves, stored)).collect::<Result<Vec<_>, _>>()?;
+    let records =
+        contents.records.iter().map(|stored| read(Section::Leaves, stored)).collect::<Result<Vec<_>, _>>()?;
     let (Some(first), Some(last)) = (records.first(), records.last()) else {
         return Err(PackError::new(Section::Head, 0, "nothing happened in this range").into());
     };
@@ -105,7 +106,9 @@ where
 
 fn check_count(section: Section, found: usize, limit: usize) -> Result<(), PackError> {
     if found > limit {
-        let why = format!("{found} of them do not fit into one pack; the limit is {limit}: ask for a shorter range");
+        let why = format!(
+            "{found} of them do not fit into one pack; the limit is {limit}: ask for a shorter range"
+        );
         return Err(PackError::new(section, 0, why));
     }
     Ok(())
@@ -174,7 +177,9 @@ fn needed<'a>(
 }
 
 fn certifies_a_signer(known: &Known<'_>, stored: &StoredRecord, checkpoints: &[SignedCheckpoint]) -> bool {
-    let Ok(Event::ControllerCertified { certificate, .. }) = known.event(&stored.payload) else { return false };
+    let Ok(Event::ControllerCertified { certificate, .. }) = known.event(&stored.payload) else {
+        return false;
+    };
     let name = Checkpoint::key_name(&certificate.body.fleet, certificate.body.controller);
     checkpoints.iter().any(|signed| signed.note.signatures().iter().any(|it| it.name == name))
 }

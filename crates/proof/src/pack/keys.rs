@@ -32,7 +32,12 @@ impl<'a> Known<'a> {
             .header()
             .map_err(|error| PackError::of(section, seq, leaf.at, error.to_string()))?;
         if header.seq != seq {
-            return Err(PackError::of(section, seq, leaf.at, format!("the leaf is of record {}", header.seq)));
+            return Err(PackError::of(
+                section,
+                seq,
+                leaf.at,
+                format!("the leaf is of record {}", header.seq),
+            ));
         }
         Ok(Self { header, leaf })
     }
@@ -48,7 +53,12 @@ impl<'a> Known<'a> {
         if Digest::of(&[payload.bytes]) == self.header.payload {
             return Ok(());
         }
-        Err(PackError::of(section, self.header.seq, payload.at, "the payload is not the one its header names"))
+        Err(PackError::of(
+            section,
+            self.header.seq,
+            payload.at,
+            "the payload is not the one its header names",
+        ))
     }
 }
 
@@ -102,12 +112,15 @@ impl Signers {
                         return Err(error(format!("the fleet's root key is {named}, and {root} was given")));
                     }
                     if name != *fleet || founded {
-                        return Err(error(format!("fleet {name} was created here; the pack is of fleet {fleet}")));
+                        return Err(error(format!(
+                            "fleet {name} was created here; the pack is of fleet {fleet}"
+                        )));
                     }
                     founded = true;
                 }
                 Event::ControllerCertified { certificate, .. } => {
-                    let key = Checkpoint::key(&certificate, root, fleet, None).map_err(|it| error(it.to_string()))?;
+                    let key = Checkpoint::key(&certificate, root, fleet, None)
+                        .map_err(|it| error(it.to_string()))?;
                     signers.keys.push((certificate.body.controller, key, certificate.body.not_after));
                 }
                 Event::ControllerRemoved { controller } => {

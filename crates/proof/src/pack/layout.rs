@@ -165,7 +165,11 @@ impl<'a> Layout<'a> {
         let report = from.blob()?;
         if from.at != bytes.len() {
             let left = bytes.len() - from.at;
-            return Err(PackError::new(Section::Checksum, from.at, format!("{left} bytes too many follow the report")));
+            return Err(PackError::new(
+                Section::Checksum,
+                from.at,
+                format!("{left} bytes too many follow the report"),
+            ));
         }
         Ok(Self {
             fleet,
@@ -196,7 +200,12 @@ impl<'a> Layout<'a> {
 pub(super) struct Writer(Vec<u8>);
 
 impl Writer {
-    pub(super) fn head(fleet: &str, scope: &str, (from, to): (&str, &str), (first, count): (Seq, usize)) -> Self {
+    pub(super) fn head(
+        fleet: &str,
+        scope: &str,
+        (from, to): (&str, &str),
+        (first, count): (Seq, usize),
+    ) -> Self {
         let mut out = Self(MAGIC.to_vec());
         out.0.push(FORMAT);
         for text in [fleet, scope, from, to] {

@@ -44,7 +44,8 @@ pub(super) fn moment(time: Time) -> String {
     }
     let (days, micros) = (time.0 / 86_400_000_000, time.0 % 86_400_000_000);
     let (mut year, mut left) = (1970, days);
-    let is_leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let is_leap =
+        |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     while left >= 365 + u64::from(is_leap(year)) {
         left -= 365 + u64::from(is_leap(year));
         year += 1;
@@ -126,7 +127,8 @@ fn section(text: &mut String, heading: &str, lines: &[String]) {
 /// The whole report.
 pub(super) fn report(subject: &Subject<'_>) -> String {
     let Subject { records, payloads, .. } = subject;
-    let mut text = format!("Evidence pack of fleet {}\nscope {}\n", shown(subject.fleet), shown(subject.scope));
+    let mut text =
+        format!("Evidence pack of fleet {}\nscope {}\n", shown(subject.fleet), shown(subject.scope));
     if let (Some(first), Some(last)) = (records.first(), records.last()) {
         let _ = writeln!(
             text,
@@ -151,11 +153,13 @@ pub(super) fn report(subject: &Subject<'_>) -> String {
         .map(|it| format!("{} records, root {}, state {}, chain {}", it.size, it.root, it.state, it.chain))
         .collect();
     section(&mut text, "Checkpoints", &checkpoints);
-    let digests: Vec<_> = state_digests(records, payloads).iter().map(|(seq, it)| format!("{seq} {it}")).collect();
+    let digests: Vec<_> =
+        state_digests(records, payloads).iter().map(|(seq, it)| format!("{seq} {it}")).collect();
     section(&mut text, "State digests recorded", &digests);
     let with_payload = || records.iter().filter_map(|it| Some((it, *payloads.get(&it.header.seq)?)));
     let releases = with_payload().filter_map(|(known, payload)| {
-        let Some(Event::TargetChanged { app_env, revision }) = first_schema(known, "target_changed", payload) else {
+        let Some(Event::TargetChanged { app_env, revision }) = first_schema(known, "target_changed", payload)
+        else {
             return None;
         };
         let header = &known.header;

@@ -116,7 +116,12 @@ pub fn verify(pack: &[u8], trust: &Trust) -> Result<Verified, PackError> {
     let not_decoded = read.records.iter().filter_map(|known| {
         let error = known.event(payloads.get(&known.header.seq)?).err()?;
         let header = &known.header;
-        Some(NotDecoded { seq: header.seq, kind: header.kind.clone(), schema: header.schema, why: error.to_string() })
+        Some(NotDecoded {
+            seq: header.seq,
+            kind: header.kind.clone(),
+            schema: header.schema,
+            why: error.to_string(),
+        })
     });
     Ok(Verified {
         between: (read.layout.from.to_owned(), read.layout.to.to_owned()),
@@ -135,14 +140,19 @@ pub fn verify(pack: &[u8], trust: &Trust) -> Result<Verified, PackError> {
 
 fn head(layout: &Layout<'_>) -> Result<(FleetName, Scope), PackError> {
     let error = |why: String| PackError::new(Section::Head, 0, why);
-    let fleet: FleetName = layout.fleet.parse().map_err(|it: stele_model::ids::NameError| error(it.to_string()))?;
-    let scope: Scope = layout.scope.parse().map_err(|it: stele_model::scope::ScopeError| error(it.to_string()))?;
+    let fleet: FleetName =
+        layout.fleet.parse().map_err(|it: stele_model::ids::NameError| error(it.to_string()))?;
+    let scope: Scope =
+        layout.scope.parse().map_err(|it: stele_model::scope::ScopeError| error(it.to_string()))?;
     if scope.to_string() != layout.scope {
         return Err(error(format!("the scope is written {scope}, not {:?}", layout.scope)));
     }
     for (point, seq) in [(layout.from, layout.first - 1), (layout.to, layout.last)] {
         if point.starts_with("seq:") && point != format!("seq:{seq}") {
-            return Err(error(format!("the range {}-{} is not what {point:?} stands for", layout.first, layout.last)));
+            return Err(error(format!(
+                "the range {}-{} is not what {point:?} stands for",
+                layout.first, layout.last
+            )));
         }
     }
     Ok((fleet, scope))
@@ -155,7 +165,10 @@ fn checkpoints(layout: &Layout<'_>, fleet: &FleetName) -> Result<Vec<SignedCheck
         let note = std::str::from_utf8(piece.bytes).map_err(|_| error("the note is not UTF-8".to_owned()))?;
         let signed: SignedCheckpoint = note.parse().map_err(|it: crate::NoteError| error(it.to_string()))?;
         if signed.checkpoint.fleet != *fleet {
-            return Err(error(format!("it is of fleet {}, the pack of fleet {fleet}", signed.checkpoint.fleet)));
+            return Err(error(format!(
+                "it is of fleet {}, the pack of fleet {fleet}",
+                signed.checkpoint.fleet
+            )));
         }
         let before = checkpoints.last().map_or(0, |it| it.checkpoint.size);
         if signed.checkpoint.size <= before {
@@ -230,16 +243,14 @@ impl<'a> Read<'a> {
         self.records.get(usize::try_from(seq.checked_sub(self.layout.first)?).ok()?)
     }
 
-    /// Records whose payload is here, by seq.
-    fn whole(&self) -> Vec<Whole<'_>> {
+    /// Records whose payload is here, those outside the range first.
+    fn whole(&self) -> impl Iterator<Item = Whole<'_>> {
         let keys = self.keys.iter().zip(&self.layout.keys);
         let keys = keys.map(|(known, key)| Whole { section: Section::Keys, known, payload: key.payload });
         let payloads = self.layout.payloads.iter().filter_map(|(seq, _, payload)| {
             Some(Whole { section: Section::Payloads, known: self.record(*seq)?, payload: *payload })
         });
-        let mut whole: Vec<_> = keys.chain(payloads).collect();
-        whole.sort_by_key(|it| it.known.header.seq);
-        whole
+        keys.chain(payloads)
     }
 
     /// The payloads of the range: exactly those of what touches the scope.
@@ -254,14 +265,16 @@ impl<'a> Read<'a> {
             payloads.insert(*seq, payload.bytes);
             before = *seq;
         }
-        let regions = regions(self.whole().into_iter());
+        let regions = regions(self.whole());
         for known in &self.records {
             let header = &known.header;
             let touches = touches(&self.scope, &regions, &header.kind, &header.scopes);
             if touches != payloads.contains_key(&header.seq) {
                 let (at, why) = match self.layout.payloads.iter().find(|(seq, ..)| *seq == header.seq) {
                     Some((_, at, _)) => (*at, "the record does not touch the scope, yet its payload is here"),
-                    None => (self.layout.report.at, "the record touches the scope, but its payload is missing"),
+                    None => {
+                        (self.layout.report.at, "the record touches the scope, but its payload is missing")
+                    }
                 };
                 return Err(PackError::of(Section::Payloads, header.seq, at, why));
             }
@@ -303,7 +316,9 @@ impl<'a> Read<'a> {
             return Err(PackError::of(Section::Keys, known.header.seq, known.leaf.at, why));
         }
         match hashes.next() {
-            Some((at, _)) => Err(PackError::new(Section::Hashes, *at, "more hashes are here than the tree needs")),
+            Some((at, _)) => {
+                Err(PackError::new(Section::Hashes, *at, "more hashes are here than the tree needs"))
+            }
             None => Ok(()),
         }
     }
@@ -334,7 +349,7 @@ impl<'a> Read<'a> {
     }
 
     fn signatures(&self, trust: &Trust) -> Result<Vec<CheckpointSeen>, PackError> {
-        let signers = Signers::new(self.whole().into_iter(), &trust.root, &self.fleet)?;
+        let signers = Signers::new(self.whole(), &trust.root, &self.fleet)?;
         let mut seen = Vec::new();
         for (signed, note) in self.checkpoints.iter().zip(&self.layout.checkpoints) {
             let size = signed.checkpoint.size;
@@ -348,7 +363,10 @@ impl<'a> Read<'a> {
             seen.push(CheckpointSeen {
                 checkpoint: signed.checkpoint.clone(),
                 signers: signers.into_iter().collect(),
-                witnesses: witnesses.iter().map(|it| (it.by.name().to_owned(), it.time.unwrap_or(0))).collect(),
+                witnesses: witnesses
+                    .iter()
+                    .map(|it| (it.by.name().to_owned(), it.time.unwrap_or(0)))
+                    .collect(),
             });
         }
         Ok(seen)

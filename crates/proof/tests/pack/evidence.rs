@@ -97,7 +97,9 @@ impl Kept {
 
     /// A busy month, in little.
     pub(crate) fn busy() -> Self {
-        let deploy = |app, image| [Step::Deploy { app, image, replicas: 2 }, Step::Conduct, Step::Report { failing: false }];
+        let deploy = |app, image| {
+            [Step::Deploy { app, image, replicas: 2 }, Step::Conduct, Step::Report { failing: false }]
+        };
         let mut steps = Vec::new();
         for image in 1..4 {
             steps.extend(deploy(0, image));

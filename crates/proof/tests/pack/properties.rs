@@ -20,7 +20,11 @@ const SCOPES: [&str; 8] = [
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        (0_usize..3, 0_u8..4, 0_u8..3).prop_map(|(app, image, replicas)| Step::Deploy { app, image, replicas }),
+        (0_usize..3, 0_u8..4, 0_u8..3).prop_map(|(app, image, replicas)| Step::Deploy {
+            app,
+            image,
+            replicas
+        }),
         (0_usize..3, 0_u8..3).prop_map(|(app, value)| Step::SetConfig { app, value }),
         (0_usize..3, 1_u32..3).prop_map(|(app, steps)| Step::Rollback { app, steps }),
         (0_usize..3).prop_map(|app| Step::Remove { app }),
@@ -85,14 +89,14 @@ fn a_witness_vouches_only_for_what_it_saw() {
 #[test]
 fn what_is_not_understood_is_proved_all_the_same() {
     let mut kept = Kept::busy();
-    kept.make_unknown("refused");
+    kept.make_unknown("unlatched");
     let count = kept.records.len();
     let pack = kept.pack(&kept.contents("shop/web@prod", (1, count), vec![kept.cosigned(count, 1)]));
     let seen = verified(&pack);
     assert_eq!(seen.witnessed, Witnessed::Whole);
     let [unknown] = seen.not_decoded.as_slice() else { panic!("{:?}", seen.not_decoded) };
-    assert_eq!((unknown.kind.as_str(), unknown.schema), ("xefused", 1));
-    assert!(seen.report.contains("xefused"), "{}", seen.report);
+    assert_eq!((unknown.kind.as_str(), unknown.schema), ("xnlatched", 1));
+    assert!(seen.report.contains("xnlatched"), "{}", seen.report);
 }
 
 #[test]
@@ -106,7 +110,8 @@ fn the_report_says_what_happened_to_whom_by_whom_and_why() {
     let digests = kept.headers.iter().filter(|header| header.kind == "state_digest_recorded").count();
     assert_eq!(seen.state_digests.len(), digests);
     let releases = report.split("Releases in force\n").nth(1).unwrap().split("\n\n").next().unwrap();
-    let changes = kept.headers.iter().filter(|it| it.kind == "target_changed" && it.scopes == ["shop/web@prod"]);
+    let changes =
+        kept.headers.iter().filter(|it| it.kind == "target_changed" && it.scopes == ["shop/web@prod"]);
     assert_eq!(releases.lines().count(), changes.count());
     assert!(!report.contains("blog/site@prod"), "{report}");
     assert!(report.contains("by anna because \"it is \\\"slow\\\",\\nthey say"), "{report}");
@@ -116,7 +121,7 @@ fn the_report_says_what_happened_to_whom_by_whom_and_why() {
 #[test]
 fn a_pack_that_could_prove_nothing_is_not_made() {
     let kept = Kept::busy();
-    let trusts = |contents: &stele_proof::pack::Contents| verify(&kept.pack(contents), &trust());
+    let trusts = |contents| verify(&kept.pack(contents), &trust());
     // No checkpoint reaches the end of the range.
     let error = trusts(&kept.contents("fleet", (5, 30), vec![kept.signed(29, 1)])).unwrap_err();
     assert_eq!(error.section, Section::Checkpoints);

@@ -86,7 +86,10 @@ pub(crate) fn changed() -> Vec<(String, Vec<u8>)> {
         it.keys.retain(|(seq, ..)| kept.headers[*seq as usize - 1].kind != "fleet_created");
     });
     change("a certificate is dropped", &|it| {
-        let at = it.keys.iter().position(|(seq, ..)| kept.headers[*seq as usize - 1].kind == "controller_certified");
+        let at = it
+            .keys
+            .iter()
+            .position(|(seq, ..)| kept.headers[*seq as usize - 1].kind == "controller_certified");
         it.keys.remove(at.unwrap());
     });
     change("two records outside are swapped", &|it| it.keys.swap(0, 1));
@@ -136,7 +139,10 @@ pub(crate) fn changed() -> Vec<(String, Vec<u8>)> {
         it.checkpoints[1] = signed.to_string().into_bytes();
     });
     change("the certificate is by another root", &|it| {
-        let at = it.keys.iter().position(|(seq, ..)| kept.headers[*seq as usize - 1].kind == "controller_certified");
+        let at = it
+            .keys
+            .iter()
+            .position(|(seq, ..)| kept.headers[*seq as usize - 1].kind == "controller_certified");
         let (seq, leaf, payload) = &mut it.keys[at.unwrap()];
         let body = CertificateBody {
             fleet: name("demo"),
@@ -150,7 +156,8 @@ pub(crate) fn changed() -> Vec<(String, Vec<u8>)> {
             api: "here".into(),
             peer: "there".into(),
         };
-        let (stored, _) = stele_codec::encode_record(kept.headers[*seq as usize - 1].clone(), &event).unwrap();
+        let (stored, _) =
+            stele_codec::encode_record(kept.headers[*seq as usize - 1].clone(), &event).unwrap();
         (*leaf, *payload) = (stored.leaf, stored.payload);
     });
     changed
@@ -168,7 +175,13 @@ fn the_small_pack_uses_every_section_and_is_verified() {
     let parts = Parts::of(&pack);
     assert_eq!(parts.pack(), pack);
     assert_eq!(verified(&pack).witnessed, Witnessed::Whole);
-    let counts = [parts.checkpoints.len(), parts.keys.len(), parts.leaves.len(), parts.payloads.len(), parts.hashes.len()];
+    let counts = [
+        parts.checkpoints.len(),
+        parts.keys.len(),
+        parts.leaves.len(),
+        parts.payloads.len(),
+        parts.hashes.len(),
+    ];
     assert!(counts.iter().all(|count| *count > 1), "{counts:?}");
     assert!(parts.payloads.len() < parts.leaves.len(), "{counts:?}");
 }

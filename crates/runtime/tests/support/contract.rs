@@ -3,15 +3,13 @@
 use std::collections::BTreeSet;
 
 use futures::StreamExt as _;
-use stele_model::Value;
-use stele_model::release::{Check, EnvValue, Restart};
+use stele_model::release::{Check, Restart};
 use stele_model::wire::Phase;
 use stele_runtime::LogRequest;
 use stele_runtime::simulated::Deed;
 
 use super::{
-    CHANGED_FILE, Fixture, Kind, agent, all, app_env, checked, eventually, file, instance, published, replacing,
-    told, vouches,
+    Fixture, Kind, agent, all, app_env, checked, eventually, file, instance, published, replacing, told,
 };
 
 /// The tests of the suite, each against a fixture of its own.
@@ -37,7 +35,6 @@ macro_rules! contract {
             a_taken_port_is_told_in_the_engines_words_and_tried_again,
             health_is_what_the_checks_say,
             files_arrive_byte_for_byte,
-            what_labels_hide_is_seen,
             logs_can_be_read,
         );
     };
@@ -270,48 +267,6 @@ pub async fn files_arrive_byte_for_byte(fixture: &impl Fixture) {
     let read = fixture.file("n1", &web.id, "/etc/app/deep/config.toml").await;
     assert_eq!(read.as_deref(), Some(content.as_bytes()));
     assert_eq!(fixture.file("n1", &web.id, "/etc/empty").await.as_deref(), Some(&[][..]));
-}
-
-pub async fn what_labels_hide_is_seen(fixture: &impl Fixture) {
-    let runtime = fixture.runtime("n1");
-    let mut container = fixture.container(Kind::Runs, 1);
-    container.files = [
-        (CHANGED_FILE.to_owned(), file("as it was", 0o640)),
-        ("/etc/deep/er/other".to_owned(), file("", 0o600)),
-    ]
-    .into();
-    container.env = [("KEY".to_owned(), EnvValue::Value(Value::from("s3cret")))].into();
-    container.resources.memory_bytes = Some(32 << 20);
-    let desired = [
-        instance("shop/web@prod/web.0-1", published(container, fixture.free_port())),
-        instance("shop/web@prod/idle.0-1", fixture.container(Kind::Runs, 2)),
-    ];
-    let mut agent = agent(runtime.clone(), &desired);
-    let result = eventually(&mut agent, "all is vouched for", |result| vouches(result, &desired)).await;
-    assert_eq!(result.observed.unwrap().differs, []);
-
-    for (deed, said) in [(Deed::ChangeFile, CHANGED_FILE), (Deed::Impostor, "Cmd")] {
-        let labels = runtime.observe().await.unwrap().of(&desired[0].id).unwrap().spec_digest;
-        fixture.by_hand("n1", &desired[0].id, deed).await;
-        let result = eventually(&mut agent, "the difference is seen", |result| {
-            // It goes by its labels and seems well; only a closer look tells.
-            let told = told(result, &desired[0].id);
-            let well = told.is_some_and(|told| told.phase == Phase::Healthy);
-            well && result.observed.as_ref().is_some_and(|it| it.differs.iter().any(|it| it.why.contains(said)))
-        })
-        .await;
-        assert!(!vouches(&result, &desired), "after {deed:?}");
-        let differs = result.observed.unwrap().differs;
-        assert_eq!(differs.len(), 1, "after {deed:?}: {differs:?}");
-        assert_eq!(differs[0].instance, desired[0].id);
-        assert!(!differs[0].why.contains("s3cret"), "{differs:?}");
-        let kept = runtime.observe().await.unwrap().of(&desired[0].id).unwrap().spec_digest;
-        assert_eq!((labels, kept), (Some(desired[0].spec_digest), Some(desired[0].spec_digest)));
-
-        // What is removed by hand is made anew, as it should be.
-        fixture.by_hand("n1", &desired[0].id, Deed::Remove).await;
-        eventually(&mut agent, "all is vouched for again", |result| vouches(result, &desired)).await;
-    }
 }
 
 pub async fn logs_can_be_read(fixture: &impl Fixture) {

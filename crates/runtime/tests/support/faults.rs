@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use stele_model::AppEnv;
-use stele_model::release::{Check, Image};
+use stele_model::release::Check;
 use stele_model::wire::AssignedInstance;
 use stele_reconcile::{Observation, ObservedContainer};
 use stele_runtime::{LogRequest, LogStream, Runtime, RuntimeError};
@@ -76,18 +76,8 @@ impl Runtime for Faulty {
     fn admit(&self, instance: &AssignedInstance) -> Result<(), RuntimeError> {
         self.inner.admit(instance)
     }
-    fn pull<'a>(&'a self, image: &'a Image) -> BoxFuture<'a, Result<(), RuntimeError>> {
-        Box::pin(async move { self.around(async { self.inner.pull(image).await }).await })
-    }
-    fn has_image<'a>(&'a self, image: &'a Image) -> BoxFuture<'a, Result<bool, RuntimeError>> {
-        self.inner.has_image(image)
-    }
-    fn inspect<'a>(
-        &'a self,
-        instance: &'a AssignedInstance,
-        container: &'a str,
-    ) -> BoxFuture<'a, Result<Vec<String>, RuntimeError>> {
-        self.inner.inspect(instance, container)
+    fn pull<'a>(&'a self, instance: &'a AssignedInstance) -> BoxFuture<'a, Result<(), RuntimeError>> {
+        Box::pin(async move { self.around(async { self.inner.pull(instance).await }).await })
     }
     fn ensure_network<'a>(&'a self, app_env: &'a AppEnv) -> BoxFuture<'a, Result<(), RuntimeError>> {
         Box::pin(async move { self.around(async { self.inner.ensure_network(app_env).await }).await })

@@ -5,14 +5,13 @@ pub mod contract;
 pub mod faults;
 pub mod real;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use stele_model::release::{
     Check, Container, EnvValue, File, Health, Image, InstanceSpec, Port, Protocol, Stop,
 };
-use stele_model::wire::{AssignedInstance, InstanceReport, Phase, observed_digest};
+use stele_model::wire::{AssignedInstance, InstanceReport, Phase};
 use stele_model::{AppEnv, Digest, InstanceId, Value};
 use stele_reconcile::HostPolicy;
 use stele_runtime::simulated::Deed;
@@ -27,9 +26,6 @@ pub enum Kind {
     Missing,
     Sick,
 }
-
-/// The file that [`Deed::ChangeFile`] changes.
-pub const CHANGED_FILE: &str = "/etc/app.conf";
 
 /// One engine, real or simulated, with means to meddle with it.
 pub trait Fixture: Sync {
@@ -98,7 +94,7 @@ pub fn app_env(text: &str) -> AppEnv {
 
 /// A reconciler as an agent that just started has it.
 pub fn agent<R: Runtime + ?Sized>(runtime: Arc<R>, desired: &[AssignedInstance]) -> Reconciler<R> {
-    let config = ReconcilerConfig { poll_interval_ms: 200, inspection_interval_ms: 200, ..ReconcilerConfig::default() };
+    let config = ReconcilerConfig { poll_interval_ms: 200, ..ReconcilerConfig::default() };
     let mut agent = Reconciler::new(runtime, config);
     agent.set_desired(desired.to_vec());
     agent
@@ -140,13 +136,6 @@ pub async fn all<R: Runtime + ?Sized>(
     })
     .await
     .reports
-}
-
-/// Whether the node vouches for exactly these instances.
-pub fn vouches(result: &StepResult, desired: &[AssignedInstance]) -> bool {
-    let rows: BTreeMap<_, _> = desired.iter().map(|one| (&one.id, one.spec_digest)).collect();
-    let expected = observed_digest(rows);
-    result.observed.as_ref().is_some_and(|observed| observed.digest == expected)
 }
 
 pub fn told<'a>(result: &'a StepResult, id: &InstanceId) -> Option<&'a InstanceReport> {

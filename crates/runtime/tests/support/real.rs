@@ -61,32 +61,6 @@ impl RealDocker {
         observed.of(instance).expect("the instance has a container").id.clone()
     }
 
-    /// Makes a container anew: the same name, labels and settings, another command.
-    async fn replace_by_hand(&self, id: &str) {
-        let options = None::<bollard::query_parameters::InspectContainerOptions>;
-        let old = self.client.inspect_container(id, options).await.unwrap();
-        let remove = RemoveContainerOptionsBuilder::default().force(true).build();
-        self.client.remove_container(id, Some(remove)).await.unwrap();
-        let mut config = serde_json::to_value(old.config.unwrap()).unwrap();
-        config["Cmd"] = serde_json::json!(["/bin/sh", "-c", "sleep 99999"]);
-        let mut body: bollard::models::ContainerCreateBody = serde_json::from_value(config).unwrap();
-        let network = old.host_config.as_ref().unwrap().network_mode.clone().unwrap();
-        let mut endpoint = old.network_settings.unwrap().networks.unwrap().remove(&network).unwrap();
-        endpoint.aliases.as_mut().unwrap().retain(|alias| !id.starts_with(alias.as_str()));
-        let endpoint =
-            bollard::models::EndpointSettings { aliases: endpoint.aliases, ..Default::default() };
-        body.hostname = None;
-        body.host_config = old.host_config;
-        body.networking_config = Some(bollard::models::NetworkingConfig {
-            endpoints_config: Some([(network, endpoint)].into()),
-        });
-        let name = old.name.unwrap();
-        let options = CreateContainerOptionsBuilder::default().name(name.trim_start_matches('/')).build();
-        let made = self.client.create_container(Some(options), body).await.unwrap();
-        let start = None::<bollard::query_parameters::StartContainerOptions>;
-        self.client.start_container(&made.id, start).await.unwrap();
-    }
-
     fn ids(kind: &[&str], fleet: &str) -> Vec<String> {
         let filter = format!("label=io.stele.fleet={fleet}");
         let listed = Command::new("docker").args(kind).args(["-q", "--filter", &filter]).output();
@@ -151,12 +125,6 @@ impl Fixture for RealDocker {
                 };
                 self.client.update_container(&id, update).await.unwrap();
             }
-            Deed::ChangeFile => {
-                let change = format!("echo changed >> {}", super::CHANGED_FILE);
-                let done = Command::new("docker").args(["exec", &id, "/bin/sh", "-c", &change]).status();
-                assert!(done.unwrap().success());
-            }
-            Deed::Impostor => self.replace_by_hand(&id).await,
             Deed::Duplicate => {
                 let options = None::<bollard::query_parameters::InspectContainerOptions>;
                 let config = self.client.inspect_container(&id, options).await.unwrap().config.unwrap();

@@ -4,10 +4,7 @@
 //! way: HTTP with JSON, one kept connection for each client, the leader's address.
 
 mod etcd;
-mod log;
 mod measure;
-mod past;
-mod replay;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -42,22 +39,6 @@ enum Bench {
         #[arg(long, default_value_t = 3)]
         rounds: usize,
     },
-    /// State at random points of a long log, asked of a running controller
-    TimeTravel {
-        #[command(flatten)]
-        size: log::Size,
-        /// How many reads of each kind
-        #[arg(long, default_value_t = 500)]
-        reads: usize,
-    },
-    /// A long log replayed from its first record: beside RocksDB's iterator over the same log
-    Replay {
-        #[command(flatten)]
-        size: log::Size,
-        /// How often each is repeated; the best is printed
-        #[arg(long, default_value_t = 3)]
-        rounds: usize,
-    },
 }
 
 /// Bytes of the value each write carries, on both sides.
@@ -68,8 +49,6 @@ fn main() -> anyhow::Result<()> {
         Bench::Commit { clients, seconds, rounds } => {
             commit(&clients, Duration::from_secs(seconds), rounds.max(1))
         }
-        Bench::TimeTravel { size, reads } => past::time_travel(&size, reads.max(1)),
-        Bench::Replay { size, rounds } => replay::replay(&size, rounds.max(1)),
     }
 }
 
