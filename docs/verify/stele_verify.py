@@ -901,7 +901,7 @@ class Pack:
 
     def check_signatures(self, root, witnesses):
         trust = Trust(root, self.fleet)
-        for header in self.others + self.in_scope:
+        for header in sorted(self.others + self.in_scope, key=lambda it: it["seq"]):
             if header["kind"] in TRUSTED_KINDS:
                 place, payload = self.payloads[header["seq"]]
                 guarded(place, lambda: trust.learn(header, read_event(header, payload)))

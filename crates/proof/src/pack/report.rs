@@ -85,7 +85,7 @@ fn because(header: &Header) -> String {
         ("ticket", links.ticket.as_deref()),
         ("commit", links.commit.as_deref()),
         ("ci_run", links.ci_run.as_deref()),
-        ("on_behalf_of", links.on_behalf_of.as_ref().map(|principal| principal.as_str())),
+        ("on_behalf_of", links.on_behalf_of.as_ref().map(stele_model::PrincipalId::as_str)),
     ] {
         if let Some(link) = link {
             let _ = write!(text, " {name} {}", shown(link));

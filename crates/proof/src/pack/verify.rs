@@ -243,14 +243,16 @@ impl<'a> Read<'a> {
         self.records.get(usize::try_from(seq.checked_sub(self.layout.first)?).ok()?)
     }
 
-    /// Records whose payload is here, those outside the range first.
-    fn whole(&self) -> impl Iterator<Item = Whole<'_>> {
+    /// Records whose payload is here, by seq.
+    fn whole(&self) -> Vec<Whole<'_>> {
         let keys = self.keys.iter().zip(&self.layout.keys);
         let keys = keys.map(|(known, key)| Whole { section: Section::Keys, known, payload: key.payload });
         let payloads = self.layout.payloads.iter().filter_map(|(seq, _, payload)| {
             Some(Whole { section: Section::Payloads, known: self.record(*seq)?, payload: *payload })
         });
-        keys.chain(payloads)
+        let mut whole: Vec<_> = keys.chain(payloads).collect();
+        whole.sort_by_key(|it| it.known.header.seq);
+        whole
     }
 
     /// The payloads of the range: exactly those of what touches the scope.
@@ -265,7 +267,7 @@ impl<'a> Read<'a> {
             payloads.insert(*seq, payload.bytes);
             before = *seq;
         }
-        let regions = regions(self.whole());
+        let regions = regions(self.whole().into_iter());
         for known in &self.records {
             let header = &known.header;
             let touches = touches(&self.scope, &regions, &header.kind, &header.scopes);
@@ -309,7 +311,7 @@ impl<'a> Read<'a> {
                 walk.subtree(piece(at, end), *hash);
                 chain = None;
             }
-            self.same_root(&walk, chain, &signed.checkpoint, *note)?;
+            same_root(&walk, chain, &signed.checkpoint, *note)?;
         }
         if let Some(known) = leaves.next() {
             let why = "the record lies beyond the last checkpoint";
@@ -323,33 +325,8 @@ impl<'a> Read<'a> {
         }
     }
 
-    fn same_root(
-        &self,
-        walk: &Walk,
-        chain: Option<Chain>,
-        checkpoint: &Checkpoint,
-        note: Piece<'_>,
-    ) -> Result<(), PackError> {
-        let error = |why: String| Err(PackError::new(Section::Checkpoints, note.at, why));
-        let (size, root) = (checkpoint.size, walk.root());
-        if root != checkpoint.root {
-            return error(format!(
-                "leaves and hashes give a tree of {size} records with root {root}, but the checkpoint says {}: one of \
-                 them is not of this log",
-                checkpoint.root
-            ));
-        }
-        match chain {
-            Some(chain) if chain.0 != checkpoint.chain => error(format!(
-                "the leaves give chain {} after record {size}, but the checkpoint says {}",
-                chain.0, checkpoint.chain
-            )),
-            _ => Ok(()),
-        }
-    }
-
     fn signatures(&self, trust: &Trust) -> Result<Vec<CheckpointSeen>, PackError> {
-        let signers = Signers::new(self.whole(), &trust.root, &self.fleet)?;
+        let signers = Signers::new(self.whole().into_iter(), &trust.root, &self.fleet)?;
         let mut seen = Vec::new();
         for (signed, note) in self.checkpoints.iter().zip(&self.layout.checkpoints) {
             let size = signed.checkpoint.size;
@@ -393,5 +370,29 @@ impl<'a> Read<'a> {
         let same = found.iter().zip(text.as_bytes()).take_while(|(found, right)| found == right).count();
         let why = "the report is not the one that the pack's content gives";
         Err(PackError::new(Section::Report, self.layout.report.at + same, why))
+    }
+}
+
+fn same_root(
+    walk: &Walk,
+    chain: Option<Chain>,
+    checkpoint: &Checkpoint,
+    note: Piece<'_>,
+) -> Result<(), PackError> {
+    let error = |why: String| Err(PackError::new(Section::Checkpoints, note.at, why));
+    let (size, root) = (checkpoint.size, walk.root());
+    if root != checkpoint.root {
+        return error(format!(
+            "leaves and hashes give a tree of {size} records with root {root}, but the checkpoint says {}: one of \
+             them is not of this log",
+            checkpoint.root
+        ));
+    }
+    match chain {
+        Some(chain) if chain.0 != checkpoint.chain => error(format!(
+            "the leaves give chain {} after record {size}, but the checkpoint says {}",
+            chain.0, checkpoint.chain
+        )),
+        _ => Ok(()),
     }
 }

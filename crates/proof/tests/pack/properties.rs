@@ -89,14 +89,14 @@ fn a_witness_vouches_only_for_what_it_saw() {
 #[test]
 fn what_is_not_understood_is_proved_all_the_same() {
     let mut kept = Kept::busy();
-    kept.make_unknown("unlatched");
+    kept.make_unknown("refused");
     let count = kept.records.len();
     let pack = kept.pack(&kept.contents("shop/web@prod", (1, count), vec![kept.cosigned(count, 1)]));
     let seen = verified(&pack);
     assert_eq!(seen.witnessed, Witnessed::Whole);
     let [unknown] = seen.not_decoded.as_slice() else { panic!("{:?}", seen.not_decoded) };
-    assert_eq!((unknown.kind.as_str(), unknown.schema), ("xnlatched", 1));
-    assert!(seen.report.contains("xnlatched"), "{}", seen.report);
+    assert_eq!((unknown.kind.as_str(), unknown.schema), ("xefused", 1));
+    assert!(seen.report.contains("xefused"), "{}", seen.report);
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn the_report_says_what_happened_to_whom_by_whom_and_why() {
 #[test]
 fn a_pack_that_could_prove_nothing_is_not_made() {
     let kept = Kept::busy();
-    let trusts = |contents| verify(&kept.pack(contents), &trust());
+    let trusts = |contents: &stele_proof::pack::Contents| verify(&kept.pack(contents), &trust());
     // No checkpoint reaches the end of the range.
     let error = trusts(&kept.contents("fleet", (5, 30), vec![kept.signed(29, 1)])).unwrap_err();
     assert_eq!(error.section, Section::Checkpoints);

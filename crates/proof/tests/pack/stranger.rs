@@ -97,7 +97,7 @@ fn a_stranger_verifies_what_we_verify() {
 fn a_stranger_verifies_packs_of_every_scope() {
     let folder = Folder::new();
     let mut kept = Kept::busy();
-    kept.make_unknown("unlatched");
+    kept.make_unknown("refused");
     let count = kept.records.len();
     for (at, scope) in
         ["fleet", "project:shop", "env:prod", "blog/site@prod", "region:eu", "node:us-1"].iter().enumerate()
@@ -123,7 +123,9 @@ fn a_stranger_refuses_what_we_refuse_at_the_same_place() {
         damaged[at] ^= 1 << (at % 8);
         let what = format!("byte {at} of the {} is changed", parts.section(at));
         folder.both_refuse(&damaged, &what);
-        folder.both_refuse(&resealed(&damaged), &what);
+        if parts.section(at) != "checksum" {
+            folder.both_refuse(&resealed(&damaged), &what);
+        }
     }
     for end in (0..good.len()).step_by(good.len() / 12) {
         folder.both_refuse(&good[..end], "it is cut off");
@@ -176,8 +178,9 @@ fn a_stranger_verifies_a_whole_log() {
     assert!(text(&output.stdout).contains("possible after record 40"), "{}", text(&output.stdout));
     let output = stranger(&[&basic[..], &["--checkpoint", end, "--history", "shop/web@prod"]].concat());
     assert!(output.status.success(), "{}", text(&output.stderr));
-    let missing: String =
-        lines.lines().enumerate().filter(|(at, _)| *at != 20).map(|(_, line)| format!("{line}\n")).collect();
+    let missing: Vec<_> =
+        lines.lines().enumerate().filter(|(at, _)| *at != 20).map(|(_, line)| line).collect();
+    let missing = missing.join("\n");
     let log = folder.file("less.hex", missing.as_bytes());
     let output = stranger(&["--log", log.to_str().unwrap(), "--key", &key]);
     assert_eq!(output.status.code(), Some(1));

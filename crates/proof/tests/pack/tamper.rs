@@ -64,7 +64,7 @@ pub(crate) fn changed() -> Vec<(String, Vec<u8>)> {
     change("a payload of another record is there", &|it| it.payloads[0].0 += 1);
     change("a payload beyond the range is there", &|it| it.payloads.push((first + 1000, vec![1])));
     change("the payload of a record that does not touch the scope is there", &|it| {
-        let seq = (first..).find(|seq| it.payloads.iter().all(|(of, _)| of != seq)).unwrap();
+        let seq = (first..first + 1000).find(|seq| it.payloads.iter().all(|(of, _)| of != seq)).unwrap();
         let at = it.payloads.iter().position(|(of, _)| *of > seq).unwrap_or(it.payloads.len());
         it.payloads.insert(at, (seq, kept.records[seq as usize - 1].payload.clone()));
     });
@@ -233,7 +233,6 @@ fn a_truncated_pack_is_refused_wherever_it_ends() {
 fn whatever_is_dropped_swapped_inserted_or_replaced_is_refused() {
     for (what, pack) in changed() {
         let error = verify(&pack, &trust()).expect_err(&what);
-        println!("{what}: {error}");
         assert!(error.at < pack.len(), "{what}: {error}");
     }
 }
