@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use stele_bus::{AgentBus, AgentEvent, AgentInbox, BusConfig, LogsReply, purposes};
+use stele_bus::ask::{self, Request};
+use stele_bus::{AgentBus, AgentEvent, AgentInbox, AnswerTo, BusConfig, purposes};
+use stele_model::ids::InstanceId;
 use stele_model::wire::{
     AssignedInstance, Heartbeat, InstanceReport, Observed, ReportAck, Signed, SyncRequest,
 };
@@ -14,14 +16,14 @@ use stele_runtime::{Reconciler, ReconcilerConfig, Runtime};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
+use crate::asked;
 use crate::clock;
 use crate::data_dir::{DataDir, Lock};
 use crate::desired::{Desired, Received};
 use crate::engine::AgentConfig;
 use crate::error::Error;
 use crate::identity::{Enrollment, Keys};
-use crate::limits::{HEARTBEAT_MS, LOGS_CONCURRENCY_MAX, REPORT_ACK_TIMEOUT};
-use crate::logs;
+use crate::limits::{HEARTBEAT_MS, QUESTIONS_CONCURRENCY_MAX, REPORT_ACK_TIMEOUT};
 use crate::reporter::{Due, Reporter};
 use crate::schedule::{SyncSchedule, jittered_ms};
 
@@ -102,7 +104,7 @@ pub async fn run_with(
         connected: false,
         heartbeat_ms: 0,
         sync: SyncSchedule::default(),
-        logs: Arc::new(Semaphore::new(LOGS_CONCURRENCY_MAX)),
+        questions: Arc::new(Semaphore::new(QUESTIONS_CONCURRENCY_MAX)),
         warned_ms: None,
         unwarned: 0,
     };
@@ -218,7 +220,7 @@ struct Agent {
     heartbeat_ms: u64,
     reporter: Reporter,
     sync: SyncSchedule,
-    logs: Arc<Semaphore>,
+    questions: Arc<Semaphore>,
     warned_ms: Option<u64>,
     unwarned: u64,
 }
@@ -313,7 +315,7 @@ impl Agent {
                     self.sync.doubted(now);
                 }
             }
-            AgentEvent::Logs(signed, reply) => self.answer_logs(&signed, reply),
+            AgentEvent::Asked(signed, reply) => self.answer(&signed, reply),
             AgentEvent::Garbage(error) => self.warn("a message", &error.to_string()),
         }
     }
@@ -433,26 +435,27 @@ impl Agent {
         }
     }
 
-    fn answer_logs(&mut self, signed: &Signed, reply: LogsReply) {
-        let request = match logs::open_request(signed, &self.pinned, clock::now()) {
+    fn answer(&mut self, signed: &Signed, reply: AnswerTo) {
+        let request = match asked::open(signed, &self.pinned, clock::now()) {
             Ok(request) => request,
-            Err(why) => return self.warn("a request for logs", &why),
+            Err(why) => return self.warn("a question", &why),
         };
-        let Ok(permit) = Arc::clone(&self.logs).try_acquire_owned() else {
-            return self.warn("a request for logs", "too many are being answered");
+        let Ok(permit) = Arc::clone(&self.questions).try_acquire_owned() else {
+            return self.warn("a question", "too many are being answered");
         };
-        let container = self.seen.borrow().reports.as_ref().and_then(|reports| {
-            reports
-                .iter()
-                .find(|report| report.id == request.instance)
-                .and_then(|report| report.container.clone())
-        });
         let (runtime, key) = (Arc::clone(&self.runtime), self.home.keys.signing.clone());
+        let seen = self.seen.clone();
         tokio::spawn(async move {
-            let answer = logs::read(runtime, &request, container).await;
-            let signed = Signed::new(&key, purposes::LOGS_ANSWER, &answer);
+            let container = |instance: &InstanceId| {
+                let seen = seen.borrow();
+                let report = seen.reports.as_ref()?.iter().find(|report| report.id == *instance)?;
+                report.container.clone()
+            };
+            let outcome = asked::answer(runtime.as_ref(), &request.question, container).await;
+            let Request { node, question, asked, .. } = request;
+            let signed = Signed::new(&key, purposes::ANSWER, &ask::Answer { node, question, asked, outcome });
             if let Err(error) = reply.send(&signed).await {
-                tracing::warn!(%error, "logs were not sent");
+                tracing::warn!(%error, "an answer was not sent");
             }
             drop(permit);
         });

@@ -18,6 +18,7 @@
 //! ```
 
 mod agent;
+mod asked;
 pub mod cli;
 mod clock;
 mod data_dir;
@@ -27,7 +28,6 @@ mod error;
 pub mod identity;
 mod join;
 pub mod limits;
-mod logs;
 mod reporter;
 mod schedule;
 mod status;

@@ -21,12 +21,12 @@ pub const REPORT_ACK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest report's body, in bytes; log lines of failed instances are left out above it. Escaping
 /// the body as text makes it larger on the wire.
 pub const REPORT_BODY_BYTES_MAX: usize = 2 * 1024 * 1024 - 1024;
-/// Requests for logs answered at the same time; more are ignored.
-pub const LOGS_CONCURRENCY_MAX: usize = 4;
+/// Questions answered at the same time; more are ignored.
+pub const QUESTIONS_CONCURRENCY_MAX: usize = 4;
 /// Most bytes of log lines in one answer, as JSON.
 pub const LOGS_ANSWER_BYTES_MAX: usize = 512 * 1024;
-/// Longest wait for the container engine's log lines.
-pub const LOGS_READ_TIMEOUT: Duration = Duration::from_secs(8);
+/// Longest wait for the container engine when a question is answered.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 /// Largest file the agent reads from its data directory, in bytes.
 pub const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Attempts to lock the data directory before another agent is taken to hold it.

@@ -4,13 +4,17 @@
 mod support;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use stele_agent::identity::Engine;
 use stele_agent::{Error, Home};
-use stele_bus::logs::{LogsAnswer, LogsRequest};
+use stele_bus::ask::{Answer, Outcome, Question, Request};
+use stele_bus::limits::ASKED_IMAGES_MAX;
 use stele_bus::purposes;
+use stele_model::Digest;
 use stele_model::ids::Time;
+use stele_model::release::Image;
 use stele_model::wire::Signed;
 use stele_runtime::simulated::{Deed, Simulated};
 use support::{
@@ -224,49 +228,67 @@ async fn sealed_values_are_opened_for_the_engine_and_never_for_the_disk() {
     agent.stop().await;
 }
 
+/// Long enough that an answer certainly comes.
+const ANSWERED_WITHIN: Duration = Duration::from_mins(1);
+/// An answer that did not come until now is taken to be refused; a slow machine only hides a fault.
+const UNANSWERED_AFTER: Duration = Duration::from_secs(1);
+
 #[tokio::test]
-async fn controllers_get_logs_and_nobody_else_does() {
+async fn controllers_get_answers_and_nobody_else_does() {
     let world = World::new().await;
     world.controller.heard.lock().unwrap().sync_answer = Some(world.fleet.signed(1, vec![web(0)]));
     let agent = Agent::start(&world.node, &world.runtime);
     world.controller.hears_healthy(1, &[0]).await;
     let (region, node) = ("eu".parse().unwrap(), "eu-1".parse().unwrap());
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    let request = LogsRequest {
+    let request = Request {
         fleet: "acme".parse().unwrap(),
         node: "eu-1".parse().unwrap(),
-        instance: web(0).id,
-        lines: 10,
+        question: Question::Logs { instance: web(0).id, lines: 10 },
         asked: Time(u64::try_from(now.as_micros()).unwrap()),
         controller: world.fleet.certificate.clone(),
     };
-    let sign = |key: &SigningKey, request: &LogsRequest| Signed::new(key, purposes::LOGS_REQUEST, request);
+    let sign = |key: &SigningKey, request: &Request| Signed::new(key, purposes::QUESTION, request);
     let right = sign(&world.fleet.controller, &request);
     let forged = sign(&SigningKey::from_bytes(&[77; 32]), &request);
     let replayed =
-        sign(&world.fleet.controller, &LogsRequest { asked: Time(1_800_000_000_000_000), ..request.clone() });
+        sign(&world.fleet.controller, &Request { asked: Time(1_800_000_000_000_000), ..request.clone() });
     let elsewhere =
-        sign(&world.fleet.controller, &LogsRequest { node: "eu-2".parse().unwrap(), ..request.clone() });
+        sign(&world.fleet.controller, &Request { node: "eu-2".parse().unwrap(), ..request.clone() });
 
     let bus = &world.controller.bus;
-    let (answer, forged, replayed, elsewhere) = within("logs", async {
+    let ask = |signed| bus.ask(&region, &node, signed, ANSWERED_WITHIN);
+    let (answer, forged, replayed, elsewhere) = within("answers", async {
         tokio::join!(
-            bus.logs(&region, &node, &right),
-            bus.logs(&region, &node, &forged),
-            bus.logs(&region, &node, &replayed),
-            bus.logs(&region, &node, &elsewhere),
+            ask(&right),
+            bus.ask(&region, &node, &forged, UNANSWERED_AFTER),
+            bus.ask(&region, &node, &replayed, UNANSWERED_AFTER),
+            bus.ask(&region, &node, &elsewhere, UNANSWERED_AFTER),
         )
     })
     .await;
-    let answer: LogsAnswer = answer.unwrap().open(&world.node.keys.public(), purposes::LOGS_ANSWER).unwrap();
-    assert_eq!((answer.lines, answer.error), (vec!["start 1".to_owned()], None));
+    let answer: Answer = answer.unwrap().open(&world.node.keys.public(), purposes::ANSWER).unwrap();
+    assert_eq!(answer.outcome, Outcome::Logs { lines: vec!["start 1".to_owned()] });
+    assert_eq!((answer.question, answer.asked), (request.question.clone(), request.asked));
     for refused in [forged, replayed, elsewhere] {
         assert!(matches!(refused, Err(stele_bus::Error::TimedOut { .. })), "{refused:?}");
     }
 
-    let unknown = sign(&world.fleet.controller, &LogsRequest { instance: web(9).id, ..request });
-    let answer: LogsAnswer = bus.logs(&region, &node, &unknown).await.unwrap().peek().unwrap();
-    assert_eq!(answer.error.as_deref(), Some("the instance has no container on this node"));
+    let asked = async |question: Question| {
+        let signed = sign(&world.fleet.controller, &Request { question, ..request.clone() });
+        let answer: Answer = ask(&signed).await.unwrap().peek().unwrap();
+        answer.outcome
+    };
+    let why = "the instance has no container on this node".to_owned();
+    let unknown = Question::Logs { instance: web(9).id, lines: 10 };
+    assert_eq!(asked(unknown).await, Outcome::Failed { why });
+
+    let (here, elsewhere) =
+        (web(0).spec.container.image, Image { repository: "test/none".to_owned(), digest: Digest::EMPTY });
+    let images = vec![elsewhere, here.clone()];
+    assert_eq!(asked(Question::Images { images }).await, Outcome::Images { here: vec![here.clone()] });
+    let too_many = Question::Images { images: vec![here; ASKED_IMAGES_MAX + 1] };
+    assert!(matches!(asked(too_many).await, Outcome::Failed { why } if why.contains("256")));
     agent.stop().await;
 }
 

@@ -11,10 +11,10 @@ use tokio::sync::watch;
 use crate::connection::{BusConfig, Connection, Link, Queues};
 use crate::error::Error;
 use crate::limits::{
-    AGENT_READ_BUFFER_BYTES, AGENT_RECEIVE_QUEUE, AGENT_SEND_QUEUE, ASSIGNMENT_BYTES_MAX, REPORT_BYTES_MAX,
-    SMALL_MESSAGE_BYTES_MAX, SYNC_TIMEOUT,
+    AGENT_READ_BUFFER_BYTES, AGENT_RECEIVE_QUEUE, AGENT_SEND_QUEUE, ASSIGNMENT_BYTES_MAX, QUESTION_BYTES_MAX,
+    REPORT_BYTES_MAX, SMALL_MESSAGE_BYTES_MAX, SYNC_TIMEOUT,
 };
-use crate::message::{LogsReply, decode, encode, reply_to};
+use crate::message::{AnswerTo, decode, encode, reply_to};
 use crate::subjects::{self, NodeTopic};
 
 /// What reaches an agent.
@@ -26,8 +26,8 @@ pub enum AgentEvent {
     Disconnected,
     /// An assignment that is not verified yet.
     Assignment(Signed),
-    /// A request for logs that is not verified yet, and where to answer it.
-    Logs(Signed, LogsReply),
+    /// A question that is not verified yet, and where to answer it.
+    Asked(Signed, AnswerTo),
     /// Something that cannot be a message for this node.
     Garbage(Error),
 }
@@ -47,7 +47,7 @@ pub struct AgentInbox {
     connections: watch::Receiver<Connection>,
     seen: Connection,
     assignments: Subscriber,
-    logs: Subscriber,
+    questions: Subscriber,
 }
 
 impl AgentBus {
@@ -74,7 +74,7 @@ impl AgentBus {
             connections: link.connections(),
             seen: Connection::default(),
             assignments: subscribe(NodeTopic::Assignment).await?,
-            logs: subscribe(NodeTopic::Logs).await?,
+            questions: subscribe(NodeTopic::Ask).await?,
             link: link.clone(),
         };
         Ok((Self { link, region, node }, inbox))
@@ -156,18 +156,18 @@ impl AgentInbox {
                     let signed = decode("an assignment", &message?, ASSIGNMENT_BYTES_MAX);
                     return Some(signed.map_or_else(AgentEvent::Garbage, AgentEvent::Assignment));
                 }
-                message = self.logs.next() => {
+                message = self.questions.next() => {
                     let message = message?;
-                    return Some(self.logs_request(&message).unwrap_or_else(AgentEvent::Garbage));
+                    return Some(self.question(&message).unwrap_or_else(AgentEvent::Garbage));
                 }
             }
         }
     }
 
-    fn logs_request(&self, message: &async_nats::Message) -> Result<AgentEvent, Error> {
-        let what = "a request for logs";
-        let signed = decode(what, message, SMALL_MESSAGE_BYTES_MAX)?;
-        let reply = LogsReply { link: self.link.clone(), subject: reply_to(what, message)? };
-        Ok(AgentEvent::Logs(signed, reply))
+    fn question(&self, message: &async_nats::Message) -> Result<AgentEvent, Error> {
+        let what = "a question";
+        let signed = decode(what, message, QUESTION_BYTES_MAX)?;
+        let reply = AnswerTo { link: self.link.clone(), subject: reply_to(what, message)? };
+        Ok(AgentEvent::Asked(signed, reply))
     }
 }

@@ -1,5 +1,7 @@
 //! The controllers' end of the wire.
 
+use std::time::Duration;
+
 use async_nats::{Subject, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -11,8 +13,8 @@ use crate::connection::{BusConfig, Connection, Link, Queues};
 use crate::error::Error;
 use crate::feed::Feed;
 use crate::limits::{
-    ASSIGNMENT_BYTES_MAX, CONTROLLER_RECEIVE_QUEUE, CONTROLLER_SEND_QUEUE, LOGS_BYTES_MAX, LOGS_TIMEOUT,
-    REPORT_BYTES_MAX, SMALL_MESSAGE_BYTES_MAX,
+    ANSWER_BYTES_MAX, ASSIGNMENT_BYTES_MAX, CONTROLLER_RECEIVE_QUEUE, CONTROLLER_SEND_QUEUE,
+    QUESTION_BYTES_MAX, REPORT_BYTES_MAX, SMALL_MESSAGE_BYTES_MAX,
 };
 use crate::message::{decode, encode, reply_to};
 use crate::subjects::{self, NodeTopic};
@@ -89,28 +91,29 @@ impl ControllerBus {
         Ok(SyncRequests { messages: self.subscribe(subject, Audience::One).await?, link: self.link.clone() })
     }
 
-    /// Asks a node for container logs with a signed [`crate::logs::LogsRequest`]; the answer, a
-    /// signed [`crate::logs::LogsAnswer`], is not verified yet.
-    pub async fn logs(
+    /// Asks a node with a signed [`crate::ask::Request`]; the answer, a signed
+    /// [`crate::ask::Answer`], is not verified yet.
+    pub async fn ask(
         &self,
         region: &RegionName,
         node: &NodeName,
         request: &Signed,
+        within: Duration,
     ) -> Result<Signed, Error> {
-        let subject = subjects::node(&self.link.fleet, region, node, NodeTopic::Logs);
-        let payload = encode("encode a request for logs", request)?;
+        let subject = subjects::node(&self.link.fleet, region, node, NodeTopic::Ask);
+        let payload = encode("encode a question", request)?;
         let answer = self
             .link
             .request(
-                "a request for logs",
+                "a question",
                 "the node's agent is not connected",
                 subject,
                 payload,
-                SMALL_MESSAGE_BYTES_MAX,
-                LOGS_TIMEOUT,
+                QUESTION_BYTES_MAX,
+                within,
             )
             .await?;
-        decode("an answer with logs", &answer, LOGS_BYTES_MAX)
+        decode("an answer", &answer, ANSWER_BYTES_MAX)
     }
 
     /// The public event feed.

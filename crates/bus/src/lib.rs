@@ -1,5 +1,5 @@
 //! The wire between controllers and agents: NATS subjects, assignments, reports,
-//! heartbeats, sync, container logs, and the public event feed on JetStream.
+//! heartbeats, sync, questions to nodes, and the public event feed on JetStream.
 //!
 //! It owns how bytes travel: subjects, sizes, timeouts, reconnects, resending the
 //! feed. It must never decide whether a message is true: every message is a
@@ -31,13 +31,13 @@
 //! ```
 
 mod agent;
+pub mod ask;
 mod connection;
 mod controller;
 mod error;
 pub mod feed;
 pub mod join;
 pub mod limits;
-pub mod logs;
 mod message;
 pub mod purposes;
 pub mod sealing;
@@ -49,4 +49,4 @@ pub use connection::{Auth, BusConfig, Connection};
 pub use controller::{Ack, Audience, ControllerBus, FromNode, Heartbeats, Reports, SyncReply, SyncRequests};
 pub use error::Error;
 pub use feed::{Feed, FeedRecord, FeedSource, SourceError};
-pub use message::LogsReply;
+pub use message::AnswerTo;

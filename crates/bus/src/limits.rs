@@ -8,21 +8,23 @@ pub const NATS_PAYLOAD_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const ASSIGNMENT_BYTES_MAX: usize = NATS_PAYLOAD_BYTES_MAX;
 /// Largest signed report, in bytes as sent.
 pub const REPORT_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Largest signed heartbeat, sync request, acknowledgement or request for logs, in bytes as sent.
+/// Largest signed heartbeat, sync request or acknowledgement, in bytes as sent.
 pub const SMALL_MESSAGE_BYTES_MAX: usize = 16 * 1024;
-/// Largest signed answer with container logs, in bytes as sent.
-pub const LOGS_BYTES_MAX: usize = 1024 * 1024;
-/// Most log lines one request may ask for.
+/// Largest signed question to a node, in bytes as sent: as many of the longest image names as may be asked for.
+pub const QUESTION_BYTES_MAX: usize = 256 * 1024;
+/// Largest signed answer of a node, in bytes as sent.
+pub const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// Most images one question may name.
+pub const ASKED_IMAGES_MAX: usize = 256;
+/// Most log lines one question may ask for.
 pub const LOGS_LINES_MAX: u32 = 10_000;
-/// How far a request for logs may be from the node's clock, in microseconds (5 minutes).
-pub const LOGS_REQUEST_AGE_US_MAX: u64 = 5 * 60 * 1_000_000;
+/// How far a question may be from the node's clock, in microseconds (5 minutes).
+pub const QUESTION_AGE_US_MAX: u64 = 5 * 60 * 1_000_000;
 
 /// Longest wait for room in the client's send queue.
 pub const SEND_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for a controller's answer to a sync request.
 pub const SYNC_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest wait for a node's logs.
-pub const LOGS_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for one attempt to connect to one server.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between pings on an idle connection; two unanswered ones end it.

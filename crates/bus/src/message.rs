@@ -6,7 +6,7 @@ use stele_model::wire::Signed;
 
 use crate::connection::Link;
 use crate::error::Error;
-use crate::limits::LOGS_BYTES_MAX;
+use crate::limits::ANSWER_BYTES_MAX;
 
 pub(crate) fn encode(what: &'static str, signed: &Signed) -> Result<Bytes, Error> {
     serde_json::to_vec(signed)
@@ -31,17 +31,17 @@ pub(crate) fn reply_to(what: &'static str, message: &Message) -> Result<Subject,
     message.reply.clone().ok_or_else(|| Error::NoReply { subject: message.subject.to_string(), what })
 }
 
-/// Where a node's answer to a request for logs goes.
+/// Where a node's answer to a question goes.
 #[derive(Clone, Debug)]
-pub struct LogsReply {
+pub struct AnswerTo {
     pub(crate) link: Link,
     pub(crate) subject: Subject,
 }
 
-impl LogsReply {
-    /// Answers with a signed [`crate::logs::LogsAnswer`].
+impl AnswerTo {
+    /// Answers with a signed [`crate::ask::Answer`].
     pub async fn send(self, answer: &Signed) -> Result<(), Error> {
-        let payload = encode("encode logs", answer)?;
-        self.link.publish("an answer with logs", self.subject.to_string(), payload, LOGS_BYTES_MAX).await
+        let payload = encode("encode an answer", answer)?;
+        self.link.publish("an answer", self.subject.to_string(), payload, ANSWER_BYTES_MAX).await
     }
 }

@@ -15,10 +15,10 @@ pub const REPORT_ACK: Purpose = Purpose::Report;
 pub const HEARTBEAT: Purpose = Purpose::Heartbeat;
 /// [`stele_model::wire::SyncRequest`], by a node.
 pub const SYNC: Purpose = Purpose::NodeRequest;
-/// [`crate::logs::LogsRequest`], by a controller.
-pub const LOGS_REQUEST: Purpose = Purpose::NodeRequest;
-/// [`crate::logs::LogsAnswer`], by a node.
-pub const LOGS_ANSWER: Purpose = Purpose::Report;
+/// [`crate::ask::Request`], by a controller.
+pub const QUESTION: Purpose = Purpose::NodeRequest;
+/// [`crate::ask::Answer`], by a node.
+pub const ANSWER: Purpose = Purpose::Report;
 /// [`crate::join::JoinRequest`], by the key the node asks to be known by.
 pub const JOIN_REQUEST: Purpose = Purpose::NodeRequest;
 /// [`crate::join::JoinAnswer`], by a controller.

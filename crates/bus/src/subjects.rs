@@ -19,8 +19,8 @@ pub enum NodeTopic {
     Report,
     /// The node to controllers: it is alive.
     Heartbeat,
-    /// Controllers to the node: container logs, please.
-    Logs,
+    /// Controllers to the node: a question.
+    Ask,
 }
 
 impl NodeTopic {
@@ -29,7 +29,7 @@ impl NodeTopic {
             Self::Assignment => "assignment",
             Self::Report => "report",
             Self::Heartbeat => "heartbeat",
-            Self::Logs => "logs",
+            Self::Ask => "ask",
         }
     }
 }
@@ -105,7 +105,7 @@ mod tests {
             (NodeTopic::Assignment, "stele.acme.eu.node.eu-1.assignment"),
             (NodeTopic::Report, "stele.acme.eu.node.eu-1.report"),
             (NodeTopic::Heartbeat, "stele.acme.eu.node.eu-1.heartbeat"),
-            (NodeTopic::Logs, "stele.acme.eu.node.eu-1.logs"),
+            (NodeTopic::Ask, "stele.acme.eu.node.eu-1.ask"),
         ] {
             assert_eq!(node(&fleet, &region, &name, topic), text);
             assert_eq!(parse_node(&fleet, topic, text), Some((region.clone(), name.clone())));

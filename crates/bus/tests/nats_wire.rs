@@ -1,4 +1,4 @@
-//! Assignments, reports, sync and logs over a real NATS server.
+//! Assignments, reports, sync and questions over a real NATS server.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -187,25 +187,28 @@ async fn a_node_that_is_current_is_told_so() {
 }
 
 #[tokio::test]
-async fn logs_are_asked_of_the_node_and_of_nobody_when_it_is_away() {
+async fn a_question_reaches_its_node_and_nobody_when_it_is_away() {
     let nats = Nats::start().await;
     let controller = nats.controller().await;
     let (region, node) = ("eu".parse().unwrap(), "eu-1".parse().unwrap());
-    let request = signed(&"logs please");
-    let away = controller.logs(&region, &node, &request).await.unwrap_err();
+    let request = signed(&"a question");
+    let away = controller.ask(&region, &node, &request, SHORT).await.unwrap_err();
     assert!(away.to_string().contains("the node's agent is not connected"), "{away}");
 
     let (_agent, mut inbox) = nats.agent("eu-1").await;
     let serve = async {
         loop {
-            if let AgentEvent::Logs(got, reply) = inbox.next().await.unwrap() {
+            if let AgentEvent::Asked(got, reply) = inbox.next().await.unwrap() {
                 assert_eq!(got, request);
-                reply.send(&signed(&"lines")).await.unwrap();
+                reply.send(&signed(&"an answer")).await.unwrap();
             }
         }
     };
-    let ask = eventually("logs", async || {
-        controller.logs(&region, &node, &request).await.is_ok_and(|answer| answer == signed(&"lines"))
+    let ask = eventually("an answer", async || {
+        controller
+            .ask(&region, &node, &request, SHORT)
+            .await
+            .is_ok_and(|answer| answer == signed(&"an answer"))
     });
     tokio::select! { () = ask => {}, () = serve => {} }
 }
@@ -251,9 +254,9 @@ async fn garbage_is_an_error_to_the_receiver_and_nothing_more() {
     assert!(within("an error", syncs.next()).await.unwrap().is_err());
 
     send("stele.acme.eu.node.eu-1.assignment", "{").await;
-    send("stele.acme.eu.node.eu-1.logs", "").await;
-    let huge = "x".repeat(stele_bus::limits::SMALL_MESSAGE_BYTES_MAX + 1);
-    stranger.publish_with_reply("stele.acme.eu.node.eu-1.logs", "nowhere", huge.into()).await.unwrap();
+    send("stele.acme.eu.node.eu-1.ask", "").await;
+    let huge = "x".repeat(stele_bus::limits::QUESTION_BYTES_MAX + 1);
+    stranger.publish_with_reply("stele.acme.eu.node.eu-1.ask", "nowhere", huge.into()).await.unwrap();
     for _ in 0..3 {
         assert!(matches!(next(&mut inbox).await, AgentEvent::Garbage(_)));
     }

@@ -43,5 +43,7 @@ pub fn decode_delta(bytes: &[u8]) -> Result<Delta, DecodeError> {
     if Digest::of(&[body]) != checksum {
         return Err(DecodeError::Checksum(WHAT));
     }
-    message::decode::<Delta, SNAPSHOT_BYTES_MAX, { message::CLAIMS_PER_BYTE * SNAPSHOT_BYTES_MAX }>(WHAT, body)
+    message::decode::<Delta, SNAPSHOT_BYTES_MAX, { message::CLAIMS_PER_BYTE * SNAPSHOT_BYTES_MAX }>(
+        WHAT, body,
+    )
 }

@@ -13,6 +13,7 @@
 
 mod bytes;
 mod delta;
+mod earlier;
 mod entry;
 mod error;
 mod header;

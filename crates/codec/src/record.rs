@@ -2,18 +2,17 @@
 
 use std::fmt;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use stele_model::limits::{HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use stele_model::{Digest, Event, Header, Record};
 
 use crate::bytes::{Reader, Writer};
 use crate::error::DecodeError;
-use crate::{header, message};
+use crate::{earlier, header, message};
 
 /// bincode 2, as configured here.
 pub(crate) const CODEC_BINCODE: u8 = 1;
-/// The schema of every event so far.
-pub(crate) const SCHEMA_FIRST: u16 = 1;
 
 /// Links every record to all before it: `chain(n) = SHA-256(0x02 ‖ chain(n-1) ‖ leaf(n))`.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,7 +56,7 @@ pub fn encode_record(mut header: Header, event: &Event) -> Result<(StoredRecord,
         });
     }
     event.kind().clone_into(&mut header.kind);
-    header.schema = SCHEMA_FIRST;
+    header.schema = Event::schema_of(event.kind());
     header.codec = CODEC_BINCODE;
     header.scopes = event.scopes();
     header.payload = Digest::of(&[&payload]);
@@ -72,6 +71,12 @@ pub fn encode_record(mut header: Header, event: &Event) -> Result<(StoredRecord,
     Ok((StoredRecord { leaf, payload }, Record { header, event: event.clone() }))
 }
 
+pub(crate) fn decode_payload<T: DeserializeOwned>(payload: &[u8]) -> Result<T, DecodeError> {
+    message::decode::<T, PAYLOAD_BYTES_MAX, { message::CLAIMS_PER_BYTE * PAYLOAD_BYTES_MAX }>(
+        "payload", payload,
+    )
+}
+
 impl StoredRecord {
     /// The header alone, without the event.
     pub fn header(&self) -> Result<Header, DecodeError> {
@@ -81,22 +86,23 @@ impl StoredRecord {
     /// Decodes and checks that header and event belong together.
     pub fn decode(&self) -> Result<Record, DecodeError> {
         let header = self.header()?;
-        if header.schema != SCHEMA_FIRST || header.codec != CODEC_BINCODE {
-            return Err(DecodeError::Schema {
-                seq: header.seq,
-                kind: header.kind,
-                schema: header.schema,
-                codec: header.codec,
-            });
+        let unknown = || DecodeError::Schema {
+            seq: header.seq,
+            kind: header.kind.clone(),
+            schema: header.schema,
+            codec: header.codec,
+        };
+        if header.codec != CODEC_BINCODE {
+            return Err(unknown());
         }
         if Digest::of(&[&self.payload]) != header.payload {
             return Err(DecodeError::Checksum("payload"));
         }
-        let event: Event = message::decode::<
-            Event,
-            PAYLOAD_BYTES_MAX,
-            { message::CLAIMS_PER_BYTE * PAYLOAD_BYTES_MAX },
-        >("payload", &self.payload)?;
+        let event = match earlier::decode(&header, &self.payload) {
+            Some(event) => event?,
+            None if header.schema == Event::schema_of(&header.kind) => decode_payload(&self.payload)?,
+            None => return Err(unknown()),
+        };
         if event.kind() != header.kind {
             return Err(DecodeError::Malformed {
                 what: "record",

@@ -9,7 +9,9 @@ use crate::message;
 use crate::record::Chain;
 
 const MAGIC: &[u8; 4] = b"STSN";
-const FORMAT: u8 = 1;
+/// Raised whenever State gets another part: its maps are encoded as they are. 1 knew no pins,
+/// barriers, marks, reviews and erasures.
+const FORMAT: u8 = 2;
 
 /// State with the chain at its seq.
 #[derive(Clone, Debug, PartialEq)]

@@ -106,7 +106,8 @@ impl Milestones {
     /// A milestone: what differs between [`base_of`] it and itself.
     pub fn get(&self, seq: Seq) -> Result<Option<Delta>, MilestoneError> {
         let bytes = self.bytes(seq)?;
-        let decode = |bytes: Vec<u8>| decode_delta(&bytes).map_err(|error| MilestoneError::Decode { seq, error });
+        let decode =
+            |bytes: Vec<u8>| decode_delta(&bytes).map_err(|error| MilestoneError::Decode { seq, error });
         bytes.map(decode).transpose()
     }
 

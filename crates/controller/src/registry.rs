@@ -105,10 +105,8 @@ impl Registry {
     /// Whether the registry still has an image, by its digest; if not, why that is not known.
     pub(crate) async fn has(&self, image: &Image, within: Duration) -> Result<(), ResolveError> {
         let text = image.to_string();
-        let reference = Reference::from_str(&text).map_err(|error| ResolveError::Malformed {
-            reference: text.clone(),
-            why: error.to_string(),
-        })?;
+        let reference = Reference::from_str(&text)
+            .map_err(|error| ResolveError::Malformed { reference: text.clone(), why: error.to_string() })?;
         self.ask(&text, &reference, within).await.map(drop)
     }
 
@@ -137,10 +135,8 @@ impl Registry {
         let answer = tokio::time::timeout(within, client.fetch_manifest_digest(reference, &auth))
             .await
             .map_err(|_| ResolveError::TimedOut { reference: text.to_owned(), seconds: within.as_secs() })?;
-        answer.map_err(|error| ResolveError::Registry {
-            reference: text.to_owned(),
-            words: error.to_string(),
-        })
+        answer
+            .map_err(|error| ResolveError::Registry { reference: text.to_owned(), words: error.to_string() })
     }
 }
 

@@ -8,8 +8,7 @@ use anyhow::Context as _;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use stele_codec::Snapshot;
 use stele_consensus::{
-    Driver, MembershipChange, MembershipError, ProposeError, StepError, StoredSnapshot,
-    decode_message,
+    Driver, MembershipChange, MembershipError, ProposeError, StepError, StoredSnapshot, decode_message,
 };
 use stele_ledger::limits::STATE_DIGEST_INTERVAL_RECORDS;
 use stele_ledger::{Outcome, Submitted, system_request};

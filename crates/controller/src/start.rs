@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use ed25519_dalek::SigningKey;
 use stele_bus::{BusConfig, ControllerBus};
-use stele_codec::{Chain, Snapshot, StoredRecord};
+use stele_codec::{Chain, DecodeError, Snapshot, StoredRecord};
 use stele_consensus::{Config as RaftConfig, Driver, LogStore as _, bootstrap};
 use stele_ledger::Ledger;
 use stele_model::{Command, State, fold};
@@ -221,10 +221,18 @@ fn open_store(config: &Config) -> anyhow::Result<Store> {
 /// State as of the last record: the newest snapshot, and what follows it.
 fn recover(store: &Store) -> anyhow::Result<(State, Chain, u64)> {
     let (mut state, mut chain) = match store.latest_snapshot()? {
-        Some(snapshot) => {
-            let snapshot = Snapshot::decode(&snapshot.data)?;
-            (snapshot.state, snapshot.chain)
-        }
+        Some(snapshot) => match Snapshot::decode(&snapshot.data) {
+            Ok(snapshot) => (snapshot.state, snapshot.chain),
+            // It only spares a replay, and the log itself is still read.
+            Err(DecodeError::Format { found, .. }) => {
+                tracing::info!(
+                    found,
+                    "the snapshot is of another version: the log is folded from its beginning"
+                );
+                (State::default(), Chain::GENESIS)
+            }
+            Err(error) => return Err(error.into()),
+        },
         None => (State::default(), Chain::GENESIS),
     };
     let snapshot_at = state.seq;

@@ -29,7 +29,14 @@ impl Statements {
 
     /// Keeps a statement that its node signed, unless a newer one is kept: whoever repeats old
     /// messages does not turn the proof back.
-    pub(crate) fn keep(&self, state: &State, node: &NodeName, stated: Option<Time>, signed: Signed, heard: Time) {
+    pub(crate) fn keep(
+        &self,
+        state: &State,
+        node: &NodeName,
+        stated: Option<Time>,
+        signed: Signed,
+        heard: Time,
+    ) {
         let mut kept = self.lock();
         if let Some(last) = kept.get(node) {
             // Once it is too old to count, a clock that was set back may begin anew.

@@ -170,6 +170,7 @@ fn the_same_key_gives_the_same_answer_and_another_body_is_refused() {
             images: std::collections::BTreeMap::new(),
         },
         again: false,
+        barrier: None,
     });
     request.principal = name("dana");
     request.links = links();

@@ -460,11 +460,7 @@ impl State {
     /// The first fact in which this State differs from another; none when they are equal.
     pub fn first_mismatch(&self, other: &Self) -> Option<Mismatch> {
         let scalar = |field: &str, one: String, other: String| {
-            (one != other).then(|| Mismatch {
-                field: field.to_owned(),
-                one: Some(one),
-                other: Some(other),
-            })
+            (one != other).then(|| Mismatch { field: field.to_owned(), one: Some(one), other: Some(other) })
         };
         let (ours, theirs) = (&self.history, &other.history);
         scalar("seq", self.seq.to_string(), other.seq.to_string())
@@ -481,17 +477,19 @@ impl State {
 fn first_nested(one: &State, other: &State) -> Option<Mismatch> {
     let assigned = first("assigned", &one.assigned, &other.assigned).map(|mismatch| {
         let pair = one.assigned.iter().zip(other.assigned.iter()).find(|(one, other)| one != other);
-        let inner = pair.filter(|((node, _), (same, _))| node == same).and_then(|((node, one), (_, other))| {
-            first(&format!("assigned[{node}].instances"), &one.instances, &other.instances)
-        });
+        let inner =
+            pair.filter(|((node, _), (same, _))| node == same).and_then(|((node, one), (_, other))| {
+                first(&format!("assigned[{node}].instances"), &one.instances, &other.instances)
+            });
         inner.unwrap_or(mismatch)
     });
     assigned.or_else(|| {
         first("observed", &one.observed, &other.observed).map(|mismatch| {
             let pair = one.observed.iter().zip(other.observed.iter()).find(|(one, other)| one != other);
-            let inner = pair.filter(|((node, _), (same, _))| node == same).and_then(|((node, one), (_, other))| {
-                first(&format!("observed[{node}].instances"), &one.instances, &other.instances)
-            });
+            let inner =
+                pair.filter(|((node, _), (same, _))| node == same).and_then(|((node, one), (_, other))| {
+                    first(&format!("observed[{node}].instances"), &one.instances, &other.instances)
+                });
             inner.unwrap_or(mismatch)
         })
     })

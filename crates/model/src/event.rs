@@ -490,6 +490,14 @@ pub struct TargetDigest {
 }
 
 impl Event {
+    /// The schema that events of a kind are written in. Earlier ones are read for ever.
+    pub fn schema_of(kind: &str) -> u16 {
+        match kind {
+            "deployment_started" | "rolled_back" => 2,
+            _ => 1,
+        }
+    }
+
     /// The stable word for this kind of event, as used in filters and SQL.
     pub fn kind(&self) -> &'static str {
         match self {

@@ -7,8 +7,8 @@ use crate::header::Header;
 use crate::ids::{AppEnv, Place};
 use crate::leaf::Leaf;
 use crate::limits::{
-    BARRIERS_PER_APP_MAX, CHANGES_PER_APP_MAX, DEPLOYMENTS_PER_APP_MAX, IDEMPOTENCY_COUNT_MAX, IDEMPOTENCY_WINDOW_US,
-    REFUSAL_WINDOW_US, REVIEWS_OWED_MAX,
+    BARRIERS_PER_APP_MAX, CHANGES_PER_APP_MAX, DEPLOYMENTS_PER_APP_MAX, IDEMPOTENCY_COUNT_MAX,
+    IDEMPOTENCY_WINDOW_US, REFUSAL_WINDOW_US, REVIEWS_OWED_MAX,
 };
 use crate::state::{
     Answer, Answered, Assigned, AssignedTo, Change, Controller, Deployment, Fleet, Refusals, ReleaseRecord,
@@ -191,7 +191,9 @@ fn apply(state: &mut State, header: &Header, event: &Event) {
         // A digest is checked by whoever verifies the log, and what an undo did is in
         // the other events of its decision: neither changes anything.
         Event::StateDigestRecorded { .. } | Event::Undone { .. } => {}
-        // What a rollback did is in the other events of its decision; here somebody begins to owe a look at it.
+        // What a rollback did is in the other events of its decision; since schema 2, somebody also
+        // begins to owe a look at it.
+        Event::RolledBack { .. } if header.schema < 2 => {}
         Event::RolledBack { .. } => {
             state.control.reviews.insert(header.seq, header.principal.clone());
             state.touch(Leaf::Review(header.seq));

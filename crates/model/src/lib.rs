@@ -42,8 +42,8 @@ pub use event::{Event, Record};
 pub use fold::{answer_of, fold};
 pub use header::{Decision, Header, Idempotency, Links};
 pub use ids::{
-    AppEnv, AppId, AppName, ControllerId, EnvironmentName, FleetName, InstanceId, NodeName, Place, PrincipalId,
-    ProjectName, RegionName, SecretName, Seq, ServiceName, Slot, Time,
+    AppEnv, AppId, AppName, ControllerId, EnvironmentName, FleetName, InstanceId, NodeName, Place,
+    PrincipalId, ProjectName, RegionName, SecretName, Seq, ServiceName, Slot, Time,
 };
 pub use point::Point;
 pub use rejection::{Rejection, RejectionKind};

@@ -258,8 +258,10 @@ impl State {
         points.sort_unstable_by(|left, right| right.cmp(left));
         points.dedup();
         points.into_iter().filter_map(move |point| {
-            let verdict =
-                timelines.iter().map(|(app_env, entries)| self.verdict(scope, app_env, entries, point)).max()?;
+            let verdict = timelines
+                .iter()
+                .map(|(app_env, entries)| self.verdict(scope, app_env, entries, point))
+                .max()?;
             (verdict != Verdict::Same).then_some((point, verdict))
         })
     }
@@ -296,9 +298,10 @@ impl State {
         if revision == self.in_force_now(scope, app_env) {
             return Verdict::Same;
         }
-        let marked = self.control.marked_bad.iter().any(|(marked, seq)| {
-            (entry.from..=entry.until).contains(seq) && marked.covers_app_env(app_env)
-        });
+        let marked =
+            self.control.marked_bad.iter().any(|(marked, seq)| {
+                (entry.from..=entry.until).contains(seq) && marked.covers_app_env(app_env)
+            });
         if marked {
             return Verdict::MarkedBad;
         }

@@ -38,8 +38,7 @@ impl State {
                 // Which of its app's replicas an instance is means nothing inside a place.
                 *counts.entry(format!("{app}/{}#{node}", slot.service)).or_default() += 1;
             } else {
-                placement
-                    .insert(format!("{app}/{}.{}", slot.service, slot.index), Digest::of_json(node));
+                placement.insert(format!("{app}/{}.{}", slot.service, slot.index), Digest::of_json(node));
             }
         }
         placement.extend(counts.into_iter().map(|(name, count)| (name, Digest::of_json(&count))));
@@ -61,8 +60,7 @@ impl State {
     /// instances there, and nodes of a region that differ from it.
     fn placed_intent(&self, scope: &Scope, app_env: &AppEnv, rows: &mut Rows) {
         let app = relative(scope, app_env);
-        let occupied =
-            || self.slots(app_env).any(|(_, node)| scope.covers_node(node, self.region_of(node)));
+        let occupied = || self.slots(app_env).any(|(_, node)| scope.covers_node(node, self.region_of(node)));
         let pin_of = |place| self.target.pins.get(&(app_env.clone(), place)).map(AsRef::as_ref);
         if let Some(node) = &scope.node {
             if !scope.covers_node(node, self.region_of(node)) {

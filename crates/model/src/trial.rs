@@ -51,7 +51,7 @@ pub fn carry_on(state: &State, request: &Request, events: Vec<Event>, now: Time)
             trace: request.trace.clone(),
             idempotency: None,
             kind: event.kind().to_owned(),
-            schema: 1,
+            schema: Event::schema_of(event.kind()),
             codec: 1,
             scopes: event.scopes(),
             reason: request.reason.clone(),

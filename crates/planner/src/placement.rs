@@ -101,7 +101,8 @@ fn stays(state: &State, slot: &Slot, node: &NodeName) -> bool {
         Placement::Replicas { count, .. } => slot.index < count,
         Placement::Every { .. } => true,
     };
-    selector(service).matches(&state.node_labels(enrolled)) && (counts || is_pinned(state, &slot.app_env, node))
+    selector(service).matches(&state.node_labels(enrolled))
+        && (counts || is_pinned(state, &slot.app_env, node))
 }
 
 /// How many slots a service has too few.
@@ -200,12 +201,7 @@ fn add(
     }
 }
 
-fn why_not(
-    state: &State,
-    service: &Service,
-    matching: &[&Arc<EnrolledNode>],
-    room: &Room<'_>,
-) -> String {
+fn why_not(state: &State, service: &Service, matching: &[&Arc<EnrolledNode>], room: &Room<'_>) -> String {
     if state.control.nodes.is_empty() {
         return "the fleet has no node; `stele node token` lets one join".to_owned();
     }

@@ -86,7 +86,9 @@ fn what_is_not_as_it_should_be_is_neither_counted_as_such_nor_hidden_by_its_labe
     };
     let motd = || Ok(vec!["the file /etc/motd was changed".to_owned()]);
     assert!(of(look(vec![same.clone()]), motd()).contains("/etc/motd"));
-    assert!(of(look(vec![same.clone()]), Err("the engine is busy".to_owned())).contains("cannot be inspected"));
+    assert!(
+        of(look(vec![same.clone()]), Err("the engine is busy".to_owned())).contains("cannot be inspected")
+    );
     assert!(of(look(Vec::new()), Ok(Vec::new())).contains("is pending"));
     let another = ObservedContainer { id: "c".to_owned(), ..same.clone() };
     assert!(of(look(vec![another.clone()]), Ok(Vec::new())).contains("not inspected yet"));

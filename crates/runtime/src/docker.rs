@@ -28,8 +28,7 @@ use bollard::models::{
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, CreateImageOptionsBuilder, DownloadFromContainerOptionsBuilder,
-    EventsOptionsBuilder,
-    ListContainersOptionsBuilder, ListNetworksOptionsBuilder, LogsOptionsBuilder,
+    EventsOptionsBuilder, ListContainersOptionsBuilder, ListNetworksOptionsBuilder, LogsOptionsBuilder,
     RemoveContainerOptionsBuilder, StopContainerOptionsBuilder, UploadToContainerOptionsBuilder,
 };
 use futures::future::BoxFuture;
@@ -44,7 +43,8 @@ use tokio::sync::OnceCell;
 use crate::host::{Host, LABEL_APP_ENV, LABEL_CONFIG, LABEL_INSTANCE, LABEL_SPEC};
 use crate::inspect::{ImageShown, differences, file_difference};
 use crate::limits::{
-    ARCHIVE_MARGIN_BYTES, EVENTS_RETRY_MS, EXEC_OUTPUT_BYTES_MAX, INSPECTS_MAX, PULL_TIMEOUT_MS, REQUEST_TIMEOUT_MS, STOP_MARGIN_MS,
+    ARCHIVE_MARGIN_BYTES, EVENTS_RETRY_MS, EXEC_OUTPUT_BYTES_MAX, INSPECTS_MAX, PULL_TIMEOUT_MS,
+    REQUEST_TIMEOUT_MS, STOP_MARGIN_MS,
 };
 use crate::probe;
 use crate::registry::Registries;
@@ -560,7 +560,16 @@ impl Runtime for Docker {
                 let mut filters = docker.own_filter();
                 // Not the execs, of which each health check makes three.
                 let actions = [
-                    "create", "start", "die", "stop", "kill", "pause", "unpause", "destroy", "oom", "rename",
+                    "create",
+                    "start",
+                    "die",
+                    "stop",
+                    "kill",
+                    "pause",
+                    "unpause",
+                    "destroy",
+                    "oom",
+                    "rename",
                     "update",
                     // `docker cp` into a container.
                     "extract-to-dir",

@@ -309,7 +309,11 @@ fn capabilities(value: &Value) -> Value {
 }
 
 /// How the archive that the engine gives of a file differs from the file as it was written.
-pub(crate) fn file_difference(path: &str, file: &File, archive: &[u8]) -> Result<Option<String>, RuntimeError> {
+pub(crate) fn file_difference(
+    path: &str,
+    file: &File,
+    archive: &[u8],
+) -> Result<Option<String>, RuntimeError> {
     let content = plain(&file.content, &format!("the file {path}"))?;
     let mut archive = tar::Archive::new(archive);
     let mut entries = archive.entries().into_iter().flatten();

@@ -103,7 +103,11 @@ fn every_changed_part_is_seen_and_no_secret_is_told() {
         ("/Cmd", json!(["mine"]), "Cmd"),
         ("/Entrypoint", json!(["/evil"]), "Entrypoint"),
         ("/Env", json!(["A=1", "SECRET=stolen", "PATH=/bin"]), "environment variable SECRET"),
-        ("/Env", json!(["A=1", "SECRET=hunter2", "PATH=/bin", "LD_PRELOAD=/x"]), "environment variable LD_PRELOAD"),
+        (
+            "/Env",
+            json!(["A=1", "SECRET=hunter2", "PATH=/bin", "LD_PRELOAD=/x"]),
+            "environment variable LD_PRELOAD",
+        ),
         ("/User", json!("root"), "User is \"root\", should be \"app\""),
         ("/Image", json!("registry.example.com/web@sha256:33"), "Image is"),
         ("host/Privileged", json!(true), "HostConfig.Privileged is true, should be unset"),
@@ -127,7 +131,8 @@ fn every_changed_part_is_seen_and_no_secret_is_told() {
         assert!(!told[0].contains("hunter2") && !told[0].contains("stolen"), "{told:?}");
     }
     let (config, host) = shown_by_docker();
-    let another = ContainerInspectResponse { image: Some("sha256:99".to_owned()), ..inspected(&config, &host) };
+    let another =
+        ContainerInspectResponse { image: Some("sha256:99".to_owned()), ..inspected(&config, &host) };
     let told = differences(&body(), &image(), &another).unwrap();
     assert_eq!(told, ["its image is not the one its release names"], "though it goes by its name");
 }

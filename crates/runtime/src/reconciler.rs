@@ -17,7 +17,8 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::limits::{
-    INSPECTION_INTERVAL_MS, INSPECTION_TIMEOUT_MS, INSPECTIONS_PER_ROUND_MAX, INSPECTS_MAX, LOG_TAIL_TIMEOUT_MS, POLL_INTERVAL_MS, PULLS_MAX, REST_PER_LOOK, WAKE_MS_MIN,
+    INSPECTION_INTERVAL_MS, INSPECTION_TIMEOUT_MS, INSPECTIONS_PER_ROUND_MAX, INSPECTS_MAX,
+    LOG_TAIL_TIMEOUT_MS, POLL_INTERVAL_MS, PULLS_MAX, REST_PER_LOOK, WAKE_MS_MIN,
 };
 use crate::runtime::{LogRequest, Runtime, RuntimeError};
 
@@ -297,7 +298,11 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
             .into_iter()
             .take(INSPECTIONS_PER_ROUND_MAX)
             .filter_map(|(instance, container)| {
-                Some((Arc::clone(self.instances.get(&instance.id)?), container.id.clone(), container.started_ms))
+                Some((
+                    Arc::clone(self.instances.get(&instance.id)?),
+                    container.id.clone(),
+                    container.started_ms,
+                ))
             })
             .collect();
         (self.inspecting, self.meddled) = (true, false);
@@ -307,7 +312,8 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
             for (instance, container, started_ms) in due {
                 let at_ms = runtime.now_ms();
                 let limit = Duration::from_millis(INSPECTION_TIMEOUT_MS);
-                let outcome = match tokio::time::timeout(limit, runtime.inspect(&instance, &container)).await {
+                let outcome = match tokio::time::timeout(limit, runtime.inspect(&instance, &container)).await
+                {
                     Ok(outcome) => outcome.map_err(|error| error.to_string()),
                     Err(_) => Err(format!("no answer within {INSPECTION_TIMEOUT_MS} ms")),
                 };

@@ -307,7 +307,9 @@ impl Simulated {
                 Some((text, _)) if text != wanted => {
                     Some(format!("the content of the file {path} was changed"))
                 }
-                Some((_, mode)) if *mode != file.mode => Some(format!("the mode of the file {path} was changed")),
+                Some((_, mode)) if *mode != file.mode => {
+                    Some(format!("the mode of the file {path} was changed"))
+                }
                 Some(_) => None,
             });
         }

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use serde_json::{Value, json};
-use stele_api::wire::{ChangeAnswer, HealthAnswer};
+use stele_api::wire::{ChangeAnswer, ClusterAnswer};
 use stele_testkit::limits::RECOVERY_DEADLINE;
 use stele_testkit::{Client, Cluster, ClusterConfig, eventually};
 
@@ -42,7 +42,7 @@ fn said_of(summary: &Value, node: &str) -> String {
 }
 
 fn root_of(client: &Client) -> String {
-    client.read::<HealthAnswer>("/v1/health").unwrap().root.unwrap().0
+    client.read::<ClusterAnswer>("/v1/cluster").unwrap().root.unwrap().0
 }
 
 #[test]

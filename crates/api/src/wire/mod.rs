@@ -26,11 +26,12 @@ pub use history::{
     DiffAnswer, EventsPage, HistoryAnswer, HistoryEntry, RawRecord, RecordsPage, ShowAnswer, ShownApp,
 };
 pub use proof::{
-    CheckpointAnswer, ComparedCheckpoint, ConsistencyAnswer, ConsistencyQuery, InclusionAnswer, InclusionQuery,
+    CheckpointAnswer, ComparedCheckpoint, ConsistencyAnswer, ConsistencyQuery, InclusionAnswer,
+    InclusionQuery,
 };
 pub use query::{
-    CandidatesQuery, ConvergenceQuery, DiffQuery, EventsQuery, HistoryQuery, LogsQuery, ReadQuery, RecordsQuery,
-    ShowQuery, StatusQuery, WhyQuery,
+    CandidatesQuery, ConvergenceQuery, DiffQuery, EventsQuery, HistoryQuery, LogsQuery, ReadQuery,
+    RecordsQuery, ShowQuery, StatusQuery, WhyQuery,
 };
 pub use rollback::{
     Barrier, Candidate, CandidatesAnswer, MarkAnswer, MarkRequest, NodeChange, ReviewOwed, ReviewRequest,
@@ -40,9 +41,9 @@ pub use status::{
     AppStatus, Condition, DeploymentStatus, FinishedStatus, InstanceStatus, NodeStatus, ProblemStatus,
     ServiceStatus, StatusAnswer,
 };
+pub use tokens::{TokenAnswer, TokenRequest, TokenStatus, TokensAnswer};
 pub use undo::{UndoAnswer, UndoApp, UndoRequest, UndoneDecision};
 pub use what_if::{PlannedAction, PlannedStep, WhatIfAnswer, WhatIfChange, WhatIfRequest};
-pub use tokens::{TokenAnswer, TokenRequest, TokenStatus, TokensAnswer};
 
 /// How fresh a read must be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -129,19 +129,17 @@ fn stored(raw: &RawRecord) -> Result<StoredRecord, Failure> {
 
 fn render(terminal: Terminal, summary: &Summary, asked: &Convergence) -> String {
     let (tone, verb) = if summary.matches { (Tone::Good, "match") } else { (Tone::Bad, "match") };
-    let mut lines = vec![
-        terminal.paint(
-            tone,
-            &format!(
-                "{} of {} {verb} state {} at seq {} ({})",
-                summary.matching,
-                count(summary.nodes, "node"),
-                summary.state_digest.short(),
-                summary.seq,
-                summary.scope
-            ),
+    let mut lines = vec![terminal.paint(
+        tone,
+        &format!(
+            "{} of {} {verb} state {} at seq {} ({})",
+            summary.matching,
+            count(summary.nodes, "node"),
+            summary.state_digest.short(),
+            summary.seq,
+            summary.scope
         ),
-    ];
+    )];
     for region in &summary.regions {
         let same = if region.expected == region.observed { "=" } else { "≠" };
         lines.push(format!(
@@ -154,7 +152,10 @@ fn render(terminal: Terminal, summary: &Summary, asked: &Convergence) -> String 
         ));
     }
     if !summary.differing.is_empty() {
-        lines.push(format!("{}:", if summary.differing.len() == 1 { "This one differs" } else { "These differ" }));
+        lines.push(format!(
+            "{}:",
+            if summary.differing.len() == 1 { "This one differs" } else { "These differ" }
+        ));
         for node in &summary.differing {
             lines.push(format!("- {} in {}", terminal.paint(Tone::Bad, node.name.as_str()), node.region));
             lines.extend(node.why.iter().map(|why| format!("    {why}")));
@@ -170,7 +171,10 @@ fn render(terminal: Terminal, summary: &Summary, asked: &Convergence) -> String 
     lines.push(terminal.paint(Tone::Faint, &format!("as of {}{age}", time(summary.made))));
     lines.push(terminal.paint(Tone::Faint, trust(asked)));
     if let Some(path) = &asked.export {
-        lines.push(format!("kept in {0}; verify it with: stele status --verify {0} --root KEY", path.display()));
+        lines.push(format!(
+            "kept in {0}; verify it with: stele status --verify {0} --root KEY",
+            path.display()
+        ));
     }
     lines.join("\n")
 }
@@ -178,12 +182,16 @@ fn render(terminal: Terminal, summary: &Summary, asked: &Convergence) -> String 
 /// What the answer rests on.
 fn trust(asked: &Convergence) -> &'static str {
     match (&asked.root, asked.log) {
-        (Some(_), true) => "nodes' signatures verified; their keys and what they were told agree with the log",
+        (Some(_), true) => {
+            "nodes' signatures verified; their keys and what they were told agree with the log"
+        }
         (Some(_), false) => {
             "nodes' signatures verified; their keys and what they were told are a certified controller's word \
              (--log compares them with the log)"
         }
-        (None, true) => "nodes' signatures verified; their keys and what they were told agree with the log fetched",
+        (None, true) => {
+            "nodes' signatures verified; their keys and what they were told agree with the log fetched"
+        }
         (None, false) => {
             "nodes' signatures verified; that these are the fleet's nodes is the controller's word (--root KEY, --log)"
         }

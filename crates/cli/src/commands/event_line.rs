@@ -1,7 +1,7 @@
 //! One event on one line.
 
-use stele_model::event::{AssignmentChange, Outcome};
-use stele_model::{Event, Record};
+use stele_model::event::{AssignmentChange, Outcome, Pin};
+use stele_model::{Event, Place, Record};
 
 use crate::terminal::{Terminal, Tone, cell, or_dash, time};
 
@@ -76,9 +76,29 @@ fn detail(event: &Event) -> String {
             let changed: usize = reports.iter().map(|report| report.changed.len()).sum();
             format!("{} nodes, {changed} instances changed", reports.len())
         }
-        Event::RolledBack { point, seq, after, .. } => {
-            format!("to {point} (seq {seq}), intent {}", after.intent.short())
+        Event::RolledBack { point, seq, after, deviations, .. } => {
+            let but = if deviations.is_empty() {
+                String::new()
+            } else {
+                format!(", {} deviations", deviations.len())
+            };
+            format!("to {point} (seq {seq}), intent {}{but}", after.intent.short())
         }
+        Event::PinsChanged { pins, .. } => {
+            let pin = |(place, pin): &(Place, Option<Pin>)| match pin {
+                Some(Pin::Revision(revision)) => format!("{place} to {}", revision.release.short()),
+                Some(Pin::Absent) => format!("{place} to nothing"),
+                None => format!("{place} follows the app"),
+            };
+            pins.iter().map(pin).collect::<Vec<_>>().join(", ")
+        }
+        Event::PointMarked { seq, bad: true, .. } => format!("seq {seq} is bad"),
+        Event::PointMarked { seq, bad: false, .. } => format!("seq {seq} is not bad"),
+        Event::Reviewed { rollback } => format!("rollback {rollback}"),
+        Event::SubjectErased { subject, through } => {
+            format!("{} through key version {through}", cell(subject))
+        }
+        Event::Undone { what, apps, .. } => format!("{} in {} apps", cell(what), apps.len()),
         Event::Latched { release, .. } => release.short(),
         Event::Refused { action, why, .. } => format!("{action}: {}", cell(why)),
         Event::NodeLabelled { .. }

@@ -122,7 +122,8 @@ impl Replay {
         if let Ok(seq) = text.parse() {
             return Ok(Some(Point::Seq(seq)));
         }
-        let point = text.parse().map_err(|error: stele_model::point::PointError| Failure::Usage(error.to_string()));
+        let point =
+            text.parse().map_err(|error: stele_model::point::PointError| Failure::Usage(error.to_string()));
         point.map(Some)
     }
 
@@ -202,10 +203,7 @@ fn render(report: &Report) -> String {
     for Unheard { controller, why } in &report.unheard {
         lines.push(format!("controller {controller} could not be asked: {why}"));
     }
-    lines.push(format!(
-        "chain {}\nroot  {}\nstate {}",
-        report.chain, report.root, report.state_digest
-    ));
+    lines.push(format!("chain {}\nroot  {}\nstate {}", report.chain, report.root, report.state_digest));
     lines.join("\n")
 }
 

@@ -38,7 +38,8 @@ impl MarkBad {
         let answer: MarkAnswer =
             session.client()?.write(Method::POST, "/v1/marks", Some(&request), &self.change.conditions())?;
         session.terminal.answer(&answer, |answer| {
-            let (point, word) = (answer.point, if self.clear { "no longer marked bad" } else { "marked bad" });
+            let (point, word) =
+                (answer.point, if self.clear { "no longer marked bad" } else { "marked bad" });
             match answer.seq {
                 Some(seq) => format!("{} at seq {point} is {word} (seq {seq})", self.scope),
                 None => format!("{} at seq {point} was {word} before", self.scope),

@@ -112,7 +112,10 @@ impl Rollback {
         }
         if asks_barrier {
             let told: Vec<_> = barriers.iter().map(|barrier| barrier.what.as_str()).collect();
-            Session::confirm(&format!("What this did stays done: {}. Go back past it?", told.join("; ")), false)?;
+            Session::confirm(
+                &format!("What this did stays done: {}. Go back past it?", told.join("; ")),
+                false,
+            )?;
             request.pass_barriers = true;
         }
         Ok(())
@@ -145,7 +148,10 @@ fn render(terminal: Terminal, answer: &RollbackAnswer) -> String {
     lines.extend(left.map(|it| terminal.paint(Tone::Busy, &format!("  {}: {}", it.what, it.why))));
     let volumes: Vec<_> = answer.apps.iter().flat_map(|app| app.volumes.iter().map(String::as_str)).collect();
     if !volumes.is_empty() {
-        lines.push(format!("not restored: data in {}, and whatever lives in other systems", volumes.join(", ")));
+        lines.push(format!(
+            "not restored: data in {}, and whatever lives in other systems",
+            volumes.join(", ")
+        ));
     }
     lines.push(format!("intent then  {}", answer.wanted.intent));
     match &answer.after {

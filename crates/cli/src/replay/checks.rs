@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use stele_codec::{Chain, Folder, Snapshot, decode_delta, encode_delta};
+use stele_codec::{Chain, DecodeError, Folder, Snapshot, decode_delta, encode_delta};
 use stele_controller::milestones::{Milestones, at_or_before, bases_of};
 use stele_model::{Delta, Digest, Mismatch, Seq, State};
 use stele_store::Reader;
@@ -75,11 +75,17 @@ impl Checks {
 
     fn snapshot(&mut self, state: &State, mark: Mark) -> Result<(), Failure> {
         let seq = state.seq;
-        let Some(store) = self.store.as_ref().filter(|_| self.snapshots.contains(&seq)) else { return Ok(()) };
+        let Some(store) = self.store.as_ref().filter(|_| self.snapshots.contains(&seq)) else {
+            return Ok(());
+        };
         let bytes = store.snapshot(seq).map_err(|error| Failure::Failed(error.to_string()))?;
         let damaged = |why: String| Divergence::new(seq, "snapshot", why, "a snapshot of State");
         let bytes = bytes.ok_or_else(|| damaged("it is gone".to_owned()))?;
-        let stored = Snapshot::decode(&bytes.data).map_err(|error| damaged(error.to_string()))?;
+        let stored = match Snapshot::decode(&bytes.data) {
+            // It is derived data of another version, which no controller of this one uses either.
+            Err(DecodeError::Format { .. }) => return Ok(()),
+            stored => stored.map_err(|error| damaged(error.to_string()))?,
+        };
         if stored.chain != mark.chain {
             return Err(Divergence::new(seq, "snapshot: chain", stored.chain.0, mark.chain.0).into());
         }

@@ -26,12 +26,7 @@ impl Divergence {
         recorded: impl fmt::Display,
         computed: impl fmt::Display,
     ) -> Self {
-        Self {
-            seq,
-            field: field.into(),
-            recorded: recorded.to_string(),
-            computed: computed.to_string(),
-        }
+        Self { seq, field: field.into(), recorded: recorded.to_string(), computed: computed.to_string() }
     }
 }
 
@@ -56,9 +51,12 @@ impl From<VerifyError> for Divergence {
                 Self::new(seq, "payload hash", recorded, computed)
             }
             VerifyError::Gap { expected, found, .. } => Self::new(expected, "seq", found, expected),
-            VerifyError::Time { seq, before, found } => {
-                Self::new(seq, "time", found, format!("later than {before}, the time of the record before it"))
-            }
+            VerifyError::Time { seq, before, found } => Self::new(
+                seq,
+                "time",
+                found,
+                format!("later than {before}, the time of the record before it"),
+            ),
             VerifyError::Decision { seq, expected, found } => Self::new(
                 seq,
                 "decision",

@@ -88,7 +88,9 @@ fn members(client: &Client, context: &Context) -> Result<Vec<Member>, Failure> {
 /// None where controllers sign no checkpoints, or have not yet.
 fn checkpoint(controller: ControllerId, own: &Client) -> Result<Option<Replica>, Failure> {
     match own.get::<Told>("/v1/checkpoint") {
-        Ok(Told { size, root, state }) => Ok(Some(Replica { controller, seq: size, root: Some(root), state })),
+        Ok(Told { size, root, state }) => {
+            Ok(Some(Replica { controller, seq: size, root: Some(root), state }))
+        }
         Err(Failure::Problem(problem)) if problem.known_kind() == Some(ProblemKind::NotFound) => Ok(None),
         Err(failure) => Err(failure),
     }

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use stele_codec::{Chain, StoredRecord, encode_record};
 use stele_model::event::{
-    AssignmentChange, Contacts, DeploymentKind, EnrolledNode, Holder, JoinToken, Outcome, ReportedChange,
-    Role, TargetDigest, Token,
+    AssignmentChange, Contacts, DeploymentKind, Deviation, EnrolledNode, Holder, JoinToken, Outcome, Pin,
+    ReportedChange, Role, TargetDigest, Token,
 };
 use stele_model::release::{
     Check, Container, EnvValue, File, Health, Image, LogDriver, Order, Placement, Port, Protocol, Resources,
@@ -16,7 +16,8 @@ use stele_model::release::{
 use stele_model::signature::{Certificate, CertificateBody, PublicKey, Signature};
 use stele_model::wire::{AssignmentVersion, InstanceReport, Phase};
 use stele_model::{
-    Decision, Digest, Event, Header, Idempotency, Links, Record, Release, Revision, Sealed, Time, Value,
+    Decision, Digest, Event, Header, Idempotency, Links, Place, Record, Release, Revision, Sealed, Time,
+    Value,
 };
 
 /// Reads a name of any kind.
@@ -303,10 +304,12 @@ fn of_apps() -> Vec<Event> {
         (DeploymentKind::Configure, Some(bare()), Some(revision())),
         (DeploymentKind::Rollback, Some(revision()), Some(bare())),
         (DeploymentKind::Remove, Some(bare()), None),
+        (DeploymentKind::Undo, None, Some(revision())),
     ];
     for (kind, from, to) in kinds {
         let now = kind == DeploymentKind::Rollback;
-        events.push(Event::DeploymentStarted { app_env: app_env(), kind, from, to, now });
+        let barrier = (kind == DeploymentKind::Deploy).then(|| "migrates orders".to_owned());
+        events.push(Event::DeploymentStarted { app_env: app_env(), kind, from, to, now, barrier });
     }
     let outcomes = [
         Outcome::Succeeded,
@@ -363,11 +366,32 @@ fn of_instances() -> Vec<Event> {
         Event::NodesReported { reports: reports() },
         Event::RolledBack {
             scope: "shop/web@prod".to_owned(),
+            except: vec![name("node:us-1"), name("shop/web@prod,region:ap")],
             point: "v1".to_owned(),
             seq: 23,
             before,
             after,
-            replaced: vec![(name("shop/web@prod/web.1"), "node us-1 is no longer of the fleet".to_owned())],
+            deviations: vec![Deviation {
+                what: "shop/web@prod/web.1".to_owned(),
+                why: "node us-1 is no longer of the fleet".to_owned(),
+            }],
+        },
+        Event::PinsChanged {
+            app_env: app_env(),
+            pins: vec![
+                (Place::Region(name("eu")), Some(Pin::Revision(revision()))),
+                (Place::Node(name("us-1")), Some(Pin::Absent)),
+                (Place::Node(name("us-2")), None),
+            ],
+        },
+        Event::PointMarked { scope: name("env:prod"), seq: 23, bad: true },
+        Event::Reviewed { rollback: 23 },
+        Event::SubjectErased { subject: "shop/web@prod".to_owned(), through: 2 },
+        Event::SubjectErased { subject: "principal/dana".to_owned(), through: 1 },
+        Event::Undone {
+            what: "deploy:23".to_owned(),
+            decisions: vec![22, 19],
+            apps: vec![(app_env(), before, after)],
         },
         Event::Latched { app_env: app_env(), release: digest("bad release") },
         Event::Unlatched { app_env: app_env() },

@@ -109,6 +109,11 @@ fn small_log() -> Log {
         Step::Rollback { app: 0, steps: 1 },
         Step::Lose { node: 2 },
         Step::Refuse,
+        Step::RollbackPart { app: 0, part: 1, steps: 1 },
+        Step::Review,
+        Step::Mark { app: 0, bad: true },
+        Step::Deploy { app: 0, image: 5, replicas: 2 },
+        Step::Undo { back: 0 },
         Step::RecordDigest,
     ];
     for step in steps {
@@ -157,6 +162,48 @@ fn a_small_log_its_digests_and_its_snapshot_are_as_they_were() {
     assert_golden("digests.json", &(serde_json::to_string_pretty(&digests).unwrap() + "\n"));
     let snapshot = Snapshot { chain: log.chain(), state: log.state().clone() };
     assert_golden("snapshot.hex", &(hex::encode(snapshot.encode()) + "\n"));
+}
+
+/// Logs in which some kinds have earlier schemas are read, and mean what they meant.
+#[test]
+fn a_log_of_earlier_schemas_is_read_and_folds_as_it_did() {
+    let read = |file: &str| std::fs::read_to_string(folder().join("earlier").join(file)).unwrap();
+    let records = |file: &str| -> Vec<StoredRecord> {
+        let record = |line: &str| StoredRecord::from_bytes(&hex::decode(line).unwrap()).unwrap().0;
+        read(file).lines().map(record).collect()
+    };
+    let kinds: serde_json::Value = serde_json::from_str(&read("records.json")).unwrap();
+    let mut raised = 0;
+    for (stored, was) in records("records.hex").iter().zip(kinds.as_array().unwrap()) {
+        let record = stored.decode().unwrap();
+        assert_eq!(serde_json::to_value(&record.header).unwrap(), was["header"]);
+        let mut was = was["event"].clone();
+        if record.header.schema < Event::schema_of(&record.header.kind) {
+            raised += 1;
+            raise(&mut was);
+        }
+        assert_eq!(serde_json::to_value(&record.event).unwrap(), was);
+    }
+    assert_eq!(raised, 5, "four deployments and a rollback");
+
+    let mut verifier = Verifier::new();
+    records("log.hex").iter().for_each(|stored| drop(verifier.push(stored, None).unwrap()));
+    assert_eq!(verifier.digests_matched(), 1);
+    let digests: serde_json::Value = serde_json::from_str(&read("digests.json")).unwrap();
+    assert_eq!(digests["state"], verifier.into_parts().0.digest().to_string());
+}
+
+/// What an event of schema 1 is in schema 2, as JSON.
+fn raise(event: &mut serde_json::Value) {
+    if let Some(started) = event.get_mut("deployment_started") {
+        started["barrier"] = serde_json::Value::Null;
+    }
+    if let Some(rolled_back) = event.get_mut("rolled_back") {
+        let replaced = rolled_back.as_object_mut().unwrap().remove("replaced").unwrap();
+        let deviation = |was: &serde_json::Value| serde_json::json!({"what": was[0], "why": was[1]});
+        rolled_back["deviations"] = replaced.as_array().unwrap().iter().map(deviation).collect();
+        rolled_back["except"] = serde_json::json!([]);
+    }
 }
 
 /// What an earlier version wrote must fold into what it folded into then.

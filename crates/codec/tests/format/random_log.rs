@@ -9,8 +9,8 @@ use stele_model::release::EnvValue;
 use stele_model::signature::PublicKey;
 use stele_model::wire::{InstanceReport, Phase, Report};
 use stele_model::{
-    AppEnv, Command, Digest, Idempotency, NodeName, Release, ReleaseChoice, Request, Scope, Sealed, State,
-    Time, Value, fold,
+    AppEnv, Command, Digest, Event, Idempotency, NodeName, Release, ReleaseChoice, Request, Scope, Sealed,
+    State, Time, Value, fold,
 };
 
 use crate::corpus::{self, name};
@@ -22,22 +22,70 @@ const APPS: [&str; 3] = ["shop/web@prod", "shop/web@staging", "blog/site@prod"];
 /// One thing that happens. Numbers choose among what there is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Step {
-    Deploy { app: usize, image: u8, replicas: u8 },
-    Remove { app: usize },
-    SetConfig { app: usize, value: u8 },
-    SetSecret { app: usize },
-    Rollback { app: usize, steps: u32 },
-    Unlatch { app: usize },
+    Deploy {
+        app: usize,
+        image: u8,
+        replicas: u8,
+    },
+    Remove {
+        app: usize,
+    },
+    SetConfig {
+        app: usize,
+        value: u8,
+    },
+    SetSecret {
+        app: usize,
+    },
+    Rollback {
+        app: usize,
+        steps: u32,
+    },
+    /// Of a part of it: a region, a node, an environment, or everything but a node.
+    RollbackPart {
+        app: usize,
+        part: usize,
+        steps: u32,
+    },
+    /// Takes back one of the last decisions.
+    Undo {
+        back: usize,
+    },
+    Mark {
+        app: usize,
+        bad: bool,
+    },
+    Review,
+    Unlatch {
+        app: usize,
+    },
     Conduct,
-    Report { failing: bool },
-    Lose { node: usize },
-    Return { node: usize },
-    RemoveNode { node: usize },
-    Enrol { node: usize },
-    Label { node: usize, value: u8 },
-    Token { revoke: bool },
+    Report {
+        failing: bool,
+    },
+    Lose {
+        node: usize,
+    },
+    Return {
+        node: usize,
+    },
+    RemoveNode {
+        node: usize,
+    },
+    Enrol {
+        node: usize,
+    },
+    Label {
+        node: usize,
+        value: u8,
+    },
+    Token {
+        revoke: bool,
+    },
     Refuse,
-    Members { count: u64 },
+    Members {
+        count: u64,
+    },
     RecordDigest,
 }
 
@@ -151,10 +199,8 @@ impl Log {
     }
 
     fn request(&mut self, request: &Request) {
-        let past = match &request.command {
-            Command::Rollback { seq, .. } => self.states.get(seq).cloned(),
-            _ => None,
-        };
+        let past = request.command.past_seqs().into_iter();
+        let past = past.filter_map(|seq| Some((seq, self.states.get(&seq)?.clone()))).collect();
         let now = self.now();
         match self.ledger.submit((), request, past, now) {
             Submitted::Waiting => self.commit(),
@@ -181,6 +227,7 @@ impl Log {
     pub(crate) fn step(&mut self, step: Step) {
         match step {
             Step::Deploy { app: at, image, replicas } => {
+                let barrier = image.is_multiple_of(5);
                 let app_env = app(at);
                 self.ask(Command::Deploy {
                     contacts: Some(Contacts { owner: Some("team".to_owned()), ..Contacts::default() }),
@@ -190,6 +237,7 @@ impl Log {
                     },
                     app_env,
                     again: false,
+                    barrier: barrier.then(|| format!("image {image} rewrites the orders")),
                 });
             }
             Step::Remove { app: at } => self.ask(Command::Remove { app_env: app(at) }),
@@ -202,7 +250,19 @@ impl Log {
                 let value = self.sealed(&app(at));
                 self.ask(Command::SetSecret { app_env: app(at), name: name("database"), value });
             }
-            Step::Rollback { app: at, steps } => self.roll_back(&app(at), steps),
+            Step::Rollback { app: at, steps } => self.roll_back(Scope::app_env(&app(at)), steps),
+            Step::RollbackPart { app: at, part, steps } => self.roll_back_part(&app(at), part, steps),
+            Step::Undo { back } => self.undo(back),
+            Step::Mark { app: at, bad } => {
+                let (scope, seq) = (Scope::app_env(&app(at)), self.state().seq);
+                self.ask(Command::MarkPoint { scope, seq, bad });
+            }
+            Step::Review => {
+                if let Some((rollback, _)) = self.state().control.reviews.get_min().cloned() {
+                    let review = system_request(Command::Review { rollback });
+                    self.request(&Request { principal: name("admin"), ..review });
+                }
+            }
             Step::Unlatch { app: at } => self.ask(Command::Unlatch { app_env: app(at) }),
             Step::Conduct => {
                 for command in stele_planner::plan(self.state(), Time(self.clock)) {
@@ -261,8 +321,40 @@ impl Log {
         self.ask(Command::EnrollNode { join_token: hash, node });
     }
 
-    fn roll_back(&mut self, app_env: &AppEnv, steps: u32) {
-        let scope = Scope::app_env(app_env);
+    fn roll_back_part(&mut self, app_env: &AppEnv, part: usize, steps: u32) {
+        let scope: Scope = match part % 4 {
+            0 => name(&format!("{app_env},region:eu")),
+            1 => name("node:eu-1"),
+            2 => name("env:prod"),
+            _ => name("fleet"),
+        };
+        let except = if part % 4 == 3 { vec![name("node:us-1")] } else { Vec::new() };
+        // Points of a wide scope are those of one of its apps.
+        let point = stele_model::Point::Previous(steps);
+        let Ok(seq) = self.state().resolve_point(&Scope::app_env(app_env), &point) else { return };
+        self.ask(Command::Rollback {
+            scope,
+            except,
+            point: point.to_string(),
+            seq,
+            now: part.is_multiple_of(2),
+            strict: false,
+            best_effort: true,
+            pass_barriers: true,
+            unobtainable: Vec::new(),
+        });
+    }
+
+    fn undo(&mut self, back: usize) {
+        let decisions = self.records.iter().rev().map(|(stored, _)| stored.decode().unwrap());
+        let changes = decisions.filter(|record| matches!(record.event, Event::TargetChanged { .. }));
+        let Some(record) = changes.skip(back).next() else { return };
+        let what = format!("seq:{}", record.header.seq);
+        let decisions = vec![record.header.decision];
+        self.ask(Command::Undo { decisions, what, now: false, pass_barriers: true });
+    }
+
+    fn roll_back(&mut self, scope: Scope, steps: u32) {
         let point = stele_model::Point::Previous(steps);
         let Ok(seq) = self.state().resolve_point(&scope, &point) else { return };
         self.ask(Command::Rollback {
@@ -272,6 +364,9 @@ impl Log {
             seq,
             now: false,
             strict: false,
+            best_effort: steps > 1,
+            pass_barriers: true,
+            unobtainable: Vec::new(),
         });
     }
 

@@ -12,7 +12,8 @@ use stele_model::event::Contacts;
 use stele_model::release::Image;
 use stele_model::trial::try_out;
 use stele_model::{
-    Answer, AppEnv, AppId, Command, Context, EnvironmentName, Release, ReleaseChoice, Scope, Sealed, ServiceName, State, Value, diff,
+    Answer, AppEnv, AppId, Command, Context, EnvironmentName, Release, ReleaseChoice, Scope, Sealed,
+    ServiceName, State, Value, diff,
 };
 
 use super::asked::{Asked, Why};
@@ -163,8 +164,7 @@ pub(super) async fn deploy(handle: &Handle, asked: &Asked) -> Answered {
             }
         }
     };
-    let command =
-        Command::Deploy {
+    let command = Command::Deploy {
         app_env: request.app_env.clone(),
         contacts: None,
         release,

@@ -22,6 +22,8 @@ pub(super) const HISTORY_ENTRIES_MAX: usize = 500;
 pub(super) const CANDIDATES_MAX: usize = 20;
 /// Longest a change waits until this controller, too, knows it is committed.
 pub(super) const APPLY_DEADLINE: Duration = Duration::from_secs(5);
+/// Longest wait for a node's log lines.
+pub(super) const LOGS_DEADLINE: Duration = Duration::from_secs(10);
 /// Between two looks at a followed log.
 pub(super) const LOGS_FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 /// Lines looked at anew while following a log.

@@ -9,15 +9,14 @@ use futures::stream;
 use stele_api::ProblemKind;
 use stele_api::limits::{LOG_TAIL_LINES_DEFAULT, LOG_TAIL_LINES_MAX};
 use stele_api::wire::LogsQuery;
-use stele_bus::logs::{LogsAnswer, LogsRequest};
-use stele_bus::purposes;
+use stele_bus::ask::{Outcome, Question};
 use stele_model::event::EnrolledNode;
 use stele_model::{InstanceId, State};
 
 use super::Answered;
 use super::asked::{Asked, Caller};
 use super::failure::Failure;
-use super::limits::{LOGS_FOLLOW_INTERVAL, LOGS_FOLLOW_LINES};
+use super::limits::{LOGS_DEADLINE, LOGS_FOLLOW_INTERVAL, LOGS_FOLLOW_LINES};
 use crate::handle::Handle;
 
 pub(super) async fn logs(handle: &Handle, asked: &Asked) -> Answered {
@@ -60,31 +59,14 @@ async fn fetch(
     instance: &InstanceId,
     lines: u32,
 ) -> Result<Vec<String>, Failure> {
-    let identity = handle.identity();
-    let request = LogsRequest {
-        fleet: identity.fleet.clone(),
-        node: node.name.clone(),
-        instance: instance.clone(),
-        lines,
-        asked: handle.now(),
-        controller: identity.certificate.clone(),
-    };
-    let signed = identity.sign(purposes::LOGS_REQUEST, &request);
+    let question = Question::Logs { instance: instance.clone(), lines };
     let unavailable =
         |why: String| Failure::new(ProblemKind::Unavailable, format!("node {}: {why}", node.name));
-    let answer = handle
-        .bus()
-        .logs(&node.region, &node.name, &signed)
-        .await
-        .map_err(|error| unavailable(error.to_string()))?;
-    let answer: LogsAnswer =
-        answer.open(&node.key, purposes::LOGS_ANSWER).map_err(|error| unavailable(error.to_string()))?;
-    if answer.node != node.name || answer.instance != *instance {
-        return Err(unavailable(format!("it answered about {}, which was not asked", answer.instance)));
-    }
-    match answer.error {
-        Some(why) => Err(Failure::not_found(format!("node {}: {why}", node.name))),
-        None => Ok(answer.lines),
+    match handle.ask_node(node, question, LOGS_DEADLINE).await {
+        Ok(Outcome::Logs { lines }) => Ok(lines),
+        Ok(Outcome::Failed { why }) => Err(Failure::not_found(format!("node {}: {why}", node.name))),
+        Ok(Outcome::Images { .. }) => Err(unavailable("it answered something else".to_owned())),
+        Err(error) => Err(unavailable(error.to_string())),
     }
 }
 

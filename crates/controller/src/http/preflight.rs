@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream;
 use stele_bus::ask::{Outcome, Question};
+use stele_bus::limits::ASKED_IMAGES_MAX;
 use stele_model::decide::RollbackPlan;
 use stele_model::event::EnrolledNode;
 use stele_model::release::Image;
@@ -108,11 +109,7 @@ fn runs(state: &State, node: &NodeName, image: &Image) -> bool {
 }
 
 /// Which nodes do not have which images, as far as they say.
-async fn absent(
-    handle: &Handle,
-    state: &State,
-    needed: &Needed,
-) -> Vec<(NodeName, Image, String)> {
+async fn absent(handle: &Handle, state: &State, needed: &Needed) -> Vec<(NodeName, Image, String)> {
     let mut by_node: BTreeMap<NodeName, BTreeSet<Image>> = BTreeMap::new();
     for (image, nodes) in needed {
         for node in nodes.keys() {
@@ -145,11 +142,16 @@ async fn here(
     node: &EnrolledNode,
     images: &BTreeSet<Image>,
 ) -> Result<BTreeSet<Image>, String> {
-    let question = Question::Images { images: images.iter().cloned().collect() };
-    match handle.ask_node(node, question, IMAGES_DEADLINE).await {
-        Ok(Outcome::Images { here }) => Ok(here.into_iter().collect()),
-        Ok(Outcome::Failed { why }) => Err(format!("cannot say: {why}")),
-        Ok(Outcome::Logs { .. }) => Err("cannot say".to_owned()),
-        Err(error) => Err(format!("cannot say: {error}")),
+    let images: Vec<Image> = images.iter().cloned().collect();
+    let mut all = BTreeSet::new();
+    for some in images.chunks(ASKED_IMAGES_MAX) {
+        let question = Question::Images { images: some.to_vec() };
+        match handle.ask_node(node, question, IMAGES_DEADLINE).await {
+            Ok(Outcome::Images { here }) => all.extend(here),
+            Ok(Outcome::Failed { why }) => return Err(format!("cannot say: {why}")),
+            Ok(Outcome::Logs { .. }) => return Err("answered something else".to_owned()),
+            Err(error) => return Err(format!("cannot say: {error}")),
+        }
     }
+    Ok(all)
 }

@@ -9,9 +9,7 @@ use stele_api::wire::{
 use stele_model::decide::{RollbackPlan, plan_rollback};
 use stele_model::event::{Deviation, TargetDigest};
 use stele_model::trial::try_out;
-use stele_model::{
-    AppEnv, Command, Context, Decision, Event, Point, Revision, Scope, Seq, State, diff,
-};
+use stele_model::{AppEnv, Command, Context, Decision, Event, Point, Revision, Scope, Seq, State, diff};
 
 use super::asked::{Asked, Why};
 use super::failure::Failure;

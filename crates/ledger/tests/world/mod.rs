@@ -128,10 +128,11 @@ impl World {
     }
 
     pub(crate) fn request(&mut self, request: &Request) -> Result<Answer, Rejection> {
-        let past = request.command.past_seqs().into_iter().map(|seq| (seq, self.states[&seq].clone()));
+        let past = request.command.past_seqs().into_iter();
+        let past: BTreeMap<_, _> = past.map(|seq| (seq, self.states[&seq].clone())).collect();
         self.waiter += 1;
         let now = self.now();
-        let outcome = match self.leader.submit(self.waiter, request, past.collect(), now) {
+        let outcome = match self.leader.submit(self.waiter, request, past, now) {
             Submitted::Waiting => {
                 assert_eq!(self.replicate(), 1, "one request, one entry");
                 self.answers.remove(&self.waiter).expect("it was answered when it committed")
@@ -253,6 +254,7 @@ impl World {
             contacts: Some(Contacts { owner: Some("team-shop".to_owned()), ..Contacts::default() }),
             release: ReleaseChoice::Content { release, images: BTreeMap::new() },
             again: false,
+            barrier: None,
         };
         self.ask(principal, command)
     }
@@ -267,6 +269,9 @@ impl World {
             seq,
             now: false,
             strict: false,
+            best_effort: false,
+            pass_barriers: false,
+            unobtainable: Vec::new(),
         };
         self.ask(principal, command)
     }

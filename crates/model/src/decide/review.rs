@@ -7,12 +7,7 @@ use crate::rejection::{Rejection, RejectionKind};
 use crate::scope::Scope;
 use crate::state::State;
 
-pub(super) fn mark_point(
-    state: &State,
-    scope: &Scope,
-    seq: Seq,
-    bad: bool,
-) -> Result<Vec<Event>, Rejection> {
+pub(super) fn mark_point(state: &State, scope: &Scope, seq: Seq, bad: bool) -> Result<Vec<Event>, Rejection> {
     if seq == 0 || seq > state.seq {
         return Err(Rejection::new(
             RejectionKind::NotFound,
@@ -32,11 +27,7 @@ pub(super) fn mark_point(
     Ok(vec![Event::PointMarked { scope: scope.clone(), seq, bad }])
 }
 
-pub(super) fn review(
-    state: &State,
-    principal: &PrincipalId,
-    rollback: Seq,
-) -> Result<Vec<Event>, Rejection> {
+pub(super) fn review(state: &State, principal: &PrincipalId, rollback: Seq) -> Result<Vec<Event>, Rejection> {
     let Some(actor) = state.control.reviews.get(&rollback) else {
         return Err(Rejection::new(
             RejectionKind::NotFound,

@@ -27,6 +27,12 @@ fn step() -> impl Strategy<Value = Step> {
         }),
         (0_usize..3, 0_u8..3).prop_map(|(app, value)| Step::SetConfig { app, value }),
         (0_usize..3, 1_u32..3).prop_map(|(app, steps)| Step::Rollback { app, steps }),
+        (0_usize..3, 0_usize..4, 1_u32..3).prop_map(|(app, part, steps)| Step::RollbackPart {
+            app,
+            part,
+            steps
+        }),
+        (0_usize..3).prop_map(|back| Step::Undo { back }),
         (0_usize..3).prop_map(|app| Step::Remove { app }),
         (0_usize..3).prop_map(|node| Step::Enrol { node }),
         (0_usize..3).prop_map(|node| Step::RemoveNode { node }),

@@ -10,8 +10,8 @@ use stele_runtime::LogRequest;
 use stele_runtime::simulated::Deed;
 
 use super::{
-    CHANGED_FILE, Fixture, Kind, agent, all, app_env, checked, eventually, file, instance, published, replacing,
-    told, vouches,
+    CHANGED_FILE, Fixture, Kind, agent, all, app_env, checked, eventually, file, instance, published,
+    replacing, told, vouches,
 };
 
 /// The tests of the suite, each against a fixture of its own.
@@ -297,7 +297,10 @@ pub async fn what_labels_hide_is_seen(fixture: &impl Fixture) {
             // It goes by its labels and seems well; only a closer look tells.
             let told = told(result, &desired[0].id);
             let well = told.is_some_and(|told| told.phase == Phase::Healthy);
-            well && result.observed.as_ref().is_some_and(|it| it.differs.iter().any(|it| it.why.contains(said)))
+            well && result
+                .observed
+                .as_ref()
+                .is_some_and(|it| it.differs.iter().any(|it| it.why.contains(said)))
         })
         .await;
         assert!(!vouches(&result, &desired), "after {deed:?}");

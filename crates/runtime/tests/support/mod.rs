@@ -98,7 +98,11 @@ pub fn app_env(text: &str) -> AppEnv {
 
 /// A reconciler as an agent that just started has it.
 pub fn agent<R: Runtime + ?Sized>(runtime: Arc<R>, desired: &[AssignedInstance]) -> Reconciler<R> {
-    let config = ReconcilerConfig { poll_interval_ms: 200, inspection_interval_ms: 200, ..ReconcilerConfig::default() };
+    let config = ReconcilerConfig {
+        poll_interval_ms: 200,
+        inspection_interval_ms: 200,
+        ..ReconcilerConfig::default()
+    };
     let mut agent = Reconciler::new(runtime, config);
     agent.set_desired(desired.to_vec());
     agent

@@ -73,13 +73,11 @@ impl RealDocker {
         let network = old.host_config.as_ref().unwrap().network_mode.clone().unwrap();
         let mut endpoint = old.network_settings.unwrap().networks.unwrap().remove(&network).unwrap();
         endpoint.aliases.as_mut().unwrap().retain(|alias| !id.starts_with(alias.as_str()));
-        let endpoint =
-            bollard::models::EndpointSettings { aliases: endpoint.aliases, ..Default::default() };
+        let endpoint = bollard::models::EndpointSettings { aliases: endpoint.aliases, ..Default::default() };
         body.hostname = None;
         body.host_config = old.host_config;
-        body.networking_config = Some(bollard::models::NetworkingConfig {
-            endpoints_config: Some([(network, endpoint)].into()),
-        });
+        body.networking_config =
+            Some(bollard::models::NetworkingConfig { endpoints_config: Some([(network, endpoint)].into()) });
         let name = old.name.unwrap();
         let options = CreateContainerOptionsBuilder::default().name(name.trim_start_matches('/')).build();
         let made = self.client.create_container(Some(options), body).await.unwrap();

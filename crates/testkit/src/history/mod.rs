@@ -21,10 +21,8 @@ use stele_store::{Identity, Settings, Store};
 pub fn new_store(folder: &Path, fleet: &str, controller: u64) -> anyhow::Result<Store> {
     let identity = Identity { fleet: fleet.to_owned(), node: controller };
     let mut store = Store::create(folder, &identity, &Settings::default())?;
-    let genesis = stele_codec::Snapshot {
-        chain: stele_codec::Chain::GENESIS,
-        state: stele_model::State::default(),
-    };
+    let genesis =
+        stele_codec::Snapshot { chain: stele_codec::Chain::GENESIS, state: stele_model::State::default() };
     bootstrap(&mut store, &[controller], genesis.encode()).context("a new store can be bootstrapped")?;
     Ok(store)
 }

@@ -421,7 +421,8 @@ impl World {
         // What was withdrawn is gone as soon as it was told.
         nodes.extend(state.observed.iter().filter_map(|(node, seen)| {
             let assigned = state.assigned.get(node)?;
-            let is_gone = |id: &InstanceId| id.slot.app_env == *app_env && !assigned.instances.contains_key(id);
+            let is_gone =
+                |id: &InstanceId| id.slot.app_env == *app_env && !assigned.instances.contains_key(id);
             seen.instances.keys().any(is_gone).then(|| node.clone())
         }));
         nodes.sort();

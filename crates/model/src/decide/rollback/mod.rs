@@ -16,7 +16,16 @@ use crate::state::State;
 
 pub(super) fn rollback(state: &State, command: &Command, context: &Context) -> Result<Vec<Event>, Rejection> {
     let Command::Rollback {
-        scope, except, point, seq, now, strict, best_effort, pass_barriers, unobtainable, ..
+        scope,
+        except,
+        point,
+        seq,
+        now,
+        strict,
+        best_effort,
+        pass_barriers,
+        unobtainable,
+        ..
     } = command
     else {
         return Err(Rejection::new(RejectionKind::Invalid, "not a rollback"));
@@ -107,7 +116,9 @@ fn check_scope(state: &State, scope: &Scope) -> Result<(), Rejection> {
 fn check_barriers(plans: &[RollbackPlan], scope: &Scope, point: &str) -> Result<(), Rejection> {
     let details: Vec<_> = plans
         .iter()
-        .flat_map(|plan| plan.barriers.iter().map(|(seq, why)| format!("{}: deploy:{seq} {why}", plan.app_env)))
+        .flat_map(|plan| {
+            plan.barriers.iter().map(|(seq, why)| format!("{}: deploy:{seq} {why}", plan.app_env))
+        })
         .collect();
     if details.is_empty() {
         return Ok(());

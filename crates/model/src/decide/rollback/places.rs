@@ -68,7 +68,13 @@ fn is_inside(state: &State, inner: &Place, outer: &Place) -> bool {
 }
 
 /// Makes a place what it is in `source`: its own revision, and whatever differs inside it.
-fn take_over(source: &State, state: &State, app_env: &AppEnv, place: &Place, pins: &mut BTreeMap<Place, Pin>) {
+fn take_over(
+    source: &State,
+    state: &State,
+    app_env: &AppEnv,
+    place: &Place,
+    pins: &mut BTreeMap<Place, Pin>,
+) {
     pins.retain(|present, _| !is_inside(state, present, place));
     let within = pins_of(source, app_env);
     pins.extend(within.into_iter().filter(|(inner, _)| inner != place && is_inside(state, inner, place)));

@@ -53,9 +53,7 @@ pub fn plan_rollback(state: &State, past: &State, scope: &Scope, except: &[Scope
     let mut plans: Vec<_> = apps
         .into_iter()
         .filter(|app_env| scope.covers_app_env(app_env))
-        .filter(|app_env| {
-            !except.iter().any(|scope| !scope.is_placed() && scope.covers_app_env(app_env))
-        })
+        .filter(|app_env| !except.iter().any(|scope| !scope.is_placed() && scope.covers_app_env(app_env)))
         .map(|app_env| {
             let held: Vec<_> =
                 except.iter().filter(|scope| scope.is_placed() && scope.covers_app_env(app_env)).collect();
@@ -116,11 +114,7 @@ fn plan_app(state: &State, past: &State, app_env: &AppEnv, scope: &Scope, held: 
 }
 
 /// Every slot where it was, under its own index.
-fn whole(
-    state: &State,
-    past: &State,
-    app_env: &AppEnv,
-) -> (Vec<(Slot, Option<NodeName>)>, Vec<Deviation>) {
+fn whole(state: &State, past: &State, app_env: &AppEnv) -> (Vec<(Slot, Option<NodeName>)>, Vec<Deviation>) {
     let mut slots = Vec::new();
     let mut deviations = Vec::new();
     for (slot, node) in past.slots(app_env) {

@@ -73,7 +73,11 @@ fn unreadable(state: &State, app_env: &AppEnv, revision: &Revision, blocked: &mu
         let files = spec.container.files.iter().map(|(path, file)| (path, &file.content));
         for (name, value) in env.chain(files) {
             if let EnvValue::Value(Value::Sealed(sealed)) = value
-                && state.control.erased.get(&sealed.subject).is_some_and(|through| sealed.key_version <= *through)
+                && state
+                    .control
+                    .erased
+                    .get(&sealed.subject)
+                    .is_some_and(|through| sealed.key_version <= *through)
             {
                 blocked.push(format!(
                     "{name} of service {service} was sealed for {}, whose keys are destroyed",

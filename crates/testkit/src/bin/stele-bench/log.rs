@@ -68,10 +68,8 @@ impl Prepared {
         }
         store_records(&mut store, written, true)?;
         let last = world.state().seq;
-        let snapshot = stele_codec::Snapshot {
-            chain: stele_codec::Chain::GENESIS,
-            state: world.state().clone(),
-        };
+        let snapshot =
+            stele_codec::Snapshot { chain: stele_codec::Chain::GENESIS, state: world.state().clone() };
         println!(
             "A log of {last} records: {} nodes, {} apps in two environments each, seed 7; decided and written in {:.0} s.",
             size.nodes,

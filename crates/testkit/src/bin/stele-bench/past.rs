@@ -29,11 +29,20 @@ pub(crate) fn time_travel(size: &Size, reads: usize) -> anyhow::Result<()> {
         "It is warm after {:.1} s: every milestone made, and read into memory as far as there is room.",
         started.elapsed().as_secs_f64()
     );
-    println!("State at the end: {} MB encoded. {reads} reads each, one after the other, over HTTP.\n", prepared.state_bytes >> 20);
+    println!(
+        "State at the end: {} MB encoded. {reads} reads each, one after the other, over HTTP.\n",
+        prepared.state_bytes >> 20
+    );
     let client = prepared.cluster.client(1)?;
     let mut numbers = Numbers(0x5eed);
     println!("{:<28} {:>9} {:>9} {:>9} {:>12}", "read", "p50 ms", "p99 ms", "max ms", "answer kB");
-    for what in ["status of an app", "status of a region", "status of the fleet", "show of an app", "show of the fleet"] {
+    for what in [
+        "status of an app",
+        "status of a region",
+        "status of the fleet",
+        "show of an app",
+        "show of the fleet",
+    ] {
         let mut times = Vec::with_capacity(reads);
         let mut bytes = 0;
         for _ in 0..reads {
@@ -55,7 +64,13 @@ pub(crate) fn time_travel(size: &Size, reads: usize) -> anyhow::Result<()> {
         }
         times.sort_unstable();
         let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1000.0;
-        println!("{what:<28} {:>9.1} {:>9.1} {:>9.1} {:>12}", at(0.5), at(0.99), at(1.0), bytes / reads / 1000);
+        println!(
+            "{what:<28} {:>9.1} {:>9.1} {:>9.1} {:>12}",
+            at(0.5),
+            at(0.99),
+            at(1.0),
+            bytes / reads / 1000
+        );
     }
     println!("\n{}", memory(&prepared)?);
     anyhow::ensure!(prepared.cluster.end().0.is_empty(), "something was left behind");

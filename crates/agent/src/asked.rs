@@ -1,0 +1,117 @@
+//! Answering controllers that ask something.
+
+use std::collections::VecDeque;
+
+use futures::StreamExt as _;
+use stele_bus::ask::{Outcome, Question, Request};
+use stele_bus::limits::{ASKED_IMAGES_MAX, LOGS_LINES_MAX, QUESTION_AGE_US_MAX};
+use stele_bus::purposes;
+use stele_model::ids::{InstanceId, Time};
+use stele_model::release::Image;
+use stele_model::wire::Signed;
+use stele_reconcile::Pinned;
+use stele_runtime::{LogRequest, Runtime};
+
+use crate::limits::{ANSWER_TIMEOUT, LOGS_ANSWER_BYTES_MAX};
+
+/// Believes a question, or says why not.
+pub(crate) fn open(signed: &Signed, pinned: &Pinned, now: Option<Time>) -> Result<Request, String> {
+    let claimed: Request = signed.peek().map_err(|error| error.to_string())?;
+    let controller = claimed.controller;
+    controller.check(&pinned.root, &pinned.fleet, now).map_err(|error| error.to_string())?;
+    let request: Request =
+        signed.open(&controller.body.key, purposes::QUESTION).map_err(|error| error.to_string())?;
+    if request.fleet != pinned.fleet || request.node != pinned.node {
+        return Err(format!("it is for node {} of fleet {}", request.node, request.fleet));
+    }
+    if let Some(now) = now
+        && now.0.abs_diff(request.asked.0) > QUESTION_AGE_US_MAX
+    {
+        return Err("it was made too long ago, or one of the two clocks is wrong".to_owned());
+    }
+    Ok(request)
+}
+
+/// Finds out what was asked. `container` names the container of an instance on this node.
+pub(crate) async fn answer(
+    runtime: &dyn Runtime,
+    question: &Question,
+    container: impl Fn(&InstanceId) -> Option<String>,
+) -> Outcome {
+    let found = async {
+        match question {
+            Question::Logs { instance, lines } => {
+                let container = container(instance)
+                    .ok_or_else(|| "the instance has no container on this node".to_owned())?;
+                let lines = last_lines(runtime, &container, (*lines).min(LOGS_LINES_MAX)).await?;
+                Ok(Outcome::Logs { lines })
+            }
+            Question::Images { images } => Ok(Outcome::Images { here: here(runtime, images).await? }),
+        }
+    };
+    let found = tokio::time::timeout(ANSWER_TIMEOUT, found).await;
+    found
+        .unwrap_or_else(|_| Err("the container engine did not answer in time".to_owned()))
+        .unwrap_or_else(|why: String| Outcome::Failed { why })
+}
+
+async fn here(runtime: &dyn Runtime, images: &[Image]) -> Result<Vec<Image>, String> {
+    if images.len() > ASKED_IMAGES_MAX {
+        return Err(format!(
+            "{} images are more than the {ASKED_IMAGES_MAX} that may be asked for",
+            images.len()
+        ));
+    }
+    let mut here = Vec::new();
+    for image in images {
+        if runtime.has_image(image).await.map_err(|error| error.to_string())? {
+            here.push(image.clone());
+        }
+    }
+    Ok(here)
+}
+
+async fn last_lines(runtime: &dyn Runtime, container: &str, count: u32) -> Result<Vec<String>, String> {
+    let tail = Some(usize::try_from(count).unwrap_or(usize::MAX));
+    let mut stream = runtime.logs(container, LogRequest { tail, follow: false });
+    let mut lines = VecDeque::new();
+    let mut bytes = 0;
+    while let Some(line) = stream.next().await {
+        let text = line.map_err(|error| error.to_string())?.text;
+        bytes += wire_size(&text);
+        lines.push_back(text);
+        while bytes > LOGS_ANSWER_BYTES_MAX {
+            bytes -= lines.pop_front().map_or(bytes, |dropped| wire_size(&dropped));
+        }
+    }
+    Ok(lines.into())
+}
+
+/// Bytes of a line inside a signed message: escaped once as JSON, and once more as part of the
+/// text that is signed.
+fn wire_size(line: &str) -> usize {
+    let escaped: usize = line
+        .bytes()
+        .map(|byte| match byte {
+            b'"' | b'\\' => 4,
+            0..=31 => 7,
+            _ => 1,
+        })
+        .sum();
+    escaped + 8
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_size_on_the_wire_is_never_underestimated() {
+        for line in ["", "plain", "a \"quoted\" \\ line", "\u{1}\u{1f}\t\n", "äöü😀"] {
+            let once = serde_json::to_string(&[line]).unwrap();
+            let twice = serde_json::to_string(&once).unwrap();
+            assert!(wire_size(line) + 4 >= twice.len() - 4, "{line:?}: {} for {twice}", wire_size(line));
+        }
+    }
+}
