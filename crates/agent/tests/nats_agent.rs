@@ -257,10 +257,9 @@ async fn controllers_get_answers_and_nobody_else_does() {
         sign(&world.fleet.controller, &Request { node: "eu-2".parse().unwrap(), ..request.clone() });
 
     let bus = &world.controller.bus;
-    let ask = |signed| bus.ask(&region, &node, signed, ANSWERED_WITHIN);
     let (answer, forged, replayed, elsewhere) = within("answers", async {
         tokio::join!(
-            ask(&right),
+            bus.ask(&region, &node, &right, ANSWERED_WITHIN),
             bus.ask(&region, &node, &forged, UNANSWERED_AFTER),
             bus.ask(&region, &node, &replayed, UNANSWERED_AFTER),
             bus.ask(&region, &node, &elsewhere, UNANSWERED_AFTER),
@@ -276,7 +275,7 @@ async fn controllers_get_answers_and_nobody_else_does() {
 
     let asked = async |question: Question| {
         let signed = sign(&world.fleet.controller, &Request { question, ..request.clone() });
-        let answer: Answer = ask(&signed).await.unwrap().peek().unwrap();
+        let answer: Answer = bus.ask(&region, &node, &signed, ANSWERED_WITHIN).await.unwrap().peek().unwrap();
         answer.outcome
     };
     let why = "the instance has no container on this node".to_owned();

@@ -79,7 +79,7 @@ pub(crate) async fn run(handle: Handle) {
 
 async fn follow(handle: &Handle) -> anyhow::Result<()> {
     let mut committed = handle.committed();
-    let mut archive = off_thread(handle, |past| Archive::open(past)).await?;
+    let mut archive = off_thread(handle, Archive::open).await?;
     let mut is_warm = false;
     loop {
         let next = archive.next();

@@ -32,6 +32,8 @@ pub struct Delta {
     from: (Seq, Time),
     to: (Seq, Time),
     /// Present when it differs: the fleet itself.
+    // The outer one says whether it differs, the inner one is State's own.
+    #[allow(clippy::option_option)]
     fleet: Option<Option<Fleet>>,
     /// Present when they differ: term and leader.
     term: Option<(u64, ControllerId)>,

@@ -176,10 +176,7 @@ proptest! {
             let seqs: Vec<_> = found.steps.iter().map(|step| step.seq).collect();
             prop_assert!(seqs.windows(2).all(|pair| pair[0] > pair[1]), "newest first: {:?}", seqs);
             for step in &found.steps {
-                match step.cause {
-                    Some(cause) => prop_assert!(seqs.contains(&cause), "{step:?} leads out of {seqs:?}"),
-                    None => prop_assert_ne!(step.principal.as_str(), "system", "{:?}", step),
-                }
+                if let Some(cause) = step.cause { prop_assert!(seqs.contains(&cause), "{step:?} leads out of {seqs:?}") } else { prop_assert_ne!(step.principal.as_str(), "system", "{:?}", step) }
             }
         }
     }

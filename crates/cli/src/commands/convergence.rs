@@ -53,12 +53,11 @@ impl Convergence {
     }
 
     pub(super) fn run(self, session: &Session, scope: &Scope) -> Result<(), Failure> {
-        let signed = match &self.verify {
-            Some(path) => read(path)?,
-            None => {
-                let path = with_query("/v1/convergence", &[("scope", Some(scope.to_string()))]);
-                session.client()?.get(&path)?
-            }
+        let signed = if let Some(path) = &self.verify {
+            read(path)?
+        } else {
+            let path = with_query("/v1/convergence", &[("scope", Some(scope.to_string()))]);
+            session.client()?.get(&path)?
         };
         let (proof, summary) = open(&signed, self.root.as_ref())
             .map_err(|error| Failure::Failed(format!("the proof is not believed: {error}")))?;

@@ -30,12 +30,12 @@ struct Told {
     state: Digest,
 }
 
+/// A controller that could not be asked, and why.
+pub(crate) type Unheard = (ControllerId, String);
+
 /// Asks every controller of a fleet for its newest checkpoint. Those that cannot be asked are
 /// listed with the reason.
-pub(crate) fn ask_all(
-    client: &Client,
-    context: &Context,
-) -> Result<(Vec<Replica>, Vec<(ControllerId, String)>), Failure> {
+pub(crate) fn ask_all(client: &Client, context: &Context) -> Result<(Vec<Replica>, Vec<Unheard>), Failure> {
     let (mut replicas, mut unheard) = (Vec::new(), Vec::new());
     for (controller, own) in members(client, context)? {
         match own.and_then(|own| checkpoint(controller, &own)) {

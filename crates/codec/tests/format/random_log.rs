@@ -347,8 +347,8 @@ impl Log {
 
     fn undo(&mut self, back: usize) {
         let decisions = self.records.iter().rev().map(|(stored, _)| stored.decode().unwrap());
-        let changes = decisions.filter(|record| matches!(record.event, Event::TargetChanged { .. }));
-        let Some(record) = changes.skip(back).next() else { return };
+        let mut changes = decisions.filter(|record| matches!(record.event, Event::TargetChanged { .. }));
+        let Some(record) = changes.nth(back) else { return };
         let what = format!("seq:{}", record.header.seq);
         let decisions = vec![record.header.decision];
         self.ask(Command::Undo { decisions, what, now: false, pass_barriers: true });

@@ -77,7 +77,9 @@ async fn not_in_registries(
 /// What the instances of the apps would be made of, where that is not what their node was told to run.
 fn needed(state: &State, plans: &[RollbackPlan]) -> Needed {
     let mut after = state.clone();
-    plans.iter().for_each(|plan| plan.apply(&mut after));
+    for plan in plans {
+        plan.apply(&mut after);
+    }
     let mut needed = Needed::new();
     for plan in plans {
         for (slot, node) in after.slots(&plan.app_env) {

@@ -1,5 +1,7 @@
 //! Numbers that look random and are the same for the same seed, everywhere and for ever.
 
+use std::fmt::Write as _;
+
 /// SplitMix64.
 #[derive(Clone, Debug)]
 pub(crate) struct Chance(u64);
@@ -30,7 +32,7 @@ impl Chance {
     pub(crate) fn hex(&mut self, bytes: usize) -> String {
         let mut text = String::with_capacity(bytes * 2 + 16);
         while text.len() < bytes * 2 {
-            text.push_str(&format!("{:016x}", self.next()));
+            let _ = write!(text, "{:016x}", self.next());
         }
         text.truncate(bytes * 2);
         text

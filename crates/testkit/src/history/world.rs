@@ -348,20 +348,16 @@ impl World {
                 if index == at {
                     report.restarts += 1;
                 }
-            })?);
+            }));
         }
         self.system(Command::Report { reports })
     }
 
     /// What a node says: that everything it was told to run is healthy, but for what `change` makes of it.
-    fn report(
-        &mut self,
-        node: &NodeName,
-        change: impl Fn(usize, &mut InstanceReport),
-    ) -> anyhow::Result<Option<Report>> {
+    fn report(&mut self, node: &NodeName, change: impl Fn(usize, &mut InstanceReport)) -> Option<Report> {
         self.reports += 1;
         let state = self.scribe.state();
-        let Some(assigned) = state.assigned.get(node) else { return Ok(None) };
+        let assigned = state.assigned.get(node)?;
         let mut instances: Vec<_> = Vec::with_capacity(assigned.instances.len());
         for (at, (id, to)) in assigned.instances.iter().enumerate() {
             let known = state.report_of(node, id);
@@ -378,14 +374,14 @@ impl World {
             change(at, &mut report);
             instances.push(report);
         }
-        Ok(Some(Report {
+        Some(Report {
             fleet: self.shape.fleet.clone(),
             node: node.clone(),
             boot: 1,
             number: self.reports,
             applied: state.assignment_version(node),
             instances,
-        }))
+        })
     }
 
     /// Lets the conductor and the nodes work until an app is where it should be.
@@ -429,7 +425,7 @@ impl World {
         nodes.dedup();
         let mut reports = Vec::new();
         for node in nodes {
-            reports.extend(self.report(&node, |_, _| {})?);
+            reports.extend(self.report(&node, |_, _| {}));
         }
         let before = self.state().seq;
         if !reports.is_empty() {

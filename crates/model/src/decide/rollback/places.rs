@@ -221,7 +221,8 @@ fn restore_slots(
         }
         let Some(chosen) = chosen else { continue };
         let taken = |index: u32| result.contains_key(&Slot { index, ..slot.clone() });
-        let index = if taken(slot.index) { (0..).find(|index| !taken(*index)) } else { Some(slot.index) };
+        let free = || (0..=u32::MAX).find(|index| !taken(*index));
+        let index = if taken(slot.index) { free() } else { Some(slot.index) };
         if let Some(index) = index {
             result.insert(Slot { index, ..slot.clone() }, chosen);
         }

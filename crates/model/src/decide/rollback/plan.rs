@@ -83,7 +83,7 @@ fn plan_app(state: &State, past: &State, app_env: &AppEnv, scope: &Scope, held: 
     } else {
         let part = places::restore(state, past, app_env, scope, held);
         if part.untouched {
-            restored = from.clone();
+            restored.clone_from(&from);
         }
         to = match place {
             Some(_) => state.target.intent.get(app_env).map(|revision| revision.as_ref().clone()),
