@@ -165,8 +165,11 @@ def read_text(data):
         raise Malformed("a text is not UTF-8") from None
 
 
+NAME_FORM = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+
+
 def is_name(text):
-    return re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", text) is not None
+    return re.fullmatch(NAME_FORM, text) is not None
 
 
 def read_name(reader):
@@ -237,6 +240,17 @@ def digest(reader):
     return shown_digest(reader.take(32))
 
 
+def formed(pattern):
+    """A text of this form, such as an id."""
+
+    def read(reader):
+        written = text(reader)
+        need(re.fullmatch(pattern, written), f"{written!r} is not of its form")
+        return written
+
+    return read
+
+
 def option(of):
     return lambda reader: reader.option(lambda: of(reader))
 
@@ -245,9 +259,9 @@ def several(of):
     return lambda reader: [of(reader) for _ in range(varint(reader))]
 
 
-def mapping(of):
+def mapping(of, named=text):
     def read(reader):
-        pairs = [(text(reader), of(reader)) for _ in range(varint(reader))]
+        pairs = [(named(reader), of(reader)) for _ in range(varint(reader))]
         keys = [key.encode() for key, _ in pairs]
         need(all(a < b for a, b in zip(keys, keys[1:])), "a map is not in ascending order")
         return dict(pairs)
@@ -275,6 +289,9 @@ def enum(*variants):
     return read
 
 
+NAME = formed(NAME_FORM)
+APP_ENV = formed(f"{NAME_FORM}/{NAME_FORM}@{NAME_FORM}")
+PLACE = formed(f"(?:region|node):{NAME_FORM}")
 TEXTS = mapping(text)
 SEALED = struct(subject=text, key_version=varint, nonce=text, ciphertext=text)
 VALUE = enum(("plain", text), ("sealed", SEALED))
@@ -290,7 +307,7 @@ TOKEN = struct(
     expires=varint,
 )
 JOIN_TOKEN = struct(hash=digest, node=option(text), region=text, labels=TEXTS, expires=varint)
-NODE = struct(name=text, region=text, labels=TEXTS, key=text, sealing_key=text, address=option(text))
+NODE = struct(name=NAME, region=NAME, labels=TEXTS, key=text, sealing_key=text, address=option(text))
 CHECK = enum(
     ("http", struct(port=varint, path=text)), ("tcp", struct(port=varint)), ("exec", struct(command=several(text)))
 )
@@ -322,7 +339,7 @@ SERVICE = struct(
     update=struct(max_unavailable=varint, order=enum("start_first", "stop_first"), deadline_ms=varint),
 )
 RELEASE = struct(app=text, services=mapping(SERVICE))
-REVISION = struct(release=digest, config=option(digest), secrets=mapping(varint))
+REVISION = struct(release=digest, config=option(digest), secrets=mapping(varint, NAME))
 OUTCOME = enum(
     "succeeded",
     ("failed", struct(instance=text, node=text, reason=text, exit_code=option(integer), log_tail=several(text))),
@@ -353,8 +370,9 @@ REPORTED_CHANGE = struct(
 )
 TARGET_DIGEST = struct(intent=digest, placement=digest)
 STARTED = {"from": option(REVISION), "to": option(REVISION), "now": boolean}
+PIN = enum(("revision", REVISION), "absent")
 
-# (kind, schema) -> (number of the variant, fields)
+# (kind, schema) -> (number of the variant, fields). What has two schemas is read in both.
 EVENTS = {
     ("term_started", 1): (0, struct(term=varint, controller=varint)),
     ("fleet_created", 1): (1, struct(fleet=text, root=text, epoch=varint)),
@@ -379,17 +397,26 @@ EVENTS = {
     ("release_created", 1): (17, struct(number=varint, digest=digest, release=RELEASE, images=TEXTS)),
     ("config_changed", 1): (
         18,
-        struct(app_env=text, version=varint, digest=digest, variables=mapping(VALUE)),
+        struct(app_env=APP_ENV, version=varint, digest=digest, variables=mapping(VALUE)),
     ),
-    ("secret_changed", 1): (19, struct(app_env=text, name=text, version=varint, value=SEALED)),
+    ("secret_changed", 1): (19, struct(app_env=APP_ENV, name=text, version=varint, value=SEALED)),
     ("deployment_started", 1): (
         20,
-        struct(app_env=text, kind=enum("deploy", "configure", "rollback", "remove"), **STARTED),
+        struct(app_env=APP_ENV, kind=enum("deploy", "configure", "rollback", "remove"), **STARTED),
     ),
-    ("deployment_finished", 1): (21, struct(deployment=varint, app_env=text, outcome=OUTCOME)),
-    ("target_changed", 1): (22, struct(app_env=text, revision=option(REVISION))),
-    ("placement_changed", 1): (23, struct(app_env=text, slots=several(row(text, option(text))))),
-    ("assignments_changed", 1): (24, struct(app_env=text, changes=several(ASSIGNMENT_CHANGE))),
+    ("deployment_started", 2): (
+        20,
+        struct(
+            app_env=APP_ENV,
+            kind=enum("deploy", "configure", "rollback", "remove", "undo"),
+            **STARTED,
+            barrier=option(text),
+        ),
+    ),
+    ("deployment_finished", 1): (21, struct(deployment=varint, app_env=APP_ENV, outcome=OUTCOME)),
+    ("target_changed", 1): (22, struct(app_env=APP_ENV, revision=option(REVISION))),
+    ("placement_changed", 1): (23, struct(app_env=APP_ENV, slots=several(row(text, option(text))))),
+    ("assignments_changed", 1): (24, struct(app_env=APP_ENV, changes=several(ASSIGNMENT_CHANGE))),
     ("nodes_reported", 1): (25, struct(reports=several(REPORTED_CHANGE))),
     ("rolled_back", 1): (
         26,
@@ -402,9 +429,33 @@ EVENTS = {
             replaced=several(row(text, text)),
         ),
     ),
-    ("latched", 1): (27, struct(app_env=text, release=digest)),
-    ("unlatched", 1): (28, struct(app_env=text)),
+    ("rolled_back", 2): (
+        26,
+        struct(
+            scope=text,
+            **{"except": several(text)},
+            point=text,
+            seq=varint,
+            before=TARGET_DIGEST,
+            after=TARGET_DIGEST,
+            deviations=several(struct(what=text, why=text)),
+        ),
+    ),
+    ("latched", 1): (27, struct(app_env=APP_ENV, release=digest)),
+    ("unlatched", 1): (28, struct(app_env=APP_ENV)),
     ("refused", 1): (29, struct(action=text, scope=text, why=text)),
+    ("pins_changed", 1): (30, struct(app_env=APP_ENV, pins=several(row(PLACE, option(PIN))))),
+    ("point_marked", 1): (31, struct(scope=text, seq=varint, bad=boolean)),
+    ("reviewed", 1): (32, struct(rollback=varint)),
+    ("subject_erased", 1): (33, struct(subject=text, through=varint)),
+    ("undone", 1): (
+        34,
+        struct(
+            what=text,
+            decisions=several(varint),
+            apps=several(row(APP_ENV, TARGET_DIGEST, TARGET_DIGEST)),
+        ),
+    ),
 }
 
 
@@ -706,6 +757,13 @@ def because(header):
     return " ".join(words)
 
 
+def in_words(pin, name):
+    """What a place is pinned to."""
+    if pin is None:
+        return "unpinned"
+    return "removed" if pin == "absent" else name(pin["revision"])
+
+
 # --- Packs ------------------------------------------------------------------------------------------
 
 
@@ -944,6 +1002,10 @@ class Pack:
             if fields := first_schema(header, self.payload(header), "target_changed"):
                 what = fields["revision"]["release"] if fields["revision"] else "removed"
                 releases.append(f"{seq} {time} {fields['app_env']} {what} {because(header)}")
+            if fields := first_schema(header, self.payload(header), "pins_changed"):
+                for place, pin in fields["pins"]:
+                    what = in_words(pin, lambda revision: revision["release"])
+                    releases.append(f"{seq} {time} {fields['app_env']},{place} {what} {because(header)}")
             scopes = " & ".join(map(shown, header["scopes"])) or "-"
             records.append(f"{seq} {time} {shown(header['kind'])} {scopes} {because(header)}")
         for heading, rows in (
@@ -1035,7 +1097,7 @@ def events_of(source):
 
 
 def history_of(events, app_env):
-    """The chain of releases in force of an app in an environment, as lines."""
+    """The chain of releases in force of an app in an environment, and what places are pinned to, as lines."""
     numbers, started, finished = {}, {}, {}
     for header, fields in events:
         place = f"record {header['seq']}"
@@ -1058,17 +1120,21 @@ def history_of(events, app_env):
 
     lines, before = [], None
     for header, fields in events:
-        if header["kind"] != "target_changed" or fields["app_env"] != app_env:
+        if header["kind"] not in ("target_changed", "pins_changed") or fields["app_env"] != app_env:
             continue
         deployment, start = started.get(header["decision"], (None, None))
-        if start and before is not None and start["from"] != before["revision"]:
-            raise Refused(f"record {deployment}", "the deployment does not start from the release in force")
         how = ""
         if start:
             seq, outcome = finished.get(deployment, (None, None))
             ended = outcome if isinstance(outcome, str) else "".join(outcome or ["not ended in what is here"])
             how = f" ({start['kind']}: {ended}{f' at {seq}' if seq else ''})"
-        lines.append(f"{header['seq']} {moment(header['time'])} {name(fields['revision'])} {because(header)}{how}")
+        when, why = f"{header['seq']} {moment(header['time'])}", because(header) + how
+        if header["kind"] == "pins_changed":
+            lines += [f"{when} {place}: {in_words(pin, name)} {why}" for place, pin in fields["pins"]]
+            continue
+        if start and before is not None and start["from"] != before["revision"]:
+            raise Refused(f"record {deployment}", "the deployment does not start from the release in force")
+        lines.append(f"{when} {name(fields['revision'])} {why}")
         before = fields
     return lines or ["none"]
 

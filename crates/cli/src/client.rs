@@ -97,6 +97,17 @@ impl Client {
         read_answer(response)
     }
 
+    /// Reads bytes: no more than so many, within so long.
+    pub(crate) fn bytes(&self, path: &str, bytes_max: u64, timeout: Duration) -> Result<Vec<u8>, Failure> {
+        let response = check_status(self.patiently(&Method::GET, path, &[], None, Some(timeout))?)?;
+        let mut bytes = Vec::new();
+        let mut reader = response.into_body().into_with_config().limit(bytes_max).reader();
+        reader
+            .read_to_end(&mut bytes)
+            .map_err(|error| Failure::Unreachable(format!("the answer cannot be read: {error}")))?;
+        Ok(bytes)
+    }
+
     /// Opens a stream of lines.
     pub(crate) fn stream(&self, path: &str, accept: &str) -> Result<impl std::io::BufRead + use<>, Failure> {
         let headers = [("accept", accept.to_owned())];

@@ -16,7 +16,8 @@ Exit codes:
   4  not found
   5  unavailable, or the outcome is not known (repeating it is safe)
   6  changed in the meantime (--if-match)
-  7  the log contradicts itself, or what was derived from it (stele replay)";
+  7  the log contradicts itself, or what was derived from it (stele replay)
+  8  all of it holds together, but no witness that was given vouches for it (stele audit verify)";
 
 /// Why a command did not do what it was asked.
 #[derive(Debug)]
@@ -35,11 +36,18 @@ pub(crate) enum Failure {
     Differs,
     /// The log, or what was derived from it, is not what it should be.
     Diverged(crate::replay::Divergence),
+    /// What was verified is the fleet's own word alone, and this was said.
+    Unwitnessed,
     /// Whoever read our output has gone.
     Closed,
 }
 
 impl Failure {
+    /// Whether there is nothing more to say about it: nobody listens, or it was said with the answer.
+    pub(crate) fn is_silent(&self) -> bool {
+        matches!(self, Self::Closed | Self::Differs | Self::Unwitnessed)
+    }
+
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Closed => 0,
@@ -47,6 +55,7 @@ impl Failure {
             Self::Usage(_) | Self::Spec(_) => 2,
             Self::Unreachable(_) => 5,
             Self::Diverged(_) => 7,
+            Self::Unwitnessed => 8,
             Self::Problem(problem) => match problem.known_kind() {
                 Some(ProblemKind::NotFound) => 4,
                 Some(ProblemKind::PreconditionFailed) => 6,
@@ -67,6 +76,7 @@ impl fmt::Display for Failure {
             Self::Diverged(divergence) => write!(f, "{divergence}"),
             Self::Closed => f.write_str("nobody reads the output"),
             Self::Differs => f.write_str("something differs"),
+            Self::Unwitnessed => f.write_str("no witness vouches for it"),
             Self::Problem(problem) => {
                 f.write_str(&problem.detail)?;
                 for error in &problem.errors {

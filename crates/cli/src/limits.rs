@@ -46,3 +46,19 @@ pub(crate) const STEPS_SHOWN_MAX: usize = 200;
 pub(crate) const DIGEST_CHARS_SHOWN: usize = 12;
 /// Nodes of one app shown in a rollback's plan.
 pub(crate) const NODES_SHOWN_MAX: usize = 20;
+/// Largest evidence pack read, in bytes.
+pub(crate) const PACK_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+/// How long fetching an evidence pack by its address may take.
+pub(crate) const PACK_FETCH_TIMEOUT: Duration = Duration::from_mins(10);
+/// How long the controllers are given to sign a checkpoint of records that are there already.
+pub(crate) const CHECKPOINT_DEADLINE: Duration = Duration::from_mins(1);
+/// Largest tile of the log's tree, in bytes: 256 hashes of 32.
+pub(crate) const TILE_BYTES_MAX: u64 = 256 * 32;
+/// Tiles of the log's tree kept in memory while something is proved.
+pub(crate) const TILES_KEPT_MAX: usize = 4096;
+/// Most changes in one population; their rows are held until all of them are proved.
+pub(crate) const POPULATION_ROWS_MAX: usize = 1_000_000;
+/// Rows of a sample unless asked otherwise.
+pub(crate) const SAMPLE_ROWS_DEFAULT: usize = 25;
+/// Places with another release that are named in a table.
+pub(crate) const PINS_SHOWN_MAX: usize = 3;

@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     match cli.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            if !matches!(failure, exit::Failure::Closed | exit::Failure::Differs) {
+            if !failure.is_silent() {
                 eprintln!("error: {failure}");
             }
             failure.exit_code()

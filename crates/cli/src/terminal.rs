@@ -19,6 +19,9 @@ pub(crate) enum Output {
     Json,
     /// The same as YAML.
     Yaml,
+    /// Rows for a spreadsheet. Only few answers are rows, so it is named where they are explained.
+    #[value(hide = true)]
+    Csv,
 }
 
 /// Where a command prints.
@@ -56,7 +59,7 @@ impl Terminal {
         table: impl FnOnce(&T) -> String,
     ) -> Result<(), Failure> {
         let text = match self.output {
-            Output::Table => table(answer),
+            Output::Table | Output::Csv => table(answer),
             Output::Json => serde_json::to_string_pretty(answer)
                 .map_err(|error| Failure::Failed(format!("cannot print the answer: {error}")))?,
             Output::Yaml => serde_saphyr::to_string(answer)
@@ -77,7 +80,7 @@ impl Terminal {
                 self.line("---")?;
                 self.answer(item, |_| String::new())
             }
-            Output::Table => self.line(&line(item)),
+            Output::Table | Output::Csv => self.line(&line(item)),
         }
     }
 

@@ -77,10 +77,13 @@ fn stele_words(line: &str) -> Option<Vec<String>> {
     (words.first().is_some_and(|first| first == "stele")).then(|| words.split_off(1))
 }
 
-/// Commands that would run for ever or ask other hosts: only their words are checked.
+/// Commands that would run for ever, ask other hosts or need what nobody made: only their words are checked.
 fn must_not_run(words: &[String]) -> bool {
     let is = |at: usize, word: &str| words.get(at).is_some_and(|present| present == word);
-    is(0, "dev") || (is(0, "controller") && is(1, "run")) || words.iter().any(|word| word == "--addr")
+    // A pack would have to be there to be verified.
+    let needs_pack = is(0, "audit") && is(1, "verify");
+    let runs_on = is(0, "dev") || (is(0, "controller") && is(1, "run"));
+    needs_pack || runs_on || words.iter().any(|word| word == "--addr")
 }
 
 fn stele(words: &[String], folder: &Path) -> Output {

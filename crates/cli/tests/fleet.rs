@@ -34,7 +34,7 @@ fn a_release_is_deployed_and_rolled_back_exactly() {
 
     let candidates = json(&fleet.run(&["rollback", "shop/web@prod", "-o", "json"]).ok());
     assert_eq!(candidates["candidates"][0]["to"], "v1");
-    assert_eq!(candidates["candidates"][0]["good"], true);
+    assert_eq!(candidates["candidates"][0]["verdict"], "good");
     let plan = json(&fleet.run(&["rollback", "shop/web@prod", "--to", "v1", "--plan", "-o", "json"]).ok());
     assert_eq!((&plan["planned"], &plan["apps"][0]["from"]), (&json("true"), &json("2")));
 
@@ -63,7 +63,7 @@ fn a_release_is_deployed_and_rolled_back_exactly() {
     assert_eq!(entries[3]["links"]["ticket"], "T-1");
 
     let verified = json(&fleet.run(&["verify", "-o", "json"]).ok());
-    assert_eq!(verified["controller_agrees"], true);
+    assert_eq!(verified["replicas"][0]["controller"], 1);
     assert!(verified["state_digests_matched"].as_u64().unwrap() > 0);
 }
 

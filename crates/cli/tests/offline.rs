@@ -40,6 +40,10 @@ const COMMANDS: &[&[&str]] = &[
     &["context", "list"],
     &["context", "use"],
     &["verify"],
+    &["audit", "population"],
+    &["audit", "sample"],
+    &["audit", "export"],
+    &["audit", "verify"],
     &["completions"],
 ];
 

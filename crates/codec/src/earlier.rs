@@ -16,11 +16,20 @@ type Variant = u32;
 const DEPLOYMENT_STARTED: Variant = 20;
 const ROLLED_BACK: Variant = 26;
 
+/// What a deployment could be in schema 1.
+#[derive(Deserialize)]
+enum DeploymentKind1 {
+    Deploy,
+    Configure,
+    Rollback,
+    Remove,
+}
+
 /// `deployment_started`, schema 1: a deployment raised no barrier.
 #[derive(Deserialize)]
 struct DeploymentStarted1 {
     app_env: AppEnv,
-    kind: DeploymentKind,
+    kind: DeploymentKind1,
     from: Option<Revision>,
     to: Option<Revision>,
     now: bool,
@@ -42,6 +51,12 @@ pub(crate) fn decode(header: &Header, payload: &[u8]) -> Option<Result<Event, De
     match (header.kind.as_str(), header.schema) {
         ("deployment_started", 1) => Some(fields(payload, DEPLOYMENT_STARTED).map(|was| {
             let DeploymentStarted1 { app_env, kind, from, to, now } = was;
+            let kind = match kind {
+                DeploymentKind1::Deploy => DeploymentKind::Deploy,
+                DeploymentKind1::Configure => DeploymentKind::Configure,
+                DeploymentKind1::Rollback => DeploymentKind::Rollback,
+                DeploymentKind1::Remove => DeploymentKind::Remove,
+            };
             Event::DeploymentStarted { app_env, kind, from, to, now, barrier: None }
         })),
         ("rolled_back", 1) => Some(fields(payload, ROLLED_BACK).map(|was| {

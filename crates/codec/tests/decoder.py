@@ -285,7 +285,9 @@ reported_change = struct(
     gone=array(text),
 )
 target_digest = struct(intent=digest, placement=digest)
-event = enum(
+pin = enum(("revision", revision), "absent")
+started = {"from": option(revision), "to": option(revision), "now": boolean}
+kinds = (
     ("term_started", struct(term=varint, controller=varint)),
     ("fleet_created", struct(fleet=text, root=text, epoch=varint)),
     ("controller_certified", struct(certificate=certificate, api=text, peer=text)),
@@ -313,8 +315,9 @@ event = enum(
         "deployment_started",
         struct(
             app_env=text,
-            kind=enum("deploy", "configure", "rollback", "remove"),
-            **{"from": option(revision), "to": option(revision), "now": boolean},
+            kind=enum("deploy", "configure", "rollback", "remove", "undo"),
+            **started,
+            barrier=option(text),
         ),
     ),
     ("deployment_finished", struct(deployment=varint, app_env=text, outcome=outcome)),
@@ -326,30 +329,61 @@ event = enum(
         "rolled_back",
         struct(
             scope=text,
+            **{"except": array(text)},
             point=text,
             seq=varint,
             before=target_digest,
             after=target_digest,
-            replaced=array(pair(text, text)),
+            deviations=array(struct(what=text, why=text)),
         ),
     ),
     ("latched", struct(app_env=text, release=digest)),
     ("unlatched", struct(app_env=text)),
     ("refused", struct(action=text, scope=text, why=text)),
+    ("pins_changed", struct(app_env=text, pins=array(pair(text, option(pin))))),
+    ("point_marked", struct(scope=text, seq=varint, bad=boolean)),
+    ("reviewed", struct(rollback=varint)),
+    ("subject_erased", struct(subject=text, through=varint)),
+    (
+        "undone",
+        struct(
+            what=text,
+            decisions=array(varint),
+            apps=array(pair(text, target_digest, target_digest)),
+        ),
+    ),
 )
+# What schema 1 had where schema 2 is written now.
+first_schemas = {
+    "deployment_started": struct(
+        app_env=text, kind=enum("deploy", "configure", "rollback", "remove"), **started
+    ),
+    "rolled_back": struct(
+        scope=text,
+        point=text,
+        seq=varint,
+        before=target_digest,
+        after=target_digest,
+        replaced=array(pair(text, text)),
+    ),
+}
+numbers = {kind: number for number, (kind, _) in enumerate(kinds)}
+schemas = {(kind, 2 if kind in first_schemas else 1): fields for kind, fields in kinds}
+schemas.update({(kind, 1): fields for kind, fields in first_schemas.items()})
 
 
 def read_record(leaf, payload):
     header = read_leaf(leaf)
-    seq = header["seq"]
+    seq, kind = header["seq"], header["kind"]
     need(text_of(sha256(payload)) == header["payload"], f"record {seq}: another payload")
-    known = header["schema"] == 1 and header["codec"] == 1
-    need(known, f"record {seq}: schema {header['schema']}, codec {header['codec']} is unknown")
+    schema, codec = header["schema"], header["codec"]
+    known = (kind, schema) in schemas and codec == 1
+    need(known, f"record {seq}: {kind}, schema {schema}, codec {codec} is unknown")
     reader = Reader(payload)
-    happened = event(reader)
+    need(varint(reader) == numbers[kind], f"record {seq}: the header says {kind}")
+    fields = schemas[kind, schema](reader)
     reader.end()
-    need(header["kind"] in happened, f"record {seq}: the header says {header['kind']}")
-    return {"header": header, "event": happened}
+    return {"header": header, "event": {kind: fields}}
 
 
 # --- Files --------------------------------------------------------------------
@@ -397,7 +431,7 @@ def entry(data):
 
 def snapshot(data):
     reader = Reader(data)
-    need(reader.take(4) == b"STSN" and reader.number(1) == 1, "not a snapshot of format 1")
+    need(reader.take(4) == b"STSN" and reader.number(1) == 2, "not a snapshot of format 2")
     chain, checksum = reader.take(32), reader.take(32)
     need(sha256(chain, data[reader.at :]) == checksum, "the snapshot's checksum does not match")
     return {"chain": text_of(chain), "seq": varint(reader), "time": varint(reader)}
@@ -449,24 +483,65 @@ def parse_scope(written):
     return fixed
 
 
+def app_of(slot):
+    return slot.rpartition("/")[0]
+
+
 class Target:
-    """What should be: the fold of the three kinds of records that say so."""
+    """What should be: the fold of the kinds of records that say so, and of where nodes are."""
 
     def __init__(self, log):
-        self.intent, self.placement, self.regions = {}, {}, {}
+        self.intent, self.pins, self.placement, self.regions = {}, {}, {}, {}
         for record in log:
             [(kind, fields)] = record["event"].items()
             if kind == "target_changed":
                 self.intent[fields["app_env"]] = fields["revision"]
+            elif kind == "pins_changed":
+                pins = self.pins.setdefault(fields["app_env"], {})
+                pins.update(map(tuple, fields["pins"]))
             elif kind == "placement_changed":
                 self.placement.update((slot, node) for slot, node in fields["slots"])
             elif kind == "node_enrolled":
                 self.regions[fields["node"]["name"]] = fields["node"]["region"]
-        self.intent = {name: what for name, what in self.intent.items() if what is not None}
-        self.placement = {slot: node for slot, node in self.placement.items() if node is not None}
+            elif kind == "node_removed":
+                self.regions.pop(fields["node"], None)
+
+    def revision_in(self, app_env, places):
+        """What the first of these places with a pin says, or the app where none has one."""
+        pins = self.pins.get(app_env, {})
+        for place in places:
+            if (pin := pins.get(place)) is not None:
+                return None if pin == "absent" else pin["revision"]
+        return self.intent.get(app_env)
+
+    def intent_in(self, app_env, scope, occupied):
+        """What an app is in a scope: parts of names, and what they stand for."""
+        pins = {place: pin for place, pin in self.pins.get(app_env, {}).items() if pin is not None}
+        if "node" in scope:
+            node = scope["node"]
+            region = self.regions.get(node)
+            if scope.get("region", region) != region:
+                return
+            own = "node:" + node
+            revision = self.revision_in(app_env, [own, f"region:{region}"] if region else [own])
+            if revision is not None and (occupied or pins.get(own, "absent") != "absent"):
+                yield "", revision
+            return
+        if "region" in scope:
+            place = "region:" + scope["region"]
+            revision = self.revision_in(app_env, [place])
+            if revision is not None and (occupied or place in pins):
+                yield "", revision
+            regions = {"node:" + node: region for node, region in self.regions.items()}
+            pins = {at: pin for at, pin in pins.items() if regions.get(at) == scope["region"]}
+        elif self.intent.get(app_env) is not None:
+            yield "", self.intent[app_env]
+        for place, pin in pins.items():
+            yield "#" + place, pin
 
     def digest(self, written):
         scope = parse_scope(written)
+        placed = "region" in scope or "node" in scope
 
         def covers(app_env):
             app, _, environment = app_env.partition("@")
@@ -484,22 +559,25 @@ class Target:
             name = app.split("/")[1] if "project" in scope else app
             return name if "env" in scope else name + "@" + environment
 
-        slots = {}
-        for slot, node in self.placement.items():
+        slots = {
+            slot: node
+            for slot, node in self.placement.items()
+            if node is not None and covers(app_of(slot)) and on(node)
+        }
+        occupied = set(map(app_of, slots))
+        intent, placement = {}, {}
+        for app_env in filter(covers, {*self.intent, *self.pins}):
+            for part, what in self.intent_in(app_env, scope, app_env in occupied):
+                intent[relative(app_env) + part] = of_json(what)
+        counts = {}
+        for slot, node in slots.items():
             app_env, _, place = slot.rpartition("/")
-            if covers(app_env) and on(node):
-                slots[slot] = (app_env, place, node)
-        placed = {app_env for app_env, _, _ in slots.values()}
-        narrow = "region" in scope or "node" in scope
-        intent = {
-            relative(app_env): of_json(what)
-            for app_env, what in self.intent.items()
-            if covers(app_env) and (not narrow or app_env in placed)
-        }
-        placement = {
-            f"{relative(app_env)}/{place}": of_json(node)
-            for app_env, place, node in slots.values()
-        }
+            if placed:
+                name = f"{relative(app_env)}/{place.rpartition('.')[0]}#{node}"
+                counts[name] = counts.get(name, 0) + 1
+            else:
+                placement[f"{relative(app_env)}/{place}"] = of_json(node)
+        placement.update((name, of_json(count)) for name, count in counts.items())
         return {"intent": text_of(trie(intent)), "placement": text_of(trie(placement))}
 
 

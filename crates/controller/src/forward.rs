@@ -26,8 +26,8 @@ pub(crate) enum PeerRequest {
     Key { subject: String, version: u32 },
     /// Keep this data key.
     KeepKey(KeptKey),
-    /// Make sure this subject has a data key, if you lead.
-    EnsureKey { subject: String },
+    /// Make sure this subject has a data key of this version, if you lead.
+    EnsureKey { subject: String, version: u32 },
     /// Change the members, if you lead.
     Member(MemberRequest),
     /// The newest checkpoint you signed, as a note.
@@ -117,11 +117,11 @@ impl Handle {
                 Ok(()) => PeerAnswer::Ok,
                 Err(error) => PeerAnswer::Failed(error.to_string()),
             },
-            PeerRequest::EnsureKey { subject } => {
+            PeerRequest::EnsureKey { subject, version } => {
                 if !self.published().leads {
                     return PeerAnswer::NotLeader;
                 }
-                match self.ensure_key_here(&subject).await {
+                match self.ensure_key_here(&subject, version).await {
                     Ok(()) => PeerAnswer::Ok,
                     Err(error) => PeerAnswer::Failed(error.to_string()),
                 }

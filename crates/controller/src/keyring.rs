@@ -48,12 +48,17 @@ pub enum KeyringError {
     /// Not enough controllers could keep it.
     #[error("the data key of {0} could not be kept by a majority of controllers; try again")]
     Minority(String),
+    /// The log says that it is destroyed.
+    #[error("the data key of {0} is destroyed")]
+    Destroyed(String),
 }
 
 pub(crate) struct Keyring {
     folder: PathBuf,
     master: [u8; 32],
     open: Mutex<BTreeMap<(String, u32), [u8; 32]>>,
+    /// Versions up to these are destroyed, and never kept again whoever sends them.
+    destroyed: Mutex<BTreeMap<String, u32>>,
 }
 
 /// `N` random bytes.
@@ -66,7 +71,7 @@ pub(crate) fn random<const N: usize>() -> Result<[u8; N], KeyringError> {
 impl Keyring {
     pub(crate) fn open(folder: PathBuf, master: [u8; 32]) -> std::io::Result<Self> {
         std::fs::create_dir_all(&folder)?;
-        Ok(Self { folder, master, open: Mutex::default() })
+        Ok(Self { folder, master, open: Mutex::default(), destroyed: Mutex::default() })
     }
 
     fn path(&self, subject: &str, version: u32) -> PathBuf {
@@ -89,6 +94,11 @@ impl Keyring {
     pub(crate) fn keep(&self, key: &KeptKey) -> Result<(), KeyringError> {
         use std::io::Write as _;
         let own = self.unseal(key)?;
+        // Held until the file is there: destroying it in between would miss it.
+        let destroyed = self.destroyed.lock().unwrap_or_else(PoisonError::into_inner);
+        if destroyed.get(&key.subject).is_some_and(|through| key.version <= *through) {
+            return Err(KeyringError::Destroyed(key.subject.clone()));
+        }
         let path = self.path(&key.subject, key.version);
         if let Some(present) = self.kept(&key.subject, key.version)? {
             // Two keys of one name: what one sealed the other would never open.
@@ -106,6 +116,37 @@ impl Keyring {
             std::fs::File::open(&self.folder)?.sync_all()
         };
         write().map_err(|source| KeyringError::Io { subject: key.subject.clone(), source })
+    }
+
+    /// Destroys a subject's keys up to a version: on disk, in memory, and against coming back.
+    pub(crate) fn destroy(&self, subject: &str, through: u32) -> Result<(), KeyringError> {
+        let mut destroyed = self.destroyed.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = destroyed.get(subject).copied().unwrap_or_default();
+        if before >= through {
+            return Ok(());
+        }
+        destroyed.insert(subject.to_owned(), through);
+        let remove = || -> std::io::Result<()> {
+            for version in before + 1..=through {
+                for path in [self.path(subject, version), self.path(subject, version).with_extension("new")] {
+                    match std::fs::remove_file(path) {
+                        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+                        _ => {}
+                    }
+                }
+            }
+            std::fs::File::open(&self.folder)?.sync_all()
+        };
+        let removed = remove();
+        self.open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|(owner, version), _| owner != subject || *version > through);
+        removed.map_err(|source| {
+            // It is tried again from there.
+            destroyed.insert(subject.to_owned(), before);
+            KeyringError::Io { subject: subject.to_owned(), source }
+        })
     }
 
     /// A new key, kept nowhere yet.
@@ -136,6 +177,10 @@ impl Keyring {
         let name = (subject.to_owned(), version);
         if let Some(key) = self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&name) {
             return Ok(Some(*key));
+        }
+        let destroyed = self.destroyed.lock().unwrap_or_else(PoisonError::into_inner);
+        if destroyed.get(subject).is_some_and(|through| version <= *through) {
+            return Ok(None);
         }
         let Some(kept) = self.kept(subject, version)? else { return Ok(None) };
         let key = self.unseal(&kept)?;

@@ -22,6 +22,7 @@ mod asking;
 mod backfill;
 mod cluster;
 mod config;
+mod erasure;
 mod feed;
 mod forward;
 pub mod found;

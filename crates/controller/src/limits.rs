@@ -78,3 +78,9 @@ pub const TLS_HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 pub const TLS_HANDSHAKES_MAX: usize = 256;
 /// Newest snapshots of State that are kept.
 pub const SNAPSHOTS_KEPT: usize = 3;
+/// Between attempts to destroy data keys that could not be destroyed.
+pub const ERASURE_RETRY_INTERVAL: Duration = Duration::from_secs(5);
+/// Longest an erasure's answer waits until every controller has destroyed its copies.
+pub const ERASURE_CONFIRMATION_DEADLINE: Duration = Duration::from_secs(3);
+/// Between looks whether they have.
+pub const ERASURE_CONFIRMATION_INTERVAL: Duration = Duration::from_millis(50);

@@ -13,9 +13,6 @@ use crate::handle::Handle;
 use crate::keyring::{KeyringError, random};
 use crate::limits::PEER_REQUEST_DEADLINE;
 
-/// The version of every subject's key so far; rotation makes another.
-const KEY_VERSION: u32 = 1;
-
 /// A nonce that is the same for the same text under the same key and different for
 /// any other, the way RFC 5297 derives its own: applying an unchanged spec must not
 /// make another release. What it gives away is that two values are equal, to whoever
@@ -34,18 +31,22 @@ impl Handle {
     /// Seals a text under the key of an app in an environment.
     pub async fn seal(&self, app_env: &AppEnv, plaintext: &str) -> Result<Sealed, KeyringError> {
         let subject = app_env.to_string();
-        if self.key(&subject, KEY_VERSION).await?.is_none() {
-            self.ensure_key(&subject).await?;
+        let version = self.published().state.key_version(&subject);
+        if self.key(&subject, version).await?.is_none() {
+            self.ensure_key(&subject, version).await?;
         }
         let key =
-            self.key(&subject, KEY_VERSION).await?.ok_or_else(|| KeyringError::Minority(subject.clone()))?;
-        Ok(sealing::seal(&subject, KEY_VERSION, &key, plaintext, nonce(&key, plaintext)))
+            self.key(&subject, version).await?.ok_or_else(|| KeyringError::Minority(subject.clone()))?;
+        Ok(sealing::seal(&subject, version, &key, plaintext, nonce(&key, plaintext)))
     }
 
     /// A data key from here, or else from another controller.
     async fn key(&self, subject: &str, version: u32) -> Result<Option<[u8; 32]>, KeyringError> {
         if let Some(key) = self.keyring().key(subject, version)? {
             return Ok(Some(key));
+        }
+        if version < self.published().state.key_version(subject) {
+            return Ok(None);
         }
         let others = self.other_controllers();
         let members = others.len() + 1;
@@ -66,19 +67,19 @@ impl Handle {
         if without * 2 <= members { Err(KeyringError::Minority(subject.to_owned())) } else { Ok(None) }
     }
 
-    fn other_controllers(&self) -> Vec<u64> {
+    pub(crate) fn other_controllers(&self) -> Vec<u64> {
         let control = self.published().state.control;
         control.voters.into_iter().filter(|id| *id != self.id()).collect()
     }
 
-    async fn ensure_key(&self, subject: &str) -> Result<(), KeyringError> {
+    async fn ensure_key(&self, subject: &str, version: u32) -> Result<(), KeyringError> {
         let published = self.published();
         if published.leads {
-            return self.ensure_key_here(subject).await;
+            return self.ensure_key_here(subject, version).await;
         }
         let minority = || KeyringError::Minority(subject.to_owned());
         let leader = published.leader.ok_or_else(minority)?;
-        let request = PeerRequest::EnsureKey { subject: subject.to_owned() };
+        let request = PeerRequest::EnsureKey { subject: subject.to_owned(), version };
         match self.ask_peer(leader, &request, PEER_REQUEST_DEADLINE).await {
             Ok(PeerAnswer::Ok) => Ok(()),
             _ => Err(minority()),
@@ -86,16 +87,16 @@ impl Handle {
     }
 
     /// Makes a subject's key and has a majority keep it. Only the leader does.
-    pub(crate) async fn ensure_key_here(&self, subject: &str) -> Result<(), KeyringError> {
+    pub(crate) async fn ensure_key_here(&self, subject: &str, version: u32) -> Result<(), KeyringError> {
         // Values of one spec are sealed side by side: the first makes the key, the others find it.
         let _one = self.0.making_keys.lock().await;
-        let kept = match self.key(subject, KEY_VERSION).await? {
-            Some(_) => self.keyring().kept(subject, KEY_VERSION)?,
+        let kept = match self.key(subject, version).await? {
+            Some(_) => self.keyring().kept(subject, version)?,
             None => None,
         };
         let kept = match kept {
             Some(kept) => kept,
-            None => self.keyring().make(subject, KEY_VERSION)?,
+            None => self.keyring().make(subject, version)?,
         };
         let others = self.other_controllers();
         let members = others.len() + 1;

@@ -176,6 +176,7 @@ fn tasks(
     tasks.spawn(proof::compare(handle.clone()));
     let publish = config.publish_checkpoints.clone();
     tasks.spawn(endless(Box::pin(proof::publish(handle.clone(), publish))));
+    tasks.spawn(endless(Box::pin(crate::erasure::run(handle.clone()))));
     tasks.spawn(endless(Box::pin(archive::run(handle.clone()))));
     tasks.spawn(endless(Box::pin(follow_members(handle.clone(), config))));
     tasks

@@ -149,6 +149,13 @@ pub enum Command {
         /// Seq of its `rolled_back` record.
         rollback: Seq,
     },
+    /// Destroy the data keys of a subject, so that what they sealed is unreadable for ever.
+    EraseSubject {
+        /// Whose, as written in sealed values.
+        subject: String,
+        /// Even when containers use what is sealed.
+        even_in_use: bool,
+    },
     /// Lift an app's latch.
     Unlatch {
         /// Which.

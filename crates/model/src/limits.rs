@@ -30,6 +30,10 @@ pub const DECISION_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub const HEADER_BYTES_MAX: usize = 60_000;
 /// Longest `reason` or link, in bytes.
 pub const REASON_BYTES_MAX: usize = 4096;
+/// Longest name of a subject that values are sealed for, in bytes.
+pub const SUBJECT_BYTES_MAX: usize = 256;
+/// Most subjects whose keys can be destroyed.
+pub const ERASED_SUBJECTS_MAX: usize = 1_000_000;
 /// Longest idempotency key, in bytes.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
 /// How long an idempotency key is remembered, in microseconds of log time (24 hours).

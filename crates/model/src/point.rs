@@ -293,16 +293,19 @@ impl State {
                 _ => Verdict::Unhealthy,
             };
         };
-        let change = self.history.changes.get(&(app_env.clone(), entry.from));
-        let revision = change.and_then(|change| change.revision.as_deref());
+        let revision_of = |entry: &InForce| {
+            let change = self.history.changes.get(&(app_env.clone(), entry.from));
+            change.and_then(|change| change.revision.as_deref())
+        };
+        let revision = revision_of(entry);
         if revision == self.in_force_now(scope, app_env) {
             return Verdict::Same;
         }
-        let marked =
-            self.control.marked_bad.iter().any(|(marked, seq)| {
-                (entry.from..=entry.until).contains(seq) && marked.covers_app_env(app_env)
-            });
-        if marked {
+        // What is bad stays so whenever else it was in force.
+        let of_app = self.control.marked_bad.iter().filter(|(scope, _)| scope.covers_app_env(app_env));
+        let marked = of_app.filter_map(|(_, seq)| entries.iter().find(|entry| entry.from <= *seq));
+        let is_same = |marked: &InForce| revision.is_some() && revision_of(marked) == revision;
+        if marked.into_iter().any(|marked| marked.from == entry.from || is_same(marked)) {
             return Verdict::MarkedBad;
         }
         // Being away was never unhealthy.

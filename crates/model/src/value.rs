@@ -46,6 +46,14 @@ impl Value {
         self.len() == 0
     }
 
+    /// The sealed form, when it is not in clear.
+    pub fn sealed(&self) -> Option<&Sealed> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Sealed(sealed) => Some(sealed),
+        }
+    }
+
     /// The text, when it is in clear.
     pub fn plain(&self) -> Option<&str> {
         match self {

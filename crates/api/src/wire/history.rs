@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::status::PinnedPlace;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stele_model::event::{Contacts, DeploymentKind, Outcome, TargetDigest};
@@ -109,6 +110,8 @@ pub struct ShownApp {
     pub config: BTreeMap<String, Value>,
     /// The version of each secret in force.
     pub secrets: BTreeMap<SecretName, u32>,
+    /// Places that follow another release than the rest of it, because they alone were rolled back.
+    pub pins: Vec<PinnedPlace>,
     /// Where instances should be.
     pub placement: BTreeMap<Slot, NodeName>,
 }

@@ -2,6 +2,7 @@
 
 mod changes;
 mod cluster;
+mod erasure;
 mod history;
 mod proof;
 mod query;
@@ -22,6 +23,7 @@ pub use cluster::{
     AddMemberRequest, Certified, ClusterAnswer, ControllerStatus, HealthAnswer, LabelsRequest, LeaderRequest,
     MemberRole, NodeTokenAnswer, NodeTokenRequest, NodesAnswer,
 };
+pub use erasure::{ErasedSubject, ErasureAnswer, ErasureRequest, ErasuresAnswer};
 pub use history::{
     DiffAnswer, EventsPage, HistoryAnswer, HistoryEntry, RawRecord, RecordsPage, ShowAnswer, ShownApp,
 };
@@ -38,8 +40,8 @@ pub use rollback::{
     ReviewsAnswer, RollbackAnswer, RollbackApp, RollbackRequest,
 };
 pub use status::{
-    AppStatus, Condition, DeploymentStatus, FinishedStatus, InstanceStatus, NodeStatus, ProblemStatus,
-    ServiceStatus, StatusAnswer,
+    AppStatus, Condition, DeploymentStatus, FinishedStatus, InstanceStatus, NodeStatus, PinnedPlace,
+    ProblemStatus, ServiceStatus, StatusAnswer,
 };
 pub use tokens::{TokenAnswer, TokenRequest, TokenStatus, TokensAnswer};
 pub use undo::{UndoAnswer, UndoApp, UndoRequest, UndoneDecision};

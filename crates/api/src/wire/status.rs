@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use stele_model::event::{Contacts, DeploymentKind, Outcome};
 use stele_model::wire::Phase;
 use stele_model::{
-    AppEnv, Digest, InstanceId, NodeName, PrincipalId, RegionName, Scope, Seq, ServiceName, Time,
+    AppEnv, Digest, InstanceId, NodeName, Place, PrincipalId, RegionName, Scope, Seq, ServiceName, Time,
 };
 
 /// How a scope is, or was at a point.
@@ -60,10 +60,23 @@ pub struct AppStatus {
     pub latched: Vec<u32>,
     /// Who answers for it.
     pub contacts: Contacts,
+    /// Places that follow another release than the rest of it, because they alone were rolled back.
+    pub pins: Vec<PinnedPlace>,
     /// Its services.
     pub services: Vec<ServiceStatus>,
     /// Its instances.
     pub instances: Vec<InstanceStatus>,
+}
+
+/// A place whose instances follow another release than the rest of their app.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PinnedPlace {
+    /// Which.
+    pub place: Place,
+    /// The release there; absent where the app should not be.
+    pub release: Option<u32>,
+    /// Its content address.
+    pub release_digest: Option<Digest>,
 }
 
 /// A service of an app.

@@ -66,16 +66,16 @@ pub(crate) struct Believed {
     pub(crate) chain: Digest,
     pub(crate) note: String,
     /// The fleet's root key that certified the controller's.
-    root_key: PublicKey,
+    pub(crate) root_key: PublicKey,
     /// Whether that key was known before, and not only said by the controllers now.
-    pinned: bool,
+    pub(crate) pinned: bool,
     signed_by: Vec<String>,
     /// The size that witnesses cosigned; this checkpoint provably extends it.
-    witnessed_size: Option<u64>,
+    pub(crate) witnessed_size: Option<u64>,
     cosigned_by: Vec<Cosigner>,
     pub(crate) unwitnessed: bool,
     /// Controllers whose checkpoints differ from this one's log.
-    differing: Vec<String>,
+    pub(crate) differing: Vec<String>,
 }
 
 impl Checkpoint {
@@ -107,7 +107,7 @@ impl Checkpoint {
 
 impl Believed {
     /// Why it is believed, a line for each reason.
-    fn reasons(&self) -> Vec<String> {
+    pub(crate) fn reasons(&self) -> Vec<String> {
         let pinned = if self.pinned { "pinned" } else { "not pinned" };
         let signed = format!(
             "{} records, signed by {} (certified by root {}, {pinned})",
@@ -175,7 +175,7 @@ pub(crate) fn believe(session: &Session, client: &Client, trust: &Trust) -> Resu
 }
 
 /// The keys that the root certified; which root, and whether it was known before.
-fn controller_keys(
+pub(crate) fn controller_keys(
     client: &Client,
     answer: &CheckpointAnswer,
     pinned: Option<PublicKey>,

@@ -113,6 +113,10 @@ fn render_show(answer: &ShowAnswer) -> String {
         for (name, number) in &app.secrets {
             lines.push(format!("  secret {name}: version {number}"));
         }
+        for pin in &app.pins {
+            let what = pin.release.map_or_else(|| "nothing".to_owned(), |release| format!("v{release}"));
+            lines.push(format!("  {} alone has {what}", pin.place));
+        }
         for (slot, node) in &app.placement {
             lines.push(format!("  {}.{} on {node}", slot.service, slot.index));
         }

@@ -1,10 +1,12 @@
 //! The commands, one module for each group.
 
+mod audit;
 mod checkpoint;
 mod cluster;
 mod configure;
 mod convergence;
 mod deploy;
+mod erase;
 mod event_line;
 mod events;
 mod history;
@@ -27,6 +29,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use crate::exit::{EXIT_CODES, Failure};
 use crate::options::Globals;
 use crate::session::Session;
+use crate::terminal::Output;
 
 /// Deploys containers to a fleet, shows what runs, and brings any earlier state back.
 #[derive(Parser, Debug)]
@@ -56,6 +59,7 @@ enum Command {
     Rollback(rollback::Rollback),
     MarkBad(review::MarkBad),
     Review(review::Review),
+    Erase(erase::Erase),
     Unlatch(rollback::Unlatch),
     Undo(undo::Undo),
     Why(why::Why),
@@ -79,6 +83,8 @@ enum Command {
     Checkpoint(checkpoint::Checkpoint),
     #[command(subcommand)]
     Proof(proof::Proof),
+    #[command(subcommand)]
+    Audit(audit::Audit),
     Completions(Completions),
 }
 
@@ -93,10 +99,24 @@ struct Completions {
     shell: clap_complete::Shell,
 }
 
+impl Command {
+    /// Whether its answer can be a spreadsheet's rows.
+    fn has_rows(&self) -> bool {
+        matches!(self, Self::Audit(audit) if audit.has_rows())
+    }
+}
+
 impl Cli {
     /// Does what was asked.
     pub(crate) fn run(self) -> Result<(), Failure> {
         let session = Session::new(self.globals);
+        if session.terminal.output == Output::Csv && !self.command.has_rows() {
+            return Err(Failure::Usage(
+                "only `stele audit population` and `stele audit sample` answer with rows for a spreadsheet\n  next: \
+                 repeat with --output json"
+                    .to_owned(),
+            ));
+        }
         match self.command {
             Command::Dev(it) => it.run(&session),
             Command::Controller(it) => it.run(&session),
@@ -113,6 +133,7 @@ impl Cli {
             Command::Rollback(it) => it.run(&session),
             Command::MarkBad(it) => it.run(&session),
             Command::Review(it) => it.run(&session),
+            Command::Erase(it) => it.run(&session),
             Command::Undo(it) => it.run(&session),
             Command::Why(it) => it.run(&session),
             Command::WhatIf(it) => it.run(&session),
@@ -128,6 +149,7 @@ impl Cli {
             Command::Replay(it) => it.run(&session),
             Command::Checkpoint(it) => it.run(&session),
             Command::Proof(it) => it.run(&session),
+            Command::Audit(it) => it.run(&session),
             Command::Completions(it) => {
                 let mut script = Vec::new();
                 clap_complete::generate(it.shell, &mut Self::command(), "stele", &mut script);

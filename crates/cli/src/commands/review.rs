@@ -12,7 +12,7 @@ use crate::terminal::{cell, or_dash, table, time};
 /// Mark a point so that it is never offered as last-good
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  stele mark-bad shop/web@prod v3 --reason \"it loses orders\"\n  stele mark-bad env:prod \"2h ago\"\n  stele mark-bad shop/web@prod v3 --clear\n\nWhat was in force at that point is meant, for as long as it was. It can still be rolled back to by name."
+    after_help = "Examples:\n  stele mark-bad shop/web@prod v3 --reason \"it loses orders\"\n  stele mark-bad env:prod \"2h ago\"\n  stele mark-bad shop/web@prod v3 --clear\n\nWhat was in force at that point is meant, whenever else it was. It can still be rolled back to by name."
 )]
 pub(crate) struct MarkBad {
     /// Of what

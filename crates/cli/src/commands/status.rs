@@ -7,6 +7,7 @@ use stele_model::wire::Phase;
 use super::convergence::Convergence;
 use crate::client::with_query;
 use crate::exit::Failure;
+use crate::limits::PINS_SHOWN_MAX;
 use crate::session::{Session, count};
 use crate::terminal::{Terminal, Tone, cell, or_dash, table, time, version};
 
@@ -82,6 +83,18 @@ fn render(terminal: Terminal, answer: &StatusAnswer, is_detailed: bool, only_pro
     parts.join("\n\n")
 }
 
+/// The release of an app, and of the places that follow another one.
+fn releases(app: &AppStatus) -> String {
+    let pins = app.pins.iter().map(|pin| match pin.release {
+        Some(release) => format!(", v{release} in {}", pin.place),
+        None => format!(", not in {}", pin.place),
+    });
+    let shown: String = pins.clone().take(PINS_SHOWN_MAX).collect();
+    let more = pins.len().saturating_sub(PINS_SHOWN_MAX);
+    let more = if more == 0 { String::new() } else { format!(", {more} more") };
+    format!("{}{shown}{more}", version(app.release))
+}
+
 fn apps(terminal: Terminal, apps: &[AppStatus]) -> String {
     let rows = apps.iter().map(|app| {
         let (wanted, healthy) = app
@@ -97,7 +110,7 @@ fn apps(terminal: Terminal, apps: &[AppStatus]) -> String {
         let latched: Vec<_> = app.latched.iter().map(|number| format!("v{number}")).collect();
         vec![
             app.app_env.to_string(),
-            version(app.release),
+            releases(app),
             terminal.paint(tone, word),
             format!("{healthy}/{wanted}"),
             or_dash(app.deployment),

@@ -12,5 +12,5 @@ mod source;
 pub(crate) use checks::Checks;
 pub(crate) use divergence::Divergence;
 pub(crate) use engine::{Replayed, replay};
-pub(crate) use replicas::{Replica, ask_all, compare_at};
+pub(crate) use replicas::{Replica, ask_all, compare_at, members};
 pub(crate) use source::{FromApi, FromStore, Source};

@@ -68,9 +68,11 @@ pub(crate) fn compare_at(
     Ok(replicas)
 }
 
-type Member = (ControllerId, Result<Client, Failure>);
+/// A controller, and how to talk to it alone.
+pub(crate) type Member = (ControllerId, Result<Client, Failure>);
 
-fn members(client: &Client, context: &Context) -> Result<Vec<Member>, Failure> {
+/// The controllers of a fleet, each on its own.
+pub(crate) fn members(client: &Client, context: &Context) -> Result<Vec<Member>, Failure> {
     let cluster: ClusterAnswer = client.get("/v1/cluster?consistency=stale")?;
     let members = cluster.controllers.into_iter().filter(|it| it.role != MemberRole::Outside);
     let in_clear = |url: &str| url.starts_with("http://");

@@ -4,8 +4,9 @@ use axum::http::header::ETAG;
 use stele_api::wire::{
     DiffAnswer, DiffQuery, HistoryAnswer, HistoryEntry, HistoryQuery, ShowAnswer, ShowQuery, ShownApp,
 };
+use stele_model::event::Pin;
 use stele_model::state::Deployment;
-use stele_model::{AppEnv, Header, Scope, Seq, State, diff};
+use stele_model::{AppEnv, Header, Place, Revision, Scope, Seq, State, diff};
 
 use super::asked::Asked;
 use super::failure::Failure;
@@ -73,9 +74,8 @@ pub(super) async fn show(handle: &Handle, asked: &Asked) -> Answered {
     check_known(&query.scope, &[&asked.state, &state])?;
     let state_digest = state.digest();
     let apps = state
-        .target
-        .intent
-        .keys()
+        .targeted()
+        .into_iter()
         .filter(|app_env| query.scope.covers_app_env(app_env))
         .filter_map(|app_env| shown(&state, &query.scope, app_env))
         .collect();
@@ -94,8 +94,31 @@ pub(super) async fn show(handle: &Handle, asked: &Asked) -> Answered {
     Ok(response)
 }
 
+/// What an app is in a scope. Where only places have it, that is what the first of them has.
+fn in_force<'a>(state: &'a State, scope: &Scope, app_env: &AppEnv) -> Option<&'a Revision> {
+    if let Some(node) = &scope.node {
+        return state.revision_at(app_env, node);
+    }
+    let of_region = scope.region.as_ref().and_then(|region| {
+        state.target.pins.get(&(app_env.clone(), Place::Region(region.clone()))).map(AsRef::as_ref)
+    });
+    match of_region {
+        Some(Pin::Revision(revision)) => return Some(revision),
+        Some(Pin::Absent) => return None,
+        None => {}
+    }
+    let everywhere = state.target.intent.get(app_env).map(AsRef::as_ref);
+    everywhere.or_else(|| {
+        let mut pins = state.target.pins.iter().filter(|((owner, _), _)| owner == app_env);
+        pins.find_map(|(_, pin)| match pin.as_ref() {
+            Pin::Revision(revision) => Some(revision),
+            Pin::Absent => None,
+        })
+    })
+}
+
 fn shown(state: &State, scope: &Scope, app_env: &AppEnv) -> Option<ShownApp> {
-    let revision = state.target.intent.get(app_env)?;
+    let revision = in_force(state, scope, app_env)?;
     let record = state.history.releases.get(&revision.release)?;
     let config = revision.config.and_then(|digest| state.history.configs.get(&digest));
     let placement: std::collections::BTreeMap<_, _> = state
@@ -114,6 +137,7 @@ fn shown(state: &State, scope: &Scope, app_env: &AppEnv) -> Option<ShownApp> {
         content: record.release.clone(),
         config: config.map(|config| config.as_ref().clone()).unwrap_or_default(),
         secrets: revision.secrets.clone(),
+        pins: super::status::pinned_places(state, app_env),
         placement,
     })
 }

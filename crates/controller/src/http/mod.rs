@@ -6,6 +6,7 @@
 mod asked;
 mod changes;
 mod cluster;
+mod erasures;
 mod events;
 mod failure;
 mod fleet;
@@ -124,6 +125,8 @@ async fn answer(handle: &Handle, asked: Asked) -> Answered {
         Operation::MarkPoint => reviews::mark(handle, &asked).await,
         Operation::Reviews => reviews::owed(handle, &asked).await,
         Operation::Review => reviews::review(handle, &asked).await,
+        Operation::Erase => erasures::erase(handle, &asked).await,
+        Operation::Erasures => erasures::erased(handle, &asked).await,
         Operation::Unlatch => changes::unlatch(handle, &asked).await,
         Operation::SetConfig => changes::set_config(handle, &asked).await,
         Operation::SetSecret => changes::set_secret(handle, &asked).await,

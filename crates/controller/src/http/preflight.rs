@@ -81,7 +81,7 @@ fn needed(state: &State, plans: &[RollbackPlan]) -> Needed {
         plan.apply(&mut after);
     }
     let mut needed = Needed::new();
-    for plan in plans {
+    for plan in plans.iter().filter(|plan| plan.is_change(state)) {
         for (slot, node) in after.slots(&plan.app_env) {
             let Some(image) = image_of(&after, slot, node) else { continue };
             if !runs(state, node, image) {

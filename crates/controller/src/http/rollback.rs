@@ -105,7 +105,7 @@ fn overview(
         scope: request.scope.clone(),
         to: request.to.clone(),
         point,
-        apps: plans.iter().map(|plan| app(state, plan)).collect(),
+        apps: plans.iter().filter(|plan| plan.is_change(state)).map(|plan| app(state, plan)).collect(),
         differences: Vec::new(),
         before: state.target_digest(&request.scope),
         wanted: past.target_digest(&request.scope),

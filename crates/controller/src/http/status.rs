@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use axum::http::header::ETAG;
 use stele_api::wire::{
     AppStatus, Condition, ConvergenceQuery, DeploymentStatus, FinishedStatus, InstanceStatus, NodeStatus,
-    ProblemStatus, ReadQuery, ServiceStatus, StatusAnswer, StatusQuery,
+    PinnedPlace, ProblemStatus, ReadQuery, ServiceStatus, StatusAnswer, StatusQuery,
 };
-use stele_model::event::{EnrolledNode, Outcome};
-use stele_model::release::Placement;
+use stele_model::event::{EnrolledNode, Outcome, Pin};
+use stele_model::release::{Placement, Revision};
 use stele_model::wire::Phase;
-use stele_model::{AppEnv, Digest, NodeName, Point, Scope, Seq, ServiceName, State};
+use stele_model::{AppEnv, Digest, InstanceId, NodeName, Point, Scope, Seq, ServiceName, State};
 
 use super::asked::Asked;
 use super::failure::Failure;
@@ -72,40 +72,92 @@ pub(super) fn convergence(handle: &Handle, asked: &Asked) -> Answered {
     json(&handle.prove_convergence(&asked.state, &query.scope))
 }
 
-/// What each service of an app should be: number, and the digest of its container.
+/// What each service of an app should be: number, and what it is made of.
 struct Wanted {
     image: String,
     image_asked: Option<String>,
     count: u32,
-    spec: Option<Digest>,
 }
 
-fn wanted(state: &State, app_env: &AppEnv) -> BTreeMap<ServiceName, Wanted> {
-    let Some(revision) = state.target.intent.get(app_env) else { return BTreeMap::new() };
-    let Some(record) = state.history.releases.get(&revision.release) else { return BTreeMap::new() };
-    let count = |placement: &Placement| match placement {
-        Placement::Replicas { count, .. } => *count,
-        Placement::Every { nodes } => {
-            state.control.nodes.values().filter(|node| nodes.matches(&state.node_labels(node))).count() as u32
+/// What an app should be: its services, and the digests of their containers by revision.
+struct Expected<'a> {
+    services: BTreeMap<ServiceName, Wanted>,
+    specs: Vec<(&'a Revision, BTreeMap<ServiceName, Digest>)>,
+}
+
+fn expected<'a>(state: &'a State, app_env: &AppEnv) -> Expected<'a> {
+    let mut expected = Expected { services: BTreeMap::new(), specs: Vec::new() };
+    let has_pins = state.pins(app_env).next().is_some();
+    let pinned = state.target.pins.iter().filter(|((owner, _), _)| has_pins && owner == app_env);
+    let pinned = pinned.filter_map(|(_, pin)| match pin.as_ref() {
+        Pin::Revision(revision) => Some(revision),
+        Pin::Absent => None,
+    });
+    for revision in state.target.intent.get(app_env).map(AsRef::as_ref).into_iter().chain(pinned) {
+        if expected.specs.iter().any(|(known, _)| *known == revision) {
+            continue;
         }
-    };
-    record
-        .release
-        .services
-        .iter()
-        .map(|(name, service)| {
-            let wanted = Wanted {
+        let Some(record) = state.history.releases.get(&revision.release) else { continue };
+        let mut specs = BTreeMap::new();
+        for (name, service) in &record.release.services {
+            if let Some(spec) = state.instance_spec(app_env, revision, name) {
+                specs.insert(name.clone(), spec.digest());
+            }
+            expected.services.entry(name.clone()).or_insert_with(|| Wanted {
                 image: service.container.image.to_string(),
                 image_asked: record.images.get(name).cloned(),
-                count: count(&service.placement),
-                spec: state.instance_spec(app_env, revision, name).map(|spec| spec.digest()),
+                count: match &service.placement {
+                    // While a place is pinned, nothing makes up elsewhere for what it has.
+                    _ if has_pins => placed(state, app_env, name),
+                    Placement::Replicas { count, .. } => *count,
+                    Placement::Every { nodes } => {
+                        let nodes = state
+                            .control
+                            .nodes
+                            .values()
+                            .filter(|node| nodes.matches(&state.node_labels(node)));
+                        nodes.count() as u32
+                    }
+                },
+            });
+        }
+        expected.specs.push((revision, specs));
+    }
+    expected
+}
+
+fn placed(state: &State, app_env: &AppEnv, service: &ServiceName) -> u32 {
+    state.slots(app_env).filter(|(slot, _)| slot.service == *service).count() as u32
+}
+
+impl Expected<'_> {
+    /// Whether an instance on a node is of what should be there.
+    fn is_current(&self, state: &State, node: &NodeName, id: &InstanceId, spec: Digest) -> bool {
+        let Some(revision) = state.revision_at(&id.slot.app_env, node) else { return false };
+        let specs = self.specs.iter().find(|(known, _)| *known == revision).map(|(_, specs)| specs);
+        specs.and_then(|specs| specs.get(&id.slot.service)) == Some(&spec)
+    }
+}
+
+/// The places of an app that follow another revision.
+pub(super) fn pinned_places(state: &State, app_env: &AppEnv) -> Vec<PinnedPlace> {
+    state
+        .pins(app_env)
+        .map(|(place, pin)| {
+            let release = match pin.as_ref() {
+                Pin::Revision(revision) => Some(revision.release),
+                Pin::Absent => None,
             };
-            (name.clone(), wanted)
+            PinnedPlace {
+                place: place.clone(),
+                release: release.and_then(|release| state.release_number(&release)),
+                release_digest: release,
+            }
         })
         .collect()
 }
 
-fn instances(state: &State, app_env: &AppEnv, wanted: &BTreeMap<ServiceName, Wanted>) -> Vec<InstanceStatus> {
+fn instances(state: &State, app_env: &AppEnv, expected: &Expected<'_>) -> Vec<InstanceStatus> {
     let mut instances: Vec<_> = state
         .assigned_to(app_env)
         .map(|(node, id, assigned)| {
@@ -115,7 +167,7 @@ fn instances(state: &State, app_env: &AppEnv, wanted: &BTreeMap<ServiceName, Wan
                 node: node.clone(),
                 region: state.region_of(node).cloned(),
                 release: state.release_number(&assigned.revision.release),
-                current: wanted.get(&id.slot.service).is_some_and(|it| it.spec == Some(assigned.spec)),
+                current: expected.is_current(state, node, id, assigned.spec),
                 phase: report.map(|report| report.phase),
                 reachable: state.is_reachable(node),
                 restarts: report.map_or(0, |report| report.restarts),
@@ -136,8 +188,9 @@ fn is_well(instance: &InstanceStatus) -> bool {
         && matches!(instance.phase, Some(Phase::Healthy | Phase::Completed))
 }
 
-fn services(wanted: &BTreeMap<ServiceName, Wanted>, instances: &[InstanceStatus]) -> Vec<ServiceStatus> {
-    wanted
+fn services(expected: &Expected<'_>, instances: &[InstanceStatus]) -> Vec<ServiceStatus> {
+    expected
+        .services
         .iter()
         .map(|(name, wanted)| ServiceStatus {
             service: name.clone(),
@@ -152,7 +205,7 @@ fn services(wanted: &BTreeMap<ServiceName, Wanted>, instances: &[InstanceStatus]
 fn apps(state: &State, scope: &Scope) -> Vec<AppStatus> {
     let assigned =
         state.assigned.values().flat_map(|assigned| assigned.instances.keys()).map(|id| &id.slot.app_env);
-    let known: BTreeSet<_> = state.target.intent.keys().chain(assigned).collect();
+    let known: BTreeSet<_> = state.targeted().into_iter().chain(assigned).collect();
     known
         .into_iter()
         .filter(|app_env| scope.covers_app_env(app_env))
@@ -161,9 +214,9 @@ fn apps(state: &State, scope: &Scope) -> Vec<AppStatus> {
 }
 
 fn app(state: &State, scope: &Scope, app_env: &AppEnv) -> Option<AppStatus> {
-    let wanted = wanted(state, app_env);
-    let mut instances = instances(state, app_env, &wanted);
-    let services = services(&wanted, &instances);
+    let expected = expected(state, app_env);
+    let mut instances = instances(state, app_env, &expected);
+    let services = services(&expected, &instances);
     let is_converged = services.iter().all(|service| service.healthy >= service.wanted)
         && instances.iter().all(|instance| instance.current);
     let latest = state.latest_deployment(app_env);
@@ -190,6 +243,7 @@ fn app(state: &State, scope: &Scope, app_env: &AppEnv) -> Option<AppStatus> {
         last_changed: state.last_changed(&Scope::app_env(app_env)),
         latched: latched.into_iter().flatten().filter_map(|release| state.release_number(release)).collect(),
         contacts: state.control.apps.get(&app_env.app).cloned().unwrap_or_default(),
+        pins: pinned_places(state, app_env),
         services,
         instances,
     })
@@ -337,9 +391,9 @@ pub(super) async fn deployment(handle: &Handle, asked: &Asked) -> Answered {
             .with_next("stele history")
     })?;
     let app_env = &deployment.app_env;
-    let wanted = wanted(state, app_env);
-    let instances = instances(state, app_env, &wanted);
-    let services = services(&wanted, &instances);
+    let expected = expected(state, app_env);
+    let instances = instances(state, app_env, &expected);
+    let services = services(&expected, &instances);
     let number = |revision: &Option<stele_model::Revision>| {
         revision.as_ref().and_then(|revision| state.release_number(&revision.release))
     };

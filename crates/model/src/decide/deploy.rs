@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{next_seq, validate};
+use super::{erase, next_seq, validate};
 use crate::command::ReleaseChoice;
 use crate::digest::Digest;
 use crate::event::{Contacts, DeploymentKind, Event, Outcome};
@@ -83,6 +83,7 @@ pub(super) fn deploy(
             validate::validate_release(release)?;
             let digest = release.digest();
             if !state.history.releases.contains_key(&digest) {
+                erase::check_readable(state, erase::sealed_of(release))?;
                 let number = state.newest_release(&app_env.app) + 1;
                 let (release, images) = (release.clone(), images.clone());
                 events.push(Event::ReleaseCreated { number, digest, release, images });
@@ -232,6 +233,7 @@ pub(super) fn set_config(
     changes: &BTreeMap<String, Option<Value>>,
 ) -> Result<Vec<Event>, Rejection> {
     known_app(state, app_env)?;
+    erase::check_readable(state, changes.values().flatten().filter_map(Value::sealed))?;
     let before = current_config(state, app_env)
         .and_then(|digest| state.history.configs.get(&digest))
         .map(|bundle| bundle.as_ref().clone())
@@ -257,7 +259,13 @@ pub(super) fn set_config(
     Ok(events)
 }
 
-pub(super) fn set_secret(state: &State, app_env: &AppEnv, name: &SecretName, value: &Sealed) -> Vec<Event> {
+pub(super) fn set_secret(
+    state: &State,
+    app_env: &AppEnv,
+    name: &SecretName,
+    value: &Sealed,
+) -> Result<Vec<Event>, Rejection> {
+    erase::check_readable(state, [value])?;
     let version = state.newest_secret(app_env, name) + 1;
     let (owner, secret) = (app_env.clone(), name.clone());
     let mut events =
@@ -269,7 +277,7 @@ pub(super) fn set_secret(state: &State, app_env: &AppEnv, name: &SecretName, val
         revision.secrets.insert(name.clone(), version);
         start(state, app_env, DeploymentKind::Configure, Some(revision), false, None, &mut events);
     }
-    events
+    Ok(events)
 }
 
 fn known_app(state: &State, app_env: &AppEnv) -> Result<(), Rejection> {

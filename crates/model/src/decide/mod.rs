@@ -5,6 +5,7 @@
 //! events: folding them never decides again.
 
 mod deploy;
+mod erase;
 mod fleet;
 mod review;
 mod rollback;
@@ -85,11 +86,12 @@ fn decide_command(state: &State, request: &Request, context: &Context) -> Result
         }
         Command::Remove { app_env } => deploy::remove(state, app_env),
         Command::SetConfig { app_env, variables } => deploy::set_config(state, app_env, variables),
-        Command::SetSecret { app_env, name, value } => Ok(deploy::set_secret(state, app_env, name, value)),
+        Command::SetSecret { app_env, name, value } => deploy::set_secret(state, app_env, name, value),
         Command::Rollback { .. } => rollback::rollback(state, &request.command, context),
         Command::Undo { .. } => undo::undo(state, &request.principal, &request.command, context),
         Command::MarkPoint { scope, seq, bad } => review::mark_point(state, scope, *seq, *bad),
         Command::Review { rollback } => review::review(state, &request.principal, *rollback),
+        Command::EraseSubject { subject, even_in_use } => erase::erase(state, subject, *even_in_use),
         Command::Unlatch { app_env } => {
             if state.control.latches.contains_key(app_env) {
                 Ok(vec![Event::Unlatched { app_env: app_env.clone() }])
@@ -180,6 +182,7 @@ fn authorize(state: &State, request: &Request, now: Time) -> Result<(), Rejectio
         | Command::CreateJoinToken { .. }
         | Command::LabelNode { .. }
         | Command::RemoveNode { .. }
+        | Command::EraseSubject { .. }
         | Command::CertifyController { .. }
         | Command::ForgetController { .. } => Role::Admin,
         _ => return forbidden("only controllers ask this".to_owned()),

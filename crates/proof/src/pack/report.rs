@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use stele_model::event::Pin;
 use stele_model::{Digest, Event, Header, Seq, Time, Value};
 
 use super::keys::Known;
@@ -113,6 +114,29 @@ pub(super) fn state_digests(records: &[Known<'_>], payloads: &BTreeMap<Seq, &[u8
     digests.collect()
 }
 
+/// What came into force where by a record.
+fn in_force(known: &Known<'_>, payload: &[u8]) -> Vec<(String, String)> {
+    let target = first_schema(known, "target_changed", payload);
+    match target.or_else(|| first_schema(known, "pins_changed", payload)) {
+        Some(Event::TargetChanged { app_env, revision }) => {
+            let what = revision.map_or_else(|| "removed".to_owned(), |revision| revision.release.to_string());
+            vec![(app_env.to_string(), what)]
+        }
+        Some(Event::PinsChanged { app_env, pins }) => {
+            let pin = |(place, pin)| {
+                let what = match pin {
+                    Some(Pin::Revision(revision)) => revision.release.to_string(),
+                    Some(Pin::Absent) => "removed".to_owned(),
+                    None => "unpinned".to_owned(),
+                };
+                (format!("{app_env},{place}"), what)
+            };
+            pins.into_iter().map(pin).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
 /// A heading and its lines, or that there are none.
 fn section(text: &mut String, heading: &str, lines: &[String]) {
     let _ = writeln!(text, "\n{heading}");
@@ -157,14 +181,12 @@ pub(super) fn report(subject: &Subject<'_>) -> String {
         state_digests(records, payloads).iter().map(|(seq, it)| format!("{seq} {it}")).collect();
     section(&mut text, "State digests recorded", &digests);
     let with_payload = || records.iter().filter_map(|it| Some((it, *payloads.get(&it.header.seq)?)));
-    let releases = with_payload().filter_map(|(known, payload)| {
-        let Some(Event::TargetChanged { app_env, revision }) = first_schema(known, "target_changed", payload)
-        else {
-            return None;
-        };
+    let releases = with_payload().flat_map(|(known, payload)| {
         let header = &known.header;
-        let what = revision.map_or_else(|| "removed".to_owned(), |revision| revision.release.to_string());
-        Some(format!("{} {} {app_env} {what} {}", header.seq, moment(header.time), because(header)))
+        let line = |(of, what): (String, String)| {
+            format!("{} {} {of} {what} {}", header.seq, moment(header.time), because(header))
+        };
+        in_force(known, payload).into_iter().map(line).collect::<Vec<_>>()
     });
     section(&mut text, "Releases in force", &releases.collect::<Vec<_>>());
     let touching = with_payload().map(|(known, _)| {
@@ -179,7 +201,13 @@ pub(super) fn report(subject: &Subject<'_>) -> String {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use stele_codec::encode_record;
+    use stele_model::release::Revision;
+    use stele_model::{Decision, Links};
+
     use super::*;
+    use crate::pack::layout::Piece;
 
     #[test]
     fn times_are_dates_to_the_microsecond() {
@@ -188,6 +216,54 @@ mod tests {
         assert_eq!(moment(Time(951_782_400_000_000)), "2000-02-29T00:00:00.000000Z");
         assert_eq!(moment(Time(DATES_END - 1)), "9999-12-31T23:59:59.999999Z");
         assert_eq!(moment(Time(DATES_END)), "253402300800000000");
+    }
+
+    fn in_force_after(event: &Event) -> Vec<(String, String)> {
+        let header = Header {
+            seq: 1,
+            time: Time(1),
+            decision: Decision { first: 1, count: 1 },
+            principal: "anna".parse().unwrap(),
+            cause: None,
+            trace: None,
+            idempotency: None,
+            kind: String::new(),
+            schema: 0,
+            codec: 0,
+            scopes: Vec::new(),
+            reason: None,
+            links: Links::default(),
+            payload: Digest::EMPTY,
+        };
+        let (stored, record) = encode_record(header, event).unwrap();
+        let known = Known { header: record.header, leaf: Piece { at: 0, bytes: &stored.leaf } };
+        in_force(&known, &stored.payload)
+    }
+
+    #[test]
+    fn a_release_is_in_force_everywhere_or_in_a_place() {
+        let app_env = || "shop/web@prod".parse().unwrap();
+        let revision = || Revision { release: Digest::of(&[b"v1"]), config: None, secrets: BTreeMap::new() };
+        let release = revision().release.to_string();
+        let place = |text: &str| text.parse().unwrap();
+        let pins = vec![
+            (place("region:eu"), Some(Pin::Revision(revision()))),
+            (place("node:us-1"), Some(Pin::Absent)),
+            (place("node:us-2"), None),
+        ];
+        assert_eq!(
+            in_force_after(&Event::PinsChanged { app_env: app_env(), pins }),
+            [
+                ("shop/web@prod,region:eu".to_owned(), release.clone()),
+                ("shop/web@prod,node:us-1".to_owned(), "removed".to_owned()),
+                ("shop/web@prod,node:us-2".to_owned(), "unpinned".to_owned()),
+            ]
+        );
+        assert_eq!(
+            in_force_after(&Event::TargetChanged { app_env: app_env(), revision: Some(revision()) }),
+            [("shop/web@prod".to_owned(), release)]
+        );
+        assert_eq!(in_force_after(&Event::Unlatched { app_env: app_env() }), []);
     }
 
     #[test]

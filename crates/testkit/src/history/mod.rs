@@ -4,6 +4,7 @@
 //! The same seed gives the same bytes on every machine.
 
 mod chance;
+pub mod golden;
 mod releases;
 mod scribe;
 mod world;

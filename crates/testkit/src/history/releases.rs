@@ -55,6 +55,6 @@ pub(crate) fn release(app: &AppId, version: Version) -> anyhow::Result<Release> 
 }
 
 /// A sealed value: as long and as opaque as a real one, under a key that nobody has.
-pub(crate) fn sealed(subject: &str, nonce: String, ciphertext: String) -> Sealed {
-    Sealed { subject: subject.to_owned(), key_version: 1, nonce, ciphertext }
+pub(crate) fn sealed(subject: &str, key_version: u32, nonce: String, ciphertext: String) -> Sealed {
+    Sealed { subject: subject.to_owned(), key_version, nonce, ciphertext }
 }

@@ -26,12 +26,32 @@ pub struct Scribe {
     chain: Chain,
     time: u64,
     written: Vec<Written>,
+    /// State after each decision, when what was is to be asked for.
+    kept: Option<BTreeMap<Seq, State>>,
+    began_after: Seq,
 }
 
 impl Scribe {
     /// Begins an empty log at a time.
     pub fn new(begins: Time) -> Self {
-        Self { state: State::default(), chain: Chain::GENESIS, time: begins.0, written: Vec::new() }
+        Self::after(State::default(), Chain::GENESIS, begins)
+    }
+
+    /// Goes on with a log that was written before.
+    pub(crate) fn after(state: State, chain: Chain, begins: Time) -> Self {
+        let began_after = state.seq;
+        Self { state, chain, time: begins.0, written: Vec::new(), kept: None, began_after }
+    }
+
+    /// From now on keeps State after each decision, so that requests about the past need no States
+    /// beside them. Those from before are given. For logs of some thousand records.
+    pub(crate) fn keep_states(&mut self, before: BTreeMap<Seq, State>) {
+        self.kept = Some(before);
+    }
+
+    /// The last record of the log it goes on with.
+    pub(crate) fn began_after(&self) -> Seq {
+        self.began_after
     }
 
     /// State after everything written.
@@ -70,6 +90,12 @@ impl Scribe {
         if matches!(request.command, Command::RecordStateDigest) {
             // Deciding hashes a copy; what is hashed here stays hashed.
             self.state.digest();
+        }
+        let mut past = past;
+        for seq in request.command.past_seqs() {
+            if let Some(state) = self.kept.as_ref().and_then(|kept| kept.get(&seq)) {
+                past.entry(seq).or_insert_with(|| state.clone());
+            }
         }
         let context = Context { now: self.now(), past };
         match decide(&self.state, request, &context)? {
@@ -117,6 +143,9 @@ impl Scribe {
             self.time = self.state.time.0;
             self.written.push(Written { seq: record.header.seq, stored, chain: self.chain });
             records.push(record);
+        }
+        if let Some(kept) = &mut self.kept {
+            kept.insert(self.state.seq, self.state.clone());
         }
         Ok(records)
     }

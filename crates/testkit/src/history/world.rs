@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, anyhow};
+use stele_codec::Chain;
 use stele_model::event::{Contacts, EnrolledNode, Holder, JoinToken, Role, Token};
 use stele_model::signature::PublicKey;
 use stele_model::wire::{InstanceReport, Phase, Report};
 use stele_model::{
     AppEnv, AppId, Command, Digest, FleetName, Idempotency, InstanceId, Links, NodeName, PrincipalId,
-    RegionName, ReleaseChoice, Request, Scope, Seq, State, Time, Value,
+    RegionName, ReleaseChoice, Request, Scope, Sealed, Seq, State, Time, Value,
 };
 
 use super::chance::Chance;
@@ -56,6 +57,8 @@ pub struct World {
     pub(crate) chance: Chance,
     apps: Vec<AppEnv>,
     nodes: Vec<NodeName>,
+    /// Of every agent: all of them start together.
+    pub(crate) boot: u64,
     reports: u64,
     requests: u64,
     digest_at: Seq,
@@ -66,38 +69,67 @@ pub struct World {
 impl World {
     /// Founds a fleet: its nodes join and every app is deployed once.
     pub fn found(shape: Shape) -> anyhow::Result<Self> {
-        let mut apps = Vec::new();
-        for at in 0..shape.apps {
-            let app: AppId = format!("team-{:02}/app-{at:03}", at / 5).parse()?;
-            for environment in ENVIRONMENTS {
-                apps.push(AppEnv { app: app.clone(), environment: environment.parse()? });
-            }
-        }
-        let mut world = Self {
-            scribe: Scribe::new(shape.begins),
-            chance: Chance::new(shape.seed),
-            apps,
-            nodes: Vec::new(),
-            reports: 0,
-            requests: 0,
-            digest_at: 0,
-            before: BTreeMap::new(),
-            shape,
-        };
+        let mut world = Self::new(Scribe::new(shape.begins), shape);
         world.system(Command::StartTerm { term: 1, controller: CONTROLLER })?;
         let admin = world.token("admin", world.shape.admin, Role::Admin, Holder::Person)?;
         let (fleet, root) = (world.shape.fleet.clone(), world.shape.root.clone());
         world.system(Command::CreateFleet { fleet, root, admin })?;
         world.system(Command::RecordMembership { voters: vec![CONTROLLER], learners: Vec::new() })?;
         world.make_tokens()?;
-        for at in 0..world.shape.nodes {
-            world.enrol(at)?;
-        }
-        for at in 0..world.apps.len() {
-            let app_env = world.apps[at].clone();
-            world.deploy(&app_env, Version { image: 1, replicas: 4, secret: false })?;
-        }
+        world.grow()?;
         Ok(world)
+    }
+
+    /// Goes on with a fleet that is there, whose log was written by an earlier version of the program.
+    /// What its shape says of name, root and administrator is as it was.
+    pub(crate) fn upgraded(state: State, chain: Chain, shape: Shape) -> Self {
+        let mut world = Self::new(Scribe::after(state, chain, shape.begins), shape);
+        let state = world.scribe.state();
+        world.apps = state.targeted().into_iter().cloned().collect();
+        world.nodes = state.control.nodes.keys().cloned().collect();
+        world.reports = state.observed.values().map(|seen| seen.number).max().unwrap_or_default();
+        world.boot = state.observed.values().map(|seen| seen.boot).max().unwrap_or_default() + 1;
+        world
+    }
+
+    fn new(scribe: Scribe, shape: Shape) -> Self {
+        Self {
+            scribe,
+            chance: Chance::new(shape.seed),
+            apps: Vec::new(),
+            nodes: Vec::new(),
+            boot: 1,
+            reports: 0,
+            requests: 0,
+            digest_at: 0,
+            before: BTreeMap::new(),
+            shape,
+        }
+    }
+
+    /// As many nodes join, and as many apps are deployed once, as the shape says.
+    pub(crate) fn grow(&mut self) -> anyhow::Result<()> {
+        for at in 0..self.shape.nodes {
+            self.enrol(at)?;
+        }
+        let present = self.state().control.apps.len();
+        for at in present..present + self.shape.apps {
+            let app: AppId = format!("team-{:02}/app-{at:03}", at / 5).parse()?;
+            for environment in ENVIRONMENTS {
+                self.apps.push(AppEnv { app: app.clone(), environment: environment.parse()? });
+            }
+        }
+        self.deploy_missing()
+    }
+
+    /// Deploys those of its apps that are nowhere.
+    pub(crate) fn deploy_missing(&mut self) -> anyhow::Result<()> {
+        for app_env in self.apps.clone() {
+            if !self.state().is_wanted(&app_env) {
+                self.deploy(&app_env, Version { image: 1, replicas: 4, secret: false })?;
+            }
+        }
+        Ok(())
     }
 
     /// State after everything that happened.
@@ -194,12 +226,18 @@ impl World {
         })
     }
 
-    fn token(&self, principal: &str, hash: Digest, role: Role, holder: Holder) -> anyhow::Result<Token> {
+    pub(crate) fn token(
+        &self,
+        principal: &str,
+        hash: Digest,
+        role: Role,
+        holder: Holder,
+    ) -> anyhow::Result<Token> {
         let expires = Time(self.scribe.now().0 + YEAR_US);
         Ok(Token { principal: principal.parse()?, hash, role, holder, expires })
     }
 
-    fn make_tokens(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn make_tokens(&mut self) -> anyhow::Result<()> {
         let people = PEOPLE.into_iter().map(|name| (name, Holder::Person));
         for (name, holder) in people.chain([("ci", Holder::Service)]) {
             let hash = Digest::of(&[name.as_bytes(), self.chance.hex(8).as_bytes()]);
@@ -209,10 +247,16 @@ impl World {
         Ok(())
     }
 
-    fn enrol(&mut self, at: usize) -> anyhow::Result<()> {
+    /// A node joins under the first name in its region that nobody has.
+    pub(crate) fn enrol(&mut self, at: usize) -> anyhow::Result<NodeName> {
         let region: RegionName = REGIONS[at % REGIONS.len()].parse()?;
-        let name: NodeName = format!("{region}-{}", at / REGIONS.len() + 1).parse()?;
-        let hash = Digest::of(&[b"join", name.as_str().as_bytes()]);
+        let mut number = at / REGIONS.len() + 1;
+        let mut name: NodeName = format!("{region}-{number}").parse()?;
+        while self.state().control.nodes.contains_key(&name) {
+            number += 1;
+            name = format!("{region}-{number}").parse()?;
+        }
+        let hash = Digest::of(&[b"join", name.as_str().as_bytes(), &self.requests.to_be_bytes()]);
         let labels = BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]);
         let token = JoinToken {
             hash,
@@ -231,11 +275,18 @@ impl World {
             address: Some(format!("10.{}.{}.{}", at >> 16, (at >> 8) & 0xff, at & 0xff)),
         };
         self.system(Command::EnrollNode { join_token: hash, node })?;
-        self.nodes.push(name);
+        self.nodes.push(name.clone());
+        Ok(name)
+    }
+
+    /// A node is taken out of the fleet.
+    pub(crate) fn remove_node(&mut self, node: &NodeName) -> anyhow::Result<()> {
+        self.nodes.retain(|present| present != node);
+        self.ask("admin", Command::RemoveNode { node: node.clone() })?;
         Ok(())
     }
 
-    fn person(&mut self) -> &'static str {
+    pub(crate) fn person(&mut self) -> &'static str {
         PEOPLE[self.chance.below(PEOPLE.len())]
     }
 
@@ -262,7 +313,7 @@ impl World {
         Ok(())
     }
 
-    fn configure(&mut self, app_env: &AppEnv) -> anyhow::Result<()> {
+    pub(crate) fn configure(&mut self, app_env: &AppEnv) -> anyhow::Result<()> {
         self.before.insert(app_env.clone(), self.state().clone());
         let level = self.chance.below(1000).to_string();
         let variables = BTreeMap::from([
@@ -274,12 +325,18 @@ impl World {
         self.settle(app_env)
     }
 
-    fn set_secret(&mut self, app_env: &AppEnv) -> anyhow::Result<()> {
-        let value = sealed(&app_env.to_string(), self.chance.hex(24), self.chance.hex(48));
+    pub(crate) fn set_secret(&mut self, app_env: &AppEnv) -> anyhow::Result<()> {
+        let value = self.seal(&app_env.to_string());
         let command = Command::SetSecret { app_env: app_env.clone(), name: "database".parse()?, value };
         let person = self.person();
         self.ask(person, command)?;
         self.settle(app_env)
+    }
+
+    /// A value sealed for a subject, under the first of its keys that is not destroyed.
+    pub(crate) fn seal(&mut self, subject: &str) -> Sealed {
+        let key_version = self.state().key_version(subject);
+        sealed(subject, key_version, self.chance.hex(24), self.chance.hex(48))
     }
 
     pub(crate) fn roll_back(&mut self, app_env: &AppEnv) -> anyhow::Result<()> {
@@ -303,14 +360,14 @@ impl World {
         Ok(())
     }
 
-    fn lose_and_find(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn lose_and_find(&mut self) -> anyhow::Result<()> {
         let node = self.nodes[self.chance.below(self.nodes.len())].clone();
         let lost = self.state().observed.get(&node).is_some_and(|seen| seen.lost);
         let (lost, returned) = if lost { (Vec::new(), vec![node]) } else { (vec![node], Vec::new()) };
         self.system(Command::MarkNodes { lost, returned })
     }
 
-    fn refuse(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn refuse(&mut self) -> anyhow::Result<()> {
         let command = Command::RecordRefusal {
             action: "deploy".to_owned(),
             scope: "fleet".to_owned(),
@@ -322,7 +379,7 @@ impl World {
         Ok(())
     }
 
-    fn label(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn label(&mut self) -> anyhow::Result<()> {
         let node = self.nodes[self.chance.below(self.nodes.len())].clone();
         let labels = BTreeMap::from([
             ("disk".to_owned(), "ssd".to_owned()),
@@ -334,7 +391,7 @@ impl World {
     }
 
     /// A container of a node or two ended and was started again: what a fleet reports all day.
-    fn restart(&mut self) -> anyhow::Result<()> {
+    pub(crate) fn restart(&mut self) -> anyhow::Result<()> {
         let count = 1 + self.chance.below(2);
         let mut nodes = BTreeMap::new();
         for _ in 0..count {
@@ -354,7 +411,15 @@ impl World {
     }
 
     /// What a node says: that everything it was told to run is healthy, but for what `change` makes of it.
-    fn report(&mut self, node: &NodeName, change: impl Fn(usize, &mut InstanceReport)) -> Option<Report> {
+    pub(crate) fn report(
+        &mut self,
+        node: &NodeName,
+        change: impl Fn(usize, &mut InstanceReport),
+    ) -> Option<Report> {
+        // A node that is lost says nothing.
+        if !self.scribe.state().is_reachable(node) {
+            return None;
+        }
         self.reports += 1;
         let state = self.scribe.state();
         let assigned = state.assigned.get(node)?;
@@ -377,11 +442,19 @@ impl World {
         Some(Report {
             fleet: self.shape.fleet.clone(),
             node: node.clone(),
-            boot: 1,
+            boot: self.boot,
             number: self.reports,
             applied: state.assignment_version(node),
             instances,
         })
+    }
+
+    /// Has the conductor's command decided, with what led to it.
+    pub(crate) fn conduct(&mut self, command: Command) -> anyhow::Result<()> {
+        let cause = stele_planner::cause(self.state(), &command);
+        let request = Request { cause, ..system(command) };
+        self.scribe.ask(&request, BTreeMap::new()).map_err(|error| anyhow!("{error}"))?;
+        Ok(())
     }
 
     /// Lets the conductor and the nodes work until an app is where it should be.
@@ -391,7 +464,7 @@ impl World {
             let now = self.scribe.now();
             if let Some(command) = stele_planner::plan_app(self.state(), app_env, now) {
                 let before = self.state().seq;
-                self.system(command)?;
+                self.conduct(command)?;
                 if self.state().seq != before {
                     continue;
                 }

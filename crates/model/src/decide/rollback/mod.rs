@@ -35,7 +35,7 @@ pub(super) fn rollback(state: &State, command: &Command, context: &Context) -> R
     };
     check_scope(state, scope)?;
     let mut plans = plan_rollback(state, past, scope, except);
-    for plan in &mut plans {
+    for plan in plans.iter_mut().filter(|plan| plan.is_change(state)) {
         let told = unobtainable.iter().filter(|(app_env, _)| *app_env == plan.app_env);
         plan.blocked.extend(told.map(|(_, why)| why.clone()));
     }
@@ -53,13 +53,14 @@ pub(super) fn rollback(state: &State, command: &Command, context: &Context) -> R
             return Err(refuse(blocked, format!("stele rollback {scope} --to {point} --best-effort --plan")));
         }
     }
-    if plans.is_empty() {
-        return Ok(Vec::new());
-    }
     deviations.extend(plans.iter().flat_map(|plan| plan.deviations.iter().cloned()));
     if *strict && !deviations.is_empty() {
         let details = deviations.iter().map(|Deviation { what, why }| format!("{what}: {why}")).collect();
         return Err(refuse(details, format!("stele rollback {scope} --to {point}")));
+    }
+    plans.retain(|plan| plan.is_change(state));
+    if plans.is_empty() {
+        return Ok(Vec::new());
     }
     if !*pass_barriers {
         check_barriers(&plans, scope, point)?;

@@ -99,11 +99,17 @@ fn is_present(state: &State, app_env: &AppEnv, place: &Place) -> bool {
         || state.slots(app_env).any(|(_, node)| covers(place, node, state.region_of(node)))
 }
 
+/// Whether there is anything to say of an app in a place: it is there, or a part of the place is pinned.
+fn is_mentioned(state: &State, app_env: &AppEnv, place: &Place) -> bool {
+    is_present(state, app_env, place)
+        || state.pins(app_env).any(|(inner, _)| inner != place && is_inside(state, inner, place))
+}
+
 pub(super) fn restore(state: &State, past: &State, app_env: &AppEnv, scope: &Scope, held: &[&Scope]) -> Part {
     let mut pins;
     let target = place_of(scope);
     if let Some(place) = &target {
-        if !is_present(state, app_env, place) && !is_present(past, app_env, place) {
+        if !is_mentioned(state, app_env, place) && !is_mentioned(past, app_env, place) {
             let pins = pins_of(state, app_env);
             return Part { pins, slots: Vec::new(), deviations: Vec::new(), untouched: true };
         }
@@ -202,14 +208,16 @@ fn restore_slots(
             missing.push((slot, node));
         }
     }
+    // One of the same service may be on the node already, under another index. All of them come
+    // first: what is made anew takes an index that none of them has.
+    missing.retain(|(slot, node)| {
+        let at = present.get_mut(&(slot.service.clone(), (*node).clone()));
+        let Some(index) = at.and_then(BTreeSet::pop_first) else { return true };
+        result.insert(Slot { index, ..(*slot).clone() }, (*node).clone());
+        false
+    });
     let mut deviations = Vec::new();
     for (slot, node) in missing {
-        let at = present.get_mut(&(slot.service.clone(), node.clone()));
-        if let Some(index) = at.and_then(BTreeSet::pop_first) {
-            // One of the same service is on the node already, under another index.
-            result.insert(Slot { index, ..slot.clone() }, node.clone());
-            continue;
-        }
         let mut chosen = Some(node.clone());
         if !state.control.nodes.contains_key(node) {
             chosen = another_node(state, past, slot, node, covered, &result);

@@ -47,7 +47,8 @@ pub struct NodeChange {
     pub removed: Vec<Slot>,
 }
 
-/// What restoring a scope to an earlier State would change, app by app.
+/// What restoring a scope to an earlier State would change, app by app, and with them the apps that
+/// are as near to it already as they can be, because a node is gone.
 pub fn plan_rollback(state: &State, past: &State, scope: &Scope, except: &[Scope]) -> Vec<RollbackPlan> {
     let apps: BTreeSet<_> = past.targeted().into_iter().chain(state.targeted()).collect();
     let mut plans: Vec<_> = apps
@@ -59,11 +60,14 @@ pub fn plan_rollback(state: &State, past: &State, scope: &Scope, except: &[Scope
                 except.iter().filter(|scope| scope.is_placed() && scope.covers_app_env(app_env)).collect();
             plan_app(state, past, app_env, scope, &held)
         })
-        .filter(|plan| {
-            let now = state.target.intent.get(&plan.app_env).map(AsRef::as_ref);
-            now != plan.to.as_ref() || !plan.slots.is_empty() || !plan.pins.is_empty()
-        })
+        .filter(|plan| plan.is_change(state) || !plan.deviations.is_empty())
         .collect();
+    for plan in &mut plans {
+        // What was deployed to an app that is already as it was is passed by nobody.
+        if !plan.is_change(state) {
+            plan.barriers.clear();
+        }
+    }
     preflight::check(state, &mut plans);
     plans
 }
@@ -140,6 +144,12 @@ pub(super) fn placed_anew(slot: &Slot, node: &NodeName) -> Deviation {
 }
 
 impl RollbackPlan {
+    /// Whether anything would be another than it is.
+    pub fn is_change(&self, state: &State) -> bool {
+        let now = state.target.intent.get(&self.app_env).map(AsRef::as_ref);
+        now != self.to.as_ref() || !self.slots.is_empty() || !self.pins.is_empty()
+    }
+
     /// Sets what the plan says in a State's target.
     pub fn apply(&self, state: &mut State) {
         let app_env = &self.app_env;

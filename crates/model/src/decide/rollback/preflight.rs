@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::plan::RollbackPlan;
+use crate::decide::erase::sealed_in;
 use crate::event::{Deviation, Pin};
 use crate::ids::{AppEnv, NodeName, Slot};
-use crate::release::{EnvValue, Port, Revision};
+use crate::release::{Port, Revision};
 use crate::state::State;
-use crate::value::Value;
 
 /// Writes into each plan why it cannot be carried out.
 pub(super) fn check(state: &State, plans: &mut [RollbackPlan]) {
@@ -16,7 +16,7 @@ pub(super) fn check(state: &State, plans: &mut [RollbackPlan]) {
         plan.apply(&mut after);
     }
     let conflicts = port_conflicts(&after, plans);
-    for plan in plans {
+    for plan in plans.iter_mut().filter(|plan| plan.is_change(state)) {
         let pinned = plan.pins.iter().filter_map(|(_, pin)| match pin {
             Some(Pin::Revision(revision)) => Some(revision),
             _ => None,
@@ -69,16 +69,8 @@ fn unreadable(state: &State, app_env: &AppEnv, revision: &Revision, blocked: &mu
             blocked.push(format!("service {service} refers to a config or secret version that is not known"));
             continue;
         };
-        let env = spec.container.env.iter();
-        let files = spec.container.files.iter().map(|(path, file)| (path, &file.content));
-        for (name, value) in env.chain(files) {
-            if let EnvValue::Value(Value::Sealed(sealed)) = value
-                && state
-                    .control
-                    .erased
-                    .get(&sealed.subject)
-                    .is_some_and(|through| sealed.key_version <= *through)
-            {
+        for (name, sealed) in sealed_in(&spec) {
+            if state.is_erased(sealed) {
                 blocked.push(format!(
                     "{name} of service {service} was sealed for {}, whose keys are destroyed",
                     sealed.subject

@@ -119,7 +119,7 @@ fn secrets(
         let version = merged.get(&name).copied().unwrap_or_else(|| state.newest_secret(app_env, &name));
         match state.history.secrets.get(&(app_env.clone(), name.clone(), version)) {
             None => blocked.push(format!("secret {name} is not set")),
-            Some(sealed) if is_erased(state, &sealed.subject, sealed.key_version) => blocked
+            Some(sealed) if state.is_erased(sealed) => blocked
                 .push(format!("secret {name} was sealed for {}, whose keys are destroyed", sealed.subject)),
             Some(_) => {
                 secrets.insert(name, version);
@@ -127,10 +127,6 @@ fn secrets(
         }
     }
     Ok(secrets)
-}
-
-fn is_erased(state: &State, subject: &str, key_version: u32) -> bool {
-    state.control.erased.get(subject).is_some_and(|through| key_version <= *through)
 }
 
 /// The release of this content, made when there is none.

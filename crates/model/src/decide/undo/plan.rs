@@ -161,7 +161,8 @@ fn restored(state: &State, before: &State, app_env: &AppEnv) -> UndoneApp {
         rejected: None,
         made: Vec::new(),
     };
-    if let Some(plan) = plan_rollback(state, before, &Scope::app_env(app_env), &[]).into_iter().next() {
+    let plan = plan_rollback(state, before, &Scope::app_env(app_env), &[]).into_iter().next();
+    if let Some(plan) = plan.filter(|plan| plan.is_change(state)) {
         app.to = plan.to;
         (app.pins, app.slots) = (plan.pins, plan.slots);
         (app.deviations, app.blocked, app.rejected) = (plan.deviations, plan.blocked, plan.rejected);
