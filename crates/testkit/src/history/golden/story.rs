@@ -90,8 +90,7 @@ pub(super) fn tell(
     story.begin(admin).context("after the upgrade")?;
     for round in 0..ROUNDS {
         story.round = round;
-        // A rollback to before it was there may have taken an app away.
-        story.world.deploy_missing()?;
+        story.heal()?;
         for (name, chapter) in CHAPTERS {
             story.tell(chapter).with_context(|| format!("round {round}, the chapter {name:?}"))?;
             for _ in 0..ROUTINE_STEPS {
@@ -131,11 +130,20 @@ impl Story {
                 break;
             }
             eprintln!("RETRY {told:?}");
-            self.world.deploy_missing()?;
-            self.settle_all()?;
+            self.heal()?;
             told = chapter(self);
         }
         told
+    }
+
+    /// Lost nodes return, and apps that a rollback took away are deployed again.
+    fn heal(&mut self) -> anyhow::Result<()> {
+        let lost = self.state().observed.iter().filter(|(_, seen)| seen.lost);
+        let returned = lost.map(|(node, _)| node.clone()).collect();
+        self.world.system(Command::MarkNodes { lost: Vec::new(), returned })?;
+        self.settle_all()?;
+        self.world.deploy_missing()?;
+        self.settle_all()
     }
 
     pub(super) fn state(&self) -> &State {
