@@ -50,6 +50,9 @@ impl NatsServerConfig {
     }
 }
 
+/// Where the server writes its process id.
+const PID_FILE: &str = "nats-server.pid";
+
 /// A running server; it ends with this value.
 #[derive(Debug)]
 pub struct NatsServer {
@@ -70,6 +73,7 @@ impl NatsServer {
         let random = getrandom::u64().map_err(|error| Error::Server { why: error.to_string() })?;
         let name = format!("stele-{random:016x}");
         let settings = config.dir.join("nats-server.conf");
+        end_leftover(&config.dir, &settings).await;
         let log = config.dir.join("nats-server.log");
         write_private(&settings, &settings_text(&name, port, &jetstream, &log, &config))?;
         // A log of an earlier run must not explain this one.
@@ -107,6 +111,11 @@ impl NatsServer {
     /// Id of its process.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.try_wait().ok().flatten()
     }
 
     /// Ends it at once, as a crash would, and returns how to start it again on the same port.
@@ -148,6 +157,27 @@ impl NatsServer {
     }
 }
 
+/// Ends a server of the same folder that outlived whoever started it: killed without a word, that
+/// could not end it. Its port would be taken.
+async fn end_leftover(dir: &Path, settings: &Path) {
+    let Ok(text) = fs::read_to_string(dir.join(PID_FILE)) else { return };
+    let Ok(pid) = text.trim().parse::<i32>() else { return };
+    // Ids are used again: only a process that was started with these very settings is ended.
+    let is_ours = || {
+        let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let settings = settings.as_os_str().as_encoded_bytes();
+        command.split(|byte| *byte == 0).any(|argument| argument == settings)
+    };
+    if pid > 1 && is_ours() {
+        let killed =
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        let deadline = std::time::Instant::now() + SERVER_START_TIMEOUT;
+        while killed.is_ok() && is_ours() && std::time::Instant::now() < deadline {
+            tokio::time::sleep(SERVER_START_POLL).await;
+        }
+    }
+}
+
 impl Drop for NatsServer {
     fn drop(&mut self) {
         self.end();
@@ -167,9 +197,11 @@ fn settings_text(name: &str, port: u16, jetstream: &Path, log: &Path, config: &N
          listen: \"127.0.0.1:{port}\"\n\
          max_payload: {}\n\
          log_file: {}\n\
+         pid_file: {}\n\
          jetstream {{\n  store_dir: {}\n}}\n",
         config.max_payload,
         quoted(&log.to_string_lossy()),
+        quoted(&config.dir.join(PID_FILE).to_string_lossy()),
         quoted(&jetstream.to_string_lossy()),
     );
     if let Some(token) = &config.token {

@@ -10,13 +10,13 @@ use stele_api::{Problem, ProblemKind};
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0  it worked
-  1  it was done and failed (a deployment failed, a log does not verify, --exit-code found a difference)
+  1  it was done and failed (a deployment failed, evidence is refused, --exit-code found a difference)
   2  the command, or a file given to it, makes no sense
   3  refused (forbidden, in conflict with the present state, invalid)
   4  not found
   5  unavailable, or the outcome is not known (repeating it is safe)
   6  changed in the meantime (--if-match)
-  7  the log contradicts itself, or what was derived from it (stele replay)
+  7  the log contradicts itself, or what was derived from it (stele verify)
   8  all of it holds together, but no witness that was given vouches for it (stele audit verify)";
 
 /// Why a command did not do what it was asked.

@@ -117,3 +117,33 @@ fn large_rollbacks_want_to_be_confirmed() {
     let after = json(&fleet.run(&["show", "project:shop", "-o", "json"]).ok());
     assert_eq!(before["digest"]["intent"], after["digest"]["intent"]);
 }
+
+#[test]
+fn a_dev_fleet_starts_again_from_its_folder_however_it_ended() {
+    use nix::sys::signal::Signal;
+    let mut fleet = Fleet::start();
+    fleet.write("web.yaml", &spec(1));
+    fleet.run(&["apply", "-f", "web.yaml", "--wait"]).ok();
+    let digest = json(&fleet.run(&["show", "shop/web@prod", "-o", "json"]).ok())["digest"].clone();
+    // Killed without a word, it leaves its nats-server behind; hung up on, it must not.
+    for signal in [Signal::SIGKILL, Signal::SIGHUP, Signal::SIGTERM] {
+        fleet.restart(signal);
+        let shown = json(&fleet.run(&["show", "shop/web@prod", "-o", "json"]).ok());
+        assert_eq!(shown["digest"], digest, "{signal}");
+        fleet.run(&["config", "set", "shop/web@prod", &format!("AFTER={signal}"), "--wait"]).ok();
+        fleet.run(&["rollback", "shop/web@prod", "--to", "prev", "--wait"]).ok();
+    }
+    let twice = fleet.run(&["dev", "--folder", "fleet"]);
+    assert!(twice.code == 1 && twice.err.contains("another stele dev runs"), "{twice:?}");
+}
+
+#[test]
+fn a_dev_fleet_is_not_silently_another_one() {
+    let fleet = Fleet::start();
+    let home = fleet.home().to_owned();
+    std::fs::create_dir(home.join("other")).unwrap();
+    std::fs::copy(home.join("fleet/dev.json"), home.join("other/dev.json")).unwrap();
+    let refused = fleet.run(&["dev", "--folder", "other", "--controllers", "3", "--runtime", "docker"]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.err.contains("made with --controllers 1 --runtime simulated"), "{refused:?}");
+}

@@ -39,6 +39,7 @@ mod past;
 mod proof;
 mod registry;
 mod replica;
+mod scrub;
 mod secrets;
 mod snapshots;
 mod start;

@@ -84,3 +84,9 @@ pub const ERASURE_RETRY_INTERVAL: Duration = Duration::from_secs(5);
 pub const ERASURE_CONFIRMATION_DEADLINE: Duration = Duration::from_secs(3);
 /// Between looks whether they have.
 pub const ERASURE_CONFIRMATION_INTERVAL: Duration = Duration::from_millis(50);
+/// Most bytes of records read at once when the log is looked over for damage.
+pub const SCRUB_CHUNK_BYTES: usize = 256 * 1024;
+/// Between two such reads.
+pub const SCRUB_PAUSE: Duration = Duration::from_millis(500);
+/// Between the end of the log and its beginning, when it is looked over for damage.
+pub const SCRUB_INTERVAL: Duration = Duration::from_hours(1);

@@ -172,6 +172,7 @@ fn tasks(
     tasks.spawn(endless(Box::pin(outbox::run(handle.clone()))));
     tasks.spawn(endless(Box::pin(feed::run(handle.clone()))));
     tasks.spawn(endless(Box::pin(backfill::run(handle.clone()))));
+    tasks.spawn(crate::scrub::run(handle.clone()));
     tasks.spawn(proof::follow(handle.clone()));
     tasks.spawn(proof::compare(handle.clone()));
     let publish = config.publish_checkpoints.clone();

@@ -490,6 +490,45 @@ pub struct TargetDigest {
 }
 
 impl Event {
+    /// Every kind there is, in the order of the variants.
+    pub const KINDS: [&str; 35] = [
+        "term_started",
+        "fleet_created",
+        "controller_certified",
+        "membership_changed",
+        "controller_removed",
+        "state_digest_recorded",
+        "token_created",
+        "token_revoked",
+        "join_token_created",
+        "node_enrolled",
+        "node_labelled",
+        "node_removed",
+        "nodes_lost",
+        "nodes_returned",
+        "project_created",
+        "environment_created",
+        "app_declared",
+        "release_created",
+        "config_changed",
+        "secret_changed",
+        "deployment_started",
+        "deployment_finished",
+        "target_changed",
+        "placement_changed",
+        "assignments_changed",
+        "nodes_reported",
+        "rolled_back",
+        "latched",
+        "unlatched",
+        "refused",
+        "pins_changed",
+        "point_marked",
+        "reviewed",
+        "subject_erased",
+        "undone",
+    ];
+
     /// The schema that events of a kind are written in. Earlier ones are read for ever.
     pub fn schema_of(kind: &str) -> u16 {
         match kind {

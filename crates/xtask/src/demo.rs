@@ -17,7 +17,8 @@ const PROGRAM: &str = "stele-demo";
 /// Deploy, break, roll back: a fleet of real processes and containers, before your eyes
 ///
 /// Prepares the machine first, as `cargo xtask setup` does, and builds release programs.
-/// Everything the demo makes is gone afterwards, also after Ctrl-C.
+/// Everything the demo makes is gone afterwards, also after Ctrl-C. What set-up started for it (Docker's
+/// engine, a registry) runs on for the next time; `cargo xtask setup --stop` ends it.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Install nothing: list what is missing, with the commands to copy, and fail

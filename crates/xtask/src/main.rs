@@ -13,6 +13,7 @@ mod cargo;
 mod check;
 mod demo;
 mod deny;
+mod golden_log;
 mod layers;
 mod limits;
 mod limits_page;
@@ -47,6 +48,7 @@ enum Task {
     Test(test::Args),
     Demo(demo::Args),
     Bench(bench::Args),
+    GoldenLog(golden_log::Args),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Task::Test(args) => args.run(),
         Task::Demo(args) => args.run(),
         Task::Bench(args) => args.run(),
+        Task::GoldenLog(args) => args.run(),
     };
     match outcome {
         Ok(code) => code,

@@ -192,7 +192,9 @@ impl Checker {
             self.absolute(&path, name);
             self.require(!name.ends_with('/'), &path, || "this names a folder, not a file".to_owned());
             if let FileContent::Inline(EnvSpec::Plain(text) | EnvSpec::ToSeal(text)) = &file.content {
-                self.at_most(text.len(), FILE_BYTES_MAX, "bytes; FILE_BYTES_MAX", &path);
+                self.require(text.len() <= FILE_BYTES_MAX, &path, || {
+                    format!("it has {} bytes; FILE_BYTES_MAX is {FILE_BYTES_MAX}", text.len())
+                });
             }
         }
     }

@@ -117,7 +117,7 @@ fn a_spec_survives_the_wire() {
 #[test]
 fn the_starter_is_a_valid_spec() {
     let app = "shop/cart".parse().unwrap();
-    let file = parse_yaml(&starter(&app), "stele.yaml").unwrap();
+    let file = parse_yaml(&starter(&app, None), "stele.yaml").unwrap();
     assert_eq!(file.spec.app, app);
     assert!(file.draft(&"prod".parse().unwrap()).is_ok());
 }

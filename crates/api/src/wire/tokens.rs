@@ -35,6 +35,8 @@ pub struct TokenAnswer {
     pub token: String,
     /// When it stops being believed.
     pub expires: Time,
+    /// Whether they had one, which is no longer believed.
+    pub replaced: bool,
 }
 
 impl std::fmt::Debug for TokenAnswer {

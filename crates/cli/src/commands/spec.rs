@@ -17,7 +17,7 @@ use crate::session::Session;
 /// Write a commented starter spec
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  stele init shop/web\n  stele init shop/web --file deploy/web.yaml\n  stele init shop/web --file -     # print it"
+    after_help = "Examples:\n  stele init shop/web\n  stele init shop/web --file deploy/web.yaml\n  stele init shop/web --image docker.io/nginxinc/nginx-unprivileged:stable-alpine\n  stele init shop/web --file -     # print it"
 )]
 pub(crate) struct Init {
     /// The app with its project
@@ -26,11 +26,14 @@ pub(crate) struct Init {
     /// Where to write it, never over an existing file; `-` prints it
     #[arg(short, long, default_value = "stele.yaml")]
     file: PathBuf,
+    /// The image to name in it, instead of an example
+    #[arg(long, value_name = "REF")]
+    image: Option<String>,
 }
 
 impl Init {
     pub(crate) fn run(self, session: &Session) -> Result<(), Failure> {
-        let text = starter(&self.app);
+        let text = starter(&self.app, self.image.as_deref());
         let path = self.file;
         if path == Path::new("-") {
             return session.terminal.line(text.trim_end());

@@ -85,9 +85,10 @@ impl CreateToken {
         let answer: TokenAnswer =
             session.client()?.write(Method::POST, "/v1/tokens", Some(&request), &self.change.conditions())?;
         eprintln!(
-            "the token of {}, valid until {}; it is shown this once",
+            "the token of {}, valid until {}; it is shown this once{}",
             answer.principal,
-            time(answer.expires)
+            time(answer.expires),
+            if answer.replaced { ". The one they had is no longer believed" } else { "" }
         );
         session.terminal.answer(&answer, |answer| answer.token.clone())
     }

@@ -81,15 +81,36 @@ impl Fleet {
     /// `None` when the fleet ended instead: somebody else took a port it had found free.
     fn try_start() -> Option<Self> {
         let home = tempfile::tempdir().unwrap();
-        let mut child = stele(home.path())
-            .args(["dev", "--runtime", "simulated", "--folder", "fleet"])
+        let child = Self::spawn(home.path(), &["--runtime", "simulated"]);
+        let mut fleet = Self { child, home, address: String::new(), token: String::new() };
+        fleet.await_ready().then_some(fleet)
+    }
+
+    fn spawn(home: &Path, more: &[&str]) -> Child {
+        stele(home)
+            .args(["dev", "--folder", "fleet"])
+            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::inherit())
             .spawn()
-            .unwrap();
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut fleet = Self { child, home, address: String::new(), token: String::new() };
+            .unwrap()
+    }
+
+    /// Ends it by a signal, and starts it again from its folder.
+    pub(crate) fn restart(&mut self, signal: nix::sys::signal::Signal) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id().cast_signed());
+        nix::sys::signal::kill(pid, signal).unwrap();
+        self.child.wait().unwrap();
+        (self.address, self.token) = (String::new(), String::new());
+        self.child = Self::spawn(self.home.path(), &[]);
+        assert!(self.await_ready(), "it did not start again from its folder");
+    }
+
+    /// Whether it became ready; it ended otherwise.
+    fn await_ready(&mut self) -> bool {
+        let fleet = self;
+        let stdout = BufReader::new(fleet.child.stdout.take().unwrap());
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
             for line in stdout.lines().map_while(Result::ok) {
@@ -100,7 +121,7 @@ impl Fleet {
         while fleet.address.is_empty() || fleet.token.is_empty() {
             let line = match lines.recv_timeout(DEADLINE) {
                 Ok(line) => line,
-                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Disconnected) => return false,
                 Err(RecvTimeoutError::Timeout) => panic!("the fleet is not ready within {DEADLINE:?}"),
             };
             let mut words = line.split_whitespace();
@@ -110,7 +131,7 @@ impl Fleet {
                 _ => {}
             }
         }
-        Some(fleet)
+        true
     }
 
     pub(crate) fn home(&self) -> &Path {

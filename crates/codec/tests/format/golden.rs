@@ -79,6 +79,9 @@ fn the_corpus_has_every_kind_of_event() {
     present.sort_unstable();
     present.dedup();
     assert_eq!(present, listed);
+    let mut named = Event::KINDS.to_vec();
+    named.sort_unstable();
+    assert_eq!(named, listed);
 }
 
 #[test]

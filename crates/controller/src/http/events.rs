@@ -12,7 +12,7 @@ use futures::stream::{self, Stream, StreamExt as _};
 use stele_api::ProblemKind;
 use stele_api::limits::{EVENTS_PAGE_DEFAULT, EVENTS_PAGE_MAX, RECORDS_PAGE_MAX};
 use stele_api::wire::{EventsPage, EventsQuery, RawRecord, RecordsPage, RecordsQuery};
-use stele_model::{Header, PrincipalId, Record, Scope, Seq, State};
+use stele_model::{Event, Header, PrincipalId, Record, Scope, Seq, State};
 
 use super::asked::{Asked, Caller};
 use super::failure::Failure;
@@ -29,10 +29,17 @@ struct Filter {
 }
 
 impl Filter {
-    fn new(query: &EventsQuery) -> Self {
-        let kinds =
+    fn new(query: &EventsQuery) -> Result<Self, Failure> {
+        let kinds: Option<BTreeSet<String>> =
             query.kind.as_ref().map(|text| text.split(',').map(|kind| kind.trim().to_owned()).collect());
-        Self { scope: query.scope.clone(), kinds, principal: query.principal.clone() }
+        if let Some(unknown) = kinds.iter().flatten().find(|kind| !Event::KINDS.contains(&kind.as_str())) {
+            return Err(Failure::new(
+                ProblemKind::Malformed,
+                format!("there is no kind of event {unknown:?}"),
+            )
+            .with_next(format!("one of: {}", Event::KINDS.join(", "))));
+        }
+        Ok(Self { scope: query.scope.clone(), kinds, principal: query.principal.clone() })
     }
 
     fn wants(&self, state: &State, header: &Header) -> bool {
@@ -101,7 +108,7 @@ async fn scan(
 
 pub(super) async fn events(handle: &Handle, asked: &Asked) -> Answered {
     let query: EventsQuery = asked.query()?;
-    let filter = Filter::new(&query);
+    let filter = Filter::new(&query)?;
     let wants_stream = asked
         .headers
         .get(ACCEPT)

@@ -54,6 +54,9 @@ pub(super) async fn create_token(handle: &Handle, asked: &Asked) -> Answered {
     if asked.answered_before()?.is_some() {
         return Err(shown_once());
     }
+    let now = handle.now();
+    let before = asked.state.control.tokens.get(&request.principal);
+    let replaced = before.is_some_and(|token| token.expires > now);
     let why = Why { reason: request.reason, links: request.links };
     let command = Command::CreateToken { token: token.clone() };
     asked.submit(handle, command, None, why).await?;
@@ -61,7 +64,7 @@ pub(super) async fn create_token(handle: &Handle, asked: &Asked) -> Answered {
     if !state.control.bearers.contains_key(&token.hash) {
         return Err(shown_once());
     }
-    json(&TokenAnswer { principal: request.principal, token: text, expires: token.expires })
+    json(&TokenAnswer { principal: request.principal, token: text, expires: token.expires, replaced })
 }
 
 pub(super) async fn tokens(handle: &Handle, asked: &Asked) -> Answered {

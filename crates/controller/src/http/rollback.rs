@@ -59,6 +59,9 @@ pub(super) async fn rollback(handle: &Handle, asked: &Asked) -> Answered {
         answer.differences = diff(&state, &planned.after, &scope);
         return json(&answer);
     }
+    let mut planned = state.clone();
+    plans.iter().filter(|plan| plan.blocked.is_empty()).for_each(|plan| plan.apply(&mut planned));
+    answer.differences = diff(&state, &planned, &scope);
     let answered = asked.submit(handle, command, Some(scope.clone()), why).await?;
     answer.deployments = answered.deployments;
     if let Some(decision) = answered.decision {

@@ -52,12 +52,12 @@ fn run(cli: &Cli) -> ExitCode {
     }
 }
 
-/// Ctrl-C and a polite kill end every wait, and so the demo, which then cleans up.
+/// Ctrl-C, a polite kill and a closed terminal end every wait, and so the demo, which then cleans up.
 fn listen_for_signals() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (mut asked, mut terminated) = {
+    let (mut asked, mut terminated, mut hung_up) = {
         let _guard = runtime.enter();
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?)
     };
     std::thread::spawn(move || {
         runtime.block_on(async {
@@ -65,6 +65,7 @@ fn listen_for_signals() -> anyhow::Result<()> {
                 tokio::select! {
                     _ = asked.recv() => {}
                     _ = terminated.recv() => {}
+                    _ = hung_up.recv() => {}
                 }
                 eprintln!("\nInterrupted. Removing everything the demo made; a moment, please.");
                 interrupt();

@@ -78,15 +78,16 @@ fn image(app: &AppId, what: &str, version: Version) -> Image {
     Image { repository, digest }
 }
 
-fn health(check: Check) -> Option<Health> {
-    Some(Health { check, interval_ms: 10_000, timeout_ms: 2_000, retries: 5, start_period_ms: 0 })
+fn health(check: Check) -> Health {
+    Health { check, interval_ms: 10_000, timeout_ms: 2_000, retries: 5, start_period_ms: 0 }
 }
 
 fn agent(app: &AppId, version: Version) -> anyhow::Result<Service> {
     let mut container = Container::new(image(app, "agent", version));
     container.entrypoint = Some(vec!["/bin/agent".to_owned(), "--quiet".to_owned()]);
     container.command = vec!["run".to_owned()];
-    container.health = health(Check::Exec { command: vec!["/bin/agent".to_owned(), "ping".to_owned()] });
+    container.health =
+        Some(health(Check::Exec { command: vec!["/bin/agent".to_owned(), "ping".to_owned()] }));
     container.restart = Restart::OnFailure;
     container.stop = Stop { signal: "SIGINT".to_owned(), grace_seconds: 300 };
     Ok(Service {
@@ -116,7 +117,7 @@ fn database(app: &AppId, version: Version, sealed: Sealed, port: u16) -> anyhow:
         volume(VolumeSource::Host("/etc/ssl".to_owned()), "/etc/ssl", true),
         volume(VolumeSource::Memory, "/run", false),
     ];
-    container.health = health(Check::Tcp { port: 5432 });
+    container.health = Some(health(Check::Tcp { port: 5432 }));
     container.resources = Resources { cpu_millis: None, memory_bytes: Some(6 << 30), pids: None };
     container.log = Some(LogDriver {
         driver: "json-file".to_owned(),

@@ -37,6 +37,8 @@ const UPGRADE_US: u64 = 3600 * 1_000_000;
 const DIGEST_INTERVAL_RECORDS: u64 = 100;
 /// Rounds a rollout may take before something must be wrong.
 const ROLLOUT_ROUNDS_MAX: usize = 200;
+/// After which no deployment waits any longer for health, in microseconds: ten minutes.
+const UNHEALTHY_US: u64 = 10 * 60 * 1_000_000;
 /// Points a rollback looks at until it finds one that is otherwise than now.
 const POINTS_TRIED_MAX: usize = 12;
 /// How often a chapter is begun until something must be wrong with it.
@@ -265,7 +267,7 @@ impl Story {
         let runbook =
             self.world.chance.percent(20).then(|| format!("https://wiki.example.com/{}", app_env.app));
         let contacts = Contacts {
-            owner: Some(app_env.app.project.to_string()),
+            owner: (!self.world.chance.percent(10)).then(|| app_env.app.project.to_string()),
             on_call: Some(format!("#{}-alerts", app_env.app.project)),
             runbook,
         };
@@ -326,8 +328,8 @@ impl Story {
         Ok(!fresh.is_empty())
     }
 
-    /// Lets a running deployment fail: whatever of it is new does not come up.
-    pub(super) fn fail(&mut self, app_env: &AppEnv) -> anyhow::Result<()> {
+    /// Lets a running deployment fail: whatever of it is new ends at once, or is never healthy.
+    pub(super) fn fail(&mut self, app_env: &AppEnv, ends: bool) -> anyhow::Result<()> {
         for _ in 0..ROLLOUT_ROUNDS_MAX {
             self.world.scribe.pass(200_000);
             if self.state().running_deployment(app_env).is_none() {
@@ -339,13 +341,18 @@ impl Story {
                 continue;
             }
             let failed = self.report_as(app_env, |report| {
-                report.phase = Phase::Failed;
+                report.phase = if ends { Phase::Failed } else { Phase::Unhealthy };
                 report.restarts = 5;
-                report.reason = Some("exited with 3".to_owned());
-                report.exit_code = Some(3);
-                report.log_tail =
-                    vec!["connecting to the database".to_owned(), "no such table: orders".to_owned()];
+                report.reason = Some(if ends { "exited with 3" } else { "answers 503" }.to_owned());
+                report.exit_code = ends.then_some(3);
+                if ends {
+                    report.log_tail =
+                        vec!["connecting to the database".to_owned(), "no such table: orders".to_owned()];
+                }
             })?;
+            if !ends {
+                self.world.scribe.pass(UNHEALTHY_US);
+            }
             ensure!(failed, "nothing of {app_env} is new, so that nothing can fail");
         }
         bail!("{app_env} does not fail")
