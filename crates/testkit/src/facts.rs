@@ -9,6 +9,7 @@ use crate::docker::{containers, docker};
 
 const LABEL_NODE: &str = "io.stele.node";
 const LABEL_SLOT: &str = "io.stele.slot";
+const LABEL_SPEC: &str = "io.stele.spec";
 
 /// One container.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,7 +61,7 @@ fn content(one: &Value, id: &str, files: &[&str]) -> Value {
     }
     let limits = ["Memory", "MemorySwap", "NanoCpus", "PidsLimit", "RestartPolicy", "LogConfig", "Mounts"];
     let rights =
-        ["Binds", "Tmpfs", "PortBindings", "Privileged", "CapAdd", "CapDrop", "Devices", "NetworkMode"];
+        ["Binds", "Tmpfs", "PortBindings", "Privileged", "CapAdd", "CapDrop", "Devices", "NetworkMode", "DnsOptions"];
     let own = [
         "Image",
         "Cmd",
@@ -72,6 +73,13 @@ fn content(one: &Value, id: &str, files: &[&str]) -> Value {
         "StopTimeout",
         "ExposedPorts",
     ];
+    // Of Stele's own, what a release decides: the others say which instance it is.
+    let labels: BTreeMap<&String, &Value> = one["Config"]["Labels"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(name, _)| !name.starts_with("io.stele.") || *name == LABEL_SPEC)
+        .collect();
     let mut mounts = one["Mounts"].as_array().cloned().unwrap_or_default();
     mounts.sort_by_key(|mount| mount["Destination"].to_string());
     let networks: BTreeSet<&String> =
@@ -81,6 +89,7 @@ fn content(one: &Value, id: &str, files: &[&str]) -> Value {
         "config": pick(&one["Config"], &own),
         "limits": pick(&one["HostConfig"], &limits),
         "rights": pick(&one["HostConfig"], &rights),
+        "labels": labels,
         "mounts": mounts,
         "ports": one["NetworkSettings"]["Ports"],
         "networks": networks,

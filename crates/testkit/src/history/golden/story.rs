@@ -82,7 +82,7 @@ pub(super) fn tell(
         apps: APPS.saturating_sub(state.control.apps.len()),
         begins: Time(state.time.0 + UPGRADE_US),
         pace_us: PACE_US,
-        seed: SEED + u64::from(generation) + std::env::var("GSEED").map_or(0, |s| s.parse().unwrap()),
+        seed: SEED + u64::from(generation),
     };
     let admin = shape.admin;
     let digest_at = state.seq;
@@ -131,7 +131,6 @@ impl Story {
             if told.is_ok() {
                 break;
             }
-            eprintln!("RETRY {told:?}");
             self.heal()?;
             told = chapter(self);
         }

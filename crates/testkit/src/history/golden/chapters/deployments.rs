@@ -31,7 +31,7 @@ pub(super) fn fails(story: &mut Story) -> anyhow::Result<()> {
     let app_env = story.app()?;
     story.deployed("ci", &app_env, Style::Web, None)?;
     story.deploy("ci", &app_env, Style::Crowd, None)?;
-    story.fail(&app_env, story.round % 2 == 0)?;
+    story.fail(&app_env, story.round.is_multiple_of(2))?;
     ensure!(matches!(outcome(story, &app_env)?, Outcome::Failed { .. }), "{app_env} did not fail");
     story.roll_back_app("erik", &app_env, &Point::LastGood, &Wish::default())?;
     story.must("erik", Command::Unlatch { app_env })?;
