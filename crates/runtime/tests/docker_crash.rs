@@ -2,16 +2,16 @@
 
 mod support;
 
-use support::faults::{Fault, replacement_survives};
+use support::faults::{Fault, Order, replacement_survives};
 use support::real::RealDocker;
 
 /// More steps than a replacement has.
 const STEPS_MAX: usize = 40;
 
-async fn every_step(fault: Fault) {
+async fn every_step(order: Order, fault: Fault) {
     let docker = RealDocker::new();
     for at in 0..STEPS_MAX {
-        if !replacement_survives(&docker, &format!("n{at}"), fault, at).await {
+        if !replacement_survives(&docker, &format!("n{at}"), order, fault, at).await {
             assert!(at >= 6, "only {at} steps were made");
             return;
         }
@@ -21,15 +21,20 @@ async fn every_step(fault: Fault) {
 
 #[tokio::test]
 async fn every_step_may_fail() {
-    every_step(Fault::Fails).await;
+    every_step(Order::StopFirst, Fault::Fails).await;
 }
 
 #[tokio::test]
 async fn the_agent_may_die_before_every_step() {
-    every_step(Fault::DiesBefore).await;
+    every_step(Order::StopFirst, Fault::DiesBefore).await;
 }
 
 #[tokio::test]
 async fn the_agent_may_die_after_every_step() {
-    every_step(Fault::DiesAfter).await;
+    every_step(Order::StopFirst, Fault::DiesAfter).await;
+}
+
+#[tokio::test]
+async fn the_agent_may_die_after_every_step_while_both_run() {
+    every_step(Order::StartFirst, Fault::DiesAfter).await;
 }

@@ -11,7 +11,7 @@ use stele_model::release::Container;
 use stele_model::wire::Phase;
 use stele_runtime::Runtime;
 use stele_runtime::simulated::{Deed, Simulated, SimulatedClock};
-use support::faults::{Fault, replacement_survives};
+use support::faults::{Fault, Order, replacement_survives};
 use support::{Fixture, Kind, agent, all, eventually, host, image, instance, plain_container};
 
 struct Memory {
@@ -59,12 +59,14 @@ contract!(Memory::new());
 #[tokio::test]
 async fn every_step_of_a_replacement_may_fail_or_kill_the_agent() {
     let memory = Memory::new();
-    for fault in [Fault::Fails, Fault::DiesBefore, Fault::DiesAfter] {
-        let mut at = 0;
-        while replacement_survives(&memory, "n1", fault, at).await {
-            at += 1;
+    for order in [Order::StopFirst, Order::StartFirst] {
+        for fault in [Fault::Fails, Fault::DiesBefore, Fault::DiesAfter] {
+            let mut at = 0;
+            while replacement_survives(&memory, "n1", order, fault, at).await {
+                at += 1;
+            }
+            assert!(at >= 6, "only {at} steps were made");
         }
-        assert!(at >= 6, "only {at} steps were made");
     }
 }
 

@@ -135,11 +135,21 @@ impl Runtime for Faulty {
     }
 }
 
+/// Which of the two runs first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// They cannot run side by side: both want the same port of the host.
+    StopFirst,
+    /// The old one goes once the new one is healthy.
+    StartFirst,
+}
+
 /// Replaces an instance while the fault strikes, then lets a new agent go on. Whether the
 /// fault struck at all: if not, every step of the replacement has had its turn.
 pub async fn replacement_survives(
     fixture: &impl super::Fixture,
     node: &str,
+    order: Order,
     fault: Fault,
     at: usize,
 ) -> bool {
@@ -150,7 +160,11 @@ pub async fn replacement_survives(
     // Known to be healthy at the first check, not only after having run for a while.
     let quick = |container| super::checked(container, Check::Exec { command: vec!["true".to_owned()] });
     let container = |version| {
-        let mut container = super::published(fixture.container(super::Kind::Runs, version), port);
+        let plain = fixture.container(super::Kind::Runs, version);
+        let mut container = match order {
+            Order::StopFirst => super::published(plain, port),
+            Order::StartFirst => plain,
+        };
         container.files =
             [("/etc/app.conf".to_owned(), super::file(&format!("version {version}"), 0o644))].into();
         quick(container)

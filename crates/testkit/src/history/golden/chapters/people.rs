@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, ensure};
 use stele_model::event::{Holder, JoinToken, Role};
+use stele_model::limits::REFUSAL_WINDOW_US;
 use stele_model::{Command, Digest, Point, Scope, Time, Value};
 
 use super::super::specs::Style;
@@ -56,6 +57,16 @@ pub(super) fn come_and_go(story: &mut Story) -> anyhow::Result<()> {
         };
         story.world.scribe.pass(1_000_000);
         story.system_for("intern", command)?;
+    }
+    // The last moment of a window, and the first of the next one.
+    for pause in [REFUSAL_WINDOW_US + 1, REFUSAL_WINDOW_US, 1] {
+        let command = Command::RecordRefusal {
+            action: "deploy".to_owned(),
+            scope: "fleet".to_owned(),
+            why: "visitor has no valid token".to_owned(),
+        };
+        story.world.scribe.pass(pause);
+        story.system_for("visitor", command)?;
     }
     Ok(())
 }
