@@ -60,8 +60,17 @@ fn content(one: &Value, id: &str, files: &[&str]) -> Value {
         bytes.insert(*file, json!({"text": text, "mode": mode}));
     }
     let limits = ["Memory", "MemorySwap", "NanoCpus", "PidsLimit", "RestartPolicy", "LogConfig", "Mounts"];
-    let rights =
-        ["Binds", "Tmpfs", "PortBindings", "Privileged", "CapAdd", "CapDrop", "Devices", "NetworkMode", "DnsOptions"];
+    let rights = [
+        "Binds",
+        "Tmpfs",
+        "PortBindings",
+        "Privileged",
+        "CapAdd",
+        "CapDrop",
+        "Devices",
+        "NetworkMode",
+        "DnsOptions",
+    ];
     let own = [
         "Image",
         "Cmd",

@@ -23,7 +23,7 @@ pub(super) fn write<'a>(records: impl IntoIterator<Item = &'a StoredRecord>) -> 
     Ok(bytes)
 }
 
-/// Reads what [`write`] wrote.
+/// Reads what [`write()`] wrote.
 pub(super) fn read(mut bytes: &[u8]) -> anyhow::Result<Vec<StoredRecord>> {
     let mut records = Vec::new();
     while !bytes.is_empty() {
