@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::cargo;
 use crate::progress::{bold, say};
 use crate::setup::{self, Consent};
+use crate::test::REGISTRY_VARIABLE;
 
 /// Packages with a program the benchmarks run.
 const PACKAGES: [&str; 3] = ["stele-cli", "stele-agent", "stele-testkit"];
@@ -40,7 +41,11 @@ impl Args {
             bail!("the programs of the benchmarks do not build; see above");
         }
         let program = environment.target_dir.join("release").join(PROGRAM);
-        let error = std::process::Command::new(&program).args(&self.bench).current_dir(cargo::root()).exec();
+        let error = std::process::Command::new(&program)
+            .args(&self.bench)
+            .current_dir(cargo::root())
+            .env(REGISTRY_VARIABLE, &environment.registry_addr)
+            .exec();
         Err(error).with_context(|| format!("cannot run {}", program.display()))
     }
 }

@@ -3,7 +3,9 @@
 //! Every number is printed with its conditions, and both sides are asked in the same
 //! way: HTTP with JSON, one kept connection for each client, the leader's address.
 
+mod docker;
 mod etcd;
+mod footprint;
 mod log;
 mod measure;
 mod past;
@@ -42,6 +44,21 @@ enum Bench {
         #[arg(long, default_value_t = 3)]
         rounds: usize,
     },
+    /// Memory and processor time of controllers and agents, idle and busy
+    Footprint {
+        /// How long each is watched, in seconds
+        #[arg(long, default_value_t = 20)]
+        seconds: u64,
+    },
+    /// Containers on one host, deployed, updated and rolled back: beside Docker Swarm and plain Docker
+    Docker {
+        /// How many containers
+        #[arg(long, default_value_t = 20)]
+        containers: u32,
+        /// How often each is repeated; medians are printed
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+    },
     /// State at random points of a long log, asked of a running controller
     TimeTravel {
         #[command(flatten)]
@@ -68,6 +85,8 @@ fn main() -> anyhow::Result<()> {
         Bench::Commit { clients, seconds, rounds } => {
             commit(&clients, Duration::from_secs(seconds), rounds.max(1))
         }
+        Bench::Footprint { seconds } => footprint::footprint(seconds.max(1)),
+        Bench::Docker { containers, rounds } => docker::docker(containers.max(1), rounds.max(1)),
         Bench::TimeTravel { size, reads } => past::time_travel(&size, reads.max(1)),
         Bench::Replay { size, rounds } => replay::replay(&size, rounds.max(1)),
     }

@@ -1,0 +1,200 @@
+//! Twenty containers on one host: deployed, updated and rolled back, beside Docker Swarm doing the
+//! same, and beside plain parallel `docker run`, which is the limit.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use serde_json::{Value, json};
+use stele_api::wire::DeploymentStatus;
+use stele_model::event::Outcome;
+use stele_testkit::limits::DEADLINE;
+use stele_testkit::{Client, Cluster, ClusterConfig, NodeConfig, Runtime, registry};
+
+use crate::measure::conditions;
+
+const ADDRESS: &str = "127.0.0.41";
+const SWARM_SERVICE: &str = "stele-bench";
+/// Between two looks whether a deployment is done.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+/// Does nothing, until it is told to stop, which it does at once.
+const SCRIPT: &str = "trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done";
+
+/// What one side took.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    deploy: Duration,
+    update: Duration,
+    rollback: Duration,
+    /// From the command to the first restored container that is healthy.
+    first: Option<Duration>,
+}
+
+pub(crate) fn docker(containers: u32, rounds: usize) -> anyhow::Result<()> {
+    let version = run("docker", &["version", "--format", "{{.Server.Version}}"])?;
+    println!("{}", conditions(&[&format!("Docker {}", version.trim())])?);
+    println!(
+        "{containers} containers of busybox on one host, all replaced at once; images are on the host. {rounds} \
+         rounds, medians, s.\n"
+    );
+    let (mut raw, mut ours, mut swarm) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        raw.push(raw_creates(containers)?);
+        ours.push(stele(containers)?);
+        swarm.push(self::swarm(containers)?);
+    }
+    println!("{:<26} {:>8} {:>8} {:>9} {:>16}", "", "deploy", "update", "rollback", "first restored");
+    let raw = median(raw.iter().copied());
+    println!("{:<26} {:>8.2}", "docker run, in parallel", raw.as_secs_f64());
+    for (name, all) in [("Stele", &ours), ("Docker Swarm", &swarm)] {
+        let of = |part: fn(&Times) -> Duration| median(all.iter().map(part)).as_secs_f64();
+        let first = all.iter().filter_map(|times| times.first);
+        let first = if all.iter().any(|times| times.first.is_some()) {
+            format!("{:.2}", median(first).as_secs_f64())
+        } else {
+            "-".to_owned()
+        };
+        println!(
+            "{name:<26} {:>8.2} {:>8.2} {:>9.2} {first:>16}",
+            of(|times| times.deploy),
+            of(|times| times.update),
+            of(|times| times.rollback)
+        );
+    }
+    Ok(())
+}
+
+fn median(times: impl Iterator<Item = Duration>) -> Duration {
+    let mut times: Vec<_> = times.collect();
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
+
+fn image(version: &str) -> String {
+    format!("{}/stele/busybox:{version}", registry())
+}
+
+fn run(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
+    let output =
+        Command::new(program).args(arguments).output().with_context(|| format!("cannot run {program}"))?;
+    ensure!(
+        output.status.success(),
+        "{program} {}: {}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// So many `docker run` at once.
+fn raw_creates(containers: u32) -> anyhow::Result<Duration> {
+    run("docker", &["pull", "--quiet", &image("v1")])?;
+    let begun = Instant::now();
+    let ids: Vec<String> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..containers)
+            .map(|_| scope.spawn(|| run("docker", &["run", "-d", &image("v1"), "/bin/sh", "-c", SCRIPT])))
+            .collect();
+        let join = |worker: std::thread::ScopedJoinHandle<'_, anyhow::Result<String>>| match worker.join() {
+            Ok(id) => Ok(id?.trim().to_owned()),
+            Err(_) => anyhow::bail!("a worker panicked"),
+        };
+        workers.into_iter().map(join).collect::<anyhow::Result<_>>()
+    })?;
+    let took = begun.elapsed();
+    let mut remove = vec!["rm", "--force"];
+    remove.extend(ids.iter().map(String::as_str));
+    run("docker", &remove)?;
+    Ok(took)
+}
+
+fn stele(containers: u32) -> anyhow::Result<Times> {
+    let cluster = Cluster::start(ClusterConfig {
+        fleet: format!("bench-{}", std::process::id()),
+        controllers: 1,
+        nodes: vec![NodeConfig {
+            name: "eu-1".to_owned(),
+            region: "eu".to_owned(),
+            address: ADDRESS.to_owned(),
+        }],
+        runtime: Runtime::Docker,
+    })?;
+    cluster.wait_for_nodes()?;
+    let client = cluster.client(1)?;
+    let spec = |version: &str| {
+        json!({"spec": {"app": "shop/web", "environments": ["prod"], "services": {"web": {
+            "image": image(version),
+            "command": ["/bin/sh", "-c", SCRIPT],
+            "replicas": containers,
+            "update": {"max_unavailable": containers, "order": "stop_first", "deadline": "2m"},
+            "stop": {"grace": "1s"},
+        }}}})
+    };
+    let (deploy, _) = change(&client, "/v1/apply", &spec("v1"))?;
+    let (update, _) = change(&client, "/v1/apply", &spec("v2"))?;
+    let back = json!({"scope": "shop/web@prod", "to": "v1", "now": true});
+    let (rollback, first) = change(&client, "/v1/rollbacks", &back)?;
+    ensure!(cluster.end().0.is_empty(), "something was left behind");
+    Ok(Times { deploy, update, rollback, first: Some(first) })
+}
+
+/// From asking until the deployment has succeeded, and until its first instance is healthy.
+fn change(client: &Client, path: &str, body: &Value) -> anyhow::Result<(Duration, Duration)> {
+    let begun = Instant::now();
+    let answer: Value = client.change(path, body)?;
+    let path = format!("/v1/deployments/{}", answer["deployments"][0]);
+    let mut first = None;
+    loop {
+        let status: DeploymentStatus = client.read(&path)?;
+        if status.healthy > 0 {
+            first.get_or_insert_with(|| begun.elapsed());
+        }
+        if let Some(finished) = &status.finished {
+            ensure!(finished.outcome == Outcome::Succeeded, "it failed: {:?}", finished.outcome);
+            return Ok((begun.elapsed(), first.unwrap_or_else(|| begun.elapsed())));
+        }
+        ensure!(begun.elapsed() < DEADLINE, "it does not end");
+        std::thread::sleep(LOOK_INTERVAL);
+    }
+}
+
+/// The machine's Docker is in a swarm as long as this lives.
+struct Swarm;
+
+impl Swarm {
+    fn begin() -> anyhow::Result<Self> {
+        run("docker", &["swarm", "init", "--advertise-addr", "127.0.0.1", "--listen-addr", "127.0.0.1"])?;
+        Ok(Self)
+    }
+}
+
+impl Drop for Swarm {
+    fn drop(&mut self) {
+        if let Err(error) = run("docker", &["swarm", "leave", "--force"]) {
+            eprintln!("Docker could not leave its swarm: {error}");
+        }
+    }
+}
+
+fn swarm(containers: u32) -> anyhow::Result<Times> {
+    let swarm = Swarm::begin()?;
+    let count = containers.to_string();
+    let timed = |arguments: &[&str]| -> anyhow::Result<Duration> {
+        let begun = Instant::now();
+        run("docker", arguments)?;
+        Ok(begun.elapsed())
+    };
+    let (v1, v2) = (image("v1"), image("v2"));
+    let create = [
+        &["service", "create", "--quiet", "--name", SWARM_SERVICE, "--replicas", &count][..],
+        &["--update-parallelism", "0", "--rollback-parallelism", "0", "--stop-grace-period", "1s"],
+        &["--update-monitor", "0s", "--rollback-monitor", "0s"],
+        &[&v1, "/bin/sh", "-c", SCRIPT],
+    ]
+    .concat();
+    let deploy = timed(&create)?;
+    let update = timed(&["service", "update", "--quiet", "--image", &v2, SWARM_SERVICE])?;
+    let rollback = timed(&["service", "rollback", "--quiet", SWARM_SERVICE])?;
+    run("docker", &["service", "rm", SWARM_SERVICE])?;
+    drop(swarm);
+    Ok(Times { deploy, update, rollback, first: None })
+}
