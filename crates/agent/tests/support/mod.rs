@@ -119,6 +119,7 @@ impl Fleet {
             version: AssignmentVersion { epoch: 1, seq, digest },
             instances,
             keys: Vec::new(),
+            images: None,
             controller: self.certificate.clone(),
         }
     }
