@@ -278,9 +278,11 @@ impl Docker {
         if let Some(found) = self.image(&name).await? {
             return Ok(Some((name, found)));
         }
-        let here = self.list().await?;
-        let named = here.iter().flat_map(|one| &one.names).find(|name| name.digest == image.digest);
-        let Some(name) = named.map(ToString::to_string) else { return Ok(None) };
+        let options = ListImagesOptionsBuilder::default().build();
+        let here = self.client().await?.list_images(Some(options)).await.map_err(engine_error)?;
+        let mut names = here.iter().flat_map(|one| &one.repo_digests);
+        let is_same = |name: &&String| name_of(name).is_some_and(|name| name.digest == image.digest);
+        let Some(name) = names.find(is_same).cloned() else { return Ok(None) };
         Ok(self.image(&name).await?.map(|found| (name, found)))
     }
 

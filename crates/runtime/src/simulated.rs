@@ -349,13 +349,19 @@ impl Simulated {
         engine.images.retain(|image, _| used.contains(image));
     }
 
-    /// Has an image here that no agent pulled, as `docker pull` by hand does, and gives it a tag or not.
-    pub fn pull_by_hand(&self, image: &Image, tagged: bool) {
+    /// Gives an image a tag, as `docker tag` does by hand, or takes that away.
+    pub fn tag_by_hand(&self, image: &Image, is_tagged: bool) {
         let mut engine = self.engine();
-        engine.images.insert(image.to_string(), image.clone());
-        if tagged {
+        if is_tagged {
             engine.tagged.insert(image.to_string());
+        } else {
+            engine.tagged.remove(&image.to_string());
         }
+    }
+
+    /// Has an image here that no agent pulled, as `docker pull` by hand does.
+    pub fn pull_by_hand(&self, image: &Image) {
+        self.engine().images.insert(image.to_string(), image.clone());
     }
 
     fn begin(&self, id: &str) -> Result<(), RuntimeError> {
