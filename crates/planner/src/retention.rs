@@ -39,6 +39,8 @@ pub enum Unknown {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Retained {
     by_selector: BTreeMap<Selector, BTreeSet<Image>>,
+    /// An app of which State does not know the whole window any more.
+    forgotten: Option<AppEnv>,
 }
 
 /// The seqs of the deployments since which places may have been pinned, oldest first: only a
@@ -65,18 +67,22 @@ impl Retained {
     ///
     /// An app that was in force at some point in the window also keeps its last
     /// [`RELEASES_KEPT_MIN`] releases, however old.
-    pub fn new(state: &State, since: Seq, pinned_then: &Pinned) -> Result<Self, Unknown> {
+    pub fn new(state: &State, since: Seq, pinned_then: &Pinned) -> Self {
         let mut retained = Self::default();
         let forgetful = forgetful(state, since);
         for app_env in state.history.last_changed.keys() {
-            for release in releases(state, app_env, since, !forgetful.contains(app_env))? {
+            let (releases, is_known) = releases(state, app_env, since, !forgetful.contains(app_env));
+            for release in releases {
                 retained.add(state, &release);
+            }
+            if !is_known {
+                retained.forgotten.get_or_insert_with(|| app_env.clone());
             }
         }
         for (_, release) in pinned_then.iter().chain(&pinned(state)) {
             retained.add(state, release);
         }
-        Ok(retained)
+        retained
     }
 
     fn add(&mut self, state: &State, release: &Digest) {
@@ -95,6 +101,9 @@ impl Retained {
 
     /// What a node must not lose, in order. Nothing for one that is not of the fleet.
     pub fn on(&self, state: &State, node: &NodeName) -> Result<Vec<Image>, Unknown> {
+        if let Some(app_env) = &self.forgotten {
+            return Err(Unknown::Forgotten(app_env.clone()));
+        }
         let Some(enrolled) = state.control.nodes.get(node) else { return Ok(Vec::new()) };
         let labels = state.node_labels(enrolled);
         let mut images: BTreeSet<&Image> = BTreeSet::new();
@@ -107,19 +116,15 @@ impl Retained {
         Ok(images.into_iter().cloned().collect())
     }
 
-    /// Every image, wherever it is needed.
+    /// Every image, wherever it is needed, as far as State knows.
     pub fn images(&self) -> BTreeSet<&Image> {
         self.by_selector.values().flatten().collect()
     }
 }
 
-/// The releases of an app that a point in the window could need, and the last few before.
-fn releases(
-    state: &State,
-    app_env: &AppEnv,
-    since: Seq,
-    knows_pins: bool,
-) -> Result<BTreeSet<Digest>, Unknown> {
+/// The releases of an app that a point in the window could need, and the last few before; and
+/// whether those are all.
+fn releases(state: &State, app_env: &AppEnv, since: Seq, knows_pins: bool) -> (BTreeSet<Digest>, bool) {
     let range = (app_env.clone(), 0)..=(app_env.clone(), u64::MAX);
     let (mut found, mut count) = (BTreeSet::new(), 0);
     // The last seq at which the change looked at was in force.
@@ -127,7 +132,7 @@ fn releases(
     let mut in_window = false;
     for (_, change) in state.history.changes.range(range).rev() {
         if until < since && knows_pins && (!in_window || found.len() >= RELEASES_KEPT_MIN) {
-            return Ok(found);
+            return (found, true);
         }
         if let Some(revision) = &change.revision {
             in_window |= until >= since;
@@ -139,10 +144,8 @@ fn releases(
         count += 1;
     }
     // What was in force before the oldest change that is known may be needed as well.
-    if count >= CHANGES_PER_APP_MAX && (until >= since || !knows_pins) {
-        return Err(Unknown::Forgotten(app_env.clone()));
-    }
-    Ok(found)
+    let is_known = count < CHANGES_PER_APP_MAX || (until < since && knows_pins);
+    (found, is_known)
 }
 
 /// Apps of which deployments in the window are forgotten, and with them rollbacks: anything that

@@ -25,7 +25,7 @@ fn pinned_then(world: &World, since: Seq) -> Pinned {
     found
 }
 
-fn retained(world: &World, since: Seq) -> Result<Retained, Unknown> {
+fn retained(world: &World, since: Seq) -> Retained {
     Retained::new(&world.state, since, &pinned_then(world, since))
 }
 
@@ -65,7 +65,7 @@ proptest! {
         live(&mut world, &rest);
         let points: Vec<Seq> = world.states.keys().copied().collect();
         let since = *at.get(&points);
-        let retained = retained(&world, since).unwrap();
+        let retained = retained(&world, since);
         for node in world.state.control.nodes.keys() {
             let keep: BTreeSet<Image> = retained.on(&world.state, node).unwrap().into_iter().collect();
             for (point, then) in world.states.range(since..) {
@@ -93,7 +93,7 @@ fn deploy(world: &mut World, at: u8) -> Seq {
 }
 
 fn kept(world: &World, since: Seq) -> Vec<Image> {
-    let mut keep = retained(world, since).unwrap().on(&world.state, &name("eu-1")).unwrap();
+    let mut keep = retained(world, since).on(&world.state, &name("eu-1")).unwrap();
     keep.sort();
     keep
 }
@@ -152,7 +152,7 @@ fn images_stay_only_where_they_could_run() {
     let (app_env, contacts) = (name(APPS[0]), Some(stele_model::event::Contacts::default()));
     world.dana(Command::Deploy { app_env, contacts, release, again: false, barrier: None }).unwrap();
     world.settle();
-    let retained = retained(&world, 0).unwrap();
+    let retained = retained(&world, 0);
     let on = |node| retained.on(&world.state, &name(node)).unwrap();
     assert_eq!((on("us-1"), on("eu-1")), (images([1]), Vec::new()));
     assert_eq!(retained.images(), BTreeSet::from([&image(1)]));
@@ -170,7 +170,7 @@ fn an_app_that_changes_too_often_to_be_known_gives_nothing_up() {
         world.state.history.changes.insert((app_env.clone(), 100_000 + at), change);
     }
     world.state.seq = 200_000;
-    let unknown = Retained::new(&world.state, 50, &Pinned::new());
-    assert_eq!(unknown, Err(Unknown::Forgotten(app_env)));
-    assert!(Retained::new(&world.state, 150_000, &Pinned::new()).is_ok());
+    let on = |since| Retained::new(&world.state, since, &Pinned::new()).on(&world.state, &name("eu-1"));
+    assert_eq!(on(50), Err(Unknown::Forgotten(app_env)));
+    assert_eq!(on(150_000), Ok(images([1])));
 }
