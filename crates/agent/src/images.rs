@@ -138,12 +138,13 @@ impl Pruner {
         self.is_busy = removable.len() > 1;
         if let Some(image) = removable.first() {
             let removed = tokio::time::timeout(IMAGE_REMOVAL_TIMEOUT, runtime.remove_image(image)).await;
-            let removed = removed.unwrap_or_else(|_| {
-                Err(stele_runtime::RuntimeError::Engine("no answer in time".to_owned()))
-            });
+            let removed = removed
+                .unwrap_or_else(|_| Err(stele_runtime::RuntimeError::Engine("no answer in time".to_owned())));
             match &removed {
                 Ok(()) => tracing::info!(%image, "removed an image that nothing here needs any more"),
-                Err(error) => tracing::warn!(%image, %error, "an image that nothing here needs stays for now"),
+                Err(error) => {
+                    tracing::warn!(%image, %error, "an image that nothing here needs stays for now")
+                }
             }
             self.remembered.pulled().removed(image, removed.is_ok());
         }

@@ -89,7 +89,8 @@ fn what_is_said_of_images_is_taken_in_alone_and_never_from_an_earlier_state() {
     let signed = |seq: u64, mirror: &str| {
         let mut assignment = fleet.assignment(3, vec![web(0)]);
         let image = assignment.instances[0].spec.container.image.clone();
-        assignment.images = Some(ImagePolicy { seq, keep: Some(vec![image]), mirror: Some(mirror.to_owned()) });
+        assignment.images =
+            Some(ImagePolicy { seq, keep: Some(vec![image]), mirror: Some(mirror.to_owned()) });
         fleet.sign(&assignment)
     };
     let mirror = |desired: &Desired| desired.assignment()?.images.clone()?.mirror;

@@ -96,7 +96,11 @@ impl Image {
             _ => ("docker.io", self.repository.as_str()),
         };
         // Docker's own names for images of Docker Hub leave this out.
-        let path = if host == "docker.io" && !path.contains('/') { format!("library/{path}") } else { path.to_owned() };
+        let path = if host == "docker.io" && !path.contains('/') {
+            format!("library/{path}")
+        } else {
+            path.to_owned()
+        };
         let host = host.to_ascii_lowercase().replace(':', "_");
         let named = format!("{mirror}/{host}/{path}");
         let is_folder = |host: &str| {

@@ -10,9 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use stele_model::event::{DeploymentKind, Pin};
-use stele_model::limits::{
-    CHANGES_PER_APP_MAX, DEPLOYMENTS_PER_APP_MAX, KEPT_IMAGES_MAX, RELEASES_KEPT_MIN,
-};
+use stele_model::limits::{CHANGES_PER_APP_MAX, DEPLOYMENTS_PER_APP_MAX, KEPT_IMAGES_MAX, RELEASES_KEPT_MIN};
 use stele_model::release::{Image, Placement};
 use stele_model::{AppEnv, Digest, NodeName, Selector, Seq, State};
 

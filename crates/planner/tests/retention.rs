@@ -39,7 +39,8 @@ fn needed(then: &State, now: &State, node: &NodeName) -> BTreeSet<Image> {
         there.chain(then.target.intent.get(app).map(AsRef::as_ref))
     });
     let releases: BTreeSet<Digest> = revisions.map(|revision| revision.release).collect();
-    let services = releases.iter().flat_map(|release| then.history.releases[release].release.services.values());
+    let services =
+        releases.iter().flat_map(|release| then.history.releases[release].release.services.values());
     services
         .filter(|service| {
             let (Placement::Replicas { nodes, .. } | Placement::Every { nodes }) = &service.placement;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use stele_model::InstanceId;
-use stele_model::release::Image;
 use stele_model::limits::{LOG_LINE_BYTES_MAX, LOG_TAIL_LINES_MAX};
+use stele_model::release::Image;
 use stele_model::wire::{AssignedInstance, InstanceReport, Observed, Phase};
 use stele_reconcile::{
     Action, Inspection, Inspections, Memory, Observation, Subject, Task, plan, report, statement,
@@ -422,7 +422,9 @@ impl<R: Runtime + ?Sized> Worker<R> {
                 tracing::warn!(%image, %words, "the image came from the mirror, because its registry does not give it");
                 Ok(())
             }
-            Err(of_mirror) => Err(RuntimeError::Engine(format!("{words}; nor does the mirror give it: {of_mirror}"))),
+            Err(of_mirror) => {
+                Err(RuntimeError::Engine(format!("{words}; nor does the mirror give it: {of_mirror}")))
+            }
         }
     }
 

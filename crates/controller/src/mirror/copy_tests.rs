@@ -145,7 +145,10 @@ async fn an_image_is_copied_whole_once_and_is_had_when_its_registry_is_away() {
     let work = Work { registry, from: Server::start(), to };
     assert!(!work.registry.has(&image, DEADLINE).await.is_ok());
     work.is_whole(&image).await;
-    assert!(!work.registry.copy(&image, &copy).await.unwrap(), "nothing is asked of the registry that is away");
+    assert!(
+        !work.registry.copy(&image, &copy).await.unwrap(),
+        "nothing is asked of the registry that is away"
+    );
 }
 
 #[tokio::test]

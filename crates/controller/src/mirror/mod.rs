@@ -37,7 +37,9 @@ pub(crate) async fn run(handle: Handle) {
             continue;
         }
         let retained = handle.retained(&published.state).await;
-        if let Some(retained) = retained.filter(|new| wanted.as_ref().is_none_or(|old| !Arc::ptr_eq(old, new))) {
+        if let Some(retained) =
+            retained.filter(|new| wanted.as_ref().is_none_or(|old| !Arc::ptr_eq(old, new)))
+        {
             // What was deployed from the mirror is there.
             let mut images = retained.images();
             images.retain(|image| !image.repository.starts_with(&format!("{mirror}/")));

@@ -403,7 +403,8 @@ pub async fn an_image_that_its_registry_does_not_give_comes_from_the_mirror(fixt
     with.set_mirror(Some(fixture.mirror()));
     let reports = all(&mut with, 1, Phase::Healthy).await;
     assert_eq!(reports[0].spec_digest, Some(web.spec_digest));
-    eventually(&mut with, "the node vouches for it", |result| vouches(result, std::slice::from_ref(&web))).await;
+    eventually(&mut with, "the node vouches for it", |result| vouches(result, std::slice::from_ref(&web)))
+        .await;
     assert!(runtime.has_image(&image).await.unwrap(), "the same bytes under another name");
     let here = runtime.images().await.unwrap();
     assert!(here.iter().any(|one| one.names == [copy.clone()] && one.is_used), "{here:?}");

@@ -89,7 +89,10 @@ impl RealDocker {
         ureq::put(&format!("{location}&digest={digest}")).send(&config[..]).unwrap();
         let manifest = serde_json::to_vec(&manifest).unwrap();
         let digest = stele_model::Digest::of(&[&manifest]);
-        ureq::put(&format!("{base}/manifests/{digest}")).header("Content-Type", MANIFEST).send(&manifest[..]).unwrap();
+        ureq::put(&format!("{base}/manifests/{digest}"))
+            .header("Content-Type", MANIFEST)
+            .send(&manifest[..])
+            .unwrap();
         digest
     }
 
