@@ -57,6 +57,9 @@ pub(crate) struct Dev {
     /// The fleet's name
     #[arg(long, default_value = "dev")]
     fleet: FleetName,
+    /// Where images are copied to, and pulled from when their registry does not give them
+    #[arg(long, value_name = "REGISTRY/FOLDER")]
+    mirror: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -111,7 +114,9 @@ impl Dev {
         let nats = NatsServer::spawn(nats).await.context("cannot run nats-server")?;
         let mut controllers = Vec::new();
         for config in kept.controllers.values() {
-            controllers.push(start(Config::read(&folder.join(config))?).await?);
+            let mut config = Config::read(&folder.join(config))?;
+            config.mirror = self.mirror.clone().or(config.mirror);
+            controllers.push(start(config).await?);
         }
         ready(&controllers[0].handle).await?;
         let mut agents = JoinSet::new();

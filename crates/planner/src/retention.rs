@@ -87,13 +87,8 @@ impl Retained {
         let Some(record) = state.history.releases.get(release) else { return };
         for service in record.release.services.values() {
             let (Placement::Replicas { nodes, .. } | Placement::Every { nodes }) = &service.placement;
-            match self.by_selector.get_mut(nodes) {
-                Some(images) => drop(images.insert(service.container.image.clone())),
-                None => {
-                    let images = BTreeSet::from([service.container.image.clone()]);
-                    self.by_selector.insert(nodes.clone(), images);
-                }
-            }
+            let images = self.by_selector.entry(nodes.clone()).or_default();
+            images.insert(service.container.image.clone());
         }
     }
 
