@@ -25,7 +25,7 @@ pub(crate) struct Retention {
 struct Known {
     /// The State the answer is of, and when its window began.
     of: Option<(State, Time)>,
-    /// Nothing when the log does not say yet.
+    /// The answer.
     retained: Option<Arc<Retained>>,
     /// Where the window begins, in the log.
     since: Option<(Time, Seq)>,
@@ -34,9 +34,9 @@ struct Known {
 }
 
 impl Known {
-    fn answer(&self, state: &State, begins: Time) -> Option<Option<Arc<Retained>>> {
+    fn answer(&self, state: &State, begins: Time) -> Option<Arc<Retained>> {
         let (of, begun) = self.of.as_ref()?;
-        (*begun == begins && is_same(of, state)).then(|| self.retained.clone())
+        if *begun == begins && is_same(of, state) { self.retained.clone() } else { None }
     }
 }
 
@@ -72,7 +72,7 @@ impl Retention {
     }
 
     /// The answer found earlier, if it still is one and nobody is looking for another now.
-    fn kept(&self, state: &State, now: Time) -> Option<Option<Arc<Retained>>> {
+    fn kept(&self, state: &State, now: Time) -> Option<Arc<Retained>> {
         self.known.try_lock().ok()?.answer(state, self.begins(now.max(state.time)))
     }
 
@@ -81,16 +81,22 @@ impl Retention {
         let begins = self.begins(now.max(state.time));
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(answer) = known.answer(state, begins) {
-            return answer;
+            return Some(answer);
         }
-        let found = find(&mut known, past, state, begins);
-        if let Err(error) = &found {
-            // Seen while history is still fetched; nothing is removed anywhere on this word.
-            tracing::debug!(%error, "which images are needed is not known here");
+        match find(&mut known, past, state, begins) {
+            Ok(retained) => {
+                let retained = Arc::new(retained);
+                known.of = Some((state.clone(), begins));
+                known.retained = Some(Arc::clone(&retained));
+                Some(retained)
+            }
+            Err(error) => {
+                // Seen while history is still fetched; nothing is removed anywhere on this word.
+                tracing::debug!(%error, "which images are needed is not known here");
+                known.of = None;
+                None
+            }
         }
-        known.retained = found.ok().map(Arc::new);
-        known.of = Some((state.clone(), begins));
-        known.retained.clone()
     }
 }
 
@@ -142,7 +148,7 @@ impl Handle {
     /// What a State's window retains; nothing when this controller's log does not say.
     pub(crate) async fn retained(&self, state: &State) -> Option<Arc<Retained>> {
         if let Some(kept) = self.0.retention.kept(state, self.now()) {
-            return kept;
+            return Some(kept);
         }
         let (inner, state, now) = (Arc::clone(&self.0), state.clone(), self.now());
         let work = move || inner.retention.retained(&inner.past, &state, now);
