@@ -100,9 +100,9 @@ fn deploy(cluster: &Cluster, origin: &Server, version: &str) {
     cluster.run_cli(&["apply", "-f", path.to_str().unwrap(), "--wait"]).unwrap();
 }
 
-/// What the node was told last.
-fn told(cluster: &Cluster) -> Option<Assignment> {
-    let bytes = std::fs::read(cluster.dir().join("agent-eu-1/assignment.json")).ok()?;
+/// What a node was told last.
+fn told(cluster: &Cluster, node: &str) -> Option<Assignment> {
+    let bytes = std::fs::read(cluster.dir().join(format!("agent-{node}/assignment.json"))).ok()?;
     serde_json::from_slice::<Signed>(&bytes).ok()?.peek().ok()
 }
 
@@ -135,7 +135,7 @@ fn a_rollback_finds_its_image_in_the_mirror_when_its_registry_is_gone() {
     })
     .unwrap();
 
-    let images = told(&cluster).unwrap().images.unwrap();
+    let images = told(&cluster, "eu-1").unwrap().images.unwrap();
     assert_eq!(images.mirror, Some(format!("{}/copies", mirror.address)));
     let kept: Vec<String> = images.keep.unwrap().iter().map(|image| image.digest.to_string()).collect();
     assert_eq!(kept.len(), 2, "{kept:?}");
@@ -158,5 +158,47 @@ fn a_rollback_finds_its_image_in_the_mirror_when_its_registry_is_gone() {
     let prove = || cluster.output_of(&["status", "--prove"]).ok().filter(|output| output.status.success());
     eventually(DEADLINE, "the node vouches for it", prove).unwrap();
 
+    assert_eq!(cluster.end().0, Vec::<String>::new());
+}
+
+#[test]
+fn what_to_keep_reaches_a_node_whose_assignment_stays_as_it_is() {
+    let mut cluster = Cluster::start(ClusterConfig::simulated("keep")).unwrap();
+    let apply = |cluster: &Cluster, app: &str, image: char, more: &str| {
+        let reference = format!("{}/stele/{app}@sha256:{}", registry(), image.to_string().repeat(64));
+        let text = format!(
+            "app: shop/{app}\nenvironments: [prod]\nservices:\n  {app}:\n    image: {reference}\n{more}"
+        );
+        let path = cluster.dir().join("app.yaml");
+        std::fs::write(&path, text).unwrap();
+        cluster.run_cli(&["apply", "-f", path.to_str().unwrap(), "--wait"]).unwrap();
+    };
+    let keeps = |cluster: &Cluster, node: &str| {
+        let keep = told(cluster, node)?.images?.keep?;
+        let mut letters: Vec<_> = keep.iter().filter_map(|image| image.digest.hex().chars().next()).collect();
+        letters.sort_unstable();
+        Some(letters.into_iter().collect::<String>())
+    };
+    apply(&cluster, "web", 'a', "    replicas: 3\n");
+    assert!(["eu-1", "us-1", "ap-1"].iter().all(|node| keeps(&cluster, node).as_deref() == Some("a")));
+    let before = told(&cluster, "us-1").unwrap();
+    apply(&cluster, "cart", 'b', "    replicas: 1\n    nodes: region in (eu, us)\n");
+    apply(&cluster, "cart", 'c', "    replicas: 1\n    nodes: node=eu-1\n");
+
+    // It asks when it starts, and from time to time.
+    cluster.kill_agent("us-1").unwrap();
+    cluster.start_agent("us-1").unwrap();
+    eventually(DEADLINE, "us-1 knows what it must keep", || {
+        (keeps(&cluster, "us-1").as_deref() == Some("ab")).then_some(())
+    })
+    .unwrap();
+    let after = told(&cluster, "us-1").unwrap();
+    if before.instances == after.instances {
+        assert_eq!(after.version, before.version, "it never looked behind");
+    }
+    eventually(DEADLINE, "eu-1 keeps all", || {
+        (keeps(&cluster, "eu-1").as_deref() == Some("abc")).then_some(())
+    })
+    .unwrap();
     assert_eq!(cluster.end().0, Vec::<String>::new());
 }
