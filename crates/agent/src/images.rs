@@ -143,7 +143,7 @@ impl Pruner {
             match &removed {
                 Ok(()) => tracing::info!(%image, "removed an image that nothing here needs any more"),
                 Err(error) => {
-                    tracing::warn!(%image, %error, "an image that nothing here needs stays for now")
+                    tracing::warn!(%image, %error, "an image that nothing here needs stays for now");
                 }
             }
             self.remembered.pulled().removed(image, removed.is_ok());

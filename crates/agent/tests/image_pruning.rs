@@ -49,14 +49,19 @@ impl World {
         Agent::start_pruning(&self.node, &self.runtime, Pruning::After(GRACE))
     }
 
-    fn signed(&self, seq: u64, instances: &[AssignedInstance], images: Option<ImagePolicy>) -> Signed {
+    fn signed(
+        &self,
+        seq: u64,
+        instances: &[AssignedInstance],
+        images: impl Into<Option<ImagePolicy>>,
+    ) -> Signed {
         let mut assignment = self.fleet.assignment(seq, instances.to_vec());
-        assignment.images = images;
+        assignment.images = images.into();
         self.fleet.sign(&assignment)
     }
 
     /// Has the agent run exactly these, with that said about images.
-    async fn run(&self, seq: u64, instances: &[AssignedInstance], images: Option<ImagePolicy>) {
+    async fn run(&self, seq: u64, instances: &[AssignedInstance], images: impl Into<Option<ImagePolicy>>) {
         let signed = self.signed(seq, instances, images);
         self.controller.heard.lock().unwrap().sync_answer = Some(signed.clone());
         self.controller.publish(&signed).await;
@@ -93,8 +98,8 @@ impl World {
     }
 }
 
-fn keep(seq: u64, names: &[&str]) -> Option<ImagePolicy> {
-    Some(ImagePolicy { seq, keep: Some(names.iter().map(|name| image(name)).collect()), mirror: None })
+fn keep(seq: u64, names: &[&str]) -> ImagePolicy {
+    ImagePolicy { seq, keep: Some(names.iter().map(|name| image(name)).collect()), mirror: None }
 }
 
 #[tokio::test]
@@ -129,7 +134,7 @@ async fn an_agent_that_is_told_nothing_about_images_removes_none_and_remembers_i
     // An earlier controller knows nothing of images, a later one may not know the whole window.
     world.run(2, &[of(1, "two")], None).await;
     world.stays(&["one", "two"]).await;
-    world.run(3, &[of(1, "two")], Some(ImagePolicy { seq: 3, keep: None, mirror: None })).await;
+    world.run(3, &[of(1, "two")], ImagePolicy { seq: 3, keep: None, mirror: None }).await;
     world.stays(&["one", "two"]).await;
     agent.stop().await;
 

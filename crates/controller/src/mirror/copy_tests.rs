@@ -18,7 +18,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 struct Server {
     process: Child,
     address: String,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Drop for Server {
@@ -52,7 +52,7 @@ impl Server {
             assert!(began.elapsed() < DEADLINE, "the registry does not answer");
             std::thread::sleep(Duration::from_millis(20));
         }
-        Self { process, address, _folder: folder }
+        Self { process, address, folder: folder }
     }
 
     fn image(&self, digest: Digest) -> Image {
@@ -143,7 +143,7 @@ async fn an_image_is_copied_whole_once_and_is_had_when_its_registry_is_away() {
     let Work { registry, from, to } = work;
     drop(from);
     let work = Work { registry, from: Server::start(), to };
-    assert!(!work.registry.has(&image, DEADLINE).await.is_ok());
+    assert!(work.registry.has(&image, DEADLINE).await.is_err());
     work.is_whole(&image).await;
     assert!(
         !work.registry.copy(&image, &copy).await.unwrap(),
@@ -181,7 +181,7 @@ async fn what_cannot_be_copied_whole_is_not_named_by_the_mirror() {
     let (image, _) = work.image(b'1').await;
     // The layer is in the registry's manifest, but its bytes are gone.
     let layer = Digest::of(&[&vec![b'1'; 3_000_000]]).hex();
-    let data = work.from._folder.path().join("data/docker/registry/v2/blobs/sha256");
+    let data = work.from.folder.path().join("data/docker/registry/v2/blobs/sha256");
     std::fs::remove_dir_all(data.join(&layer[..2]).join(&layer)).unwrap();
     let copy = work.mirrored(&image);
     let error = work.registry.copy(&image, &copy).await.unwrap_err().to_string();
