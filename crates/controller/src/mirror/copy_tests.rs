@@ -52,7 +52,7 @@ impl Server {
             assert!(began.elapsed() < DEADLINE, "the registry does not answer");
             std::thread::sleep(Duration::from_millis(20));
         }
-        Self { process, address, folder: folder }
+        Self { process, address, folder }
     }
 
     fn image(&self, digest: Digest) -> Image {
