@@ -9,7 +9,7 @@ use stele_bus::ask::{self, Request};
 use stele_bus::{AgentBus, AgentEvent, AgentInbox, AnswerTo, BusConfig, purposes};
 use stele_model::ids::InstanceId;
 use stele_model::wire::{
-    AssignedInstance, Heartbeat, InstanceReport, Observed, ReportAck, Signed, SyncRequest,
+    AssignedInstance, Heartbeat, ImagePolicy, InstanceReport, Observed, ReportAck, Signed, SyncRequest,
 };
 use stele_reconcile::Pinned;
 use stele_runtime::{Reconciler, ReconcilerConfig, Runtime};
@@ -23,6 +23,7 @@ use crate::desired::{Desired, Received};
 use crate::engine::AgentConfig;
 use crate::error::Error;
 use crate::identity::{Enrollment, Keys};
+use crate::images::{Pruner, Pruning};
 use crate::limits::{HEARTBEAT_MS, QUESTIONS_CONCURRENCY_MAX, REPORT_ACK_TIMEOUT};
 use crate::reporter::{Due, Reporter};
 use crate::schedule::{SyncSchedule, jittered_ms};
@@ -30,6 +31,8 @@ use crate::schedule::{SyncSchedule, jittered_ms};
 const NATS_ROOT: &str = "nats-root.pem";
 /// Between two warnings about messages that are not believed, in milliseconds.
 const WARNING_MS_MIN: u64 = 1_000;
+/// Shortest pause between two steps of the keeper that nothing asked for.
+const WAKE_MIN: Duration = Duration::from_millis(20);
 
 /// An enrolled node's files, held by this process alone.
 #[derive(Debug)]
@@ -37,6 +40,7 @@ pub struct Home {
     data: DataDir,
     keys: Keys,
     enrollment: Enrollment,
+    pruning: Pruning,
     _lock: Lock,
 }
 
@@ -47,7 +51,13 @@ impl Home {
         let enrollment = Enrollment::load(&data)?.ok_or_else(not_joined)?;
         let keys = Keys::load(&data)?.ok_or_else(not_joined)?;
         let lock = data.lock_soon()?;
-        Ok(Self { data, keys, enrollment, _lock: lock })
+        Ok(Self { data, keys, enrollment, pruning: Pruning::default(), _lock: lock })
+    }
+
+    /// Removes images so, and not as by default.
+    #[must_use]
+    pub fn with_pruning(self, pruning: Pruning) -> Self {
+        Self { pruning, ..self }
     }
 
     /// What the node was told when it joined.
@@ -58,7 +68,7 @@ impl Home {
 
 /// Runs the agent until `shutdown` completes. Containers are left as they are then.
 pub async fn run(config: AgentConfig, shutdown: impl Future<Output = ()>) -> Result<(), Error> {
-    let mut home = Home::open(config.data.clone())?;
+    let mut home = Home::open(config.data.clone())?.with_pruning(config.pruning);
     if !config.nats_urls.is_empty() {
         home.enrollment.nats.urls.clone_from(&config.nats_urls);
     }
@@ -82,7 +92,8 @@ pub async fn run_with(
     let (bus, inbox) = connect(&home).await?;
     let (wanted, wanted_by_keeper) = watch::channel(None);
     let (seen_by_keeper, seen) = watch::channel(Seen::default());
-    let keeper = tokio::spawn(keep(Arc::clone(&runtime), wanted_by_keeper, seen_by_keeper));
+    let pruner = Pruner::new(home.data.clone(), home.pruning);
+    let keeper = tokio::spawn(keep(Arc::clone(&runtime), wanted_by_keeper, seen_by_keeper, pruner));
     let keeper_ends = keeper.abort_handle();
     tracing::info!(
         fleet = %home.enrollment.fleet,
@@ -141,7 +152,8 @@ async fn connect(home: &Home) -> Result<(AgentBus, AgentInbox), Error> {
     Ok(AgentBus::connect(config, region.clone(), node.clone()).await?)
 }
 
-type Wanted = Option<Arc<Vec<AssignedInstance>>>;
+/// What the last verified assignment asks for, opened; nothing before the first.
+type Wanted = Option<Arc<(Vec<AssignedInstance>, Option<ImagePolicy>)>>;
 
 /// What the last look at the container engine showed; nothing before the first.
 #[derive(Clone, Debug, Default)]
@@ -152,16 +164,26 @@ struct Seen {
 }
 
 /// Reconciles for ever, whether or not there is a controller, once anything was ever verified.
-async fn keep(runtime: Arc<dyn Runtime>, mut wanted: watch::Receiver<Wanted>, seen: watch::Sender<Seen>) {
-    let mut reconciler = Reconciler::new(runtime, ReconcilerConfig::default());
+async fn keep(
+    runtime: Arc<dyn Runtime>,
+    mut wanted: watch::Receiver<Wanted>,
+    seen: watch::Sender<Seen>,
+    mut pruner: Pruner,
+) {
+    let mut reconciler = Reconciler::new(Arc::clone(&runtime), ReconcilerConfig::default());
+    reconciler.set_pull_record(pruner.record());
+    let mut in_force: Wanted = None;
     let mut began = false;
     let mut trouble = None;
     loop {
         if !began || wanted.has_changed().unwrap_or(false) {
             let now = wanted.borrow_and_update().clone();
             match now {
-                Some(instances) => {
-                    reconciler.set_desired(instances.to_vec());
+                Some(now) => {
+                    let (instances, images) = now.as_ref();
+                    reconciler.set_desired(instances.clone());
+                    reconciler.set_mirror(images.as_ref().and_then(|images| images.mirror.clone()));
+                    in_force = Some(now);
                     began = true;
                 }
                 // Nothing is known to be wanted, so nothing is known to be an orphan either.
@@ -194,6 +216,13 @@ async fn keep(runtime: Arc<dyn Runtime>, mut wanted: watch::Receiver<Wanted>, se
             changed
         });
         trouble = step.runtime_error;
+        let mut next_wake = step.next_wake;
+        // Only while nothing is under way: what is being pulled is not used by any container yet.
+        let calm = step.settled && !wanted.has_changed().unwrap_or(true);
+        if let Some((instances, images)) = in_force.as_deref().filter(|_| calm) {
+            pruner.turn(runtime.as_ref(), instances, images.as_ref()).await;
+            next_wake = pruner.due_in().map_or(next_wake, |due| due.min(next_wake)).max(WAKE_MIN);
+        }
         tokio::select! {
             changed = wanted.changed() => {
                 if changed.is_err() {
@@ -202,7 +231,7 @@ async fn keep(runtime: Arc<dyn Runtime>, mut wanted: watch::Receiver<Wanted>, se
                 wanted.mark_changed();
             }
             () = reconciler.changed() => {}
-            () = tokio::time::sleep(step.next_wake) => {}
+            () = tokio::time::sleep(next_wake) => {}
         }
     }
 }
@@ -331,6 +360,11 @@ impl Agent {
                 true
             }
             Ok(Received::Known) => true,
+            Ok(Received::NewImagePolicy) => {
+                tracing::debug!("what is said about images has changed");
+                self.want();
+                true
+            }
             Ok(Received::Refused(refusal)) => {
                 self.warn("an assignment", &refusal.to_string());
                 false
@@ -348,7 +382,8 @@ impl Agent {
             for problem in problems {
                 tracing::error!(%problem, "a sealed value cannot be opened");
             }
-            self.wanted.send_replace(Some(Arc::new(instances)));
+            let images = self.desired.assignment().and_then(|assignment| assignment.images.clone());
+            self.wanted.send_replace(Some(Arc::new((instances, images))));
         }
     }
 
@@ -367,6 +402,7 @@ impl Agent {
             fleet: self.pinned.fleet.clone(),
             node: self.pinned.node.clone(),
             applied: self.desired.version(),
+            images: self.desired.assignment().and_then(|it| it.images.as_ref()).map(ImagePolicy::digest),
         };
         let signed = Signed::new(&self.home.keys.signing, purposes::SYNC, &request);
         let bus = self.bus.clone();

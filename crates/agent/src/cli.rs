@@ -13,6 +13,7 @@ use crate::data_dir::DataDir;
 use crate::engine::AgentConfig;
 use crate::error::Error;
 use crate::identity::Engine;
+use crate::images::Pruning;
 use crate::join::{JoinOptions, join};
 use crate::status::status;
 
@@ -101,6 +102,10 @@ struct RunArguments {
     /// NATS addresses in place of those told on joining.
     #[arg(long, value_name = "URL")]
     nats: Vec<String>,
+    /// Remove images that nothing needs for so long, such as 24h or 7d; or off. Only images that
+    /// the agent itself pulled, and none that a rollback could need.
+    #[arg(long, env = "STELE_AGENT_PRUNE_IMAGES", value_name = "SPAN", default_value = "24h")]
+    prune_images: Pruning,
 }
 
 impl RunArguments {
@@ -110,6 +115,7 @@ impl RunArguments {
             host_policy: self.host_config,
             registries: self.registries,
             nats_urls: self.nats,
+            pruning: self.prune_images,
         }
     }
 }

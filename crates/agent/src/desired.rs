@@ -6,7 +6,7 @@ use stele_bus::sealing;
 use stele_model::InstanceId;
 use stele_model::release::EnvValue;
 use stele_model::value::Value;
-use stele_model::wire::{AssignedInstance, Assignment, AssignmentVersion, Signed};
+use stele_model::wire::{AssignedInstance, Assignment, AssignmentVersion, ImagePolicy, Signed};
 use stele_reconcile::{Accepted, Pinned, Refusal, accept};
 
 use crate::clock;
@@ -36,6 +36,8 @@ pub enum Received {
     InForce,
     /// It is what is in force already.
     Known,
+    /// It runs what is in force already, and says something new about images.
+    NewImagePolicy,
     /// It is not believed.
     Refused(Refusal),
 }
@@ -83,7 +85,12 @@ impl Desired {
             Ok(Accepted::New(assignment)) => assignment,
             Ok(Accepted::Known(assignment)) => match &self.assignment {
                 Some(present) if key_names(present) == key_names(&assignment) && self.opens() => {
-                    return Ok(Received::Known);
+                    if !is_newer(assignment.images.as_ref(), present.images.as_ref()) {
+                        return Ok(Received::Known);
+                    }
+                    self.data.write_json(ASSIGNMENT, signed)?;
+                    self.assignment = Some(assignment);
+                    return Ok(Received::NewImagePolicy);
                 }
                 // Other keys may open what the present ones do not; and what was lost is welcome.
                 _ => assignment,
@@ -116,6 +123,16 @@ fn read(data: &DataDir, pinned: &Pinned) -> Result<Option<Assignment>, String> {
     match accept(None, &signed, pinned, None) {
         Ok(Accepted::New(assignment) | Accepted::Known(assignment)) => Ok(Some(assignment)),
         Err(refusal) => Err(format!("{} is not believed: {refusal}", data.path().join(ASSIGNMENT).display())),
+    }
+}
+
+/// Whether what is said about images is to be believed in place of what was said before: what is
+/// said of an earlier State is old, whoever repeats it.
+fn is_newer(told: Option<&ImagePolicy>, present: Option<&ImagePolicy>) -> bool {
+    match (told, present) {
+        (None, _) => false,
+        (Some(_), None) => true,
+        (Some(told), Some(present)) => told.seq >= present.seq && told.digest() != present.digest(),
     }
 }
 

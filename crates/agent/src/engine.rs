@@ -12,6 +12,7 @@ use stele_runtime::{Host, Runtime};
 use crate::data_dir::{DataDir, read_json};
 use crate::error::Error;
 use crate::identity::{Engine, Enrollment};
+use crate::images::Pruning;
 
 const HOST_POLICY: &str = "host.json";
 const REGISTRIES: &str = "registries.json";
@@ -29,12 +30,14 @@ pub struct AgentConfig {
     pub registries: Option<PathBuf>,
     /// NATS addresses to use in place of those told on joining.
     pub nats_urls: Vec<String>,
+    /// Whether and when images that nothing needs are removed.
+    pub pruning: Pruning,
 }
 
 impl AgentConfig {
     /// Everything from the data directory.
     pub fn new(data: DataDir) -> Self {
-        Self { data, host_policy: None, registries: None, nats_urls: Vec::new() }
+        Self { data, host_policy: None, registries: None, nats_urls: Vec::new(), pruning: Pruning::default() }
     }
 
     /// The container engine of an enrolled node.

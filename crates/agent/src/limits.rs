@@ -27,6 +27,15 @@ pub const QUESTIONS_CONCURRENCY_MAX: usize = 4;
 pub const LOGS_ANSWER_BYTES_MAX: usize = 512 * 1024;
 /// Longest wait for the container engine when a question is answered.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
+/// An image that nothing needs is removed after so long, unless the host says otherwise.
+pub const UNNEEDED_IMAGE_GRACE: Duration = Duration::from_hours(24);
+/// Longest pause between two looks at which images are needed.
+pub const PRUNE_INTERVAL: Duration = Duration::from_mins(10);
+/// Shortest pause between two looks, and between two removals of images.
+pub const PRUNE_INTERVAL_MIN: Duration = Duration::from_millis(200);
+/// Longest wait for the container engine to tell its images, or to remove one. Reconciling waits
+/// meanwhile, so that nothing that is being removed is needed at the same time.
+pub const IMAGE_REMOVAL_TIMEOUT: Duration = Duration::from_secs(20);
 /// Largest file the agent reads from its data directory, in bytes.
 pub const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Attempts to lock the data directory before another agent is taken to hold it.

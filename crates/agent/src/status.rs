@@ -46,6 +46,14 @@ pub async fn status(config: &AgentConfig) -> Result<String, Error> {
             );
         }
     }
+    if let Some(images) = desired.assignment().and_then(|assignment| assignment.images.as_ref()) {
+        let keeps = images.keep.as_ref().map_or_else(
+            || "what to keep is not known, so none is removed".to_owned(),
+            |keep| format!("{} are kept for what runs and for rollbacks", keep.len()),
+        );
+        let mirror = images.mirror.as_deref().map_or_else(String::new, |mirror| format!("; mirror {mirror}"));
+        let _ = writeln!(page, "images      {keeps}{mirror}");
+    }
     if enrollment.engine == Engine::Simulated {
         page.push_str("containers  simulated, in the agent's memory\n");
         return Ok(page);

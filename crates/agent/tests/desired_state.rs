@@ -5,6 +5,7 @@ mod support;
 
 use stele_agent::{DataDir, Desired, Error, Received};
 use stele_model::signature::public_key;
+use stele_model::wire::ImagePolicy;
 use stele_reconcile::{Pinned, Refusal};
 use support::{Fleet, web};
 
@@ -78,4 +79,29 @@ fn a_file_somebody_put_there_is_not_believed() {
     let (desired, problem) = load(&data, &fleet, 1);
     assert!(desired.assignment().is_none());
     assert!(problem.unwrap().contains("assignment.json is not believed"));
+}
+
+#[test]
+fn what_is_said_of_images_is_taken_in_alone_and_never_from_an_earlier_state() {
+    let (fleet, dir) = (Fleet::new("acme"), tempfile::tempdir().unwrap());
+    let data = DataDir::new(dir.path());
+    let (mut desired, _) = load(&data, &fleet, 1);
+    let signed = |seq: u64, mirror: &str| {
+        let mut assignment = fleet.assignment(3, vec![web(0)]);
+        let image = assignment.instances[0].spec.container.image.clone();
+        assignment.images =
+            Some(ImagePolicy { seq, keep: Some(vec![image]), mirror: Some(mirror.to_owned()) });
+        fleet.sign(&assignment)
+    };
+    let mirror = |desired: &Desired| desired.assignment()?.images.clone()?.mirror;
+    assert!(matches!(desired.receive(&fleet.signed(3, vec![web(0)])).unwrap(), Received::InForce));
+    assert!(matches!(desired.receive(&signed(10, "one")).unwrap(), Received::NewImagePolicy));
+    assert!(matches!(desired.receive(&signed(12, "one")).unwrap(), Received::Known), "nothing new");
+    assert!(matches!(desired.receive(&signed(9, "two")).unwrap(), Received::Known));
+    assert_eq!(mirror(&desired).as_deref(), Some("one"));
+    // A controller that knows nothing of images takes nothing back.
+    assert!(matches!(desired.receive(&fleet.signed(3, vec![web(0)])).unwrap(), Received::Known));
+    assert!(matches!(desired.receive(&signed(11, "two")).unwrap(), Received::NewImagePolicy));
+    let (again, problem) = load(&data, &fleet, 1);
+    assert_eq!((problem, mirror(&again).as_deref(), again.version()), (None, Some("two"), desired.version()));
 }

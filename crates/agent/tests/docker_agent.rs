@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use stele_agent::identity::Engine;
 use stele_model::release::Image;
-use stele_model::wire::AssignedInstance;
+use stele_model::wire::{AssignedInstance, ImagePolicy};
 use support::{Controller, Fleet, Nats, Node, container, eventually, instance};
 
 /// Most memory an idle agent may have of its own, in KiB.
@@ -18,10 +18,14 @@ struct Program(Child);
 
 impl Program {
     fn start(node: &Node) -> Self {
+        Self::start_with(node, &[])
+    }
+
+    fn start_with(node: &Node, arguments: &[&str]) -> Self {
         // A released program can be tried in place of the one built with these tests.
         let built = env!("CARGO_BIN_EXE_stele-agent").to_owned();
         let mut command = Command::new(std::env::var("STELE_TEST_AGENT").unwrap_or(built));
-        command.args(["run", "--data"]).arg(node.path()).stdin(Stdio::null());
+        command.args(["run", "--data"]).arg(node.path()).args(arguments).stdin(Stdio::null());
         Self(command.spawn().unwrap())
     }
 
@@ -171,4 +175,64 @@ async fn a_killed_agent_adopts_its_container_and_a_removed_container_comes_back(
     assert!(page.contains("epoch 1, seq 1, 1 instances"), "{page}");
     assert!(page.contains("shop/web@prod/web.0-1"), "{page}");
     drop(agent);
+}
+
+/// Puts an image that exists nowhere else into the registry, and leaves none of it on this machine.
+fn fresh(fleet: &str, name: &str) -> Image {
+    let registry = std::env::var("STELE_TEST_REGISTRY").unwrap_or_else(|_| "127.0.0.1:5055".to_owned());
+    let repository = format!("{registry}/stele/fresh");
+    let to = format!("{repository}:{fleet}-{name}");
+    let container = docker(&["create", &busybox().to_string()]);
+    let folder = tempfile::tempdir().unwrap();
+    let archive = folder.path().join("root.tar");
+    docker(&["export", "--output", archive.to_str().unwrap(), &container]);
+    docker(&["rm", &container]);
+    let label = format!("LABEL test={to}");
+    let command = "CMD [\"/bin/sh\", \"-c\", \"trap 'exit 0' TERM; sleep 100000 & wait\"]";
+    docker(&["import", "--change", &label, "--change", command, archive.to_str().unwrap(), &to]);
+    let pushed = docker(&["push", &to]);
+    docker(&["rmi", &to]);
+    let digest = pushed.split_whitespace().find(|word| word.starts_with("sha256:")).unwrap();
+    Image { repository, digest: digest.parse().unwrap() }
+}
+
+fn is_here(image: &Image) -> bool {
+    let inspect = Command::new("docker").args(["image", "inspect", &image.to_string()]).output();
+    inspect.unwrap().status.success()
+}
+
+#[tokio::test]
+async fn images_that_nothing_needs_are_removed_from_docker_and_no_others() {
+    let fleet = Fleet::new(&format!("test-agent-images-{}", std::process::id()));
+    let images = ["kept", "dropped", "runs"].map(|name| fresh(&fleet.name, name));
+    let [kept, dropped, runs] = &images;
+    let cleanup = Cleanup(fleet.name.clone());
+    let nats = Nats::start().await;
+    let engine = Engine::Docker { host: None, publish_address: "127.0.0.1".to_owned() };
+    let node = Node::enroll(&nats, &fleet, engine);
+    let controller = Controller::start(&nats, &fleet, node.keys.public()).await;
+    let signed = |seq: u64, image: &Image, keep: &[&Image]| {
+        let index = u32::try_from(seq).unwrap();
+        let mut assignment = fleet.assignment(seq, vec![instance(index, container(image.clone()))]);
+        let keep = Some(keep.iter().map(|image| (*image).clone()).collect());
+        assignment.images = Some(ImagePolicy { seq, keep, mirror: None });
+        fleet.sign(&assignment)
+    };
+    let begin = signed(1, kept, &images.each_ref());
+    controller.heard.lock().unwrap().sync_answer = Some(begin);
+    let agent = Program::start_with(&node, &["--prune-images", "2s"]);
+    controller.hears_healthy(1, &[1]).await;
+    controller.publish(&signed(2, dropped, &images.each_ref())).await;
+    controller.hears_healthy(2, &[2]).await;
+    controller.publish(&signed(3, runs, &[kept])).await;
+    controller.hears_healthy(3, &[3]).await;
+    eventually("what nothing needs is gone", async || !is_here(dropped)).await;
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    assert!(is_here(kept) && is_here(runs), "long after the grace");
+    assert!(is_here(&busybox()), "nor did it remove what it did not pull");
+    drop(agent);
+    drop(cleanup);
+    for image in [kept, runs] {
+        docker(&["rmi", &image.to_string()]);
+    }
 }

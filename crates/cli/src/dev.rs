@@ -64,6 +64,9 @@ pub(crate) struct Dev {
     /// The fleet's name; dev unless said
     #[arg(long)]
     fleet: Option<FleetName>,
+    /// Where images are copied to, and pulled from when their registry does not give them
+    #[arg(long, value_name = "REGISTRY/FOLDER")]
+    mirror: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -122,7 +125,9 @@ impl Dev {
         let mut controllers = JoinSet::new();
         let mut handles = Vec::new();
         for config in kept.controllers.values() {
-            let running = start(Config::read(&folder.join(config))?).await?;
+            let mut config = Config::read(&folder.join(config))?;
+            config.mirror = self.mirror.clone().or(config.mirror);
+            let running = start(config).await?;
             handles.push((running.handle.clone(), running.api));
             controllers.spawn(running.run_until(told(controllers_stopped.clone())));
         }

@@ -96,6 +96,14 @@ pub(crate) struct Run {
     /// A witness whose cosignatures in that folder are believed; repeat it for several
     #[arg(long = "witness", value_name = "VKEY")]
     witnesses: Vec<stele_proof::VerifierKey>,
+    /// Where images are copied to, and where nodes pull them from when their registry does not give
+    /// them; the same on every controller
+    #[arg(long, value_name = "REGISTRY/FOLDER")]
+    mirror: Option<String>,
+    /// Days for which nodes and the mirror keep images after they were last in force; the same on
+    /// every controller
+    #[arg(long, value_name = "DAYS")]
+    image_retention_days: Option<u32>,
 }
 
 /// `ID=API,PEER`.
@@ -193,6 +201,8 @@ impl Run {
         // What is said on the command line counts before the file, or adds to it.
         config.publish_checkpoints = self.publish_checkpoints.or(config.publish_checkpoints);
         config.witnesses.extend(self.witnesses.iter().map(ToString::to_string));
+        config.mirror = self.mirror.or(config.mirror);
+        config.image_retention_days = self.image_retention_days.unwrap_or(config.image_retention_days);
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
         runtime
             .block_on(async {

@@ -11,6 +11,8 @@ use stele_model::event::Token;
 use stele_model::signature::{Certificate, PublicKey};
 use stele_model::{ControllerId, FleetName};
 
+use crate::limits::IMAGE_RETENTION_DAYS;
+
 /// Everything a controller needs to start. Paths are relative to the file's folder.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -42,6 +44,15 @@ pub struct Config {
     /// resolved anonymously.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registries: Option<PathBuf>,
+    /// For how many days after it was last in force what an app was made of is kept on nodes and in
+    /// the mirror. The same on every controller.
+    #[serde(default = "image_retention_days")]
+    pub image_retention_days: u32,
+    /// Where images are copied to, and where nodes pull them from when their own registry does not
+    /// give them: a registry's host and a folder, such as `registry.example.com/mirror`. The same on
+    /// every controller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<String>,
     /// The fleet root's public key.
     pub root: PublicKey,
     /// The first administrator, for whoever leads first.
@@ -60,6 +71,10 @@ pub struct Config {
     /// Keys of witnesses whose cosignatures are believed, as `<name>+<id>+<base64 of the key>`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub witnesses: Vec<String>,
+}
+
+pub(crate) fn image_retention_days() -> u32 {
+    IMAGE_RETENTION_DAYS
 }
 
 /// PEM files for mutual TLS.

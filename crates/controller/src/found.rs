@@ -168,6 +168,8 @@ fn write_controller(folder: &Path, place: &Place, settings: Settings) -> anyhow:
         founders: settings.founders,
         nats: settings.nats,
         registries: None,
+        image_retention_days: crate::limits::IMAGE_RETENTION_DAYS,
+        mirror: None,
         root: public_key(&root_key),
         first_admin: settings.first_admin,
         tls: TlsFiles {

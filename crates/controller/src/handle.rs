@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Sender, TrySendError};
+use futures::FutureExt as _;
 use stele_bus::ControllerBus;
 use stele_codec::{Chain, StoredRecord};
 use stele_ledger::Outcome;
@@ -28,6 +29,7 @@ use crate::past::{Past, PastError};
 use crate::proof::{Proofs, TreeError};
 use crate::registry::{Registry, ResolveError};
 use crate::replica::Input;
+use crate::retention::Retention;
 use crate::statements::Statements;
 use crate::waiter::Waiter;
 use crate::when::{before_genesis, wall_time};
@@ -95,6 +97,7 @@ pub(crate) struct Inner {
     /// Held while a data key is made.
     pub(crate) making_keys: tokio::sync::Mutex<()>,
     pub(crate) registry: Registry,
+    pub(crate) retention: Retention,
     pub(crate) bus: ControllerBus,
     /// What nodes state of themselves, for the proof of convergence.
     pub(crate) statements: Statements,
@@ -322,9 +325,14 @@ impl Handle {
         self.in_past(move |past| past.records(from, limit)).await
     }
 
-    /// Whether an image's registry still has it; if not, the registry's own words.
+    /// Whether an image's registry or the mirror still has it; if not, the registry's own words.
     pub(crate) async fn is_in_registry(&self, image: &Image, within: Duration) -> Result<(), ResolveError> {
-        self.0.registry.has(image, within).await
+        let own = self.0.registry.has(image, within);
+        let Some(mirror) = self.0.retention.mirror() else { return own.await };
+        let copy = image.mirrored(mirror);
+        let mirrors = self.0.registry.has(&copy, within);
+        // Whichever says yes first: the other may be away.
+        futures::future::select_ok([own.boxed(), mirrors.boxed()]).await.map(drop)
     }
 
     /// The digest an image reference stands for now.

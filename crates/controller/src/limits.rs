@@ -90,3 +90,28 @@ pub const SCRUB_CHUNK_BYTES: usize = 256 * 1024;
 pub const SCRUB_PAUSE: Duration = Duration::from_millis(500);
 /// Between the end of the log and its beginning, when it is looked over for damage.
 pub const SCRUB_INTERVAL: Duration = Duration::from_hours(1);
+/// Days for which images stay after what needs them was last in force, unless configured otherwise.
+pub const IMAGE_RETENTION_DAYS: u32 = 30;
+/// Most days that can be configured (ten years).
+pub const IMAGE_RETENTION_DAYS_MAX: u32 = 3660;
+/// Steps in which the retention window moves on.
+pub const RETENTION_STEP: Duration = Duration::from_hours(1);
+/// Rollbacks and undos in the window after which is looked what was pinned. With more, nodes are told to
+/// remove no image.
+pub const PIN_MOMENTS_MAX: usize = 10_000;
+/// Images copied to the mirror at the same time.
+pub const MIRROR_COPIES_MAX: usize = 2;
+/// Longest one copy to the mirror may take.
+pub const MIRROR_COPY_DEADLINE: Duration = Duration::from_mins(30);
+/// Shortest pause before a copy that failed is tried again; doubled at each further failure.
+pub const MIRROR_RETRY_INTERVAL_FIRST: Duration = Duration::from_secs(5);
+/// Longest pause before a copy that failed is tried again.
+pub const MIRROR_RETRY_INTERVAL_MAX: Duration = Duration::from_mins(15);
+/// Between two looks whether the mirror still has an image.
+pub const MIRROR_RECHECK_INTERVAL: Duration = Duration::from_hours(6);
+/// Largest manifest that is copied, in bytes.
+pub const MANIFEST_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Most images (one for each platform) of one list that is copied.
+pub const MANIFESTS_PER_IMAGE_MAX: usize = 64;
+/// Most blobs of one image that is copied.
+pub const BLOBS_PER_MANIFEST_MAX: usize = 512;

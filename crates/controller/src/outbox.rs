@@ -7,7 +7,9 @@ use std::time::Instant;
 
 use stele_bus::{Audience, SyncReply, purposes};
 use stele_model::event::EnrolledNode;
-use stele_model::wire::{AssignedInstance, Assignment, AssignmentVersion, Heartbeat, Signed, SyncRequest};
+use stele_model::wire::{
+    AssignedInstance, Assignment, AssignmentVersion, Heartbeat, ImagePolicy, Signed, SyncRequest,
+};
 use stele_model::{NodeName, State};
 
 use crate::handle::Handle;
@@ -17,7 +19,12 @@ use crate::limits::RESEND_INTERVAL;
 pub(crate) type Heard = Arc<Mutex<BTreeMap<NodeName, Instant>>>;
 
 /// The signed assignment of a node, from committed State.
-async fn assignment(handle: &Handle, state: &State, node: &EnrolledNode) -> anyhow::Result<Signed> {
+async fn assignment(
+    handle: &Handle,
+    state: &State,
+    node: &EnrolledNode,
+    images: ImagePolicy,
+) -> anyhow::Result<Signed> {
     let identity = handle.identity();
     let mut instances = Vec::new();
     if let Some(assigned) = state.assigned.get(&node.name) {
@@ -42,13 +49,15 @@ async fn assignment(handle: &Handle, state: &State, node: &EnrolledNode) -> anyh
         version: state.assignment_version(&node.name),
         instances,
         keys,
+        images: Some(images),
         controller: identity.certificate.clone(),
     };
     Ok(identity.sign(purposes::ASSIGNMENT, &assignment))
 }
 
 async fn publish(handle: &Handle, state: &State, node: &EnrolledNode) {
-    let published = match assignment(handle, state, node).await {
+    let images = handle.image_policy(state, &node.name).await;
+    let published = match assignment(handle, state, node, images).await {
         Ok(signed) => handle
             .bus()
             .publish_assignment(&node.region, &node.name, &signed)
@@ -160,7 +169,7 @@ async fn answer_sync(handle: &Handle, signed: &Signed, reply: SyncReply) -> anyh
         .ok_or_else(|| anyhow::anyhow!("{} is no node of this fleet", claimed.node))?;
     let request: SyncRequest = signed.open(&node.key, purposes::SYNC)?;
     let current = state.assignment_version(&node.name);
-    if request.applied == current || current.seq == 0 {
+    if current.seq == 0 {
         reply.send(None).await?;
         return Ok(());
     }
@@ -169,7 +178,14 @@ async fn answer_sync(handle: &Handle, signed: &Signed, reply: SyncReply) -> anyh
         reply.send(None).await?;
         return Ok(());
     }
-    let assignment = assignment(handle, &state, node).await?;
+    let images = handle.image_policy(&state, &node.name).await;
+    // Who cannot say what to keep has nothing new to say about it.
+    let says_nothing = images.keep.is_none() || request.images == Some(images.digest());
+    if request.applied == current && says_nothing {
+        reply.send(None).await?;
+        return Ok(());
+    }
+    let assignment = assignment(handle, &state, node, images).await?;
     reply.send(Some(&assignment)).await?;
     Ok(())
 }

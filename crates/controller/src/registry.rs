@@ -98,8 +98,21 @@ pub(crate) struct Registry {
 
 impl Registry {
     pub(crate) fn new(credentials: Credentials) -> Self {
-        let client = |protocol| Client::new(ClientConfig { protocol, ..ClientConfig::default() });
+        // A blob travels in one request: its size is known.
+        let client = |protocol| {
+            Client::new(ClientConfig { protocol, use_monolithic_push: true, ..ClientConfig::default() })
+        };
         Self { encrypted: client(ClientProtocol::Https), plain: client(ClientProtocol::Http), credentials }
+    }
+
+    /// The client that speaks as a reference's registry does.
+    pub(crate) fn client_of(&self, reference: &Reference) -> &Client {
+        if is_loopback(reference.registry()) { &self.plain } else { &self.encrypted }
+    }
+
+    /// Who this controller is to a reference's registry.
+    pub(crate) fn auth_of(&self, reference: &Reference) -> RegistryAuth {
+        self.credentials.of(reference.registry())
     }
 
     /// Whether the registry still has an image, by its digest; if not, why that is not known.
@@ -130,8 +143,7 @@ impl Registry {
 
     /// The digest in the registry's answer.
     async fn ask(&self, text: &str, reference: &Reference, within: Duration) -> Result<String, ResolveError> {
-        let client = if is_loopback(reference.registry()) { &self.plain } else { &self.encrypted };
-        let auth = self.credentials.of(reference.registry());
+        let (client, auth) = (self.client_of(reference), self.auth_of(reference));
         let answer = tokio::time::timeout(within, client.fetch_manifest_digest(reference, &auth))
             .await
             .map_err(|_| ResolveError::TimedOut { reference: text.to_owned(), seconds: within.as_secs() })?;

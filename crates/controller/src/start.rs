@@ -25,7 +25,8 @@ use crate::limits::{INPUT_QUEUE_MAX, STOP_DEADLINE, TICK};
 use crate::past::Past;
 use crate::registry::{Credentials, Registry};
 use crate::replica::{Input, Replica};
-use crate::{archive, backfill, feed, http, inbox, outbox, proof, tls};
+use crate::retention::Retention;
+use crate::{archive, backfill, feed, http, inbox, mirror, outbox, proof, tls};
 
 /// A controller that runs.
 pub struct Running {
@@ -126,6 +127,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         keyring,
         making_keys: tokio::sync::Mutex::default(),
         registry,
+        retention: Retention::new(&config)?,
         bus,
         statements: crate::statements::Statements::default(),
     }));
@@ -179,6 +181,7 @@ fn tasks(
     tasks.spawn(endless(Box::pin(proof::publish(handle.clone(), publish))));
     tasks.spawn(endless(Box::pin(crate::erasure::run(handle.clone()))));
     tasks.spawn(endless(Box::pin(archive::run(handle.clone()))));
+    tasks.spawn(endless(Box::pin(mirror::run(handle.clone()))));
     tasks.spawn(endless(Box::pin(follow_members(handle.clone(), config))));
     tasks
 }

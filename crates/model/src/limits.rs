@@ -46,6 +46,12 @@ pub const LOG_TAIL_LINES_MAX: usize = 50;
 pub const LOG_LINE_BYTES_MAX: usize = 1024;
 /// Most instances one node may be assigned.
 pub const INSTANCES_PER_NODE_MAX: usize = 1000;
+/// Longest name of an image's repository in a mirror, in bytes; a longer one is hashed.
+pub const REPOSITORY_BYTES_MAX: usize = 200;
+/// Most images a node is told to keep. With more, it is told to remove none.
+pub const KEPT_IMAGES_MAX: usize = 4096;
+/// Releases of an app that are kept however long ago they were in force, the one in force included.
+pub const RELEASES_KEPT_MIN: usize = 3;
 /// Most changes of target kept per app and environment for `history` and points such as `v3`.
 pub const CHANGES_PER_APP_MAX: usize = 1000;
 /// Most barriers remembered per app and environment; the oldest are forgotten.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::ids::{AppEnv, AppId, SecretName, ServiceName};
+use crate::limits::REPOSITORY_BYTES_MAX;
 use crate::selector::Selector;
 use crate::value::Value;
 
@@ -83,6 +84,37 @@ pub struct Image {
     pub repository: String,
     /// The manifest's digest.
     pub digest: Digest,
+}
+
+impl Image {
+    /// The same image in a mirror, such as `registry.example.com/mirror`: below it, its registry's
+    /// host is a folder, so that two registries' repositories of one name stay apart.
+    #[must_use]
+    pub fn mirrored(&self, mirror: &str) -> Self {
+        let (host, path) = match self.repository.split_once('/') {
+            Some((host, path)) if host.contains(['.', ':']) || host == "localhost" => (host, path),
+            _ => ("docker.io", self.repository.as_str()),
+        };
+        // Docker's own names for images of Docker Hub leave this out.
+        let path = if host == "docker.io" && !path.contains('/') {
+            format!("library/{path}")
+        } else {
+            path.to_owned()
+        };
+        let host = host.to_ascii_lowercase().replace(':', "_");
+        let named = format!("{mirror}/{host}/{path}");
+        let is_folder = |host: &str| {
+            host.starts_with(|first: char| first.is_ascii_alphanumeric())
+                && host.chars().all(|one| one.is_ascii_alphanumeric() || ".-_".contains(one))
+        };
+        let repository = if named.len() <= REPOSITORY_BYTES_MAX && is_folder(&host) {
+            named
+        } else {
+            let hash = Digest::of(&[self.repository.as_bytes()]).to_string();
+            format!("{mirror}/by-hash/{}", hash.trim_start_matches("sha256:"))
+        };
+        Self { repository, digest: self.digest }
+    }
 }
 
 impl std::fmt::Display for Image {
@@ -332,5 +364,28 @@ impl Container {
             || self.volumes.iter().any(|volume| {
                 !volume.read_only && matches!(volume.source, VolumeSource::Named(_) | VolumeSource::Host(_))
             })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mirror_keeps_registries_apart_and_its_names_valid() {
+        let mirrored = |repository: &str| {
+            let image = Image { repository: repository.to_owned(), digest: Digest::EMPTY };
+            image.mirrored("mirror.example.com/copies").repository
+        };
+        let in_mirror = |text: &str| format!("mirror.example.com/copies/{text}");
+        assert_eq!(mirrored("registry.example.com/shop/web"), in_mirror("registry.example.com/shop/web"));
+        assert_eq!(mirrored("127.0.0.1:5055/web"), in_mirror("127.0.0.1_5055/web"));
+        assert_eq!(mirrored("nginx"), in_mirror("docker.io/library/nginx"));
+        assert_eq!(mirrored("docker.io/library/nginx"), in_mirror("docker.io/library/nginx"));
+        assert_eq!(mirrored("shop/web"), in_mirror("docker.io/shop/web"));
+        for odd in ["[::1]:5000/web".to_owned(), format!("registry.example.com/{}", "a".repeat(250))] {
+            let name = mirrored(&odd);
+            assert!(name.starts_with(&in_mirror("by-hash/")) && name.len() < 120, "{name}");
+        }
     }
 }

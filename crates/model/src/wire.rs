@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::ids::{FleetName, InstanceId, NodeName, RegionName, Seq, Time};
-use crate::release::InstanceSpec;
+use crate::release::{Image, InstanceSpec};
 use crate::signature::{Certificate, PublicKey, Purpose, Signature, SignatureError, sign, verify};
 
 /// A node's whole desired state.
@@ -22,8 +22,32 @@ pub struct Assignment {
     pub instances: Vec<AssignedInstance>,
     /// Keys that open the sealed values above, each wrapped for this node alone. Not part of the digest.
     pub keys: Vec<WrappedKey>,
+    /// What to do with images beside running them. Not part of the digest; absent from controllers
+    /// that know nothing of it, and then nothing is removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub images: Option<ImagePolicy>,
     /// Whose signature it carries, and the root's word for that key.
     pub controller: Certificate,
+}
+
+/// Which images a node must not lose, and where else they can be had.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ImagePolicy {
+    /// The seq of the State it was made of: of two, the one of the later State counts.
+    pub seq: Seq,
+    /// Images that a point in the retention window could need on this node, in order. Absent when
+    /// the controller cannot say; nothing is removed then.
+    pub keep: Option<Vec<Image>>,
+    /// Where the images that this node needs can be had too, such as `registry.example.com/mirror`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<String>,
+}
+
+impl ImagePolicy {
+    /// What it says, whenever it was said: two with the same digest ask the same of a node.
+    pub fn digest(&self) -> Digest {
+        Digest::of_json(&(&self.keep, &self.mirror))
+    }
 }
 
 /// Orders the assignments of one node.
@@ -251,6 +275,9 @@ pub struct SyncRequest {
     pub node: NodeName,
     /// What it has.
     pub applied: AssignmentVersion,
+    /// [`ImagePolicy::digest`] of what it was told about images last; absent when it was told nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub images: Option<Digest>,
 }
 
 /// A controller's word that a report's content is committed.

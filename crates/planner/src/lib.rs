@@ -11,6 +11,7 @@
 
 mod cause;
 mod placement;
+pub mod retention;
 mod rollout;
 mod simulate;
 

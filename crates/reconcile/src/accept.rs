@@ -1,6 +1,6 @@
 //! Which assignments an agent believes.
 
-use stele_model::limits::INSTANCES_PER_NODE_MAX;
+use stele_model::limits::{INSTANCES_PER_NODE_MAX, KEPT_IMAGES_MAX};
 use stele_model::signature::{PublicKey, Purpose, SignatureError};
 use stele_model::wire::{Assignment, AssignmentVersion, OpenError, Signed, assignment_digest};
 use stele_model::{Digest, FleetName, InstanceId, NodeName, Time};
@@ -162,6 +162,8 @@ fn check_content(assignment: &Assignment) -> Result<(), Refusal> {
     };
     too_many("instances", assignment.instances.len(), INSTANCES_PER_NODE_MAX)?;
     too_many("keys", assignment.keys.len(), WRAPPED_KEYS_MAX)?;
+    let kept = assignment.images.as_ref().and_then(|images| images.keep.as_ref());
+    too_many("images to keep", kept.map_or(0, Vec::len), KEPT_IMAGES_MAX)?;
 
     let mut sorted: Vec<_> = assignment.instances.iter().collect();
     sorted.sort_by(|left, right| left.id.cmp(&right.id));

@@ -43,6 +43,7 @@ fn assignment(seq: u64, instances: Vec<AssignedInstance>) -> Assignment {
         version: AssignmentVersion { epoch: 1, seq, digest },
         instances,
         keys: Vec::new(),
+        images: None,
         controller: Certificate::issue(&key(1), certificate),
     }
 }

@@ -22,6 +22,7 @@
 
 mod accept;
 mod health;
+mod images;
 pub mod limits;
 mod memory;
 mod observation;
@@ -32,6 +33,7 @@ mod statement;
 
 pub use accept::{Accepted, Pinned, Refusal, accept};
 pub use health::{HealthState, Verdict};
+pub use images::{ImageHere, PulledImage, PulledImages};
 pub use memory::{Failure, InstanceMemory, Memory, RunEnd};
 pub use observation::{ContainerState, Observation, ObservedContainer};
 pub use plan::{Action, Subject, Task, plan};

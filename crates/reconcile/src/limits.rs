@@ -4,6 +4,8 @@
 pub const ASSIGNMENT_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Most wrapped keys in one assignment.
 pub const WRAPPED_KEYS_MAX: usize = 10_000;
+/// Most images an agent remembers to have pulled; what it pulls beyond that it never removes.
+pub const PULLED_IMAGES_MAX: usize = 10_000;
 /// A container that ended this often without a stable run in between keeps ending.
 pub const CRASH_LOOP_ENDS: u32 = 3;
 /// A container up for this long runs stably: earlier ends no longer count. Milliseconds.

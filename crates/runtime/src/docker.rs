@@ -28,8 +28,9 @@ use bollard::models::{
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, CreateImageOptionsBuilder, DownloadFromContainerOptionsBuilder,
-    EventsOptionsBuilder, ListContainersOptionsBuilder, ListNetworksOptionsBuilder, LogsOptionsBuilder,
-    RemoveContainerOptionsBuilder, StopContainerOptionsBuilder, UploadToContainerOptionsBuilder,
+    EventsOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder, ListNetworksOptionsBuilder,
+    LogsOptionsBuilder, RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
+    StopContainerOptionsBuilder, UploadToContainerOptionsBuilder,
 };
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -37,11 +38,11 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use stele_model::AppEnv;
 use stele_model::release::{Check, Image};
 use stele_model::wire::AssignedInstance;
-use stele_reconcile::{ContainerState, Observation, ObservedContainer};
+use stele_reconcile::{ContainerState, ImageHere, Observation, ObservedContainer};
 use tokio::sync::OnceCell;
 
 use crate::host::{Host, LABEL_APP_ENV, LABEL_CONFIG, LABEL_INSTANCE, LABEL_SPEC};
-use crate::inspect::{ImageShown, differences, file_difference};
+use crate::inspect::{ImageShown, differences, file_difference, same_content};
 use crate::limits::{
     ARCHIVE_MARGIN_BYTES, EVENTS_RETRY_MS, EXEC_OUTPUT_BYTES_MAX, INSPECTS_MAX, PULL_TIMEOUT_MS,
     REQUEST_TIMEOUT_MS, STOP_MARGIN_MS,
@@ -232,8 +233,11 @@ impl Docker {
 
     async fn create_container(&self, instance: &AssignedInstance) -> Result<String, RuntimeError> {
         let host = &self.config.host;
-        let request = create_request(host, instance)?;
+        let mut request = create_request(host, instance)?;
         self.check_host_folders(&request.host_folders)?;
+        if let Some((name, _)) = self.find(&instance.spec.container.image).await? {
+            request.body.image = Some(name);
+        }
         let client = self.client().await?;
         for name in &request.volumes {
             // Creating one that exists answers with it and changes nothing.
@@ -268,6 +272,37 @@ impl Docker {
         }
     }
 
+    /// The image under its own name, or the same bytes under another.
+    async fn find(&self, image: &Image) -> Result<Option<(String, ImageShown)>, RuntimeError> {
+        let name = image.to_string();
+        if let Some(found) = self.image(&name).await? {
+            return Ok(Some((name, found)));
+        }
+        let options = ListImagesOptionsBuilder::default().build();
+        let here = self.client().await?.list_images(Some(options)).await.map_err(engine_error)?;
+        let mut names = here.iter().flat_map(|one| &one.repo_digests);
+        let is_same = |name: &&String| name_of(name).is_some_and(|name| name.digest == image.digest);
+        let Some(name) = names.find(is_same).cloned() else { return Ok(None) };
+        Ok(self.image(&name).await?.map(|found| (name, found)))
+    }
+
+    async fn list(&self) -> Result<Vec<ImageHere>, RuntimeError> {
+        let client = self.client().await?;
+        let images = client.list_images(Some(ListImagesOptionsBuilder::default().build()));
+        let images = images.await.map_err(engine_error)?;
+        // Everybody's containers: an image that somebody else's is made of stays.
+        let options = ListContainersOptionsBuilder::default().all(true).build();
+        let containers = client.list_containers(Some(options)).await.map_err(engine_error)?;
+        let used: BTreeSet<String> =
+            containers.into_iter().filter_map(|container| container.image_id).collect();
+        let here = images.into_iter().map(|image| ImageHere {
+            names: image.repo_digests.iter().filter_map(|name| name_of(name)).collect(),
+            is_tagged: image.repo_tags.iter().any(|tag| tag != "<none>:<none>"),
+            is_used: used.contains(&image.id),
+        });
+        Ok(here.filter(|image| !image.names.is_empty()).collect())
+    }
+
     async fn pull_image(&self, image: &Image) -> Result<(), RuntimeError> {
         if self.image(&image.to_string()).await?.is_some() {
             return Ok(());
@@ -294,13 +329,17 @@ impl Docker {
         instance: &AssignedInstance,
         container: &str,
     ) -> Result<Vec<String>, RuntimeError> {
-        let request = create_request(&self.config.host, instance)?;
+        let mut request = create_request(&self.config.host, instance)?;
         let Some(inspected) = self.inspection(container).await? else {
             return Ok(vec!["its container is gone".to_owned()]);
         };
-        let Some(image) = self.image(&request.image).await? else {
+        let Some((_, image)) = self.find(&instance.spec.container.image).await? else {
             return Ok(vec![format!("{} is not on the node any more to compare with", request.image)]);
         };
+        let made_of = inspected.config.as_ref().and_then(|config| config.image.as_deref());
+        if let Some(name) = same_content(&request.image, made_of) {
+            request.body.image = Some(name);
+        }
         let mut found = differences(&request.body, &image, &inspected)?;
         for (path, file) in &instance.spec.container.files {
             let content = plain(&file.content, &format!("the file {path}"))?;
@@ -373,6 +412,12 @@ impl Docker {
     }
 }
 
+/// Such as `registry.example.com/shop/web@sha256:…`.
+fn name_of(text: &str) -> Option<Image> {
+    let (repository, digest) = text.split_once('@')?;
+    Some(Image { repository: repository.to_owned(), digest: digest.parse().ok()? })
+}
+
 /// Nothing for the year 1, which stands for "never".
 fn millis(text: &str) -> Option<u64> {
     let time: jiff::Timestamp = text.parse().ok()?;
@@ -421,7 +466,19 @@ impl Runtime for Docker {
     }
 
     fn has_image<'a>(&'a self, image: &'a Image) -> BoxFuture<'a, Result<bool, RuntimeError>> {
-        Box::pin(async move { Ok(self.image(&image.to_string()).await?.is_some()) })
+        Box::pin(async move { Ok(self.find(image).await?.is_some()) })
+    }
+
+    fn images(&self) -> BoxFuture<'_, Result<Vec<ImageHere>, RuntimeError>> {
+        Box::pin(self.list())
+    }
+
+    fn remove_image<'a>(&'a self, image: &'a Image) -> BoxFuture<'a, Result<(), RuntimeError>> {
+        Box::pin(async move {
+            let options = RemoveImageOptionsBuilder::default().force(false).build();
+            let removed = self.client().await?.remove_image(&image.to_string(), Some(options), None).await;
+            unless_already(removed.map(drop), &[404])
+        })
     }
 
     fn inspect<'a>(

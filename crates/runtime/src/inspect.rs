@@ -70,6 +70,15 @@ const TOLD: [&str; 12] = [
     "HostConfig.CapAdd",
 ];
 
+/// The name of the image a container was made of, where that is the digest asked for from another
+/// repository, such as a mirror: the same bytes.
+pub(crate) fn same_content(asked: &str, shown: Option<&str>) -> Option<String> {
+    let (_, asked) = asked.rsplit_once('@')?;
+    let shown = shown?;
+    let (_, digest) = shown.rsplit_once('@')?;
+    (asked == digest).then(|| shown.to_owned())
+}
+
 /// What of an image decides the containers made of it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ImageShown {

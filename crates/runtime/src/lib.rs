@@ -30,5 +30,5 @@ mod runtime;
 pub mod simulated;
 
 pub use host::Host;
-pub use reconciler::{Reconciler, ReconcilerConfig, StepResult};
+pub use reconciler::{PullRecord, Reconciler, ReconcilerConfig, StepResult};
 pub use runtime::{LogLine, LogRequest, LogStream, Runtime, RuntimeError};

@@ -8,6 +8,7 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use stele_model::InstanceId;
 use stele_model::limits::{LOG_LINE_BYTES_MAX, LOG_TAIL_LINES_MAX};
+use stele_model::release::Image;
 use stele_model::wire::{AssignedInstance, InstanceReport, Observed, Phase};
 use stele_reconcile::{
     Action, Inspection, Inspections, Memory, Observation, Subject, Task, plan, report, statement,
@@ -42,6 +43,9 @@ impl Default for ReconcilerConfig {
         }
     }
 }
+
+/// Told of every image just before it is pulled, so that whoever removes images knows its own.
+pub type PullRecord = Arc<dyn Fn(&Image) + Send + Sync>;
 
 /// What one step found.
 #[derive(Clone, Debug)]
@@ -82,6 +86,8 @@ pub struct Reconciler<R: Runtime + ?Sized> {
     running: JoinSet<Ended>,
     tails: BTreeMap<InstanceId, Run>,
     pulls: Arc<Semaphore>,
+    pull_record: Option<PullRecord>,
+    mirror: Option<String>,
     inspections: Inspections,
     inspecting: bool,
     changes: BoxStream<'static, ()>,
@@ -110,6 +116,8 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
             running: JoinSet::new(),
             tails: BTreeMap::new(),
             pulls,
+            pull_record: None,
+            mirror: None,
             inspections: Inspections::default(),
             inspecting: false,
             changes,
@@ -125,6 +133,16 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
         self.instances =
             desired.iter().map(|instance| (instance.id.clone(), Arc::new(instance.clone()))).collect();
         self.desired = desired;
+    }
+
+    /// Has every image told to `record` before it is pulled.
+    pub fn set_pull_record(&mut self, record: PullRecord) {
+        self.pull_record = Some(record);
+    }
+
+    /// Where images are pulled from when their own registry does not give them.
+    pub fn set_mirror(&mut self, mirror: Option<String>) {
+        self.mirror = mirror;
     }
 
     /// The engine behind it.
@@ -249,6 +267,8 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
         let worker = Worker {
             runtime: Arc::clone(&self.runtime),
             pulls: Arc::clone(&self.pulls),
+            pull_record: self.pull_record.clone(),
+            mirror: self.mirror.clone(),
             instance: match &task.subject {
                 Subject::Instance(id) => self.instances.get(id).cloned(),
                 _ => None,
@@ -370,6 +390,8 @@ fn bounded_line(mut text: String) -> String {
 struct Worker<R: Runtime + ?Sized> {
     runtime: Arc<R>,
     pulls: Arc<Semaphore>,
+    pull_record: Option<PullRecord>,
+    mirror: Option<String>,
     instance: Option<Arc<AssignedInstance>>,
 }
 
@@ -380,6 +402,32 @@ impl<R: Runtime + ?Sized> Worker<R> {
             .ok_or_else(|| RuntimeError::Spec("the instance is not assigned any more".to_owned()))
     }
 
+    /// Has an image here: from its own registry, or else from the mirror. It is named by its digest
+    /// in both, which the engine verifies, so a mirror can give nothing else.
+    async fn pull(&self, image: &Image) -> Result<(), RuntimeError> {
+        if self.runtime.has_image(image).await? {
+            return Ok(());
+        }
+        let pull = async |image: &Image| {
+            if let Some(record) = &self.pull_record {
+                record(image);
+            }
+            self.runtime.pull(image).await
+        };
+        let Err(error) = pull(image).await else { return Ok(()) };
+        let (Some(mirror), RuntimeError::Engine(words)) = (&self.mirror, &error) else { return Err(error) };
+        let copy = image.mirrored(mirror);
+        match pull(&copy).await {
+            Ok(()) => {
+                tracing::warn!(%image, %words, "the image came from the mirror, because its registry does not give it");
+                Ok(())
+            }
+            Err(of_mirror) => {
+                Err(RuntimeError::Engine(format!("{words}; nor does the mirror give it: {of_mirror}")))
+            }
+        }
+    }
+
     async fn perform(&self, action: &Action) -> Result<(), RuntimeError> {
         match action {
             Action::Prepare(_) => {
@@ -387,7 +435,7 @@ impl<R: Runtime + ?Sized> Worker<R> {
                 self.runtime.admit(instance)?;
                 // Never closed while a worker holds it, so failing to acquire cannot happen.
                 let _permit = self.pulls.acquire().await;
-                self.runtime.pull(&instance.spec.container.image).await
+                self.pull(&instance.spec.container.image).await
             }
             Action::EnsureNetwork(app_env) => self.runtime.ensure_network(app_env).await,
             Action::RemoveNetwork(app_env) => self.runtime.remove_network(app_env).await,

@@ -5,7 +5,7 @@ use futures::stream::BoxStream;
 use stele_model::AppEnv;
 use stele_model::release::{Check, Image};
 use stele_model::wire::AssignedInstance;
-use stele_reconcile::{Observation, ObservedContainer, PolicyViolation};
+use stele_reconcile::{ImageHere, Observation, ObservedContainer, PolicyViolation};
 
 /// Something asked of the engine did not happen.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -62,7 +62,7 @@ pub trait Runtime: Send + Sync + 'static {
     /// Checks the instance against the host's policy, without touching anything.
     fn admit(&self, instance: &AssignedInstance) -> Result<(), RuntimeError>;
 
-    /// Has an image here, by digest. Downloads nothing when it is. Images are never removed.
+    /// Has an image here under its own name and digest. Downloads nothing when it is.
     fn pull<'a>(&'a self, image: &'a Image) -> BoxFuture<'a, Result<(), RuntimeError>>;
 
     /// Has the app's network.
@@ -92,8 +92,16 @@ pub trait Runtime: Send + Sync + 'static {
         container: &'a str,
     ) -> BoxFuture<'a, Result<Vec<String>, RuntimeError>>;
 
-    /// Whether an image is here, by digest.
+    /// Whether an image is here, by digest, whatever repository it came from: a container is made
+    /// of that one then.
     fn has_image<'a>(&'a self, image: &'a Image) -> BoxFuture<'a, Result<bool, RuntimeError>>;
+
+    /// Every image of the engine that has a digest, whoever pulled it.
+    fn images(&self) -> BoxFuture<'_, Result<Vec<ImageHere>, RuntimeError>>;
+
+    /// Takes an image's name and digest away, and with its last name the image itself. Never by
+    /// force: refused while a container is made of it, whoever made that. Nothing when it is gone.
+    fn remove_image<'a>(&'a self, image: &'a Image) -> BoxFuture<'a, Result<(), RuntimeError>>;
 
     /// Starts a container.
     fn start<'a>(&'a self, container: &'a str) -> BoxFuture<'a, Result<(), RuntimeError>>;

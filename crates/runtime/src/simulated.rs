@@ -2,7 +2,8 @@
 //!
 //! What an image does is in its repository's last part, by how it begins: `missing` cannot be
 //! pulled, `crash` ends at once with exit code 1, `exit` ends at once with 0, `sick` runs but
-//! fails its health checks; everything else runs for good.
+//! fails its health checks; everything else runs for good. Nothing can be pulled from the registry
+//! `gone.example`.
 //!
 //! Its requests are made and checked by the same code as Docker's.
 
@@ -17,11 +18,11 @@ use futures::stream::BoxStream;
 use stele_model::release::{Check, Image, Protocol, Restart};
 use stele_model::wire::AssignedInstance;
 use stele_model::{AppEnv, Digest, FleetName, InstanceId, NodeName};
-use stele_reconcile::{ContainerState, HostPolicy, Observation, ObservedContainer};
+use stele_reconcile::{ContainerState, HostPolicy, ImageHere, Observation, ObservedContainer};
 use tokio::sync::watch;
 
 use crate::host::Host;
-use crate::inspect::{ImageShown, differences};
+use crate::inspect::{ImageShown, differences, same_content};
 use crate::request::{create_request, plain};
 use crate::runtime::{LogLine, LogRequest, LogStream, Runtime, RuntimeError};
 
@@ -62,6 +63,9 @@ enum Behaviour {
 
 impl Behaviour {
     fn of(repository: &str) -> Self {
+        if repository.starts_with("gone.example/") {
+            return Self::Missing;
+        }
         let name = repository.rsplit('/').next().unwrap_or_default();
         let known = [
             ("missing", Self::Missing),
@@ -82,8 +86,26 @@ struct Engine {
     containers: BTreeMap<String, Container>,
     networks: BTreeSet<(FleetName, NodeName, AppEnv)>,
     volumes: BTreeSet<String>,
-    images: BTreeSet<String>,
+    images: BTreeMap<String, Image>,
+    /// Names of images that somebody gave a tag.
+    tagged: BTreeSet<String>,
     down: bool,
+}
+
+impl Engine {
+    /// The image under its own name, or the same content under another.
+    fn find(&self, image: &Image) -> Option<String> {
+        let name = image.to_string();
+        if self.images.contains_key(&name) {
+            return Some(name);
+        }
+        let same = self.images.iter().find(|(_, other)| other.digest == image.digest);
+        same.map(|(name, _)| name.clone())
+    }
+
+    fn uses(&self, name: &str) -> bool {
+        self.containers.values().any(|one| one.body.image.as_deref() == Some(name))
+    }
 }
 
 /// Where the simulated engine's time comes from.
@@ -240,12 +262,13 @@ impl Simulated {
     }
 
     fn make(&self, instance: &AssignedInstance) -> Result<String, RuntimeError> {
-        let request = create_request(&self.host, instance)?;
+        let mut request = create_request(&self.host, instance)?;
         let now = self.now_ms();
         let mut engine = self.up()?;
-        if !engine.images.contains(&request.image) {
+        let Some(name) = engine.find(&instance.spec.container.image) else {
             return Err(RuntimeError::Engine(format!("No such image: {}", request.image)));
-        }
+        };
+        request.body.image = Some(name);
         if let Some((id, _)) = engine.containers.iter().find(|(_, one)| one.name == request.name) {
             let words = format!(
                 "Conflict. The container name \"/{}\" is already in use by container \"{id}\"",
@@ -293,11 +316,14 @@ impl Simulated {
     }
 
     fn compare(&self, instance: &AssignedInstance, container: &str) -> Result<Vec<String>, RuntimeError> {
-        let request = create_request(&self.host, instance)?;
+        let mut request = create_request(&self.host, instance)?;
         let (body, files) = match self.up()?.containers.get(container) {
             Some(one) => (one.body.clone(), one.files.clone()),
             None => return Ok(vec!["its container is gone".to_owned()]),
         };
+        if let Some(name) = same_content(&request.image, body.image.as_deref()) {
+            (request.image, request.body.image) = (name.clone(), Some(name));
+        }
         let image = ImageShown { id: request.image.clone(), ..ImageShown::default() };
         let mut found = differences(&request.body, &image, &inspection_of(&body)?)?;
         for (path, file) in &instance.spec.container.files {
@@ -320,7 +346,22 @@ impl Simulated {
     pub fn prune_images(&self) {
         let mut engine = self.engine();
         let used: BTreeSet<_> = engine.containers.values().filter_map(|one| one.body.image.clone()).collect();
-        engine.images.retain(|image| used.contains(image));
+        engine.images.retain(|image, _| used.contains(image));
+    }
+
+    /// Gives an image a tag, as `docker tag` does by hand, or takes that away.
+    pub fn tag_by_hand(&self, image: &Image, is_tagged: bool) {
+        let mut engine = self.engine();
+        if is_tagged {
+            engine.tagged.insert(image.to_string());
+        } else {
+            engine.tagged.remove(&image.to_string());
+        }
+    }
+
+    /// Has an image here that no agent pulled, as `docker pull` by hand does.
+    pub fn pull_by_hand(&self, image: &Image) {
+        self.engine().images.insert(image.to_string(), image.clone());
     }
 
     fn begin(&self, id: &str) -> Result<(), RuntimeError> {
@@ -478,7 +519,7 @@ impl Runtime for Simulated {
                     "manifest for {image} not found: manifest unknown"
                 )));
             }
-            engine.images.insert(image.to_string());
+            engine.images.insert(image.to_string(), image.clone());
             Ok(())
         });
         self.done(outcome)
@@ -535,8 +576,34 @@ impl Runtime for Simulated {
     }
 
     fn has_image<'a>(&'a self, image: &'a Image) -> BoxFuture<'a, Result<bool, RuntimeError>> {
-        let has = self.up().map(|engine| engine.images.contains(&image.to_string()));
+        let has = self.up().map(|engine| engine.find(image).is_some());
         Box::pin(std::future::ready(has))
+    }
+
+    fn images(&self) -> BoxFuture<'_, Result<Vec<ImageHere>, RuntimeError>> {
+        let here = self.up().map(|engine| {
+            let here = engine.images.iter().map(|(name, image)| ImageHere {
+                names: vec![image.clone()],
+                is_tagged: engine.tagged.contains(name),
+                is_used: engine.uses(name),
+            });
+            here.collect()
+        });
+        Box::pin(std::future::ready(here))
+    }
+
+    fn remove_image<'a>(&'a self, image: &'a Image) -> BoxFuture<'a, Result<(), RuntimeError>> {
+        let name = image.to_string();
+        let outcome = self.up().and_then(|mut engine| {
+            if engine.uses(&name) {
+                let words = format!("conflict: unable to remove {name}: a container is using it");
+                return Err(RuntimeError::Engine(words));
+            }
+            engine.images.remove(&name);
+            engine.tagged.remove(&name);
+            Ok(())
+        });
+        self.done(outcome)
     }
 
     fn start<'a>(&'a self, container: &'a str) -> BoxFuture<'a, Result<(), RuntimeError>> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use stele_model::InstanceId;
-use stele_model::release::Container;
+use stele_model::release::{Container, Image};
 use stele_model::wire::Phase;
 use stele_runtime::Runtime;
 use stele_runtime::simulated::{Deed, Simulated, SimulatedClock};
@@ -39,6 +39,19 @@ impl Fixture for Memory {
             Kind::Sick => "sick",
         };
         plain_container(image(name, version), &[])
+    }
+
+    fn fresh(&self, in_mirror_alone: bool) -> Container {
+        let registry = if in_mirror_alone { "gone.example" } else { "registry.example" };
+        plain_container(image(&format!("{registry}/runs"), self.free_port().into()), &[])
+    }
+
+    fn mirror(&self) -> String {
+        "mirror.example/copies".to_owned()
+    }
+
+    fn tag(&self, image: &Image, is_tagged: bool) {
+        self.engine.tag_by_hand(image, is_tagged);
     }
 
     fn free_port(&self) -> u16 {

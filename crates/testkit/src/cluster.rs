@@ -225,9 +225,13 @@ impl Cluster {
         (own.leader == Some(named)).then_some(named)
     }
 
-    /// Waits for a leader.
+    /// Waits for a leader, of a fleet that is founded.
     pub fn leader(&self) -> anyhow::Result<u64> {
-        eventually(RECOVERY_DEADLINE, "there is a leader", || self.leader_now())
+        eventually(RECOVERY_DEADLINE, "there is a leader", || {
+            let leader = self.leader_now()?;
+            let answer = self.client(leader).ok()?.read::<ClusterAnswer>("/v1/cluster?consistency=stale");
+            answer.ok()?.fleet.map(|_| leader)
+        })
     }
 
     /// Waits for a leader that is not this controller.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use stele_agent::identity::{Engine, Enrollment, Keys};
-use stele_agent::{DataDir, Error, Home, run_with};
+use stele_agent::{DataDir, Error, Home, Pruning, run_with};
 use stele_bus::join::NatsAccess;
 use stele_bus::server::{NatsServer, NatsServerConfig};
 use stele_bus::{Audience, BusConfig, ControllerBus, purposes};
@@ -119,6 +119,7 @@ impl Fleet {
             version: AssignmentVersion { epoch: 1, seq, digest },
             instances,
             keys: Vec::new(),
+            images: None,
             controller: self.certificate.clone(),
         }
     }
@@ -367,7 +368,11 @@ pub struct Agent {
 
 impl Agent {
     pub fn start(node: &Node, runtime: &Arc<Simulated>) -> Self {
-        let home = Home::open(node.data()).unwrap();
+        Self::start_pruning(node, runtime, Pruning::default())
+    }
+
+    pub fn start_pruning(node: &Node, runtime: &Arc<Simulated>, pruning: Pruning) -> Self {
+        let home = Home::open(node.data()).unwrap().with_pruning(pruning);
         let (stop, stopped) = oneshot::channel::<()>();
         let runtime: Arc<dyn Runtime> = runtime.clone();
         let task = tokio::spawn(async move {

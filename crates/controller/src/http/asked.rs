@@ -299,8 +299,13 @@ async fn authenticate(
     if let Some(caller) = caller_of(handle, &state, &hash)? {
         return Ok((state, caller));
     }
-    // It may have been made a moment ago, at another controller.
-    let state = handle.read(Consistency::Linearizable).await.unwrap_or(state);
+    // It may have been made a moment ago, at another controller. Where nobody can say, it is not
+    // refused: the same token may be good in a moment.
+    let state = handle.read(Consistency::Linearizable).await?;
+    if state.control.fleet.is_none() {
+        return Err(Failure::new(ProblemKind::Unavailable, "the fleet is being founded")
+            .with_next("try again in a moment"));
+    }
     match caller_of(handle, &state, &hash)? {
         Some(caller) => Ok((state, caller)),
         None => Err(unauthenticated("the token is not known, or was revoked")),

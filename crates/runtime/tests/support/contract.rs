@@ -1,10 +1,11 @@
 //! What every runtime must do, told through the reconciler that drives it.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 
 use futures::StreamExt as _;
 use stele_model::Value;
-use stele_model::release::{Check, EnvValue, Restart};
+use stele_model::release::{Check, EnvValue, Image, Restart};
 use stele_model::wire::Phase;
 use stele_runtime::LogRequest;
 use stele_runtime::simulated::Deed;
@@ -39,6 +40,8 @@ macro_rules! contract {
             files_arrive_byte_for_byte,
             what_labels_hide_is_seen,
             logs_can_be_read,
+            an_image_goes_when_nobody_needs_it_and_not_before,
+            an_image_that_its_registry_does_not_give_comes_from_the_mirror,
         );
     };
 }
@@ -340,4 +343,79 @@ pub async fn logs_can_be_read(fixture: &impl Fixture) {
     assert!(
         runtime.logs("0123456789ab", LogRequest { tail: None, follow: false }).next().await.unwrap().is_err()
     );
+}
+
+pub async fn an_image_goes_when_nobody_needs_it_and_not_before(fixture: &impl Fixture) {
+    let runtime = fixture.runtime("n1");
+    let container = fixture.fresh(false);
+    let image = container.image.clone();
+    let here = async || {
+        let here = runtime.images().await.unwrap();
+        let found = here.into_iter().find(|one| one.names.contains(&image));
+        found.map(|one| (one.is_tagged, one.is_used))
+    };
+    assert_eq!((here().await, runtime.has_image(&image).await.unwrap()), (None, false));
+
+    let web = instance("shop/web@prod/web.0-1", container);
+    let mut agent = agent(runtime.clone(), std::slice::from_ref(&web));
+    let pulled: Arc<Mutex<Vec<Image>>> = Arc::default();
+    let record = Arc::clone(&pulled);
+    agent.set_pull_record(Arc::new(move |image| record.lock().unwrap().push(image.clone())));
+    all(&mut agent, 1, Phase::Healthy).await;
+    assert_eq!(*pulled.lock().unwrap(), std::slice::from_ref(&image), "told before it was pulled");
+    assert_eq!(here().await, Some((false, true)));
+    let refused = runtime.remove_image(&image).await.unwrap_err().to_string();
+    assert!(refused.contains("using"), "{refused}");
+    let container = runtime.observe().await.unwrap().containers[0].id.clone();
+    runtime.stop(&container, 1).await.unwrap();
+    assert!(runtime.remove_image(&image).await.is_err(), "a stopped container uses it, too");
+    assert_eq!(here().await, Some((false, true)));
+
+    agent.set_desired(Vec::new());
+    all(&mut agent, 0, Phase::Healthy).await;
+    assert_eq!(here().await, Some((false, false)), "it stays until somebody removes it");
+    fixture.tag(&image, true);
+    assert_eq!(here().await, Some((true, false)));
+    fixture.tag(&image, false);
+    runtime.remove_image(&image).await.unwrap();
+    assert_eq!((here().await, runtime.has_image(&image).await.unwrap()), (None, false));
+    runtime.remove_image(&image).await.unwrap();
+
+    // A restart that needs it again pulls it again.
+    agent.set_desired(vec![web.clone()]);
+    all(&mut agent, 1, Phase::Healthy).await;
+    assert_eq!(pulled.lock().unwrap().len(), 2);
+    agent.set_desired(Vec::new());
+    all(&mut agent, 0, Phase::Healthy).await;
+    runtime.remove_image(&image).await.unwrap();
+}
+
+pub async fn an_image_that_its_registry_does_not_give_comes_from_the_mirror(fixture: &impl Fixture) {
+    let runtime = fixture.runtime("n1");
+    let container = fixture.fresh(true);
+    let (image, copy) = (container.image.clone(), container.image.mirrored(&fixture.mirror()));
+    let web = instance("shop/web@prod/web.0-1", container);
+    let mut with = agent(runtime.clone(), std::slice::from_ref(&web));
+    eventually(&mut with, "its registry does not give it", |result| {
+        told(result, &web.id).is_some_and(|told| told.phase == Phase::Failed)
+    })
+    .await;
+    with.set_mirror(Some(fixture.mirror()));
+    let reports = all(&mut with, 1, Phase::Healthy).await;
+    assert_eq!(reports[0].spec_digest, Some(web.spec_digest));
+    eventually(&mut with, "the node vouches for it", |result| vouches(result, std::slice::from_ref(&web)))
+        .await;
+    assert!(runtime.has_image(&image).await.unwrap(), "the same bytes under another name");
+    let here = runtime.images().await.unwrap();
+    assert!(here.iter().any(|one| one.names == [copy.clone()] && one.is_used), "{here:?}");
+    drop(with);
+
+    // Whoever comes next, with or without the mirror, takes it for what it is.
+    let mut next = agent(runtime.clone(), std::slice::from_ref(&web));
+    let adopted = all(&mut next, 1, Phase::Healthy).await;
+    assert_eq!(adopted[0].container, reports[0].container);
+    next.set_desired(Vec::new());
+    all(&mut next, 0, Phase::Healthy).await;
+    runtime.remove_image(&copy).await.unwrap();
+    assert!(!runtime.has_image(&image).await.unwrap());
 }

@@ -8,7 +8,7 @@ use futures::stream::BoxStream;
 use stele_model::AppEnv;
 use stele_model::release::{Check, Image};
 use stele_model::wire::AssignedInstance;
-use stele_reconcile::{Observation, ObservedContainer};
+use stele_reconcile::{ImageHere, Observation, ObservedContainer};
 use stele_runtime::{LogRequest, LogStream, Runtime, RuntimeError};
 use tokio::sync::Notify;
 
@@ -81,6 +81,12 @@ impl Runtime for Faulty {
     }
     fn has_image<'a>(&'a self, image: &'a Image) -> BoxFuture<'a, Result<bool, RuntimeError>> {
         self.inner.has_image(image)
+    }
+    fn images(&self) -> BoxFuture<'_, Result<Vec<ImageHere>, RuntimeError>> {
+        self.inner.images()
+    }
+    fn remove_image<'a>(&'a self, image: &'a Image) -> BoxFuture<'a, Result<(), RuntimeError>> {
+        self.inner.remove_image(image)
     }
     fn inspect<'a>(
         &'a self,

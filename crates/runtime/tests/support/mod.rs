@@ -37,6 +37,13 @@ pub trait Fixture: Sync {
     fn runtime(&self, node: &str) -> Arc<dyn Runtime>;
     /// A container of that kind; `version` makes it another image.
     fn container(&self, kind: Kind, version: u32) -> Container;
+    /// A container that runs, of an image that no other test knows. Its own registry has it, or
+    /// only [`Self::mirror`] has.
+    fn fresh(&self, in_mirror_alone: bool) -> Container;
+    /// Where copies of images are.
+    fn mirror(&self) -> String;
+    /// Gives an image that is here a tag, or takes that away again.
+    fn tag(&self, image: &Image, is_tagged: bool);
     /// A host port nobody else uses.
     fn free_port(&self) -> u16;
     /// Meddles with an instance's container.

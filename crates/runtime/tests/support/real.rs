@@ -17,6 +17,8 @@ use stele_runtime::{Host, Runtime};
 
 use super::{Fixture, Kind, plain_container};
 
+const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+
 static MADE: AtomicU32 = AtomicU32::new(0);
 
 /// A fleet of its own on the shared engine; everything with its label goes when it is dropped.
@@ -43,7 +45,7 @@ impl RealDocker {
 
     /// The test image of that tag, by digest.
     pub fn image(tag: &str) -> Image {
-        let registry = std::env::var("STELE_TEST_REGISTRY").unwrap_or_else(|_| "127.0.0.1:5055".to_owned());
+        let registry = Self::registry();
         let url = format!("http://{registry}/v2/stele/busybox/manifests/{tag}");
         let accept = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
                       application/vnd.docker.distribution.manifest.v2+json";
@@ -53,6 +55,45 @@ impl RealDocker {
             .unwrap_or_else(|error| panic!("{url}: {error}; run `cargo xtask setup`"));
         let digest = response.headers()["docker-content-digest"].to_str().unwrap();
         Image { repository: format!("{registry}/stele/busybox"), digest: digest.parse().unwrap() }
+    }
+
+    fn registry() -> String {
+        std::env::var("STELE_TEST_REGISTRY").unwrap_or_else(|_| "127.0.0.1:5055".to_owned())
+    }
+
+    /// Puts an image like that of tag `v1` into a repository of the registry, with a label that
+    /// makes it another one; its digest.
+    pub fn push_like_v1(repository: &str, label: &str) -> stele_model::Digest {
+        let registry = Self::registry();
+        let from = |path: &str| {
+            let url = format!("http://{registry}/v2/stele/busybox/{path}");
+            let answer = ureq::get(&url).header("Accept", MANIFEST).call();
+            answer.unwrap().body_mut().read_to_vec().unwrap()
+        };
+        let mut manifest: serde_json::Value = serde_json::from_slice(&from("manifests/v1")).unwrap();
+        let old = manifest["config"]["digest"].as_str().unwrap().to_owned();
+        let mut config: serde_json::Value = serde_json::from_slice(&from(&format!("blobs/{old}"))).unwrap();
+        config["config"]["Labels"] = serde_json::json!({"test": label});
+        let config = serde_json::to_vec(&config).unwrap();
+        let digest = stele_model::Digest::of(&[&config]);
+        manifest["config"]["digest"] = serde_json::json!(digest.to_string());
+        manifest["config"]["size"] = serde_json::json!(config.len());
+        let base = format!("http://{registry}/v2/{repository}");
+        for layer in manifest["layers"].as_array().unwrap() {
+            let layer = layer["digest"].as_str().unwrap();
+            let url = format!("{base}/blobs/uploads/?mount={layer}&from=stele/busybox");
+            assert_eq!(ureq::post(&url).send_empty().unwrap().status(), 201, "mounted");
+        }
+        let begun = ureq::post(&format!("{base}/blobs/uploads/")).send_empty().unwrap();
+        let location = begun.headers()["location"].to_str().unwrap().to_owned();
+        ureq::put(&format!("{location}&digest={digest}")).send(&config[..]).unwrap();
+        let manifest = serde_json::to_vec(&manifest).unwrap();
+        let digest = stele_model::Digest::of(&[&manifest]);
+        ureq::put(&format!("{base}/manifests/{digest}"))
+            .header("Content-Type", MANIFEST)
+            .send(&manifest[..])
+            .unwrap();
+        digest
     }
 
     pub async fn container_id(&self, node: &str, instance: &InstanceId) -> String {
@@ -125,6 +166,28 @@ impl Fixture for RealDocker {
             image.digest = stele_model::Digest::of(&[b"no such image"]);
         }
         plain_container(image, &["/bin/sh", "-c", script])
+    }
+
+    fn fresh(&self, in_mirror_alone: bool) -> Container {
+        // Nobody listens at port 9, so nothing can be pulled from there.
+        let registry = if in_mirror_alone { "127.0.0.1:9".to_owned() } else { Self::registry() };
+        let digest = stele_model::Digest::EMPTY;
+        let mut image = Image { repository: format!("{registry}/stele/fresh"), digest };
+        let place = if in_mirror_alone { image.mirrored(&self.mirror()) } else { image.clone() };
+        let repository = place.repository.split_once('/').unwrap().1;
+        let label = format!("{}-{}", self.fleet, MADE.fetch_add(1, Ordering::SeqCst));
+        image.digest = Self::push_like_v1(repository, &label);
+        plain_container(image, &["/bin/sh", "-c", "trap 'exit 0' TERM; sleep 100000 & wait"])
+    }
+
+    fn mirror(&self) -> String {
+        format!("{}/mirror", Self::registry())
+    }
+
+    fn tag(&self, image: &Image, is_tagged: bool) {
+        let (image, tag) = (image.to_string(), format!("{}:fresh", self.fleet));
+        let arguments = if is_tagged { vec!["tag", &image, &tag] } else { vec!["rmi", &tag] };
+        assert!(Command::new("docker").args(arguments).output().unwrap().status.success());
     }
 
     fn free_port(&self) -> u16 {
