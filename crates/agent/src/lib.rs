@@ -28,7 +28,6 @@ mod error;
 pub mod identity;
 mod join;
 pub mod limits;
-mod reporter;
 mod schedule;
 mod status;
 

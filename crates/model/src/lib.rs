@@ -5,6 +5,7 @@
 //! iterate anything whose order is not defined: the same log must fold into the
 //! same bytes on every machine, for ever.
 
+mod assignment;
 pub mod command;
 pub mod convergence;
 pub mod decide;

@@ -10,11 +10,13 @@
 //! ```
 
 mod cause;
+mod dirty;
 mod placement;
 mod rollout;
 mod simulate;
 
 pub use cause::cause;
+pub use dirty::Dirty;
 pub use placement::{Unplaced, place};
 pub use simulate::{Simulated, Step, simulate};
 
