@@ -8,13 +8,14 @@ use std::rc::Rc;
 use ed25519_dalek::SigningKey;
 use stele_model::signature::Purpose;
 use stele_model::wire::{
-    AssignedInstance, Assignment, AssignmentVersion, Heartbeat, InstanceReport, ReportAck, Signed, SyncRequest,
+    AssignedInstance, Assignment, AssignmentVersion, Heartbeat, InstanceReport, ReportAck, Signed,
+    SyncRequest,
 };
 use stele_model::{FleetName, InstanceId, NodeName, RegionName, Time};
 use stele_planted::{Bug, is_planted};
 use stele_reconcile::{
-    Accepted, Action, ContainerState, Due, Memory, Pinned, Reporter, Subject, SyncSchedule, Task,
-    accept, plan, report,
+    Accepted, Action, ContainerState, Due, Memory, Pinned, Reporter, Subject, SyncSchedule, Task, accept,
+    plan, report,
 };
 
 use crate::engine::Engine;
@@ -97,8 +98,7 @@ impl Agent {
     #[allow(clippy::unwrap_used)]
     pub(crate) fn new(index: usize, keys: &Keys, seed: u64) -> Self {
         let name = node_name(index);
-        let pinned =
-            Pinned { root: keys.root_public.clone(), fleet: keys.fleet.clone(), node: name.clone() };
+        let pinned = Pinned { root: keys.root_public.clone(), fleet: keys.fleet.clone(), node: name.clone() };
         Self {
             index,
             region: ["eu", "us", "ap"][index % 3].parse().ok().unwrap(),
@@ -133,7 +133,9 @@ impl Agent {
     /// Whether its last report is acknowledged and it has nothing left to tell or to do.
     pub(crate) fn is_settled(&self) -> bool {
         let Some(process) = &self.process else { return false };
-        process.running.is_empty() && matches!(process.reporter.due(), Due::Nothing) && process.reporting.is_none()
+        process.running.is_empty()
+            && matches!(process.reporter.due(), Due::Nothing)
+            && process.reporting.is_none()
     }
 
     /// What its last look found.
@@ -150,12 +152,11 @@ impl Agent {
         let number = if is_planted(Bug::SameBoot) { 1 } else { self.boots };
         let boot = mix(self.seed ^ mix(number << 20 ^ self.index as u64));
         let now_ms = now_us / 1000;
-        let kept = self.disk.assignment.as_ref().and_then(|signed| {
-            match accept(None, signed, &self.pinned, None) {
+        let kept =
+            self.disk.assignment.as_ref().and_then(|signed| match accept(None, signed, &self.pinned, None) {
                 Ok(Accepted::New(assignment) | Accepted::Known(assignment)) => Some(assignment),
                 Err(_) => None,
-            }
-        });
+            });
         let kept = kept.filter(|_| !is_planted(Bug::StartFromNothing));
         let nothing = is_planted(Bug::StartFromNothing).then(Vec::new);
         let mut process = Process {
@@ -295,9 +296,11 @@ impl Agent {
         });
         self.in_force = *version;
         let decided = oracle.assignments.get(&(self.name.clone(), version.seq)).copied();
-        oracle.require(*node == self.name && decided == Some(version.digest), "assignments-are-committed", || {
-            format!("{} put in force what no committed record says: {version:?} for {node}", self.name)
-        });
+        oracle.require(
+            *node == self.name && decided == Some(version.digest),
+            "assignments-are-committed",
+            || format!("{} put in force what no committed record says: {version:?} for {node}", self.name),
+        );
     }
 
     /// Its time has come.
@@ -462,7 +465,8 @@ impl Agent {
             self.out.push(FromNode::Report(Rc::new(signed)));
         }
         if process.heartbeat_ms <= wall_ms {
-            process.heartbeat_ms = wall_ms + HEARTBEAT_MS - HEARTBEAT_MS / 4 + self.rng.below(HEARTBEAT_MS / 2);
+            process.heartbeat_ms =
+                wall_ms + HEARTBEAT_MS - HEARTBEAT_MS / 4 + self.rng.below(HEARTBEAT_MS / 2);
             let heartbeat = Heartbeat {
                 fleet: self.fleet.clone(),
                 node: self.name.clone(),

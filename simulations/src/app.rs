@@ -12,8 +12,8 @@ use stele_consensus::{
 };
 use stele_ledger::{Ledger, Moment, Outcome};
 use stele_model::{ControllerId, Event, Record, Scope, Seq, State};
-use stele_planted::{Bug, is_planted};
 use stele_planner::Dirty;
+use stele_planted::{Bug, is_planted};
 
 use crate::client::VARIABLE;
 use crate::limits::{DIGEST_STRIDE, READ_RETRY_US};

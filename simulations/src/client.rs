@@ -6,11 +6,11 @@ use std::rc::Rc;
 
 use stele_ledger::Outcome;
 use stele_model::event::{Contacts, EnrolledNode, Holder, JoinToken, Role, TargetDigest, Token};
-use stele_model::release::{Check, Container, Health, Image, Order, Placement, Port, Protocol, Service, Update};
-use stele_model::signature::public_key;
-use stele_model::{
-    AppEnv, Command, Decision, Digest, PrincipalId, Release, ReleaseChoice, Seq, Time, Value,
+use stele_model::release::{
+    Check, Container, Health, Image, Order, Placement, Port, Protocol, Service, Update,
 };
+use stele_model::signature::public_key;
+use stele_model::{AppEnv, Command, Decision, Digest, PrincipalId, Release, ReleaseChoice, Seq, Time, Value};
 
 use crate::limits::{CLIENT_ATTEMPTS_MAX, CLIENT_RETRY_US, CLIENT_WAIT_US, EPOCH_US};
 use crate::oracle::Oracle;
@@ -93,8 +93,13 @@ impl Client {
             for agent in 0..setup.agents as usize {
                 let hash = Digest::of(&[b"join", &agent.to_le_bytes()]);
                 let region = name(["eu", "us", "ap"][agent % 3]);
-                let token =
-                    JoinToken { hash, node: None, region, labels: BTreeMap::new(), expires: Time(EPOCH_US + 86_400_000_000) };
+                let token = JoinToken {
+                    hash,
+                    node: None,
+                    region,
+                    labels: BTreeMap::new(),
+                    expires: Time(EPOCH_US + 86_400_000_000),
+                };
                 let node = EnrolledNode {
                     name: node_name(agent),
                     region: name("eu"),
@@ -328,7 +333,10 @@ fn acknowledged(pending: &Pending, decision: Decision, histories: &mut Histories
     let attempts = pending.attempts;
     // Decided at its first attempt or at a later one, but never before it was asked.
     oracle.require(decision.first > pending.floor, "linearizable-writes", || {
-        format!("{key} is decided at {} after {attempts} attempts, and {} was told before", decision.first, pending.floor)
+        format!(
+            "{key} is decided at {} after {attempts} attempts, and {} was told before",
+            decision.first, pending.floor
+        )
     });
     histories.told = histories.told.max(decision.last());
     if *principal != stele_model::decide::system() {
@@ -351,7 +359,10 @@ fn nothing_changed(pending: &Pending, oracle: &mut Oracle) {
         }
     }
     oracle.require(found, "linearizable-no-ops", || {
-        format!("{}: {app_env} was said to be {value} already, after record {}", pending.asked.key, pending.floor)
+        format!(
+            "{}: {app_env} was said to be {value} already, after record {}",
+            pending.asked.key, pending.floor
+        )
     });
 }
 
@@ -379,6 +390,7 @@ fn read(
         return oracle.fail("reads-are-committed", format!("{key} read at {seq}, where no decision ends"));
     };
     let expected = crate::app::told_state(&state);
-    let same = matches!(&expected, Told::State { target: is, values: are, .. } if *is == target && are == values);
+    let same =
+        matches!(&expected, Told::State { target: is, values: are, .. } if *is == target && are == values);
     oracle.require(same, "reads-are-committed", || format!("{key} read {seq} as it never was"));
 }

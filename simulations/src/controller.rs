@@ -9,8 +9,8 @@ use ed25519_dalek::SigningKey;
 use stele_codec::{Chain, Snapshot, StoredRecord};
 use stele_consensus::memory::MemoryStore;
 use stele_consensus::{
-    Config, Driver, LogStore as _, MembershipChange, ProposeError, Role, StepError, StoredSnapshot, bootstrap,
-    decode_message,
+    Config, Driver, LogStore as _, MembershipChange, ProposeError, Role, StepError, StoredSnapshot,
+    bootstrap, decode_message,
 };
 use stele_ledger::limits::STATE_DIGEST_INTERVAL_RECORDS;
 use stele_ledger::{Moment, Outcome, Submitted, system_request};
@@ -124,7 +124,8 @@ impl Controller {
         }
         stele_planted::work_for(self.id);
         self.incarnation += 1;
-        let (mut state, chain, snapshot_at) = recover(&store).map_err(|why| Ended { why, is_defect: true })?;
+        let (mut state, chain, snapshot_at) =
+            recover(&store).map_err(|why| Ended { why, is_defect: true })?;
         state.digest();
         let applied = store.index().applied();
         let nonce = mix(setup.seed ^ self.id << 32 ^ self.incarnation);
@@ -186,7 +187,8 @@ fn recover(store: &MemoryStore) -> Result<(State, Chain, Seq), String> {
         last = last.saturating_sub(1);
     }
     for seq in state.seq + 1..=last {
-        let bytes = store.records().get(&seq).ok_or_else(|| format!("record {seq} is missing from this log"))?;
+        let bytes =
+            store.records().get(&seq).ok_or_else(|| format!("record {seq} is missing from this log"))?;
         let (stored, kept) = StoredRecord::from_bytes(bytes).map_err(|error| error.to_string())?;
         chain = chain.link(&stored.leaf);
         if kept != chain {
@@ -285,7 +287,8 @@ impl Process {
             return Some(self.state().clone());
         }
         let seq = if is_planted(Bug::PastOffByOne) { seq.saturating_sub(1) } else { seq };
-        let mut state = self.past.range(..=seq).next_back().map(|(_, state)| state.clone()).unwrap_or_default();
+        let mut state =
+            self.past.range(..=seq).next_back().map(|(_, state)| state.clone()).unwrap_or_default();
         if seq > self.state().seq {
             return None;
         }
@@ -354,7 +357,8 @@ impl Process {
             Want::Command(command) => command.clone(),
             Want::Rollback { app_env, point } => {
                 let scope = Scope::app_env(app_env);
-                let resolved = point.parse::<Point>().ok().and_then(|point| state.resolve_point(&scope, &point).ok());
+                let resolved =
+                    point.parse::<Point>().ok().and_then(|point| state.resolve_point(&scope, &point).ok());
                 let Some(seq) = resolved.and_then(|seq| self.whole(seq)) else {
                     return self.app.answer(asker, Told::Unavailable);
                 };
@@ -415,7 +419,8 @@ impl Process {
             Submitted::Waiting => {
                 // What a client hears now is what it would hear once it has committed.
                 if let (Some(early), Some(state)) = (early, self.app.ledger.speculative()) {
-                    let key = request.idempotency.as_ref().map(|it| (request.principal.clone(), it.key.clone()));
+                    let key =
+                        request.idempotency.as_ref().map(|it| (request.principal.clone(), it.key.clone()));
                     let answered = key.and_then(|key| state.history.answered.get(&key).cloned());
                     if let Some(answered) = answered {
                         self.app.tell(early, Outcome::Done(answered.answer));
@@ -634,7 +639,11 @@ impl Process {
     }
 
     /// Begins a snapshot, whose bytes are ready a little later.
-    pub(crate) fn begin_snapshot(&mut self, now_us: u64, rng: &mut Rng) -> Result<(), stele_consensus::DriveError> {
+    pub(crate) fn begin_snapshot(
+        &mut self,
+        now_us: u64,
+        rng: &mut Rng,
+    ) -> Result<(), stele_consensus::DriveError> {
         let seq = self.app.ledger.state().seq;
         let Some(begun) = self.driver.begin_snapshot(seq)? else { return Ok(()) };
         let mut state = self.app.ledger.state().clone();

@@ -183,11 +183,8 @@ impl Engine {
 
     /// A running container dies.
     pub(crate) fn kill(&mut self, pick: u64) {
-        let running: Vec<_> = self
-            .containers
-            .values_mut()
-            .filter(|made| made.seen.state == ContainerState::Running)
-            .collect();
+        let running: Vec<_> =
+            self.containers.values_mut().filter(|made| made.seen.state == ContainerState::Running).collect();
         let count = running.len() as u64;
         if let Some(made) = running.into_iter().nth(pick.checked_rem(count).unwrap_or(0) as usize) {
             made.seen.state = ContainerState::Exited;

@@ -124,7 +124,9 @@ impl Oracle {
             Err(error) => return self.fail("records-can-be-read", format!("record {seq}: {error}")),
         };
         let expected = self.chain_at(seq - 1).link(&stored.leaf);
-        self.require(chain == expected, "chain-links", || format!("record {seq} does not continue the chain"));
+        self.require(chain == expected, "chain-links", || {
+            format!("record {seq} does not continue the chain")
+        });
         let later = record.header.time > self.state.time;
         self.require(later && record.header.seq == seq, "log-time-increases", || {
             format!("record {seq} has seq {} and time {:?}", record.header.seq, record.header.time)
@@ -134,7 +136,9 @@ impl Oracle {
         }
         if let Event::StateDigestRecorded { digest } = &record.event {
             let here = self.state.digest();
-            self.require(here == *digest, "state-digest", || format!("record {seq} says {digest}, not {here}"));
+            self.require(here == *digest, "state-digest", || {
+                format!("record {seq} says {digest}, not {here}")
+            });
         }
         let before = self.state.clone();
         fold(&mut self.state, &record);

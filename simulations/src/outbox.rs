@@ -137,9 +137,8 @@ impl Process {
         let Some(node) = state.control.nodes.get(from) else { return };
         match said {
             FromNode::Heartbeat(letter) => {
-                let opened = letter
-                    .opened
-                    .get_or_init(|| letter.signed.open(&node.key, Purpose::Heartbeat).ok());
+                let opened =
+                    letter.opened.get_or_init(|| letter.signed.open(&node.key, Purpose::Heartbeat).ok());
                 let Some(heartbeat) = opened.as_ref().filter(|it| it.node == *from) else { return };
                 self.outbox.heard.insert(from.clone(), now_us);
                 let current = state.assignment_version(from);

@@ -14,16 +14,23 @@ use crate::oracle::Oracle;
 pub(crate) fn check(oracle: &mut Oracle, before: &State, seq: Seq) {
     let record = oracle.decoded[seq as usize - 1].clone();
     match &record.event {
-        Event::TermStarted { term, .. } => {
-            let last = before.history.term;
-            oracle.require(*term > last, "terms-increase", || format!("record {seq}: {term} after {last}"));
+        Event::TermStarted { term, controller } => {
+            let (last, leader) = (before.history.term, before.history.leader);
+            // After a dropped proposal a leader begins anew in its term.
+            let holds = *term > last || (*term == last && *controller == leader);
+            oracle.require(holds, "terms-increase", || {
+                format!("record {seq}: {controller} in {term} after {leader} in {last}")
+            });
         }
         Event::NodesReported { reports } => {
             for report in reports {
                 let Some(known) = before.observed.get(&report.node) else { continue };
                 let newer = known.boot != report.boot || report.number > known.number;
                 oracle.require(newer, "reports-never-go-back", || {
-                    format!("record {seq}: report {} of {} after {}", report.number, report.node, known.number)
+                    format!(
+                        "record {seq}: report {} of {} after {}",
+                        report.number, report.node, known.number
+                    )
                 });
             }
         }
@@ -39,7 +46,9 @@ pub(crate) fn check(oracle: &mut Oracle, before: &State, seq: Seq) {
                 check_rollback(oracle, scope, *point, seq, *after);
             }
         }
-        Event::TargetChanged { app_env, .. } => note_value(oracle, seq, app_env),
+        Event::TargetChanged { app_env, .. } | Event::ConfigChanged { app_env, .. } => {
+            note_value(oracle, seq, app_env)
+        }
         _ => {}
     }
     if let Some(key) = record.header.idempotency.as_ref().filter(|_| record.header.decision.first == seq) {
@@ -64,12 +73,17 @@ fn check_rollback(
     after: stele_model::event::TargetDigest,
 ) {
     let Ok(scope) = scope.parse::<Scope>() else { return };
-    let Some(then) = oracle.states.range(..=point).next_back().map(|(_, state)| state.clone()) else { return };
+    let Some(then) = oracle.states.range(..=point).next_back().map(|(_, state)| state.clone()) else {
+        return;
+    };
     let wanted = then.target_digest(&scope);
     let now = oracle.state.target_digest(&scope);
     // The record is one of its decision, whose other records may stand before or behind it.
     oracle.require(after.intent == wanted.intent, "rollback-is-exact", || {
-        format!("record {seq}: {scope} at {point} had intent {}, the record says {}", wanted.intent, after.intent)
+        format!(
+            "record {seq}: {scope} at {point} had intent {}, the record says {}",
+            wanted.intent, after.intent
+        )
     });
     let whole = oracle.decoded[seq as usize - 1].header.decision.last() == seq;
     oracle.require(!whole || now.intent == wanted.intent, "rollback-is-exact", || {
@@ -79,9 +93,14 @@ fn check_rollback(
 
 fn note_value(oracle: &mut Oracle, seq: Seq, app_env: &AppEnv) {
     let state = &oracle.state;
-    let value = state.target.intent.get(app_env).and_then(|revision| {
-        let config = state.history.configs.get(revision.config.as_ref()?)?;
-        config.get(crate::client::VARIABLE).map(|value| format!("{value:?}"))
+    let config = match state.target.intent.get(app_env) {
+        Some(revision) => revision.config,
+        // While the app is not there, the newest bundle waits for it.
+        None => state.history.config_versions.get(&(app_env.clone(), state.newest_config(app_env))).copied(),
+    };
+    let value = config.and_then(|config| {
+        let bundle = state.history.configs.get(&config)?;
+        bundle.get(crate::client::VARIABLE).map(|value| format!("{value:?}"))
     });
     oracle.values.entry(app_env.clone()).or_default().push((seq, value));
 }
@@ -96,9 +115,11 @@ fn note_assignments(oracle: &mut Oracle, seq: Seq, changes: &[AssignmentChange])
     for node in nodes {
         let version = oracle.state.assignment_version(&node);
         let known = oracle.assignments.insert((node.clone(), version.seq), version.digest);
-        oracle.require(known.is_none_or(|known| known == version.digest), "one-version-one-assignment", || {
-            format!("record {seq} changes what {node} is told and keeps its version {}", version.seq)
-        });
+        oracle.require(
+            known.is_none_or(|known| known == version.digest),
+            "one-version-one-assignment",
+            || format!("record {seq} changes what {node} is told and keeps its version {}", version.seq),
+        );
     }
 }
 

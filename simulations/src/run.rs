@@ -47,8 +47,9 @@ pub fn run(setup: &Setup, faults: &[Scheduled]) -> Finished {
     let outcome = catch_unwind(AssertUnwindSafe(|| live(&mut world)));
     let panicked = outcome.err().map(|payload| {
         let words = payload.downcast_ref::<String>().cloned();
-        let detail =
-            words.or_else(|| payload.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default();
+        let detail = words
+            .or_else(|| payload.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+            .unwrap_or_default();
         Violation { invariant: "nothing-panics", detail }
     });
     let counts = world.counts();
@@ -158,7 +159,10 @@ fn unsettled(world: &World) -> Option<String> {
         }
         let waits = |phase| matches!(phase, Phase::Pending | Phase::Pulling | Phase::Starting);
         if let Some(waiting) = own.iter().find(|one| waits(one.phase)) {
-            return Some(format!("{} never gets beyond {:?}: {:?}", waiting.id, waiting.phase, waiting.reason));
+            return Some(format!(
+                "{} never gets beyond {:?}: {:?}",
+                waiting.id, waiting.phase, waiting.reason
+            ));
         }
     }
     None
@@ -171,8 +175,9 @@ fn last_look(world: &World) {
     let mut verifier = Verifier::new();
     for bytes in &records {
         let read = StoredRecord::from_bytes(bytes).map_err(|error| error.to_string());
-        let verified = read
-            .and_then(|(stored, chain)| verifier.push(&stored, Some(chain)).map_err(|error| error.to_string()));
+        let verified = read.and_then(|(stored, chain)| {
+            verifier.push(&stored, Some(chain)).map_err(|error| error.to_string())
+        });
         if let Err(why) = verified {
             return oracle.fail("a-stranger-verifies-the-log", why);
         }
@@ -185,8 +190,11 @@ fn last_look(world: &World) {
     let acknowledged = world.histories.acknowledged.iter();
     for ((principal, key), decision) in acknowledged {
         let record = oracle.decoded.get(decision.first as usize - 1);
-        let kept = record.is_some_and(|it| it.header.decision == *decision && it.header.principal == *principal);
-        oracle.require(kept, "acknowledged-is-never-lost", || format!("{key} was decided at {}", decision.first));
+        let kept =
+            record.is_some_and(|it| it.header.decision == *decision && it.header.principal == *principal);
+        oracle.require(kept, "acknowledged-is-never-lost", || {
+            format!("{key} was decided at {}", decision.first)
+        });
     }
     let roots = oracle.roots.clone();
     for id in world.living() {
@@ -205,8 +213,9 @@ fn last_look(world: &World) {
         let tree: Tree = leaves.map(|(stored, _)| leaf_hash(&stored.leaf)).collect();
         for (size, root) in &roots {
             let proof = consistency_proof(&tree, *size, tree.size());
-            let holds = proof
-                .is_ok_and(|proof| verify_consistency(*size, tree.size(), &proof, *root, tree.root()).is_ok());
+            let holds = proof.is_ok_and(|proof| {
+                verify_consistency(*size, tree.size(), &proof, *root, tree.root()).is_ok()
+            });
             oracle.require(holds, "roots-are-consistent", || {
                 format!("controller {id}'s tree of {} does not extend the one of {size}", tree.size())
             });
@@ -217,10 +226,13 @@ fn last_look(world: &World) {
         });
     }
     for agent in &world.agents {
-        let assigned = own.assigned.get(&agent.name).map(|assigned| assigned.instances.clone()).unwrap_or_default();
+        let assigned =
+            own.assigned.get(&agent.name).map(|assigned| assigned.instances.clone()).unwrap_or_default();
         for (instance, spec) in agent.engine.running() {
             let wanted = assigned.get(instance).is_some_and(|to| to.spec == spec);
-            oracle.require(wanted, "nothing-runs-unasked", || format!("{} runs {instance} unasked", agent.name));
+            oracle.require(wanted, "nothing-runs-unasked", || {
+                format!("{} runs {instance} unasked", agent.name)
+            });
         }
     }
 }

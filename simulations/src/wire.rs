@@ -6,7 +6,7 @@ use std::rc::Rc;
 use stele_ledger::Outcome;
 use stele_model::event::TargetDigest;
 use stele_model::wire::{Heartbeat, Signed};
-use stele_model::{AppEnv, Command, ControllerId, Decision, PrincipalId, Seq};
+use stele_model::{AppEnv, Command, ControllerId, Decision, PrincipalId, ReleaseChoice, Seq};
 
 /// Who asked.
 #[derive(Clone, Debug)]
@@ -149,4 +149,41 @@ pub(crate) enum Out {
     Client(usize, u64, Told),
     /// To a node over NATS.
     Node(usize, ToNode),
+}
+
+impl Want {
+    /// It in a line.
+    pub(crate) fn words(&self) -> String {
+        match self {
+            Self::Command(Command::Deploy {
+                app_env,
+                release: ReleaseChoice::Content { release, .. },
+                ..
+            }) => {
+                let services = release.services.iter().map(|(name, service)| {
+                    let image = service.container.image.repository.rsplit('/').next().unwrap_or_default();
+                    format!("{name}: {image} {:?} {:?}", service.placement, service.update)
+                });
+                format!("deploy {app_env}: {}", services.collect::<Vec<_>>().join("; "))
+            }
+            Self::Command(Command::EnrollNode { node, .. }) => format!("enrol {}", node.name),
+            Self::Command(Command::CreateJoinToken { .. }) => "create a join token".to_owned(),
+            other => format!("{other:?}"),
+        }
+    }
+}
+
+impl Told {
+    /// It in a line.
+    pub(crate) fn words(&self) -> String {
+        match self {
+            Self::Outcome(Outcome::Done(answer)) => match answer.decision {
+                Some(decision) => format!("decided at {} ({} records)", decision.first, decision.count),
+                None => "nothing had to change".to_owned(),
+            },
+            Self::Outcome(Outcome::Rejected(rejection)) => format!("refused: {}", rejection.message),
+            Self::State { seq, values, .. } => format!("record {seq}: {values:?}"),
+            other => format!("{other:?}"),
+        }
+    }
 }

@@ -91,10 +91,8 @@ impl World {
     pub(crate) fn new(setup: &Setup, faults: &[Scheduled]) -> Self {
         let keys = Keys::new(setup.seed);
         let founders: Vec<_> = (1..=setup.controllers).collect();
-        let controllers = founders
-            .iter()
-            .map(|id| (*id, Controller::new(*id, &founders, &keys, setup.seed)))
-            .collect();
+        let controllers =
+            founders.iter().map(|id| (*id, Controller::new(*id, &founders, &keys, setup.seed))).collect();
         let agents: Vec<_> =
             (0..setup.agents as usize).map(|index| Agent::new(index, &keys, setup.seed)).collect();
         let clients: Vec<_> =
@@ -232,7 +230,7 @@ impl World {
                 let mut oracle = self.oracle.borrow_mut();
                 let setup = &self.setup;
                 let one = &mut self.clients[client];
-                self.trace.say(now, || format!("client {client} hears {told:?}"));
+                self.trace.say(now, || format!("client {client} hears {}", told.words()));
                 one.hear(now, attempt, told, setup, &mut self.histories, &mut oracle);
                 drop(oracle);
                 self.clients_due[client] = u64::MAX;
@@ -292,7 +290,9 @@ impl World {
         let ids: Vec<_> = self.controllers.values().filter(|it| !it.retired).map(|it| it.id).collect();
         let Some(to) = self.net_rng.pick(&ids).copied() else { return };
         let now = self.now_us;
-        self.trace.say(now, || format!("client {index} asks controller {to}: {:?}", asked.want));
+        self.trace.say(now, || {
+            format!("client {index} asks controller {to}: {} {}", asked.key, asked.want.words())
+        });
         let asker = Asker::Client { client: index, attempt: self.clients[index].attempt };
         for at in self.travel(true) {
             let (asker, asked) = (asker.clone(), Rc::clone(&asked));
@@ -587,7 +587,8 @@ impl World {
             Fault::Transfer(pick) => {
                 let to = self.picked(pick);
                 if let (Some(leader), Some(to)) = (self.leader(), to)
-                    && let Some(process) = self.controllers.get_mut(&leader).and_then(|it| it.process.as_mut())
+                    && let Some(process) =
+                        self.controllers.get_mut(&leader).and_then(|it| it.process.as_mut())
                 {
                     process.transfer(to);
                 }
@@ -700,7 +701,9 @@ impl World {
         if self.living().len() >= CONTROLLERS_MAX {
             return;
         }
-        let Some(process) = self.controllers.get_mut(&leader).and_then(|it| it.process.as_mut()) else { return };
+        let Some(process) = self.controllers.get_mut(&leader).and_then(|it| it.process.as_mut()) else {
+            return;
+        };
         if process.change_members(MembershipChange::AddLearner(id)) {
             self.next_controller += 1;
             self.controllers.insert(id, Controller::new(id, &[], &self.keys, self.setup.seed));
@@ -711,7 +714,9 @@ impl World {
 
     fn remove_controller(&mut self, pick: u64) {
         let Some(leader) = self.leader() else { return };
-        let Some(process) = self.controllers.get_mut(&leader).and_then(|it| it.process.as_mut()) else { return };
+        let Some(process) = self.controllers.get_mut(&leader).and_then(|it| it.process.as_mut()) else {
+            return;
+        };
         let mut voters = process.status().conf_state.voters;
         if voters.len() <= VOTERS_MIN {
             return;

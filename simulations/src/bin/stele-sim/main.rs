@@ -7,7 +7,21 @@ fn main() {
     for seed in seed..end {
         let t = std::time::Instant::now();
         let f = run_seed(seed);
-        println!("seed {seed} {} steps {} records {} {:?} virtual {:.0}s real {:.2}s {:?}", f.hash, f.steps, f.records, f.counts, f.virtual_us as f64 / 1e6, t.elapsed().as_secs_f64(), f.violation);
-        if f.violation.is_some() { for l in f.lines { println!("  {l}"); } break; }
+        println!(
+            "seed {seed} {} steps {} records {} {:?} virtual {:.0}s real {:.2}s {:?}",
+            f.hash,
+            f.steps,
+            f.records,
+            f.counts,
+            f.virtual_us as f64 / 1e6,
+            t.elapsed().as_secs_f64(),
+            f.violation
+        );
+        if f.violation.is_some() {
+            for l in f.lines {
+                println!("  {l}");
+            }
+            break;
+        }
     }
 }
