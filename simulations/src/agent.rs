@@ -505,6 +505,11 @@ fn judge_stop(
         .instances
         .iter()
         .any(|it| it.id == made.seen.instance && Some(it.spec_digest) == made.seen.spec_digest);
+    let heir = kept.instances.iter().find(|it| it.replaces.as_ref() == Some(&made.seen.instance));
+    let ready = heir.is_none_or(|heir| engine.images.contains(&heir.spec.container.image));
+    oracle.require(ready, "no-stop-before-the-heir-can-be-made", || {
+        format!("{node} stops {}, and the image of what replaces it is not here", made.seen.instance)
+    });
     let twins = engine.containers.values().filter(|other| other.seen.instance == made.seen.instance).count();
     oracle.require(!wanted || twins > 1, "healthy-containers-are-left-alone", || {
         format!("{node} stops {}, which runs and is wanted", made.seen.instance)

@@ -54,37 +54,37 @@ impl Setup {
 
 /// Keys and names, the same for every run of a seed.
 #[derive(Debug)]
-pub struct Keys {
+pub(crate) struct Keys {
     /// The fleet.
-    pub fleet: FleetName,
+    pub(crate) fleet: FleetName,
     /// Its root.
-    pub root: SigningKey,
+    pub(crate) root: SigningKey,
     /// The root's public key.
-    pub root_public: PublicKey,
+    pub(crate) root_public: PublicKey,
     seed: u64,
 }
 
 impl Keys {
     /// Makes them.
     #[allow(clippy::expect_used)]
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let root = key(seed, 0);
         let fleet = FleetName::new("demo").expect("a constant that is a name");
         Self { fleet, root_public: public_key(&root), root, seed }
     }
 
     /// A controller's key.
-    pub fn controller(&self, id: ControllerId) -> SigningKey {
+    pub(crate) fn controller(&self, id: ControllerId) -> SigningKey {
         key(self.seed, 1_000 + id)
     }
 
     /// A node's key.
-    pub fn node(&self, index: usize) -> SigningKey {
+    pub(crate) fn node(&self, index: usize) -> SigningKey {
         key(self.seed, 1_000_000 + index as u64)
     }
 
     /// The root's word for a controller's key, or for a stranger's.
-    pub fn certificate(&self, id: ControllerId, key: &SigningKey, root: &SigningKey) -> Certificate {
+    pub(crate) fn certificate(&self, id: ControllerId, key: &SigningKey, root: &SigningKey) -> Certificate {
         let body = CertificateBody {
             fleet: self.fleet.clone(),
             controller: id,
@@ -97,7 +97,7 @@ impl Keys {
 
     /// The first administrator's token.
     #[allow(clippy::expect_used)]
-    pub fn admin(&self) -> Token {
+    pub(crate) fn admin(&self) -> Token {
         Token {
             principal: "admin".parse().expect("a constant that is a name"),
             hash: Digest::of(&[b"admin"]),
@@ -109,7 +109,7 @@ impl Keys {
 }
 
 /// A key that follows from a seed and a number.
-pub fn key(seed: u64, number: u64) -> SigningKey {
+pub(crate) fn key(seed: u64, number: u64) -> SigningKey {
     let mut bytes = [0; 32];
     for (at, chunk) in bytes.chunks_mut(8).enumerate() {
         chunk.copy_from_slice(&mix(seed ^ mix(number * 4 + at as u64 + 1)).to_le_bytes());
@@ -119,11 +119,11 @@ pub fn key(seed: u64, number: u64) -> SigningKey {
 
 /// The name of the node of an index.
 #[allow(clippy::expect_used)]
-pub fn node_name(index: usize) -> NodeName {
+pub(crate) fn node_name(index: usize) -> NodeName {
     NodeName::new(&format!("n{index}")).expect("a letter and a number are a name")
 }
 
 /// The index of a node's name.
-pub fn node_index(name: &NodeName) -> Option<usize> {
+pub(crate) fn node_index(name: &NodeName) -> Option<usize> {
     name.as_str().strip_prefix('n')?.parse().ok()
 }

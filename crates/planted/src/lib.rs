@@ -91,13 +91,13 @@ bugs! {
     AckBeforeSync, CONSENSUS, "Votes and acknowledgements leave before what they promise is synced";
     ForgetVote, CONSENSUS, "The vote of a term is not stored";
     KeepStaleTail, CONSENSUS, "An installed snapshot keeps the old entries behind it";
-    SnapshotStampedAhead, CONSENSUS, "A snapshot is stamped with the commit index instead of the applied one";
+    SnapshotStampedAhead, CONSENSUS, "A snapshot is stamped with the last index instead of the applied one";
     AppliedNotStored, CONSENSUS, "The applied index is not stored with what applying left";
     KeepSpeculation, LEDGER, "A leader reuses its speculation of an earlier term";
     AnswerOnSpeculation, LEDGER, "A refusal or a no-op is answered before what it saw has committed";
     TimeOfTheWall, LEDGER, "Log time is the leader's clock, even when that went back";
-    NoTrialFold, LEDGER, "A decision's events are folded twice by whoever decided them";
     IgnoreKeys, MODEL, "A repeated idempotency key is decided again";
+    WrongDigest, MODEL, "A leader records a State digest that is not State's";
     FoldPerReplica, MODEL, "Folding depends on which replica folds";
     OldReportCounts, MODEL, "An older report of the same boot is taken for news";
     AssignmentKeepsSeq, MODEL, "Withdrawing an instance does not raise the assignment's seq";

@@ -20,6 +20,20 @@
 //! assert!(plan(&[], &Observation::default(), &Memory::default(), 0).is_empty());
 //! ```
 
+/// Whether a bug is planted here: never, unless the simulator's own run asks for the feature.
+macro_rules! planted {
+    ($bug:ident) => {{
+        #[cfg(feature = "planted")]
+        {
+            stele_planted::is_planted(stele_planted::Bug::$bug)
+        }
+        #[cfg(not(feature = "planted"))]
+        {
+            false
+        }
+    }};
+}
+
 mod accept;
 mod health;
 pub mod limits;
