@@ -506,7 +506,7 @@ fn judge_stop(
         .iter()
         .any(|it| it.id == made.seen.instance && Some(it.spec_digest) == made.seen.spec_digest);
     let heir = kept.instances.iter().find(|it| it.replaces.as_ref() == Some(&made.seen.instance));
-    let ready = heir.is_none_or(|heir| engine.images.contains(&heir.spec.container.image));
+    let ready = heir.is_none_or(|heir| engine.had.contains(&heir.spec.container.image));
     oracle.require(ready, "no-stop-before-the-heir-can-be-made", || {
         format!("{node} stops {}, and the image of what replaces it is not here", made.seen.instance)
     });

@@ -50,6 +50,8 @@ pub(crate) struct Engine {
     pub(crate) networks: BTreeSet<AppEnv>,
     /// Images that are here.
     pub(crate) images: BTreeSet<Image>,
+    /// Images that were ever here, also those that somebody removed since.
+    pub(crate) had: BTreeSet<Image>,
     /// Requests that fail, of a thousand.
     pub(crate) failing: u32,
     /// Whether the host is off.
@@ -85,7 +87,9 @@ impl Engine {
         let missing = || "no such container".to_owned();
         match action {
             Action::Prepare(id) => {
-                self.images.insert(wanted(id)?.spec.container.image.clone());
+                let image = &wanted(id)?.spec.container.image;
+                self.images.insert(image.clone());
+                self.had.insert(image.clone());
             }
             Action::EnsureNetwork(app_env) => {
                 self.networks.insert(app_env.clone());
