@@ -306,8 +306,7 @@ impl Handler for App {
             CommittedKind::ConfChange { .. } => self.dirty = Dirty::All,
             CommittedKind::Empty => {}
         }
-        let resume_at = if is_planted(Bug::ResumeAtOnce) { 0 } else { self.resume_at };
-        if self.leads_term == Some(term) && index >= resume_at {
+        if self.leads_term == Some(term) && index >= self.resume_at {
             self.ledger.caught_up(self.now);
         }
         Ok(applied)

@@ -428,9 +428,6 @@ impl Process {
                 }
             }
             Submitted::Answer(asker, outcome) => self.app.tell(asker, outcome),
-            Submitted::Confirm(asker, outcome) if is_planted(Bug::ConfirmWithoutIndex) => {
-                self.app.answer_reading(Reading::Outcome(asker, outcome));
-            }
             Submitted::Confirm(asker, outcome) => self.waiting_reads.push(Reading::Outcome(asker, outcome)),
         }
     }
@@ -544,7 +541,7 @@ impl Process {
                 // One that lags is asked again in a moment.
                 drop(self.driver.propose_membership(MembershipChange::Promote(peer.id), Vec::new()));
             }
-            let settled = status.applied == status.last_index || is_planted(Bug::ResumeAtOnce);
+            let settled = status.applied == status.last_index;
             if status.committed_in_term && settled {
                 self.app.ledger.caught_up(self.app.now);
             }

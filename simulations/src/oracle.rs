@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use stele_codec::{Chain, StoredRecord};
 use stele_consensus::CommittedKind;
-use stele_model::{AppEnv, ControllerId, Digest, Event, NodeName, Record, Seq, State, fold};
+use stele_model::{AppEnv, ControllerId, Digest, Event, NodeName, PrincipalId, Record, Seq, State, fold};
 use stele_proof::merkle::{Tree, leaf_hash};
 
 use crate::rules;
@@ -27,26 +27,28 @@ type AppliedEntry = (u64, CommittedKind);
 pub(crate) struct Oracle {
     entries: BTreeMap<u64, AppliedEntry>,
     /// Records as they were first committed, from seq 1.
-    pub records: Vec<Vec<u8>>,
+    pub(crate) records: Vec<Vec<u8>>,
     /// The same, decoded.
-    pub decoded: Vec<Record>,
+    pub(crate) decoded: Vec<Record>,
     /// The chain after each.
     chains: Vec<Chain>,
     /// Folded here, by nobody's hand but the oracle's.
-    pub state: State,
+    pub(crate) state: State,
     /// State after each decision.
-    pub states: BTreeMap<Seq, State>,
+    pub(crate) states: BTreeMap<Seq, State>,
     /// The tree over all records.
-    pub tree: Tree,
+    pub(crate) tree: Tree,
     /// Its root at each size that was looked at.
-    pub roots: BTreeMap<u64, Digest>,
+    pub(crate) roots: BTreeMap<u64, Digest>,
     digests: BTreeMap<Seq, Digest>,
     /// What each node was told, by the seq that told it.
-    pub assignments: BTreeMap<(NodeName, Seq), Digest>,
+    pub(crate) assignments: BTreeMap<(NodeName, Seq), Digest>,
     /// When each config of an app came into force, and the value of its one variable.
-    pub values: BTreeMap<AppEnv, Vec<(Seq, Option<String>)>>,
+    pub(crate) values: BTreeMap<AppEnv, Vec<(Seq, Option<String>)>>,
+    /// Where each principal's key was decided.
+    pub(crate) keys: BTreeMap<(PrincipalId, String), Seq>,
     /// The first violation.
-    pub violation: Option<Violation>,
+    pub(crate) violation: Option<Violation>,
 }
 
 impl Oracle {

@@ -8,6 +8,7 @@ use stele_model::ids::ServiceName;
 use stele_model::wire::Phase;
 use stele_model::{AppEnv, Event, InstanceId, NodeName, Scope, Seq, Slot, State};
 
+use crate::limits::NODE_GRACE_US;
 use crate::oracle::Oracle;
 
 /// Checks the record that was just folded.
@@ -20,6 +21,13 @@ pub(crate) fn check(oracle: &mut Oracle, before: &State, seq: Seq) {
             let holds = *term > last || (*term == last && *controller == leader);
             oracle.require(holds, "terms-increase", || {
                 format!("record {seq}: {controller} in {term} after {leader} in {last}")
+            });
+        }
+        Event::NodesLost { nodes } => {
+            let began = oracle.decoded.iter().rev().find(|it| matches!(it.event, Event::TermStarted { .. }));
+            let led = began.map_or(0, |began| record.header.time.0 - began.header.time.0);
+            oracle.require(led >= NODE_GRACE_US, "nodes-have-their-grace", || {
+                format!("record {seq}: {nodes:?} are lost {led} us after the leader began")
             });
         }
         Event::NodesReported { reports } => {
@@ -52,13 +60,9 @@ pub(crate) fn check(oracle: &mut Oracle, before: &State, seq: Seq) {
         _ => {}
     }
     if let Some(key) = record.header.idempotency.as_ref().filter(|_| record.header.decision.first == seq) {
-        let who = &record.header.principal;
-        let twice = oracle.decoded[..seq as usize - 1].iter().find(|earlier| {
-            earlier.header.principal == *who
-                && earlier.header.idempotency.as_ref().is_some_and(|it| it.key == key.key)
-        });
-        if let Some(twice) = twice {
-            let detail = format!("key {:?} is decided at {} and again at {seq}", key.key, twice.header.seq);
+        let who = (record.header.principal.clone(), key.key.clone());
+        if let Some(twice) = oracle.keys.insert(who, seq) {
+            let detail = format!("key {:?} is decided at {twice} and again at {seq}", key.key);
             oracle.fail("a-key-is-decided-once", detail);
         }
     }

@@ -254,8 +254,6 @@ impl LogIndex {
     }
 
     fn install(&mut self, snapshot: &StoredSnapshot, changes: &mut Changes) {
-        #[cfg(feature = "planted")]
-        let stale = self.stale_tail(snapshot);
         // The whole log goes: keeping a tail beyond the snapshot would let this
         // replica claim, and vote on the strength of, entries whose
         // predecessors it never checked.
@@ -264,11 +262,6 @@ impl LogIndex {
         }
         self.truncated = snapshot.index;
         self.terms = VecDeque::from([snapshot.term]);
-        #[cfg(feature = "planted")]
-        if planted!(KeepStaleTail) && !stale.is_empty() {
-            changes.delete_entries.clear();
-            self.terms.extend(stale);
-        }
         self.applied = snapshot.index;
         self.conf_state = snapshot.conf_state.clone();
         self.retired = snapshot.retired.iter().copied().collect();
@@ -283,13 +276,6 @@ impl LogIndex {
         self.hard_state.term = self.hard_state.term.max(snapshot.term);
         changes.truncated = true;
         self.mark(snapshot);
-    }
-
-    /// Terms of the entries behind a snapshot, which must not survive its installation.
-    #[cfg(feature = "planted")]
-    fn stale_tail(&self, snapshot: &StoredSnapshot) -> Vec<u64> {
-        let kept = (snapshot.index + 1).checked_sub(self.truncated).unwrap_or(u64::MAX);
-        self.terms.iter().skip(kept as usize).copied().collect()
     }
 
     fn mark(&mut self, snapshot: &StoredSnapshot) {

@@ -57,8 +57,6 @@ impl<S: LogStore> Driver<S> {
             sync: ready.must_sync() && !planted!(AckBeforeSync),
             ..WriteBatch::default()
         };
-        #[cfg(feature = "planted")]
-        let batch = forget_vote(batch);
         if batch.install.is_some() || !batch.entries.is_empty() || batch.hard_state.is_some() {
             self.write(batch)?;
         }
@@ -217,16 +215,6 @@ impl<S: LogStore> Driver<S> {
 
 fn undecodable(index: u64, error: &prost::DecodeError) -> DriveError {
     DriveError::Entry { index, detail: format!("the membership change does not decode: {error}") }
-}
-
-#[cfg(feature = "planted")]
-fn forget_vote(mut batch: WriteBatch) -> WriteBatch {
-    if planted!(ForgetVote)
-        && let Some(hard_state) = &mut batch.hard_state
-    {
-        hard_state.vote = 0;
-    }
-    batch
 }
 
 #[cfg(feature = "planted")]

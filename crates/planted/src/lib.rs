@@ -89,8 +89,6 @@ const SHELL: Place = Place::Shell;
 
 bugs! {
     AckBeforeSync, CONSENSUS, "Votes and acknowledgements leave before what they promise is synced";
-    ForgetVote, CONSENSUS, "The vote of a term is not stored";
-    KeepStaleTail, CONSENSUS, "An installed snapshot keeps the old entries behind it";
     SnapshotStampedAhead, CONSENSUS, "A snapshot is stamped with the last index instead of the applied one";
     AppliedNotStored, CONSENSUS, "The applied index is not stored with what applying left";
     KeepSpeculation, LEDGER, "A leader reuses its speculation of an earlier term";
@@ -111,9 +109,7 @@ bugs! {
     RemoveUnprepared, RECONCILE, "A running container is removed before its replacement can be made";
     AnswerBeforeCommit, SHELL, "A decision is answered when it is proposed";
     ReadWithoutIndex, SHELL, "A read is answered from what this controller knows, without a ReadIndex";
-    ConfirmWithoutIndex, SHELL, "A refusal or a no-op is answered without confirming leadership";
     ActOnSpeculation, SHELL, "Assignments are published from speculative State";
-    ResumeAtOnce, SHELL, "After a dropped proposal a leader decides before all in flight is applied";
     PlanOnCommitted, SHELL, "The conductor plans on committed State while its last plan is in flight";
     ForgetDirty, SHELL, "A new leader does not look at rollouts its predecessor left";
     NoGrace, SHELL, "A new leader does not grant nodes their grace period";

@@ -18,6 +18,7 @@ mod limits;
 mod limits_page;
 mod progress;
 mod setup;
+mod sim;
 mod test;
 mod tidy;
 
@@ -47,6 +48,7 @@ enum Task {
     Test(test::Args),
     Demo(demo::Args),
     Bench(bench::Args),
+    Sim(sim::Args),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Task::Test(args) => args.run(),
         Task::Demo(args) => args.run(),
         Task::Bench(args) => args.run(),
+        Task::Sim(args) => args.run(),
     };
     match outcome {
         Ok(code) => code,
