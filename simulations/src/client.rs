@@ -155,12 +155,11 @@ impl Client {
         }
         self.requests += 1;
         let key = format!("{}-{}", self.principal, self.requests);
-        let (principal, want, register) = match self.founding.last() {
-            Some((principal, command)) => (principal.clone(), Want::Command(command.clone()), None),
-            None => {
-                let (want, register) = self.choose(setup);
-                (self.principal.clone(), want, register)
-            }
+        let (principal, want, register) = if let Some((principal, command)) = self.founding.last() {
+            (principal.clone(), Want::Command(command.clone()), None)
+        } else {
+            let (want, register) = self.choose(setup);
+            (self.principal.clone(), want, register)
         };
         let asked = Rc::new(Asked { principal, key, want });
         self.pending =
@@ -285,11 +284,7 @@ impl Client {
             return;
         }
         match told {
-            Told::Unavailable => {
-                self.due_us = now_us + CLIENT_RETRY_US;
-                return;
-            }
-            Told::Outcome(Outcome::Unknown | Outcome::NotLeader | Outcome::Busy) => {
+            Told::Unavailable | Told::Outcome(Outcome::Unknown | Outcome::NotLeader | Outcome::Busy) => {
                 self.due_us = now_us + CLIENT_RETRY_US;
                 return;
             }

@@ -142,7 +142,7 @@ impl Controller {
         let standing = Command::CreateFleet {
             fleet: keys.fleet.clone(),
             root: keys.root_public.clone(),
-            admin: keys.admin(),
+            admin: Keys::admin(),
         };
         self.process = Some(Process {
             driver,
@@ -645,7 +645,7 @@ impl Process {
         let Some(begun) = self.driver.begin_snapshot(seq)? else { return Ok(()) };
         let mut state = self.app.ledger.state().clone();
         if is_planted(Bug::SnapshotForgetsKeys) {
-            state.history.answered = Default::default();
+            state.history.answered.clear();
         }
         let snapshot = Snapshot { chain: self.app.ledger.chain(), state };
         self.app.snapshot_at = seq;

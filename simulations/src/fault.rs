@@ -145,7 +145,7 @@ fn one(kind: usize, rng: &mut Rng) -> (Fault, u64) {
         6 => (Fault::CrashInside(pick, rng.below(4)), short),
         7 => (Fault::DiskFull(pick), short),
         8 => (Fault::Pause(pick), rng.range(300, 15_000)),
-        9 => (Fault::ClockJump(pick, rng.range(0, 240_000) as i64 - 120_000), 0),
+        9 => (Fault::ClockJump(pick, rng.range(0, 240_000).cast_signed() - 120_000), 0),
         10 => (Fault::BusDown, long),
         11 => (Fault::BusReplay(rng.range(1, 40)), 0),
         12 => (Fault::BusForge(pick), 0),

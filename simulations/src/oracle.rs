@@ -170,14 +170,13 @@ impl Oracle {
     pub(crate) fn digest_of(&mut self, replica: ControllerId, state: &State) {
         let seq = state.seq;
         let found = state.clone().digest();
-        let known = match self.digests.get(&seq) {
-            Some(known) => *known,
-            None => {
-                let Some(own) = self.states.get_mut(&seq) else { return };
-                let own = own.digest();
-                self.digests.insert(seq, own);
-                own
-            }
+        let known = if let Some(known) = self.digests.get(&seq) {
+            *known
+        } else {
+            let Some(own) = self.states.get_mut(&seq) else { return };
+            let own = own.digest();
+            self.digests.insert(seq, own);
+            own
         };
         self.require(found == known, "replicas-agree-on-state", || {
             format!("replica {replica} folds records up to {seq} to {found}, others to {known}")

@@ -49,13 +49,13 @@ pub(crate) fn check(oracle: &mut Oracle, before: &State, seq: Seq) {
         Event::DeploymentFinished { app_env, outcome: Outcome::Succeeded, .. } => {
             check_success(oracle, before, seq, app_env);
         }
-        Event::RolledBack { scope, except, seq: point, after, deviations, .. } => {
-            if except.is_empty() && deviations.is_empty() {
-                check_rollback(oracle, scope, *point, seq, *after);
-            }
+        Event::RolledBack { scope, except, seq: point, after, deviations, .. }
+            if except.is_empty() && deviations.is_empty() =>
+        {
+            check_rollback(oracle, scope, *point, seq, *after);
         }
         Event::TargetChanged { app_env, .. } | Event::ConfigChanged { app_env, .. } => {
-            note_value(oracle, seq, app_env)
+            note_value(oracle, seq, app_env);
         }
         _ => {}
     }

@@ -97,7 +97,7 @@ impl Keys {
 
     /// The first administrator's token.
     #[allow(clippy::expect_used)]
-    pub(crate) fn admin(&self) -> Token {
+    pub(crate) fn admin() -> Token {
         Token {
             principal: "admin".parse().expect("a constant that is a name"),
             hash: Digest::of(&[b"admin"]),
