@@ -24,8 +24,14 @@ pub(crate) fn check(oracle: &mut Oracle, before: &State, seq: Seq) {
             });
         }
         Event::NodesLost { nodes } => {
-            let began = oracle.decoded.iter().rev().find(|it| matches!(it.event, Event::TermStarted { .. }));
-            let led = began.map_or(0, |began| record.header.time.0 - began.header.time.0);
+            // A leader that begins anew, in its own term or in the next one, has listened all along.
+            let leader = before.history.leader;
+            let terms = oracle.decoded.iter().rev().filter_map(|it| match it.event {
+                Event::TermStarted { controller, .. } => Some((controller, it.header.time)),
+                _ => None,
+            });
+            let began = terms.take_while(|(controller, _)| *controller == leader).last();
+            let led = began.map_or(0, |(_, began)| record.header.time.0 - began.0);
             oracle.require(led >= NODE_GRACE_US, "nodes-have-their-grace", || {
                 format!("record {seq}: {nodes:?} are lost {led} us after the leader began")
             });

@@ -73,7 +73,7 @@ fn main() -> ExitCode {
     let outcome = if let Some(seed) = cli.seed {
         one::run_one(&cli, seed)
     } else if cli.speed {
-        one::speed()
+        Ok(one::speed())
     } else if cli.planted {
         table::run(&cli)
     } else if let Some((from, to)) = cli.seeds {
