@@ -11,7 +11,7 @@ use stele_model::ids::InstanceId;
 use stele_model::wire::{
     AssignedInstance, Heartbeat, ImagePolicy, InstanceReport, Observed, ReportAck, Signed, SyncRequest,
 };
-use stele_reconcile::Pinned;
+use stele_reconcile::{Due, Pinned, Reporter, SyncSchedule};
 use stele_runtime::{Reconciler, ReconcilerConfig, Runtime};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
@@ -25,8 +25,7 @@ use crate::error::Error;
 use crate::identity::{Enrollment, Keys};
 use crate::images::{Pruner, Pruning};
 use crate::limits::{HEARTBEAT_MS, QUESTIONS_CONCURRENCY_MAX, REPORT_ACK_TIMEOUT};
-use crate::reporter::{Due, Reporter};
-use crate::schedule::{SyncSchedule, jittered_ms};
+use crate::schedule::jittered_ms;
 
 const NATS_ROOT: &str = "nats-root.pem";
 /// Between two warnings about messages that are not believed, in milliseconds.

@@ -29,7 +29,6 @@ pub mod identity;
 mod images;
 mod join;
 pub mod limits;
-mod reporter;
 mod schedule;
 mod status;
 

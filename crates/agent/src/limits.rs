@@ -4,23 +4,8 @@ use std::time::Duration;
 
 /// Between heartbeats, in milliseconds, before jitter.
 pub const HEARTBEAT_MS: u64 = 5_000;
-/// Between sync requests when nothing gives reason for one, in milliseconds, before jitter.
-pub const SYNC_MS: u64 = 60_000;
-/// Shortest pause between two sync requests, in milliseconds; doubled while they do not help.
-pub const SYNC_RETRY_FIRST_MS: u64 = 1_000;
-/// Longest pause between two sync requests that did not help, in milliseconds.
-pub const SYNC_RETRY_MS_MAX: u64 = 60_000;
-/// Shortest pause between two reports with different content, in milliseconds.
-pub const REPORT_MS_MIN: u64 = 1_000;
-/// Shortest pause before a report is sent again, in milliseconds; doubled at each further time.
-pub const REPORT_RETRY_FIRST_MS: u64 = 1_000;
-/// Longest pause before a report is sent again, in milliseconds.
-pub const REPORT_RETRY_MS_MAX: u64 = 30_000;
 /// Longest wait for a report's acknowledgement, which comes after a commit.
 pub const REPORT_ACK_TIMEOUT: Duration = Duration::from_secs(10);
-/// Largest report's body, in bytes; log lines of failed instances are left out above it. Escaping
-/// the body as text makes it larger on the wire.
-pub const REPORT_BODY_BYTES_MAX: usize = 2 * 1024 * 1024 - 1024;
 /// Questions answered at the same time; more are ignored.
 pub const QUESTIONS_CONCURRENCY_MAX: usize = 4;
 /// Most bytes of log lines in one answer, as JSON.

@@ -252,7 +252,7 @@ impl<S: LogStore> Driver<S> {
         // A replica that has just joined has applied nothing.
         Ok((applied > 0).then(|| StoredSnapshot {
             seq,
-            index: applied,
+            index: if planted!(SnapshotStampedAhead) { index.last_index() } else { applied },
             term: index.term(applied).unwrap_or_default(),
             conf_state: index.conf_state().clone(),
             retired: index.retired().iter().copied().collect(),

@@ -52,6 +52,20 @@
 //! # }
 //! ```
 
+/// Whether a bug is planted here: never, unless the simulator's own run asks for the feature.
+macro_rules! planted {
+    ($bug:ident) => {{
+        #[cfg(feature = "planted")]
+        {
+            stele_planted::is_planted(stele_planted::Bug::$bug)
+        }
+        #[cfg(not(feature = "planted"))]
+        {
+            false
+        }
+    }};
+}
+
 mod batch;
 mod config;
 mod driver;

@@ -8,6 +8,7 @@ use raft::eraftpb::{Entry, Snapshot};
 use raft::{Error as RaftError, GetEntriesContext, RaftState, Storage, StorageError};
 
 use crate::batch::{StoredSnapshot, WriteBatch};
+use crate::driver::Driver;
 use crate::error::StoreError;
 use crate::log_index::{LogIndex, Span};
 use crate::log_store::LogStore;
@@ -122,6 +123,11 @@ impl MemoryStore {
         self.current.snapshots.get(&mark.seq)
     }
 
+    /// The bytes of a snapshot of the state at a record, if it is kept.
+    pub fn snapshot_at(&self, seq: u64) -> Option<&[u8]> {
+        self.current.snapshots.get(&seq).map(|snapshot| snapshot.data.as_slice())
+    }
+
     /// Missing records.
     pub fn gaps(&self) -> &[Span] {
         self.current.index.gaps()
@@ -200,5 +206,12 @@ impl Storage for MemoryStore {
                 Err(RaftError::Store(StorageError::SnapshotTemporarilyUnavailable))
             }
         }
+    }
+}
+
+impl Driver<MemoryStore> {
+    /// Makes every further write of this replica fail: see [`MemoryStore::fail_writes`].
+    pub fn fail_writes(&mut self, error: StoreError) {
+        self.raw.mut_store().fail_writes(error);
     }
 }

@@ -54,7 +54,7 @@ impl<S: LogStore> Driver<S> {
             install: install.clone(),
             entries: ready.take_entries(),
             hard_state: ready.hs().cloned(),
-            sync: ready.must_sync(),
+            sync: ready.must_sync() && !planted!(AckBeforeSync),
             ..WriteBatch::default()
         };
         if batch.install.is_some() || !batch.entries.is_empty() || batch.hard_state.is_some() {
@@ -103,6 +103,8 @@ impl<S: LogStore> Driver<S> {
         let newly_applied = left.applied;
         let applied = newly_applied.or(install.map(|snapshot| snapshot.index));
         if left.hard_state.is_some() || newly_applied.is_some() {
+            #[cfg(feature = "planted")]
+            let left = forget_applied(left);
             self.write(left)?;
         }
         if let Some(index) = applied {
@@ -213,4 +215,12 @@ impl<S: LogStore> Driver<S> {
 
 fn undecodable(index: u64, error: &prost::DecodeError) -> DriveError {
     DriveError::Entry { index, detail: format!("the membership change does not decode: {error}") }
+}
+
+#[cfg(feature = "planted")]
+fn forget_applied(mut left: WriteBatch) -> WriteBatch {
+    if planted!(AppliedNotStored) {
+        left.applied = None;
+    }
+    left
 }

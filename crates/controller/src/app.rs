@@ -1,6 +1,6 @@
 //! What the replica does with what Raft hands out. Runs on the replica's thread.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use stele_codec::Snapshot;
@@ -9,8 +9,9 @@ use stele_consensus::{
     encode_message,
 };
 use stele_ledger::{Ledger, Moment, Outcome};
-use stele_model::{AppEnv, ControllerId, Event, Header, Record, Seq, State};
+use stele_model::{ControllerId, Event, Record, Seq, State};
 use stele_peer::Peers;
+use stele_planner::Dirty;
 use tokio::sync::watch;
 
 use crate::limits::READ_RETRY_INTERVAL;
@@ -213,42 +214,6 @@ impl App {
     /// Whether this controller leads in Raft's eyes, and in which term.
     pub(crate) fn leads_term(&self) -> Option<u64> {
         self.leads_term
-    }
-}
-
-/// Apps that the planner has not seen since something of theirs changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Dirty {
-    /// These.
-    Apps(BTreeSet<AppEnv>),
-    /// Every one, and the fleet itself.
-    All,
-}
-
-impl Dirty {
-    pub(crate) fn add(&mut self, app_env: AppEnv) {
-        if let Self::Apps(apps) = self {
-            apps.insert(app_env);
-        }
-    }
-
-    /// What concerns nodes may move any app's instances; all else names its apps.
-    fn note(&mut self, header: &Header, event: &Event) {
-        match event {
-            Event::NodeEnrolled { .. }
-            | Event::NodeLabelled { .. }
-            | Event::NodeRemoved { .. }
-            | Event::NodesLost { .. }
-            | Event::NodesReturned { .. }
-            | Event::FleetCreated { .. }
-            | Event::ControllerCertified { .. }
-            | Event::MembershipChanged { .. } => *self = Self::All,
-            _ => header
-                .scopes
-                .iter()
-                .filter_map(|scope| scope.parse().ok())
-                .for_each(|app_env| self.add(app_env)),
-        }
     }
 }
 

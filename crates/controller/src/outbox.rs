@@ -7,9 +7,7 @@ use std::time::Instant;
 
 use stele_bus::{Audience, SyncReply, purposes};
 use stele_model::event::EnrolledNode;
-use stele_model::wire::{
-    AssignedInstance, Assignment, AssignmentVersion, Heartbeat, ImagePolicy, Signed, SyncRequest,
-};
+use stele_model::wire::{Assignment, AssignmentVersion, Heartbeat, ImagePolicy, Signed, SyncRequest};
 use stele_model::{NodeName, State};
 
 use crate::handle::Handle;
@@ -26,22 +24,7 @@ async fn assignment(
     images: ImagePolicy,
 ) -> anyhow::Result<Signed> {
     let identity = handle.identity();
-    let mut instances = Vec::new();
-    if let Some(assigned) = state.assigned.get(&node.name) {
-        for (id, to) in &assigned.instances {
-            let spec = state
-                .instance_spec(&id.slot.app_env, &to.revision, &id.slot.service)
-                .ok_or_else(|| anyhow::anyhow!("{id} is made of something that is not in State"))?;
-            // What was decided and what is sent must be one thing.
-            anyhow::ensure!(spec.digest() == to.spec, "the spec of {id} is not the one that was decided");
-            instances.push(AssignedInstance {
-                id: id.clone(),
-                spec,
-                spec_digest: to.spec,
-                replaces: to.replaces.clone(),
-            });
-        }
-    }
+    let instances = state.assigned_instances(&node.name).map_err(|why| anyhow::anyhow!(why))?;
     let keys = handle.wrapped_keys(instances.iter().map(|instance| &instance.spec.container), node).await?;
     let assignment = Assignment {
         fleet: identity.fleet.clone(),

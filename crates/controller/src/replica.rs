@@ -13,10 +13,11 @@ use stele_consensus::{
 use stele_ledger::limits::STATE_DIGEST_INTERVAL_RECORDS;
 use stele_ledger::{Outcome, Submitted, system_request};
 use stele_model::{Command, ControllerId, Request, Seq, State};
+use stele_planner::Dirty;
 use stele_store::Store;
 use tokio::sync::oneshot;
 
-use crate::app::{App, Dirty};
+use crate::app::App;
 use crate::limits::{
     CONDUCTOR_COMMANDS_PER_TURN_MAX, ENTRIES_KEPT_BEHIND_SNAPSHOT, HOUSEKEEPING_INTERVAL,
     INPUTS_PER_TURN_MAX, SNAPSHOT_INTERVAL_RECORDS, SNAPSHOTS_KEPT, TICK,

@@ -23,6 +23,20 @@
 //! assert_eq!(ledger.state().seq, 1);
 //! ```
 
+/// Whether a bug is planted here: never, unless the simulator's own run asks for the feature.
+macro_rules! planted {
+    ($bug:ident) => {{
+        #[cfg(feature = "planted")]
+        {
+            stele_planted::is_planted(stele_planted::Bug::$bug)
+        }
+        #[cfg(not(feature = "planted"))]
+        {
+            false
+        }
+    }};
+}
+
 pub mod limits;
 mod speculation;
 
@@ -166,12 +180,17 @@ impl<W> Ledger<W> {
     /// earlier terms may still commit.
     pub fn elected(&mut self, term: u64, controller: ControllerId) {
         self.leading = Some((term, controller));
-        self.speculation = None;
+        if !planted!(KeepSpeculation) {
+            self.speculation = None;
+        }
     }
 
     /// Leadership is lost, or speculation can no longer be trusted.
     pub fn deposed(&mut self) -> Vec<(W, Outcome)> {
         self.leading = None;
+        if planted!(KeepSpeculation) {
+            return Vec::new();
+        }
         self.speculation.take().map(Speculation::abandon).unwrap_or_default()
     }
 
@@ -235,6 +254,9 @@ impl<W> Ledger<W> {
             Err(Refusal::Repeated(answer)) => Outcome::Done(answer),
             Err(Refusal::Rejected(rejection)) => Outcome::Rejected(rejection),
         };
+        if planted!(AnswerOnSpeculation) {
+            return Submitted::Answer(waiter, outcome);
+        }
         // The answer rests on a State that may never commit: it waits for it.
         if self.speculation.as_ref().is_some_and(Speculation::is_settled) {
             return Submitted::Confirm(waiter, outcome);

@@ -65,6 +65,9 @@ impl<W> Speculation<W> {
 
     /// Log time now: the wall at the term's start plus what really passed, strictly increasing.
     pub(crate) fn time(&self, now: Moment) -> Time {
+        if planted!(TimeOfTheWall) {
+            return Time(now.wall_us);
+        }
         let (start, monotonic) = self.started;
         let elapsed = now.monotonic_us.saturating_sub(monotonic);
         Time((start.0 + elapsed).max(self.state.time.0 + 1))

@@ -35,6 +35,10 @@ fn apply(state: &mut State, header: &Header, event: &Event) {
         Event::TermStarted { term, controller } => {
             state.history.term = *term;
             state.history.leader = *controller;
+            #[cfg(feature = "planted")]
+            if planted!(FoldPerReplica) && stele_planted::replica() == 2 {
+                state.history.leader = 2;
+            }
             state.touch(Leaf::Term);
         }
         Event::FleetCreated { fleet, root, epoch } => {
@@ -328,7 +332,9 @@ fn change_assignment(state: &mut State, header: &Header, change: &AssignmentChan
         }
     };
     let assigned: &mut Assigned = state.assigned.entry(node.clone()).or_default();
-    assigned.changed = header.seq;
+    if !(planted!(AssignmentKeepsSeq) && matches!(change, AssignmentChange::Withdraw { .. })) {
+        assigned.changed = header.seq;
+    }
     match change {
         AssignmentChange::Assign { revision, spec, replaces, .. } => {
             let to = AssignedTo {

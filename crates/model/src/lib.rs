@@ -5,6 +5,21 @@
 //! iterate anything whose order is not defined: the same log must fold into the
 //! same bytes on every machine, for ever.
 
+/// Whether a bug is planted here: never, unless the simulator's own run asks for the feature.
+macro_rules! planted {
+    ($bug:ident) => {{
+        #[cfg(feature = "planted")]
+        {
+            stele_planted::is_planted(stele_planted::Bug::$bug)
+        }
+        #[cfg(not(feature = "planted"))]
+        {
+            false
+        }
+    }};
+}
+
+mod assignment;
 pub mod command;
 pub mod convergence;
 pub mod decide;

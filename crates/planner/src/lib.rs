@@ -9,13 +9,29 @@
 //! assert!(stele_planner::plan(&State::default(), Time(0)).is_empty());
 //! ```
 
+/// Whether a bug is planted here: never, unless the simulator's own run asks for the feature.
+macro_rules! planted {
+    ($bug:ident) => {{
+        #[cfg(feature = "planted")]
+        {
+            stele_planted::is_planted(stele_planted::Bug::$bug)
+        }
+        #[cfg(not(feature = "planted"))]
+        {
+            false
+        }
+    }};
+}
+
 mod cause;
+mod dirty;
 mod placement;
 pub mod retention;
 mod rollout;
 mod simulate;
 
 pub use cause::cause;
+pub use dirty::Dirty;
 pub use placement::{Unplaced, place};
 pub use simulate::{Simulated, Step, simulate};
 

@@ -188,7 +188,7 @@ fn replace_service(
     let mut in_progress = 0_u32;
     for slot in &slots {
         let Some(fresh) = &slot.fresh else { continue };
-        if at_once || is_excused_or_healthy(state, fresh) {
+        if at_once || is_excused_or_healthy(state, fresh) || planted!(NoHealthGate) {
             changes.extend(slot.stale.iter().map(withdraw));
         } else {
             // Whatever it stands for, a slot that is not healthy is one that is unavailable.
@@ -201,7 +201,7 @@ fn replace_service(
         if slot.fresh.is_some() {
             continue;
         }
-        let budget = slot.service.update.max_unavailable;
+        let budget = slot.service.update.max_unavailable + u32::from(planted!(BudgetOffByOne));
         if !slot.stale.is_empty() && !at_once {
             if in_progress >= budget {
                 continue;
@@ -241,7 +241,8 @@ fn is_settled(state: &State, app_env: &AppEnv, wanted: &[Wanted<'_>]) -> bool {
     let assigned: BTreeSet<&InstanceId> =
         wanted.iter().filter_map(|slot| Some(slot.fresh.as_ref()?.id)).collect();
     let filled = wanted.iter().all(|slot| {
-        slot.stale.is_empty() && slot.fresh.as_ref().is_some_and(|fresh| is_excused_or_healthy(state, fresh))
+        let good = |fresh: &Running<'_>| is_excused_or_healthy(state, fresh) || planted!(FinishEarly);
+        slot.stale.is_empty() && slot.fresh.as_ref().is_some_and(good)
     });
     let gone = state.observed.iter().filter(|(_, seen)| !seen.lost).all(|(_, seen)| {
         seen.instances.keys().filter(|id| id.slot.app_env == *app_env).all(|id| assigned.contains(id))

@@ -135,13 +135,17 @@ pub fn accept(
     // The certificate inside is believed for the root's signature on it, whoever wrote the
     // rest; only then is its key asked about the whole.
     let certificate = signed.peek::<Assignment>()?.controller;
-    certificate.check(&pinned.root, &pinned.fleet, now).map_err(Refusal::Certificate)?;
-    let assignment: Assignment = signed.open(&certificate.body.key, Purpose::Assignment)?;
+    let assignment: Assignment = if planted!(AcceptUnsigned) {
+        signed.peek()?
+    } else {
+        certificate.check(&pinned.root, &pinned.fleet, now).map_err(Refusal::Certificate)?;
+        signed.open(&certificate.body.key, Purpose::Assignment)?
+    };
 
     if assignment.fleet != pinned.fleet {
         return Err(Refusal::Fleet { found: assignment.fleet, expected: pinned.fleet.clone() });
     }
-    if assignment.node != pinned.node {
+    if assignment.node != pinned.node && !planted!(AcceptForeign) {
         return Err(Refusal::Node { found: assignment.node, expected: pinned.node.clone() });
     }
     check_content(&assignment)?;
@@ -150,6 +154,7 @@ pub fn accept(
     let Some(&current) = current else { return Ok(Accepted::New(assignment)) };
     match (found.epoch, found.seq).cmp(&(current.epoch, current.seq)) {
         std::cmp::Ordering::Greater => Ok(Accepted::New(assignment)),
+        std::cmp::Ordering::Less if planted!(AcceptOlder) => Ok(Accepted::New(assignment)),
         std::cmp::Ordering::Less => Err(Refusal::Stale { found, current }),
         std::cmp::Ordering::Equal if found.digest == current.digest => Ok(Accepted::Known(assignment)),
         std::cmp::Ordering::Equal => Err(Refusal::Conflict { found, current }),

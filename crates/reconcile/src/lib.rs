@@ -4,7 +4,7 @@
 //! It owns the rules: [`accept()`] believes an assignment or refuses it, [`plan()`]
 //! compares what is desired with what is observed and answers with tasks,
 //! [`Memory`] remembers what inspection cannot tell (failed attempts, health),
-//! [`report()`] tells the fleet, [`statement()`] is what the node vouches for, and [`HostPolicy`] is the host's own last word on
+//! [`report()`] tells the fleet, [`Reporter`] when it is told and told again, [`SyncSchedule`] when to ask, [`statement()`] is what the node vouches for, and [`HostPolicy`] is the host's own last word on
 //! what a container may be.
 //!
 //! It must never do anything itself: no clock, no socket, no file, no container.
@@ -20,6 +20,20 @@
 //! assert!(plan(&[], &Observation::default(), &Memory::default(), 0).is_empty());
 //! ```
 
+/// Whether a bug is planted here: never, unless the simulator's own run asks for the feature.
+macro_rules! planted {
+    ($bug:ident) => {{
+        #[cfg(feature = "planted")]
+        {
+            stele_planted::is_planted(stele_planted::Bug::$bug)
+        }
+        #[cfg(not(feature = "planted"))]
+        {
+            false
+        }
+    }};
+}
+
 mod accept;
 mod health;
 mod images;
@@ -29,7 +43,9 @@ mod observation;
 mod plan;
 mod policy;
 mod report;
+mod reporter;
 mod statement;
+mod sync;
 
 pub use accept::{Accepted, Pinned, Refusal, accept};
 pub use health::{HealthState, Verdict};
@@ -39,4 +55,6 @@ pub use observation::{ContainerState, Observation, ObservedContainer};
 pub use plan::{Action, Subject, Task, plan};
 pub use policy::{CreateContext, HostMount, HostPolicy, PolicyViolation, merge};
 pub use report::report;
+pub use reporter::{Due, Reporter};
 pub use statement::{Inspection, Inspections, statement};
+pub use sync::{SyncSchedule, doubled_ms};

@@ -88,6 +88,7 @@ pub fn plan(desired: &[AssignedInstance], observed: &Observation, memory: &Memor
     // Containers that stay until the one that replaces them can be made.
     let held: BTreeSet<_> = wanted
         .values()
+        .filter(|_| !planted!(RemoveUnprepared))
         .filter(|instance| !memory.is_prepared(&instance.id) && !groups.contains_key(&instance.id))
         .filter_map(|instance| instance.replaces.as_ref())
         .collect();

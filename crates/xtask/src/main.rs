@@ -19,6 +19,7 @@ mod limits;
 mod limits_page;
 mod progress;
 mod setup;
+mod sim;
 mod test;
 mod tidy;
 
@@ -49,6 +50,7 @@ enum Task {
     Demo(demo::Args),
     Bench(bench::Args),
     GoldenLog(golden_log::Args),
+    Sim(sim::Args),
 }
 
 fn main() -> ExitCode {
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         Task::Demo(args) => args.run(),
         Task::Bench(args) => args.run(),
         Task::GoldenLog(args) => args.run(),
+        Task::Sim(args) => args.run(),
     };
     match outcome {
         Ok(code) => code,

@@ -57,7 +57,7 @@ pub fn system() -> PrincipalId {
 pub fn decide(state: &State, request: &Request, context: &Context) -> Result<Decided, Rejection> {
     check_shape(request)?;
     authorize(state, request, context.now)?;
-    if let Some(idempotency) = &request.idempotency {
+    if let Some(idempotency) = request.idempotency.as_ref().filter(|_| !planted!(IgnoreKeys)) {
         let key = (request.principal.clone(), idempotency.key.clone());
         if let Some(answered) = state.history.answered.get(&key) {
             if answered.request == idempotency.request {
@@ -122,6 +122,9 @@ fn decide_command(state: &State, request: &Request, context: &Context) -> Result
                 return Ok(Vec::new());
             }
             Ok(vec![Event::MembershipChanged { voters: voters.clone(), learners: learners.clone() }])
+        }
+        Command::RecordStateDigest if planted!(WrongDigest) => {
+            Ok(vec![Event::StateDigestRecorded { digest: crate::digest::Digest::EMPTY }])
         }
         Command::RecordStateDigest => Ok(vec![Event::StateDigestRecorded { digest: state.clone().digest() }]),
         Command::RecordRefusal { action, scope, why } => {

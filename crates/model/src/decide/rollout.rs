@@ -124,7 +124,7 @@ pub(super) fn report(state: &State, reports: &[Report]) -> Vec<Event> {
             continue;
         }
         let known = state.observed.get(&report.node).cloned().unwrap_or_default();
-        if known.boot == report.boot && report.number <= known.number {
+        if known.boot == report.boot && report.number <= known.number && !planted!(OldReportCounts) {
             continue;
         }
         let told: BTreeMap<&InstanceId, &InstanceReport> =

@@ -134,7 +134,13 @@ fn check_barriers(plans: &[RollbackPlan], scope: &Scope, point: &str) -> Result<
 
 fn restore(state: &State, plan: &RollbackPlan, now: bool, events: &mut Vec<Event>) {
     let app_env = &plan.app_env;
-    deploy::start(state, app_env, DeploymentKind::Rollback, plan.to.clone(), now, None, events);
+    let mut to = plan.to.clone();
+    if planted!(RollbackForgetsConfig)
+        && let Some(to) = &mut to
+    {
+        to.config = None;
+    }
+    deploy::start(state, app_env, DeploymentKind::Rollback, to, now, None, events);
     if !plan.pins.is_empty() {
         events.push(Event::PinsChanged { app_env: app_env.clone(), pins: plan.pins.clone() });
     }

@@ -8,7 +8,7 @@ use stele_model::ids::{FleetName, NodeName};
 use stele_model::wire::{AssignmentVersion, InstanceReport, Report};
 
 use crate::limits::{REPORT_BODY_BYTES_MAX, REPORT_MS_MIN, REPORT_RETRY_FIRST_MS, REPORT_RETRY_MS_MAX};
-use crate::schedule::doubled_ms;
+use crate::sync::doubled_ms;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Content {
@@ -18,7 +18,7 @@ struct Content {
 
 /// The reports of one boot.
 #[derive(Debug)]
-pub(crate) struct Reporter {
+pub struct Reporter {
     fleet: FleetName,
     node: NodeName,
     boot: u64,
@@ -34,7 +34,7 @@ pub(crate) struct Reporter {
 
 /// What is due.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Due {
+pub enum Due {
     /// Nothing is left to tell, or an answer is awaited.
     Nothing,
     /// Something, at this time.
@@ -43,7 +43,7 @@ pub(crate) enum Due {
 
 impl Reporter {
     /// One that has told nothing yet.
-    pub(crate) fn new(fleet: FleetName, node: NodeName, boot: u64) -> Self {
+    pub fn new(fleet: FleetName, node: NodeName, boot: u64) -> Self {
         Self {
             fleet,
             node,
@@ -59,22 +59,22 @@ impl Reporter {
     }
 
     /// The boot all of its reports carry.
-    pub(crate) fn boot(&self) -> u64 {
+    pub fn boot(&self) -> u64 {
         self.boot
     }
 
     /// The highest number acknowledged.
-    pub(crate) fn acked(&self) -> u64 {
+    pub fn acked(&self) -> u64 {
         self.acked
     }
 
     /// What is true now.
-    pub(crate) fn observe(&mut self, applied: AssignmentVersion, instances: Vec<InstanceReport>) {
+    pub fn observe(&mut self, applied: AssignmentVersion, instances: Vec<InstanceReport>) {
         self.latest = Some(Content { applied, instances });
     }
 
     /// When [`Self::take`] is worth calling.
-    pub(crate) fn due(&self) -> Due {
+    pub fn due(&self) -> Due {
         if self.in_flight {
             return Due::Nothing;
         }
@@ -93,7 +93,7 @@ impl Reporter {
 
     /// The report to send now, if one is due: it counts as under way until [`Self::acked_by`] or
     /// [`Self::failed`].
-    pub(crate) fn take(&mut self, now_ms: u64) -> Option<Report> {
+    pub fn take(&mut self, now_ms: u64) -> Option<Report> {
         match self.due() {
             Due::At(at) if at <= now_ms => {}
             _ => return None,
@@ -121,7 +121,7 @@ impl Reporter {
     }
 
     /// A verified acknowledgement of the report under way. Whether it was of that one.
-    pub(crate) fn acked_by(&mut self, boot: u64, number: u64) -> bool {
+    pub fn acked_by(&mut self, boot: u64, number: u64) -> bool {
         let current = self.made.as_ref().map(|(made, _)| *made);
         if boot != self.boot || Some(number) != current || !self.in_flight {
             return false;
@@ -133,14 +133,14 @@ impl Reporter {
     }
 
     /// The report under way was not acknowledged.
-    pub(crate) fn failed(&mut self, now_ms: u64) {
+    pub fn failed(&mut self, now_ms: u64) {
         self.in_flight = false;
         self.failures = self.failures.saturating_add(1);
         self.failed_ms = now_ms;
     }
 
     /// There is a new connection: no reason to wait any longer.
-    pub(crate) fn connected(&mut self) {
+    pub fn connected(&mut self) {
         self.failures = 0;
     }
 }

@@ -1,0 +1,164 @@
+//! The faults of a run, drawn before it begins: a list from which some can be left out, so that a
+//! failure is shrunk to what it takes.
+
+use std::fmt;
+
+use crate::rng::Rng;
+
+/// What can go wrong. A `pick` is taken modulo however many there are when it happens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Controllers' and clients' messages are lost, repeated (per thousand) and late (milliseconds).
+    PeerWeather {
+        /// Lost, of a thousand.
+        lose: u32,
+        /// Repeated, of a thousand.
+        repeat: u32,
+        /// Latest, in milliseconds.
+        delay_ms: u64,
+    },
+    /// NATS loses, repeats and delays.
+    BusWeather {
+        /// Lost, of a thousand.
+        lose: u32,
+        /// Repeated, of a thousand.
+        repeat: u32,
+        /// Latest, in milliseconds.
+        delay_ms: u64,
+    },
+    /// A controller hears no other and is heard by none.
+    Isolate(u64),
+    /// One controller does not hear another, which hears it.
+    OneWay(u64, u64),
+    /// Controllers are parted in two by the bits of a number.
+    Split(u64),
+    /// A controller's process ends; unsynced writes are lost.
+    Crash(u64),
+    /// A controller's process ends while it applies, after so many more entries.
+    CrashInside(u64, u64),
+    /// A controller's disk takes no more writes, so its process ends in the middle of a cycle.
+    DiskFull(u64),
+    /// A controller's process stands still.
+    Pause(u64),
+    /// A controller's clock jumps by so many milliseconds, for good.
+    ClockJump(u64, i64),
+    /// NATS is gone, and comes back empty.
+    BusDown,
+    /// NATS delivers so many old messages again.
+    BusReplay(u64),
+    /// Somebody on NATS forges assignments: unsigned, for others, old, or wrongly signed.
+    BusForge(u64),
+    /// A node is cut off from NATS.
+    AgentCut(u64),
+    /// An agent's process ends and starts again.
+    AgentCrash(u64),
+    /// A node's host reboots.
+    HostReboot(u64),
+    /// One of a node's containers dies.
+    ContainerDies(u64, u64),
+    /// A node's images are removed.
+    ImagesGone(u64),
+    /// A node's container engine fails so many of a thousand requests.
+    EngineErrors(u64, u32),
+    /// A controller joins.
+    AddController,
+    /// A controller is removed.
+    RemoveController(u64),
+    /// Leadership is handed over.
+    Transfer(u64),
+    /// A controller makes a snapshot and forgets the entries that it covers.
+    Snapshot(u64),
+    /// An operator rolls something back, now.
+    RollBack(u64),
+}
+
+/// A fault, when, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scheduled {
+    /// Milliseconds after the founding.
+    pub at_ms: u64,
+    /// How long it lasts, in milliseconds; nothing for what is over at once.
+    pub for_ms: u64,
+    /// What.
+    pub fault: Fault,
+}
+
+impl fmt::Display for Scheduled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:>8.1} s  {:?}", self.at_ms as f64 / 1e3, self.fault)?;
+        if self.for_ms > 0 {
+            write!(f, "  for {:.1} s", self.for_ms as f64 / 1e3)?;
+        }
+        Ok(())
+    }
+}
+
+/// Kinds of faults; a seed chooses which there are and how often.
+const KINDS: u64 = 24;
+
+/// Draws the faults of a seed for a run whose faults last so long.
+pub fn draw(seed: u64, minutes: u64) -> Vec<Scheduled> {
+    let mut rng = Rng::fork(seed, 1);
+    // Some runs have few faults, some have all; each kind has a rate of its own.
+    let share = *rng.pick(&[150, 400, 700, 1000]).unwrap_or(&400);
+    let rates: Vec<u64> =
+        (0..KINDS).map(|_| if rng.chance(share) { rng.range(1, 3) * minutes } else { 0 }).collect();
+    let end_ms = minutes * 60_000;
+    let mut all = Vec::new();
+    for (kind, rate) in rates.iter().enumerate() {
+        for _ in 0..rng.below(rate + 1) {
+            let (fault, for_ms) = one(kind, &mut rng);
+            let at_ms = rng.below(end_ms);
+            all.push(Scheduled { at_ms, for_ms: for_ms.min(end_ms - at_ms), fault });
+        }
+    }
+    all.sort_by_key(|scheduled| scheduled.at_ms);
+    all
+}
+
+fn one(kind: usize, rng: &mut Rng) -> (Fault, u64) {
+    let pick = rng.next() >> 32;
+    let other = rng.next() >> 32;
+    let short = rng.range(200, 3_000);
+    let long = rng.range(1_000, 40_000);
+    match kind {
+        0 => {
+            let weather = Fault::PeerWeather {
+                lose: rng.below(300) as u32,
+                repeat: rng.below(200) as u32,
+                delay_ms: rng.range(1, 400),
+            };
+            (weather, long)
+        }
+        1 => {
+            let weather = Fault::BusWeather {
+                lose: rng.below(500) as u32,
+                repeat: rng.below(300) as u32,
+                delay_ms: rng.range(1, 3_000),
+            };
+            (weather, long)
+        }
+        2 => (Fault::Isolate(pick), long),
+        3 => (Fault::OneWay(pick, other), long),
+        4 => (Fault::Split(pick), long),
+        5 => (Fault::Crash(pick), short),
+        6 => (Fault::CrashInside(pick, rng.below(4)), short),
+        7 => (Fault::DiskFull(pick), short),
+        8 => (Fault::Pause(pick), rng.range(300, 15_000)),
+        9 => (Fault::ClockJump(pick, rng.range(0, 240_000).cast_signed() - 120_000), 0),
+        10 => (Fault::BusDown, long),
+        11 => (Fault::BusReplay(rng.range(1, 40)), 0),
+        12 => (Fault::BusForge(pick), 0),
+        13 => (Fault::AgentCut(pick), rng.range(1_000, 80_000)),
+        14 => (Fault::AgentCrash(pick), short),
+        15 => (Fault::HostReboot(pick), long),
+        16 => (Fault::ContainerDies(pick, other), 0),
+        17 => (Fault::ImagesGone(pick), 0),
+        18 => (Fault::EngineErrors(pick, rng.range(50, 900) as u32), long),
+        19 => (Fault::AddController, 0),
+        20 => (Fault::RemoveController(pick), 0),
+        21 => (Fault::Transfer(pick), 0),
+        22 => (Fault::Snapshot(pick), 0),
+        _ => (Fault::RollBack(pick), 0),
+    }
+}

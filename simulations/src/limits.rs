@@ -1,0 +1,57 @@
+//! Every bound of the simulator, each with its unit. Those that stand for a bound of the
+//! controller's or the agent's shell carry its value.
+
+/// One Raft tick, in microseconds, as in the controller.
+pub const TICK_US: u64 = 100_000;
+/// Between two looks at deadlines, lost nodes and learners, in microseconds, as in the controller.
+pub const HOUSEKEEPING_US: u64 = 500_000;
+/// After which an unanswered ReadIndex is asked again, in microseconds, as in the controller.
+pub const READ_RETRY_US: u64 = 300_000;
+/// Commands the conductor gives before others get a turn, as in the controller.
+pub const CONDUCTOR_COMMANDS_MAX: usize = 1000;
+/// A node not heard of for this long is lost, in microseconds, as in the controller.
+pub const NODE_GRACE_US: u64 = 30_000_000;
+/// Between two offers of an assignment to a node that is behind, in microseconds, as in the controller.
+pub const RESEND_US: u64 = 2_000_000;
+/// How long reports are collected into one record, in microseconds, as in the controller.
+pub const REPORT_BATCH_US: u64 = 20_000;
+/// Reports in one record, as in the controller.
+pub const REPORTS_PER_BATCH_MAX: usize = 256;
+/// Between heartbeats of an agent, in milliseconds, before jitter, as in the agent.
+pub const HEARTBEAT_MS: u64 = 5_000;
+/// Longest wait for a report's acknowledgement, in milliseconds, as in the agent.
+pub const REPORT_ACK_MS: u64 = 10_000;
+/// Longest wait for the answer to a sync request, in milliseconds, as in the agent.
+pub const SYNC_ANSWER_MS: u64 = 5_000;
+/// Between looks at the container engine when nothing changed, in milliseconds, as in the agent.
+pub const POLL_MS: u64 = 5_000;
+/// Longest a client waits for an answer before it asks somebody else, in microseconds.
+pub const CLIENT_WAIT_US: u64 = 8_000_000;
+/// Between two attempts of a client, in microseconds.
+pub const CLIENT_RETRY_US: u64 = 200_000;
+/// Attempts of a client at one request before it gives up and never learns the outcome.
+pub const CLIENT_ATTEMPTS_MAX: u32 = 12;
+/// Lines of a run kept in words.
+pub const TRACE_LINES_KEPT: usize = 60;
+/// Virtual time before the first record of a run, in microseconds since 1970 (2027-01-15).
+pub const EPOCH_US: u64 = 1_800_000_000_000_000;
+/// Virtual time a fleet has for being founded before faults begin, in microseconds.
+pub const FOUNDING_US: u64 = 60_000_000;
+/// Virtual time after the last fault within which everything must have converged, in microseconds.
+pub const CONVERGENCE_US: u64 = 600_000_000;
+/// Between two looks whether everything has converged, in microseconds.
+pub const CONVERGENCE_LOOK_US: u64 = 1_000_000;
+/// Records between two State digests compared among replicas.
+pub const DIGEST_STRIDE: u64 = 16;
+/// Records given to another controller in one answer.
+pub const RECORDS_PER_ANSWER_MAX: u64 = 200;
+/// Old messages kept for being delivered again.
+pub const OLD_MESSAGES_KEPT: usize = 256;
+/// Runs spent on shrinking one failure.
+pub const SHRINK_RUNS_MAX: usize = 120;
+/// Seeds within which every planted bug must be caught.
+pub const PLANTED_SEEDS_MAX: u64 = 60;
+/// Controllers of one fleet, voters and learners together.
+pub const CONTROLLERS_MAX: usize = 7;
+/// Voters below which no controller is removed.
+pub const VOTERS_MIN: usize = 3;

@@ -1,0 +1,236 @@
+//! What must hold of every record, given the State before it and after it. Written against the
+//! meaning of the events, not with the code that decided them.
+
+use std::collections::BTreeMap;
+
+use stele_model::event::{AssignmentChange, Outcome};
+use stele_model::ids::ServiceName;
+use stele_model::wire::Phase;
+use stele_model::{AppEnv, Event, InstanceId, NodeName, Scope, Seq, Slot, State};
+
+use crate::limits::NODE_GRACE_US;
+use crate::oracle::Oracle;
+
+/// Checks the record that was just folded.
+pub(crate) fn check(oracle: &mut Oracle, before: &State, seq: Seq) {
+    let record = oracle.decoded[seq as usize - 1].clone();
+    match &record.event {
+        Event::TermStarted { term, controller } => {
+            let (last, leader) = (before.history.term, before.history.leader);
+            // After a dropped proposal a leader begins anew in its term.
+            let holds = *term > last || (*term == last && *controller == leader);
+            oracle.require(holds, "terms-increase", || {
+                format!("record {seq}: {controller} in {term} after {leader} in {last}")
+            });
+        }
+        Event::NodesLost { nodes } => {
+            // A leader that begins anew, in its own term or in the next one, has listened all along.
+            let leader = before.history.leader;
+            let terms = oracle.decoded.iter().rev().filter_map(|it| match it.event {
+                Event::TermStarted { controller, .. } => Some((controller, it.header.time)),
+                _ => None,
+            });
+            let began = terms.take_while(|(controller, _)| *controller == leader).last();
+            let led = began.map_or(0, |(_, began)| record.header.time.0 - began.0);
+            oracle.require(led >= NODE_GRACE_US, "nodes-have-their-grace", || {
+                format!("record {seq}: {nodes:?} are lost {led} us after the leader began")
+            });
+        }
+        Event::NodesReported { reports } => {
+            for report in reports {
+                let Some(known) = before.observed.get(&report.node) else { continue };
+                let newer = known.boot != report.boot || report.number > known.number;
+                oracle.require(newer, "reports-never-go-back", || {
+                    format!(
+                        "record {seq}: report {} of {} after {}",
+                        report.number, report.node, known.number
+                    )
+                });
+            }
+        }
+        Event::AssignmentsChanged { app_env, changes } => {
+            check_budget(oracle, before, seq, app_env, changes);
+            note_assignments(oracle, seq, changes);
+        }
+        Event::DeploymentFinished { app_env, outcome: Outcome::Succeeded, .. } => {
+            check_success(oracle, before, seq, app_env);
+        }
+        Event::RolledBack { scope, except, seq: point, after, deviations, .. }
+            if except.is_empty() && deviations.is_empty() =>
+        {
+            check_rollback(oracle, scope, *point, seq, *after);
+        }
+        Event::TargetChanged { app_env, .. } | Event::ConfigChanged { app_env, .. } => {
+            note_value(oracle, seq, app_env);
+        }
+        _ => {}
+    }
+    if let Some(key) = record.header.idempotency.as_ref().filter(|_| record.header.decision.first == seq) {
+        let who = (record.header.principal.clone(), key.key.clone());
+        if let Some(twice) = oracle.keys.insert(who, seq) {
+            let detail = format!("key {:?} is decided at {twice} and again at {seq}", key.key);
+            oracle.fail("a-key-is-decided-once", detail);
+        }
+    }
+}
+
+/// A rollback without exceptions ends in the exact intent of its point.
+fn check_rollback(
+    oracle: &mut Oracle,
+    scope: &str,
+    point: Seq,
+    seq: Seq,
+    after: stele_model::event::TargetDigest,
+) {
+    let Ok(scope) = scope.parse::<Scope>() else { return };
+    let Some(then) = oracle.states.range(..=point).next_back().map(|(_, state)| state.clone()) else {
+        return;
+    };
+    let wanted = then.target_digest(&scope);
+    let now = oracle.state.target_digest(&scope);
+    // The record is one of its decision, whose other records may stand before or behind it.
+    oracle.require(after.intent == wanted.intent, "rollback-is-exact", || {
+        format!(
+            "record {seq}: {scope} at {point} had intent {}, the record says {}",
+            wanted.intent, after.intent
+        )
+    });
+    let whole = oracle.decoded[seq as usize - 1].header.decision.last() == seq;
+    oracle.require(!whole || now.intent == wanted.intent, "rollback-is-exact", || {
+        format!("record {seq}: {scope} at {point} had intent {}, now it has {}", wanted.intent, now.intent)
+    });
+}
+
+fn note_value(oracle: &mut Oracle, seq: Seq, app_env: &AppEnv) {
+    let state = &oracle.state;
+    let config = match state.target.intent.get(app_env) {
+        Some(revision) => revision.config,
+        // While the app is not there, the newest bundle waits for it.
+        None => state.history.config_versions.get(&(app_env.clone(), state.newest_config(app_env))).copied(),
+    };
+    let value = config.and_then(|config| {
+        let bundle = state.history.configs.get(&config)?;
+        bundle.get(crate::client::VARIABLE).map(|value| format!("{value:?}"))
+    });
+    oracle.values.entry(app_env.clone()).or_default().push((seq, value));
+}
+
+fn note_assignments(oracle: &mut Oracle, seq: Seq, changes: &[AssignmentChange]) {
+    let nodes: std::collections::BTreeSet<NodeName> = changes
+        .iter()
+        .map(|change| match change {
+            AssignmentChange::Assign { node, .. } | AssignmentChange::Withdraw { node, .. } => node.clone(),
+        })
+        .collect();
+    for node in nodes {
+        let version = oracle.state.assignment_version(&node);
+        let known = oracle.assignments.insert((node.clone(), version.seq), version.digest);
+        oracle.require(
+            known.is_none_or(|known| known == version.digest),
+            "one-version-one-assignment",
+            || format!("record {seq} changes what {node} is told and keeps its version {}", version.seq),
+        );
+    }
+}
+
+/// A slot of a service on its way.
+#[derive(Default)]
+struct Slots {
+    /// Instances as the target wants them that are not healthy on a node that could say so.
+    unready: u32,
+    /// Slots whose old instance a new one begins to replace with this record.
+    begun: u32,
+    /// Slots that lose a healthy instance with this record, and have no healthy one left.
+    emptied: u32,
+}
+
+/// What a rollout makes unavailable stays within the service's budget.
+fn check_budget(
+    oracle: &mut Oracle,
+    before: &State,
+    seq: Seq,
+    app_env: &AppEnv,
+    changes: &[AssignmentChange],
+) {
+    let Some((_, deployment)) = before.running_deployment(app_env) else { return };
+    if deployment.now {
+        return;
+    }
+    let mut services: BTreeMap<ServiceName, Slots> = BTreeMap::new();
+    for (slot, node) in before.slots(app_env) {
+        let fresh = |state: &State| fresh_instance(state, app_env, slot, node);
+        let healthy = |state: &State, id: &InstanceId, node: &NodeName| {
+            !state.is_reachable(node) || state.is_healthy(node, id)
+        };
+        let counted = services.entry(slot.service.clone()).or_default();
+        if let Some(id) = fresh(before)
+            && !healthy(before, &id, node)
+        {
+            counted.unready += 1;
+        }
+        let held = |state: &State| -> Vec<(NodeName, InstanceId)> {
+            let mut held = Vec::new();
+            for (node, id, _) in state.assigned_to(app_env) {
+                if id.slot == *slot {
+                    held.push((node.clone(), id.clone()));
+                }
+            }
+            held
+        };
+        let (old, new) = (held(before), held(&oracle.state));
+        let begins = changes.iter().any(
+            |change| matches!(change, AssignmentChange::Assign { instance, .. } if instance.slot == *slot),
+        );
+        if begins && !old.is_empty() && fresh(before).is_none() {
+            counted.begun += 1;
+        }
+        let served = old.iter().any(|(node, id)| before.is_healthy(node, id));
+        let serves = new.iter().any(|(node, id)| healthy(before, id, node));
+        if served && !serves && !begins {
+            counted.emptied += 1;
+        }
+    }
+    for (service, slots) in services {
+        let Some(budget) = budget(before, app_env, &service) else { continue };
+        let busy = slots.unready + slots.begun;
+        oracle.require(slots.begun == 0 || busy <= budget, "rollouts-keep-their-budget", || {
+            format!("record {seq}: {busy} slots of {app_env}/{service} are on their way, {budget} may be")
+        });
+        oracle.require(slots.emptied == 0, "healthy-before-withdrawn", || {
+            format!("record {seq}: {} slots of {app_env}/{service} lose what serves", slots.emptied)
+        });
+    }
+}
+
+fn budget(state: &State, app_env: &AppEnv, service: &ServiceName) -> Option<u32> {
+    let revision = state.target.intent.get(app_env)?;
+    let record = state.history.releases.get(&revision.release)?;
+    Some(record.release.services.get(service)?.update.max_unavailable)
+}
+
+/// The instance of a slot that is as the target wants it, if the node was told of one.
+fn fresh_instance(state: &State, app_env: &AppEnv, slot: &Slot, node: &NodeName) -> Option<InstanceId> {
+    let revision = state.revision_at(app_env, node)?;
+    let spec = state.instance_spec(app_env, revision, &slot.service)?.digest();
+    let assigned = state.assigned.get(node)?;
+    let since = state.running_deployment(app_env).map(|(_, deployment)| deployment.started);
+    let found = assigned.instances.iter().find(|(id, to)| {
+        // What an earlier deployment left failed is tried anew.
+        let failed_before = since.is_some_and(|since| to.since < since)
+            && state.report_of(node, id).is_some_and(|report| report.phase == Phase::Failed);
+        id.slot == *slot && to.spec == spec && !failed_before
+    });
+    found.map(|(id, _)| id.clone())
+}
+
+/// A success is one: every slot has an instance as wanted, healthy where that can be known.
+fn check_success(oracle: &mut Oracle, before: &State, seq: Seq, app_env: &AppEnv) {
+    for (slot, node) in before.slots(app_env) {
+        if before.revision_at(app_env, node).is_none() {
+            continue;
+        }
+        let fresh = fresh_instance(before, app_env, slot, node);
+        let good = fresh.is_some_and(|id| !before.is_reachable(node) || before.is_healthy(node, &id));
+        oracle.require(good, "a-success-is-one", || format!("record {seq}: {slot} on {node} is not healthy"));
+    }
+}
