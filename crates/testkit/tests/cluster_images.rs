@@ -12,6 +12,11 @@ use stele_testkit::docker::{containers, docker};
 use stele_testkit::limits::DEADLINE;
 use stele_testkit::{Cluster, ClusterConfig, NodeConfig, Runtime, eventually, ports, registry};
 
+const USER: &str = "deployer";
+const PASSWORD: &str = "s3cret-pw";
+/// bcrypt of it.
+const PASSWORD_HASH: &str = "$2y$05$abcdefghijklmnopqrstuuzSvhclVSvY9ufOheOOhcPviTPFJlqIC";
+
 /// A registry of its own.
 struct Server {
     process: Child,
@@ -28,12 +33,28 @@ impl Drop for Server {
 
 impl Server {
     fn start() -> Self {
-        let (folder, address) = (tempfile::tempdir().unwrap(), ports::free().unwrap());
-        let config = json!({
+        Self::serve(tempfile::tempdir().unwrap(), ports::free().unwrap(), false)
+    }
+
+    /// The same registry, for those alone who know its password.
+    fn locked(mut self) -> Self {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let folder = std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap());
+        Self::serve(folder, self.address, true)
+    }
+
+    fn serve(folder: tempfile::TempDir, address: SocketAddr, locked: bool) -> Self {
+        let mut config = json!({
             "version": "0.1",
             "storage": {"filesystem": {"rootdirectory": folder.path().join("data")}},
             "http": {"addr": address.to_string()},
         });
+        if locked {
+            let users = folder.path().join("htpasswd");
+            std::fs::write(&users, format!("{USER}:{PASSWORD_HASH}\n")).unwrap();
+            config["auth"] = json!({"htpasswd": {"realm": "test", "path": users}});
+        }
         let file = folder.path().join("config.yml");
         std::fs::write(&file, config.to_string()).unwrap();
         let mut command = Command::new("docker-registry");
@@ -69,7 +90,7 @@ fn publish(origin: &Server, name: &str, version: &str) -> String {
     digest.to_owned()
 }
 
-fn cluster(mirror: &str) -> Cluster {
+fn cluster(configure: impl FnOnce(&mut Value)) -> Cluster {
     let config = ClusterConfig {
         controllers: 1,
         nodes: Vec::new(),
@@ -79,7 +100,7 @@ fn cluster(mirror: &str) -> Cluster {
     let mut cluster = Cluster::found(&config).unwrap();
     let path = cluster.folder(1).unwrap().join("controller.json");
     let mut json: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    json["mirror"] = json!(mirror);
+    configure(&mut json);
     std::fs::write(&path, json.to_string()).unwrap();
     cluster.start_controller(1).unwrap();
     cluster.leader().unwrap();
@@ -124,7 +145,8 @@ impl Drop for Images {
 fn a_rollback_finds_its_image_in_the_mirror_when_its_registry_is_gone() {
     let (origin, mirror) = (Server::start(), Server::start());
     let _images = Images([origin.address, mirror.address]);
-    let cluster = cluster(&format!("{}/copies", mirror.address));
+    let copies = format!("{}/copies", mirror.address);
+    let cluster = cluster(|config| config["mirror"] = json!(copies));
     let digests = ["1", "2"].map(|version| publish(&origin, cluster.fleet(), version));
     for version in ["1", "2"] {
         deploy(&cluster, &origin, version);
@@ -200,5 +222,55 @@ fn what_to_keep_reaches_a_node_whose_assignment_stays_as_it_is() {
         (keeps(&cluster, "eu-1").as_deref() == Some("abc")).then_some(())
     })
     .unwrap();
+    assert_eq!(cluster.end().0, Vec::<String>::new());
+}
+
+/// Credentials in the form of Docker's `config.json`.
+fn credentials(address: SocketAddr, password: &str) -> String {
+    use base64::Engine as _;
+    let auth = base64::engine::general_purpose::STANDARD.encode(format!("{USER}:{password}"));
+    json!({"auths": {address.to_string(): {"auth": auth}}}).to_string()
+}
+
+#[test]
+fn a_registry_that_wants_a_password_gets_it_from_controllers_and_nodes() {
+    let origin = Server::start();
+    let _images = Images([origin.address, origin.address]);
+    let folder = tempfile::tempdir().unwrap();
+    let known = folder.path().join("registries.json");
+    std::fs::write(&known, credentials(origin.address, "wrong")).unwrap();
+    let mut cluster = cluster(|config| config["registries"] = json!(known));
+    let digest = publish(&origin, cluster.fleet(), "locked");
+    let origin = origin.locked();
+    let anonymous = ureq::get(format!("http://{}/v2/", origin.address)).call().unwrap_err();
+    assert!(matches!(anonymous, ureq::Error::StatusCode(401)), "{anonymous}");
+
+    // Refused before anything is deployed, in the registry's own words.
+    let image = format!("web={}/shop/web:locked", origin.address);
+    let spec = format!(
+        "app: shop/web\nenvironments: [prod]\nservices:\n  web: {{image: \"{}/shop/web:locked\", replicas: 1}}\n",
+        origin.address
+    );
+    let file = cluster.dir().join("locked.yaml");
+    std::fs::write(&file, spec).unwrap();
+    let apply = ["apply", "-f", file.to_str().unwrap()];
+    let refused = cluster.run_cli(&apply).unwrap_err().to_string().to_lowercase();
+    assert!(refused.contains("unauthorized") || refused.contains("not authorized"), "{refused}");
+
+    // The controller knows the password now, the node does not: there the instance fails, and says why.
+    std::fs::write(&known, credentials(origin.address, PASSWORD)).unwrap();
+    cluster.restart(1).unwrap();
+    cluster.leader().unwrap();
+    let failed = cluster.run_cli(&[&apply[..], &["--wait"]].concat()).unwrap_err().to_string().to_lowercase();
+    assert!(failed.contains("unauthorized") || failed.contains("no basic auth"), "{failed}");
+
+    std::fs::write(cluster.dir().join("agent-eu-1/registries.json"), credentials(origin.address, PASSWORD))
+        .unwrap();
+    cluster.kill_agent("eu-1").unwrap();
+    cluster.start_agent("eu-1").unwrap();
+    cluster.run_cli(&["deploy", "shop/web@prod", "--image", &image, "--again", "--wait"]).unwrap();
+    let ids = containers(cluster.fleet()).unwrap();
+    let made_of = docker(&["inspect", "--format", "{{.Config.Image}}", &ids[0]]).unwrap();
+    assert_eq!(made_of, format!("{}/shop/web@{digest}", origin.address));
     assert_eq!(cluster.end().0, Vec::<String>::new());
 }
