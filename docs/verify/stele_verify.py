@@ -705,14 +705,19 @@ def meets(scope, other, side, regions):
 
 
 def touches(scope, regions, header):
-    placed = any(part in scope for part in NODE_PARTS)
-    if header["kind"] == "node_enrolled" and placed:
-        return True
     others = [read_scope(written) for written in header["scopes"]]
-    of_apps = not any(part in scope for part in APP_PARTS) or any(
-        meets(scope, other, APP_PARTS, regions) for other in others
-    )
-    return of_apps and (not placed or any(meets(scope, other, NODE_PARTS, regions) for other in others))
+
+    def side_is_met(side):
+        if not any(part in scope for part in side):
+            return True
+        if side == NODE_PARTS and header["kind"] == "placement_changed":
+            return True
+        names_any = any(other is None or any(part in other for part in side) for other in others)
+        return not names_any or any(meets(scope, other, side, regions) for other in others)
+
+    if header["kind"] == "node_enrolled" and any(part in scope for part in NODE_PARTS):
+        return True
+    return side_is_met(APP_PARTS) and side_is_met(NODE_PARTS)
 
 
 # --- The report ---------------------------------------------------------------------------------

@@ -103,17 +103,24 @@ impl Touched {
 
 /// Whether a record of this kind, whose header names `scopes`, belongs to a scope's evidence.
 ///
-/// In doubt it does: what touches the whole fleet, what cannot be read, and nodes
-/// whose region no record tells.
+/// In doubt it does: what touches the whole fleet, what names no app or no node and so may
+/// be about any, what cannot be read, and nodes whose region no record tells.
 pub fn touches(scope: &Scope, regions: &Regions, kind: &str, scopes: &[String]) -> bool {
     if kind == NODE_ENROLLED && scope.is_placed() {
         return true;
     }
     let touched: Vec<_> = scopes.iter().map(|text| read(text)).collect();
-    let any = |meets: &dyn Fn(&Touched) -> bool| touched.iter().any(|it| it.as_ref().is_none_or(meets));
-    (!names_app(scope) || any(&|it| it.meets_apps(scope)))
-        && (!scope.is_placed() || any(&|it| it.meets_nodes(scope, regions)))
+    let any = |has: &dyn Fn(&Touched) -> bool| touched.iter().any(|it| it.as_ref().is_none_or(has));
+    let meets_apps = || !any(&Touched::is_of_apps) || any(&|it| it.meets_apps(scope));
+    let meets_nodes = || {
+        kind == PLACEMENT_CHANGED || !any(&Touched::is_of_nodes) || any(&|it| it.meets_nodes(scope, regions))
+    };
+    (!names_app(scope) || meets_apps()) && (!scope.is_placed() || meets_nodes())
 }
+
+/// The kind of record that does not name every node it is about: a slot that it empties
+/// was somewhere, which only State knows.
+const PLACEMENT_CHANGED: &str = "placement_changed";
 
 /// The kind of record that tells a node's region.
 pub(super) const NODE_ENROLLED: &str = "node_enrolled";
@@ -149,6 +156,12 @@ mod tests {
             ("node:eu-1", &["region:eu"]),
             ("shop/web@prod,region:eu", &["node:eu-1", "shop/web@prod"]),
             ("fleet", &["node:us-1"]),
+            // What names no node may be about any; what names no app, too.
+            ("region:eu", &["shop/web@prod"]),
+            ("shop/web@prod,region:eu", &["shop/web@prod"]),
+            ("shop/web@prod,region:eu", &["node:eu-1"]),
+            ("shop/web@prod", &["node:eu-1"]),
+            ("shop/web@prod", &[]),
         ] {
             assert!(meets(scope, scopes), "{scope} {scopes:?}");
         }
@@ -159,16 +172,26 @@ mod tests {
         for (scope, scopes) in [
             ("shop/web@prod", &["shop/web@staging"][..]),
             ("shop/web@prod", &["blog/site@prod", "node:eu-1"]),
-            ("shop/web@prod", &["node:eu-1"]),
             ("shop/web@prod", &["project:blog"]),
             ("project:shop", &["blog/site"]),
             ("region:eu", &["node:us-1"]),
-            ("region:eu", &["shop/web@prod"]),
             ("node:eu-1", &["region:us"]),
             ("shop/web@prod,region:eu", &["node:us-1", "shop/web@prod"]),
-            ("shop/web@prod", &[]),
+            ("shop/web@prod,region:eu", &["node:eu-1", "blog/site@prod"]),
+            ("shop/web@prod,region:eu", &["node:us-1"]),
         ] {
             assert!(!meets(scope, scopes), "{scope} {scopes:?}");
         }
+    }
+
+    #[test]
+    fn a_placement_may_be_about_nodes_it_does_not_name() {
+        let touches = |scope: &str| {
+            let scopes = ["node:us-1".to_owned(), "shop/web@prod".to_owned()];
+            touches(&scope.parse().unwrap(), &Regions::new(), PLACEMENT_CHANGED, &scopes)
+        };
+        assert!(touches("node:eu-1"));
+        assert!(touches("shop/web@prod,node:eu-1"));
+        assert!(!touches("shop/api@prod,node:eu-1"));
     }
 }
