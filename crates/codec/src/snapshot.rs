@@ -37,20 +37,9 @@ impl Snapshot {
 
     /// Reads what [`Self::encode`] wrote.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        const WHAT: &str = "snapshot";
-        let mut from = Reader::new(WHAT, bytes);
-        if from.take(MAGIC.len())? != MAGIC {
-            return Err(from.malformed("it does not begin with STSN"));
-        }
-        let format = from.u8()?;
+        let (format, chain, state) = parts(bytes)?;
         if format != FORMAT {
             return Err(DecodeError::Format { what: WHAT, found: format, known: FORMAT });
-        }
-        let chain = Chain(Digest(from.array()?));
-        let checksum = Digest(from.array()?);
-        let state = &bytes[from.at()..];
-        if Digest::of(&[&chain.0.0, state]) != checksum {
-            return Err(DecodeError::Checksum(WHAT));
         }
         Ok(Self {
             chain,
@@ -61,4 +50,31 @@ impl Snapshot {
             >(WHAT, state)?,
         })
     }
+
+    /// The chain a snapshot was made at. It stands at the same place in every format, so that history
+    /// can be proved to lead to a snapshot whose State this version does not read.
+    pub fn chain_of(bytes: &[u8]) -> Result<Chain, DecodeError> {
+        Ok(parts(bytes)?.1)
+    }
+}
+
+const WHAT: &str = "snapshot";
+
+/// Format, chain and encoded State, of a snapshot whose checksum is right.
+fn parts(bytes: &[u8]) -> Result<(u8, Chain, &[u8]), DecodeError> {
+    let mut from = Reader::new(WHAT, bytes);
+    if from.take(MAGIC.len())? != MAGIC {
+        return Err(from.malformed("it does not begin with STSN"));
+    }
+    let format = from.u8()?;
+    if format == 0 || format > FORMAT {
+        return Err(DecodeError::Format { what: WHAT, found: format, known: FORMAT });
+    }
+    let chain = Chain(Digest(from.array()?));
+    let checksum = Digest(from.array()?);
+    let state = &bytes[from.at()..];
+    if Digest::of(&[&chain.0.0, state]) != checksum {
+        return Err(DecodeError::Checksum(WHAT));
+    }
+    Ok((format, chain, state))
 }

@@ -50,7 +50,7 @@ async fn fill(handle: &Handle, from: Seq, to: Seq) -> anyhow::Result<()> {
         StoredRecord::from_bytes(&bytes)?.1
     };
     let snapshot = handle.reader().snapshot(to)?.context("the snapshot after the gap is gone")?;
-    let expected = Snapshot::decode(&snapshot.data)?.chain;
+    let expected = Snapshot::chain_of(&snapshot.data)?;
     let peers: Vec<_> = handle.cluster().await?.members.into_iter().map(|member| member.id).collect();
     let pages = prove(handle, &peers, (from, to), chain, expected).await?;
     let mut next = from;

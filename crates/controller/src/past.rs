@@ -146,9 +146,11 @@ impl Past {
             return self.milestone(milestone);
         }
         // While history is fetched there is no milestone; but the snapshot that came instead of it.
-        match self.reader.snapshot_at_or_before(seq)? {
-            Some(snapshot) => Ok(Snapshot::decode(&snapshot.data)?.state),
-            None => Ok(State::default()),
+        match self.reader.snapshot_at_or_before(seq)?.map(|snapshot| Snapshot::decode(&snapshot.data)) {
+            Some(Ok(snapshot)) => Ok(snapshot.state),
+            // One of an earlier version says nothing here; the records do, once they are there.
+            None | Some(Err(DecodeError::Format { .. })) => Ok(State::default()),
+            Some(Err(error)) => Err(error.into()),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use stele_codec::{Chain, Entry, Snapshot, StoredRecord, Verifier, encode_record};
+use stele_codec::{Chain, DecodeError, Entry, Snapshot, StoredRecord, Verifier, encode_record};
 use stele_model::{Digest, Event, Header, Sealed, State, Time, Value};
 
 use crate::corpus;
@@ -237,6 +237,23 @@ proptest! {
         prop_assume!(bytes != whole);
         prop_assert!(Snapshot::decode(&bytes).is_err());
     }
+}
+
+#[test]
+fn an_earlier_snapshot_still_says_where_history_must_lead() {
+    /// Behind the magic: the format, which the checksum does not cover.
+    const FORMAT_AT: usize = 4;
+    let kept = std::fs::read_to_string(crate::golden::folder().join("snapshot.hex")).unwrap();
+    let mut bytes = hex::decode(kept.trim()).unwrap();
+    let chain = Snapshot::decode(&bytes).unwrap().chain;
+    bytes[FORMAT_AT] = 1;
+    assert!(matches!(Snapshot::decode(&bytes), Err(DecodeError::Format { found: 1, .. })));
+    assert_eq!(Snapshot::chain_of(&bytes).unwrap(), chain);
+    bytes[FORMAT_AT] = u8::MAX;
+    assert!(matches!(Snapshot::chain_of(&bytes), Err(DecodeError::Format { found: u8::MAX, .. })));
+    bytes[FORMAT_AT] = 1;
+    *bytes.last_mut().unwrap() ^= 1;
+    assert!(matches!(Snapshot::chain_of(&bytes), Err(DecodeError::Checksum(_))));
 }
 
 /// Puts another ciphertext into every sealed value.
