@@ -11,7 +11,7 @@ use stele_model::wire::Phase;
 use crate::client::Client;
 use crate::exit::Failure;
 use crate::limits::WAIT_PAUSE;
-use crate::terminal::{Terminal, version};
+use crate::terminal::{Terminal, version, visible};
 
 /// Waits until every deployment has ended; fails with the first that failed.
 pub(crate) fn wait_for(
@@ -96,12 +96,14 @@ fn check(outcome: &Outcome, status: &DeploymentStatus) -> Option<Failure> {
             title(status)
         ))),
         Outcome::Failed { instance, node, reason, exit_code, log_tail } => {
-            let mut lines =
-                vec![format!("{} failed", title(status)), format!("  {instance} on {node}: {reason}")];
+            let mut lines = vec![
+                format!("{} failed", title(status)),
+                format!("  {instance} on {node}: {}", visible(reason)),
+            ];
             lines.extend(exit_code.map(|code| format!("  it exited with {code}")));
             if !log_tail.is_empty() {
                 lines.push("  its last log lines:".to_owned());
-                lines.extend(log_tail.iter().map(|line| format!("  | {line}")));
+                lines.extend(log_tail.iter().map(|line| format!("  | {}", visible(line))));
             }
             lines.push(format!("  what ran before still runs ({})", version(status.from)));
             lines.push(format!("  next: stele rollback {} --to prev --plan", status.app_env));

@@ -148,9 +148,23 @@ fn visible_width(text: &str) -> usize {
     width
 }
 
+/// Somebody's text, that can do nothing to the terminal it is shown on: but for the ends of
+/// lines, characters that terminals act on are written out.
+pub(crate) fn visible(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() && character != '\n' {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
 /// A value short enough for a line.
 pub(crate) fn cell(text: &str) -> String {
-    let line = text.replace('\n', "⏎");
+    let line = visible(text).replace('\n', "⏎");
     if line.chars().count() <= CELL_CHARS_MAX {
         return line;
     }
@@ -191,6 +205,12 @@ mod tests {
         let painted = Terminal { output: Output::Table, color: true }.paint(Tone::Good, "up");
         let text = table(&["NODE", "STATE", "N"], vec![vec!["eu-1".into(), painted.clone(), "1".into()]]);
         assert_eq!(text, format!("NODE  STATE  N\neu-1  {painted}     1"));
+    }
+
+    #[test]
+    fn nobodys_text_moves_the_cursor() {
+        assert_eq!(visible("a\u{1b}[2Jb\rc\nd"), "a\\u{1b}[2Jb\\rc\nd");
+        assert_eq!(cell("a\u{1b}[31m\nb"), "a\\u{1b}[31m⏎b");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::client::with_query;
 use crate::exit::Failure;
 use crate::limits::PINS_SHOWN_MAX;
 use crate::session::{Session, count};
-use crate::terminal::{Terminal, Tone, cell, or_dash, table, time, version};
+use crate::terminal::{Terminal, Tone, cell, or_dash, table, time, version, visible};
 
 /// Show how apps, instances and nodes are, and what is wrong
 #[derive(clap::Args, Debug)]
@@ -174,7 +174,7 @@ fn problems(terminal: Terminal, problems: &[ProblemStatus]) -> String {
             (Some(instance), None) => instance.to_string(),
             _ => problem.scope.to_string(),
         };
-        lines.push(format!("- {}: {}", terminal.paint(Tone::Bad, &place), problem.message));
+        lines.push(format!("- {}: {}", terminal.paint(Tone::Bad, &place), visible(&problem.message)));
         if let Some(seq) = problem.since {
             lines.push(format!("    since seq {seq}"));
         }
@@ -186,7 +186,7 @@ fn problems(terminal: Terminal, problems: &[ProblemStatus]) -> String {
         if !who.is_empty() {
             lines.push(format!("    {}", who.join(", ")));
         }
-        lines.extend(problem.log_tail.iter().map(|line| format!("    | {line}")));
+        lines.extend(problem.log_tail.iter().map(|line| format!("    | {}", visible(line))));
         if let Some(next) = &problem.next {
             lines.push(format!("    next: {next}"));
         }
