@@ -126,6 +126,11 @@ fn parameters(route: &Route, generator: &mut SchemaGenerator) -> Vec<Value> {
         ));
         parameters
             .push(header("X-Stele-Reason", "Why, for the log; a `reason` in the body counts before it."));
+        parameters.push(header(
+            "X-Stele-Reason-Subject",
+            "Seals the reason under the key of this subject, such as `customer:4711`: erasing the subject makes it \
+             unreadable for ever.",
+        ));
     }
     if route.operation == crate::routes::Operation::Events {
         parameters.push(header("Last-Event-ID", "Go on after this record."));

@@ -10,10 +10,10 @@ use crate::wire::{
     DeploymentStatus, DiffAnswer, DiffQuery, ErasureAnswer, ErasureRequest, ErasuresAnswer, EventsPage,
     EventsQuery, HealthAnswer, HistoryAnswer, HistoryQuery, InclusionAnswer, InclusionQuery, LabelsRequest,
     LeaderRequest, LogsQuery, MarkAnswer, MarkRequest, NodeStatus, NodeTokenAnswer, NodeTokenRequest,
-    NodesAnswer, ReadQuery, RecordsPage, RecordsQuery, RemoveRequest, ReviewRequest, ReviewsAnswer,
-    RollbackAnswer, RollbackRequest, SecretRequest, ShowAnswer, ShowQuery, StatusAnswer, StatusQuery,
-    TokenAnswer, TokenRequest, TokensAnswer, UndoAnswer, UndoRequest, UnlatchRequest, WhatIfAnswer,
-    WhatIfRequest, WhyQuery,
+    NodesAnswer, ReadQuery, ReasonAnswer, RecordsPage, RecordsQuery, RemoveRequest, ReviewRequest,
+    ReviewsAnswer, RollbackAnswer, RollbackRequest, SecretRequest, ShowAnswer, ShowQuery, StatusAnswer,
+    StatusQuery, TokenAnswer, TokenRequest, TokensAnswer, UndoAnswer, UndoRequest, UnlatchRequest,
+    WhatIfAnswer, WhatIfRequest, WhyQuery,
 };
 
 /// Where the API lives.
@@ -72,6 +72,7 @@ pub enum Operation {
     Review,
     Erase,
     Erasures,
+    Reason,
     Unlatch,
     SetConfig,
     SetSecret,
@@ -284,6 +285,8 @@ pub static ROUTES: &[Route] = &[
         Some(of::<ErasureRequest>), of::<ErasureAnswer>),
     read("/v1/erasures", Operation::Erasures,
         "Subjects whose keys are destroyed.", of::<ReadQuery>, of::<ErasuresAnswer>),
+    Route { role: Some(Admin), query: None, ..read("/v1/reasons/{seq}", Operation::Reason,
+        "Why a record was asked for, opened if it is sealed.", any_object, of::<ReasonAnswer>) },
     write(Deployer, Post, "/v1/unlatch", Operation::Unlatch,
         "Let a rejected release be deployed again.", Some(of::<UnlatchRequest>), of::<ChangeAnswer>),
     write(Deployer, Post, "/v1/config", Operation::SetConfig,

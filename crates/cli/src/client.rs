@@ -37,6 +37,8 @@ pub(crate) struct Conditions {
     pub(crate) idempotency_key: Option<String>,
     /// The scope must have last changed at this seq.
     pub(crate) if_match: Option<u64>,
+    /// For whom the reason is sealed.
+    pub(crate) reason_subject: Option<String>,
 }
 
 /// One attempt's end.
@@ -135,6 +137,9 @@ impl Client {
         let mut headers = vec![("idempotency-key", key)];
         if let Some(seq) = conditions.if_match {
             headers.push(("if-match", format!("\"{seq}\"")));
+        }
+        if let Some(subject) = &conditions.reason_subject {
+            headers.push(("x-stele-reason-subject", subject.clone()));
         }
         let response = self.patiently(&method, path, &headers, body.as_deref(), Some(REQUEST_TIMEOUT))?;
         read_answer(response)

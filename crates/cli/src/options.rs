@@ -45,6 +45,9 @@ pub(crate) struct ChangeOptions {
     /// Why, for the log
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,
+    /// Seal the reason for this subject, such as customer:4711: `stele erase` makes it unreadable for ever
+    #[arg(long, value_name = "SUBJECT", requires = "reason")]
+    pub(crate) reason_subject: Option<String>,
     /// A ticket about it, for the log
     #[arg(long, value_name = "TEXT", help_heading = "Links for the log")]
     pub(crate) ticket: Option<String>,
@@ -76,7 +79,11 @@ impl ChangeOptions {
     }
 
     pub(crate) fn conditions(&self) -> Conditions {
-        Conditions { idempotency_key: self.idempotency_key.clone(), if_match: self.if_match }
+        Conditions {
+            idempotency_key: self.idempotency_key.clone(),
+            if_match: self.if_match,
+            reason_subject: self.reason_subject.clone(),
+        }
     }
 }
 

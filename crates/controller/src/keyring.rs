@@ -48,6 +48,9 @@ pub enum KeyringError {
     /// Not enough controllers could keep it.
     #[error("the data key of {0} could not be kept by a majority of controllers; try again")]
     Minority(String),
+    /// What is sealed does not open under its key.
+    #[error("what is sealed cannot be opened: {0}")]
+    Damaged(String),
     /// The log says that it is destroyed.
     #[error("the data key of {0} is destroyed")]
     Destroyed(String),

@@ -6,7 +6,7 @@ use stele_bus::sealing;
 use stele_model::event::EnrolledNode;
 use stele_model::release::{Container, EnvValue};
 use stele_model::wire::WrappedKey;
-use stele_model::{AppEnv, Digest, Sealed, Value};
+use stele_model::{Digest, Sealed, Value};
 
 use crate::forward::{PeerAnswer, PeerRequest};
 use crate::handle::Handle;
@@ -28,16 +28,26 @@ fn nonce(key: &[u8; 32], plaintext: &str) -> [u8; 24] {
 }
 
 impl Handle {
-    /// Seals a text under the key of an app in an environment.
-    pub async fn seal(&self, app_env: &AppEnv, plaintext: &str) -> Result<Sealed, KeyringError> {
-        let subject = app_env.to_string();
-        let version = self.published().state.key_version(&subject);
-        if self.key(&subject, version).await?.is_none() {
-            self.ensure_key(&subject, version).await?;
+    /// Seals a text under a subject's key, which is made if there is none yet.
+    pub async fn seal(&self, subject: &str, plaintext: &str) -> Result<Sealed, KeyringError> {
+        let version = self.published().state.key_version(subject);
+        if self.key(subject, version).await?.is_none() {
+            self.ensure_key(subject, version).await?;
         }
         let key =
-            self.key(&subject, version).await?.ok_or_else(|| KeyringError::Minority(subject.clone()))?;
-        Ok(sealing::seal(&subject, version, &key, plaintext, nonce(&key, plaintext)))
+            self.key(subject, version).await?.ok_or_else(|| KeyringError::Minority(subject.to_owned()))?;
+        Ok(sealing::seal(subject, version, &key, plaintext, nonce(&key, plaintext)))
+    }
+
+    /// Opens what was sealed; nothing when the key is destroyed.
+    pub(crate) async fn open(&self, sealed: &Sealed) -> Result<Option<String>, KeyringError> {
+        match self.key(&sealed.subject, sealed.key_version).await? {
+            Some(key) => {
+                let open = sealing::open(sealed, &key);
+                open.map(Some).map_err(|error| KeyringError::Damaged(error.to_string()))
+            }
+            None => Ok(None),
+        }
     }
 
     /// A data key from here, or else from another controller.

@@ -66,4 +66,4 @@ pub use release::{InstanceSpec, Release, Revision};
 pub use scope::Scope;
 pub use selector::Selector;
 pub use state::{Answer, State};
-pub use value::{Sealed, Value};
+pub use value::{Sealed, Value, is_subject};

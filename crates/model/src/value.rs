@@ -5,6 +5,8 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::limits::SUBJECT_BYTES_MAX;
+
 /// A text that stands in the log in clear, or sealed under a key kept outside it.
 ///
 /// Sealing happens before a command is decided. Nothing here can open a sealed
@@ -54,6 +56,14 @@ impl Value {
         }
     }
 
+    /// For a person to read: the text, or for whom it is sealed.
+    pub fn told(&self) -> String {
+        match self {
+            Self::Plain(text) => text.clone(),
+            Self::Sealed(sealed) => format!("(sealed for {})", sealed.subject),
+        }
+    }
+
     /// The text, when it is in clear.
     pub fn plain(&self) -> Option<&str> {
         match self {
@@ -61,6 +71,12 @@ impl Value {
             Self::Sealed(_) => None,
         }
     }
+}
+
+/// Whether something can be sealed for this subject: an app in an environment, such as
+/// `shop/web@prod`, or any other short text, such as `customer:4711`.
+pub fn is_subject(text: &str) -> bool {
+    !text.is_empty() && text.len() <= SUBJECT_BYTES_MAX && !text.chars().any(char::is_control)
 }
 
 impl fmt::Debug for Value {

@@ -137,6 +137,47 @@ fn key_files(shop: &Shop) -> usize {
 }
 
 #[test]
+fn a_sealed_reason_is_read_until_it_is_erased() {
+    let shop = Shop { cluster: Cluster::start(ClusterConfig::simulated("reason")).unwrap() };
+    let why = "Ms Roe sees her neighbour's order";
+    shop.apply('a', "A: a", &["--reason", why, "--reason-subject", "customer:4711"]);
+    shop.apply('b', "A: b", &["--reason", "no secret"]);
+    let by = |reason: &str| {
+        let events =
+            shop.run(&["events", "--after", "0", "--kind", "deployment_started", "--output", "json"]);
+        let events: Vec<Value> = events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let found = events.iter().find(|it| it["header"]["reason"].to_string().contains(reason)).unwrap();
+        found["header"]["seq"].to_string()
+    };
+    let sealed = by("customer:4711");
+    for shown in
+        [&["events", "--after", "0", "--output", "json"][..], &["history", WEB], &["why", WEB, "--at", "v1"]]
+    {
+        let shown = shop.run(shown);
+        assert!(!shown.contains("neighbour") && shown.contains("customer:4711"), "{shown}");
+    }
+
+    let opened = shop.json(&["reason", &sealed]);
+    assert_eq!(
+        (&opened["reason"], &opened["sealed_for"]),
+        (&why.into(), &"customer:4711".into()),
+        "{opened}"
+    );
+    assert_eq!(shop.run(&["reason", &by("no secret")]).trim(), "no secret");
+    let eve = shop.run(&["token", "create", "eve", "--role", "auditor"]);
+    assert!(shop.refused(&["reason", &sealed, "--token", eve.trim()]).contains("needs the role admin"));
+    assert!(shop.refused(&["reason", "999999"]).contains("no record 999999"));
+    let subject = "x".repeat(257);
+    let refused = shop.refused(&["unlatch", WEB, "--reason", "r", "--reason-subject", &subject]);
+    assert!(refused.contains("1 to 256 bytes"), "{refused}");
+
+    shop.run(&["erase", "customer:4711", "--yes"]);
+    let gone = shop.json(&["reason", &sealed]);
+    assert_eq!((&gone["reason"], &gone["sealed_for"]), (&Value::Null, &"customer:4711".into()), "{gone}");
+    assert_eq!(shop.json(&["verify"])["replicas"].as_array().unwrap().len(), 3);
+}
+
+#[test]
 fn what_is_erased_stays_proved_and_never_comes_back() {
     let mut shop = Shop { cluster: Cluster::start(ClusterConfig::simulated("erase")).unwrap() };
     let secret = shop.cluster.dir().join("secret");

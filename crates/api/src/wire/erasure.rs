@@ -35,6 +35,17 @@ pub struct ErasureAnswer {
     pub keepers: Vec<ControllerId>,
 }
 
+/// Why a record was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ReasonAnswer {
+    /// The record.
+    pub seq: Seq,
+    /// The reason in clear; absent when none was given, or when it was sealed and its key is destroyed.
+    pub reason: Option<String>,
+    /// For whom the log keeps it sealed.
+    pub sealed_for: Option<String>,
+}
+
 /// Subjects whose keys are destroyed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ErasuresAnswer {

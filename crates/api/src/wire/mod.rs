@@ -23,7 +23,7 @@ pub use cluster::{
     AddMemberRequest, Certified, ClusterAnswer, ControllerStatus, HealthAnswer, LabelsRequest, LeaderRequest,
     MemberRole, NodeTokenAnswer, NodeTokenRequest, NodesAnswer,
 };
-pub use erasure::{ErasedSubject, ErasureAnswer, ErasureRequest, ErasuresAnswer};
+pub use erasure::{ErasedSubject, ErasureAnswer, ErasureRequest, ErasuresAnswer, ReasonAnswer};
 pub use history::{
     DiffAnswer, EventsPage, HistoryAnswer, HistoryEntry, RawRecord, RecordsPage, ShowAnswer, ShownApp,
 };

@@ -13,8 +13,10 @@ pub(super) fn event_line(terminal: Terminal, record: &Record) -> String {
         [only] => only.clone(),
         [first, rest @ ..] => format!("{first} +{}", rest.len()),
     };
-    let reason =
-        header.reason.as_ref().and_then(|reason| reason.plain()).map(|text| format!("  \"{}\"", cell(text)));
+    let reason = header.reason.as_ref().map(|reason| match reason.plain() {
+        Some(text) => format!("  \"{}\"", cell(text)),
+        None => format!("  {}", cell(&reason.told())),
+    });
     let what = detail(&record.event);
     format!(
         "{:>7}  {}  {:<22} {:<28} {}{}{}",

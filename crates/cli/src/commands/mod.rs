@@ -14,6 +14,7 @@ mod login;
 mod logs;
 mod node;
 mod proof;
+mod reason;
 mod replay;
 mod review;
 mod rollback;
@@ -60,6 +61,7 @@ enum Command {
     MarkBad(review::MarkBad),
     Review(review::Review),
     Erase(erase::Erase),
+    Reason(reason::Reason),
     Unlatch(rollback::Unlatch),
     Undo(undo::Undo),
     Why(why::Why),
@@ -134,6 +136,7 @@ impl Cli {
             Command::MarkBad(it) => it.run(&session),
             Command::Review(it) => it.run(&session),
             Command::Erase(it) => it.run(&session),
+            Command::Reason(it) => it.run(&session),
             Command::Undo(it) => it.run(&session),
             Command::Why(it) => it.run(&session),
             Command::WhatIf(it) => it.run(&session),

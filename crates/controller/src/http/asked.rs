@@ -14,14 +14,21 @@ use stele_api::routes::{Operation, Route};
 use stele_api::wire::ReadConsistency;
 use stele_api::{Problem, ProblemKind};
 use stele_model::event::Role;
+use stele_model::limits::{REASON_BYTES_MAX, SUBJECT_BYTES_MAX};
 use stele_model::{
-    Answer, Command, Digest, Idempotency, Links, PrincipalId, Request as Submission, Scope, Seq, State, Value,
+    Answer, Command, Digest, Idempotency, Links, PrincipalId, Request as Submission, Scope, Seq, State,
+    Value, is_subject,
 };
 
 use super::failure::Failure;
 use super::limits::{APPLY_DEADLINE, BODY_DEADLINE, BODY_DRAINED_BYTES_MAX, TARGET_BYTES_MAX};
 use crate::handle::{Consistency, Handle};
 use crate::keyring::random;
+
+/// Why, for the log.
+const REASON: &str = "x-stele-reason";
+/// For whom that is sealed.
+const REASON_SUBJECT: &str = "x-stele-reason-subject";
 
 /// Who asks, as authenticated by a bearer token.
 #[derive(Clone, Debug)]
@@ -208,8 +215,9 @@ impl Asked {
     }
 
     /// A command with everything that is logged about its asking.
-    pub(super) fn submission(
+    pub(super) async fn submission(
         &self,
+        handle: &Handle,
         command: Command,
         scope: Option<Scope>,
         why: Why,
@@ -218,8 +226,6 @@ impl Asked {
             .caller
             .as_ref()
             .ok_or_else(|| Failure::new(ProblemKind::Internal, "a change was asked for by nobody"))?;
-        let of_header = self.headers.get("x-stele-reason").and_then(|value| value.to_str().ok());
-        let reason = why.reason.or_else(|| of_header.map(str::to_owned));
         let if_match = match (self.if_match()?, scope) {
             (Some(seq), Some(scope)) => Some((scope, seq)),
             (Some(_), None) => {
@@ -233,10 +239,34 @@ impl Asked {
             idempotency: self.idempotency()?,
             trace: Some(self.trace.clone()),
             cause: None,
-            reason: reason.map(Value::Plain),
+            reason: self.reason(handle, why.reason).await?,
             links: why.links,
             if_match,
         })
+    }
+
+    /// Why a change is asked for, as it will stand in the log for ever: in clear, or sealed for a subject.
+    async fn reason(&self, handle: &Handle, of_body: Option<String>) -> Result<Option<Value>, Failure> {
+        let of_header = self.headers.get(REASON).and_then(|value| value.to_str().ok());
+        let reason = of_body.or_else(|| of_header.map(str::to_owned));
+        let Some(subject) = self.headers.get(REASON_SUBJECT) else { return Ok(reason.map(Value::Plain)) };
+        let Some(reason) = reason else {
+            return Err(Failure::invalid("a reason's subject was given, but no reason"));
+        };
+        if reason.len() > REASON_BYTES_MAX {
+            return Err(Failure::new(
+                ProblemKind::TooLarge,
+                format!("the reason is longer than {REASON_BYTES_MAX} bytes (REASON_BYTES_MAX)"),
+            ));
+        }
+        match subject.to_str() {
+            Ok(subject) if is_subject(subject) => {
+                Ok(Some(Value::Sealed(handle.seal(subject, &reason).await?)))
+            }
+            Ok(_) | Err(_) => Err(Failure::invalid(format!(
+                "a reason's subject is 1 to {SUBJECT_BYTES_MAX} bytes of ASCII text, such as customer:4711"
+            ))),
+        }
     }
 
     /// Has a command decided; the answer comes once this controller knows of it, too.
@@ -247,7 +277,7 @@ impl Asked {
         scope: Option<Scope>,
         why: Why,
     ) -> Result<Answer, Failure> {
-        let answer = handle.submit(self.submission(command, scope, why)?).await?;
+        let answer = handle.submit(self.submission(handle, command, scope, why).await?).await?;
         if let Some(decision) = answer.decision {
             wait_until_known(handle, decision.last()).await;
         }

@@ -47,7 +47,7 @@ async fn carry_out(handle: &Handle, asked: &Asked, change: Change) -> Answered {
         return json(&changed(&answer));
     }
     let state = handle.read(Consistency::Linearizable).await?;
-    let request = asked.submission(change.command, Some(scope.clone()), change.why)?;
+    let request = asked.submission(handle, change.command, Some(scope.clone()), change.why).await?;
     let planned = try_out(&state, &request, &Context { now: handle.now(), ..Context::default() })?;
     json(&ChangeAnswer {
         planned: true,
@@ -137,9 +137,11 @@ async fn resolve(
 }
 
 async fn seal(handle: &Handle, draft: &Draft) -> Result<BTreeMap<ValuePlace, Sealed>, Failure> {
-    let sealing = draft.to_seal().into_iter().map(|(place, text)| async move {
-        Ok::<_, Failure>((place, handle.seal(&draft.app_env, text).await?))
-    });
+    let subject = &draft.app_env.to_string();
+    let sealing = draft
+        .to_seal()
+        .into_iter()
+        .map(|(place, text)| async move { Ok::<_, Failure>((place, handle.seal(subject, text).await?)) });
     Ok(try_join_all(sealing).await?.into_iter().collect())
 }
 
@@ -262,7 +264,7 @@ pub(super) async fn set_config(handle: &Handle, asked: &Asked) -> Answered {
             None => None,
             Some(ConfigValue { value, sealed: false }) => Some(Value::Plain(value)),
             Some(ConfigValue { value, sealed: true }) => {
-                Some(Value::Sealed(handle.seal(&request.app_env, &value).await?))
+                Some(Value::Sealed(handle.seal(&request.app_env.to_string(), &value).await?))
             }
         };
         variables.insert(key, value);
@@ -284,7 +286,7 @@ pub(super) async fn set_secret(handle: &Handle, asked: &Asked) -> Answered {
         let limit = stele_model::limits::ENV_VALUE_BYTES_MAX;
         return Err(Failure::invalid(format!("the value is longer than ENV_VALUE_BYTES_MAX, {limit} bytes")));
     }
-    let value = handle.seal(&request.app_env, &request.value).await?;
+    let value = handle.seal(&request.app_env.to_string(), &request.value).await?;
     let command = Command::SetSecret { app_env: request.app_env.clone(), name: request.name, value };
     let why = Why { reason: request.reason, links: request.links };
     carry_out(handle, asked, Change { app_env: request.app_env, command, plan: false, why }).await

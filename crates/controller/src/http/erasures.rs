@@ -1,9 +1,13 @@
-//! Destroying what was sealed for a subject.
+//! What is sealed for a subject: destroying it, and opening a reason.
 
-use stele_api::wire::{ErasedSubject, ErasureAnswer, ErasureRequest, ErasuresAnswer, ReadQuery};
-use stele_model::{Command, Decision};
+use stele_api::ProblemKind;
+use stele_api::wire::{
+    ErasedSubject, ErasureAnswer, ErasureRequest, ErasuresAnswer, ReadQuery, ReasonAnswer,
+};
+use stele_model::{Command, Decision, Seq, Value};
 
 use super::asked::{Asked, Why};
+use super::failure::Failure;
 use super::status::state_at;
 use super::{Answered, json};
 use crate::handle::{Consistency, Handle};
@@ -33,4 +37,22 @@ pub(super) async fn erased(handle: &Handle, asked: &Asked) -> Answered {
     let erased =
         erased.map(|(subject, through)| ErasedSubject { subject: subject.clone(), through: *through });
     json(&ErasuresAnswer { erased: erased.collect() })
+}
+
+pub(super) async fn reason(handle: &Handle, asked: &Asked) -> Answered {
+    let seq: Seq = asked.path("seq")?;
+    let found = if seq <= asked.state.seq { handle.records(seq, 1).await? } else { Vec::new() };
+    let Some((_, stored, _)) = found.into_iter().find(|(found, ..)| *found == seq) else {
+        return Err(Failure::new(
+            ProblemKind::NotFound,
+            format!("there is no record {seq}: the newest is {}", asked.state.seq),
+        ));
+    };
+    let header = stored.header().map_err(|error| Failure::new(ProblemKind::Internal, error.to_string()))?;
+    let (reason, sealed_for) = match header.reason {
+        None => (None, None),
+        Some(Value::Plain(reason)) => (Some(reason), None),
+        Some(Value::Sealed(sealed)) => (handle.open(&sealed).await?, Some(sealed.subject)),
+    };
+    json(&ReasonAnswer { seq, reason, sealed_for })
 }

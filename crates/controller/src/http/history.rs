@@ -62,7 +62,7 @@ fn entry(state: &State, id: Seq, deployment: &Deployment, header: Option<Header>
         from: number(&deployment.from),
         to: number(&deployment.to),
         principal: deployment.principal.clone(),
-        reason: reason.and_then(|reason| reason.plain().map(str::to_owned)),
+        reason: reason.as_ref().map(stele_model::Value::told),
         links,
         outcome: deployment.finished.as_ref().map(|(_, _, outcome)| outcome.clone()),
     }

@@ -127,6 +127,7 @@ async fn answer(handle: &Handle, asked: Asked) -> Answered {
         Operation::Review => reviews::review(handle, &asked).await,
         Operation::Erase => erasures::erase(handle, &asked).await,
         Operation::Erasures => erasures::erased(handle, &asked).await,
+        Operation::Reason => erasures::reason(handle, &asked).await,
         Operation::Unlatch => changes::unlatch(handle, &asked).await,
         Operation::SetConfig => changes::set_config(handle, &asked).await,
         Operation::SetSecret => changes::set_secret(handle, &asked).await,

@@ -44,7 +44,7 @@ pub(super) async fn owed(handle: &Handle, asked: &Asked) -> Answered {
             principal: record.header.principal,
             scope,
             to: point,
-            reason: record.header.reason.as_ref().and_then(|reason| reason.plain()).map(str::to_owned),
+            reason: record.header.reason.as_ref().map(stele_model::Value::told),
         });
     }
     json(&ReviewsAnswer { owed })

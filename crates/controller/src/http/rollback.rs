@@ -52,7 +52,7 @@ pub(super) async fn rollback(handle: &Handle, asked: &Asked) -> Answered {
     let mut answer = overview(&state, &past, &request, point, &plans);
     if request.plan {
         // A plan of what would be refused says why, app by app.
-        let submission = asked.submission(passing(command), Some(scope.clone()), why)?;
+        let submission = asked.submission(handle, passing(command), Some(scope.clone()), why).await?;
         let context = Context { now: handle.now(), past: [(point, past)].into() };
         let planned = try_out(&state, &submission, &context)?;
         answer.planned = true;

@@ -75,7 +75,7 @@ fn told(header: &Header) -> UndoneDecision {
         seq: header.seq,
         time: header.time,
         principal: header.principal.clone(),
-        reason: header.reason.as_ref().and_then(|reason| reason.plain()).map(str::to_owned),
+        reason: header.reason.as_ref().map(stele_model::Value::told),
     }
 }
 

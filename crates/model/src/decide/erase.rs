@@ -7,10 +7,10 @@ use crate::limits::{ERASED_SUBJECTS_MAX, SUBJECT_BYTES_MAX};
 use crate::rejection::{Rejection, RejectionKind};
 use crate::release::{EnvValue, InstanceSpec, Release};
 use crate::state::State;
-use crate::value::{Sealed, Value};
+use crate::value::{Sealed, Value, is_subject};
 
 pub(super) fn erase(state: &State, subject: &str, even_in_use: bool) -> Result<Vec<Event>, Rejection> {
-    if subject.is_empty() || subject.len() > SUBJECT_BYTES_MAX || subject.chars().any(char::is_control) {
+    if !is_subject(subject) {
         return Err(Rejection::new(
             RejectionKind::Invalid,
             format!("a subject is 1 to {SUBJECT_BYTES_MAX} bytes of text"),

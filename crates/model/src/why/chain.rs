@@ -214,7 +214,7 @@ impl<'a> Chain<'a> {
             also: more,
             principal: header.principal.clone(),
             holder: token.map(|token| token.holder),
-            reason: header.reason.as_ref().and_then(|reason| reason.plain()).map(str::to_owned),
+            reason: header.reason.as_ref().map(crate::Value::told),
             links: header.links.clone(),
             trace: header.trace.clone(),
             cause,
