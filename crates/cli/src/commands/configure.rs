@@ -18,7 +18,7 @@ use crate::terminal::{cell, table};
 /// Set and show an app's config: variables that change without a new release
 #[derive(Subcommand, Debug)]
 pub(crate) enum Config {
-    Set(SetConfig),
+    Set(Box<SetConfig>),
     Show(ShowConfig),
 }
 
