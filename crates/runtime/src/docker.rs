@@ -18,7 +18,7 @@
 //! - bollard logs request bodies at debug level through the `log` crate. They contain plain
 //!   environment values: never bridge `log` at that level.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use bollard::container::LogOutput;
@@ -134,6 +134,36 @@ impl Docker {
         Ok(own.collect())
     }
 
+    /// Removes what is one too many. Two networks may have one name: a request to make one that its agent
+    /// did not live to see answered may be carried out beside the agent's next one. The engine then refuses
+    /// every container of the app, because the name is ambiguous.
+    async fn one_network_each(
+        &self,
+        networks: Vec<(String, AppEnv)>,
+    ) -> Result<Vec<(String, AppEnv)>, RuntimeError> {
+        let mut count = BTreeMap::<AppEnv, usize>::new();
+        for (_, app_env) in &networks {
+            *count.entry(app_env.clone()).or_default() += 1;
+        }
+        let mut kept = Vec::new();
+        for (id, app_env) in networks {
+            let alike = count.entry(app_env.clone()).or_default();
+            if *alike > 1 {
+                // The engine refuses to remove one that containers are in.
+                match self.client().await?.remove_network(&id).await {
+                    Err(error) if status(&error) == Some(403) => {}
+                    outcome => {
+                        unless_already(outcome, &[404])?;
+                        *alike -= 1;
+                        continue;
+                    }
+                }
+            }
+            kept.push((id, app_env));
+        }
+        Ok(kept)
+    }
+
     async fn inspection(&self, id: &str) -> Result<Option<ContainerInspectResponse>, RuntimeError> {
         let options = None::<bollard::query_parameters::InspectContainerOptions>;
         match self.client().await?.inspect_container(id, options).await {
@@ -145,7 +175,7 @@ impl Docker {
     }
 
     async fn look(&self) -> Result<Observation, RuntimeError> {
-        let networks = self.networks().await?;
+        let networks = self.one_network_each(self.networks().await?).await?;
         let options = ListContainersOptionsBuilder::default().all(true).filters(&self.own_filter()).build();
         let listed = self.client().await?.list_containers(Some(options)).await.map_err(engine_error)?;
         let ids = listed.into_iter().filter_map(|container| container.id);

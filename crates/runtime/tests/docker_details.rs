@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bollard::models::{ContainerInspectResponse, NetworkDisconnectRequest};
+use bollard::models::{ContainerInspectResponse, NetworkCreateRequest, NetworkDisconnectRequest};
 use bollard::query_parameters::{InspectContainerOptions, RenameContainerOptionsBuilder};
 use futures::StreamExt as _;
 use serde_json::{Value, json};
@@ -224,6 +224,37 @@ async fn a_network_or_name_changed_by_hand_is_put_right() {
         .ok();
     docker.client.remove_network(&network).await.unwrap();
     healthy(&mut agent, &web).await;
+}
+
+#[tokio::test]
+async fn a_network_made_twice_is_one_again() {
+    let docker = RealDocker::new();
+    let web = instance("shop/web@prod/web.0-1", docker.container(Kind::Runs, 1));
+    let host = docker.host("n1");
+    let app = app_env("shop/web@prod");
+    let request = || NetworkCreateRequest {
+        name: host.network_name(&app),
+        labels: Some(host.app_labels(&app).into_iter().collect()),
+        ..NetworkCreateRequest::default()
+    };
+    docker.client.create_network(request()).await.unwrap();
+    // Newer engines refuse that, but for two requests at once.
+    docker.client.create_network(request()).await.ok();
+    let mut agent = agent(docker.runtime("n1"), std::slice::from_ref(&web));
+    let before = healthy(&mut agent, &web).await;
+    assert_eq!(
+        docker_cli(&["network", "ls", "-q", "--filter", &format!("name={}", request().name)]).lines().count(),
+        1
+    );
+
+    // One too many beside the one that is in use.
+    docker.client.create_network(request()).await.ok();
+    let after = healthy(&mut agent, &web).await;
+    assert_eq!(before, after);
+    assert_eq!(
+        docker_cli(&["network", "ls", "-q", "--filter", &format!("name={}", request().name)]).lines().count(),
+        1
+    );
 }
 
 #[tokio::test]
