@@ -273,7 +273,7 @@ fn long_names_cost_no_more_than_they_are_long() {
     let long = "k".repeat(100_000);
     // Every item has a place, and a path with all names above it.
     let node =
-        Node::from_yaml(&format!("{long}: [{}0]\nshort: [1]\n", "0,".repeat(1000)), "web.yaml").unwrap();
+        Node::from_yaml(&format!("? {long}\n: [{}0]\nshort: [1]\n", "0,".repeat(1000)), "web.yaml").unwrap();
     let paths: Vec<_> = node.positions().into_keys().collect();
     assert_eq!(paths, ["", "short", "short[0]"]);
     assert_eq!(nearest(&long, ["services"]), None);

@@ -141,9 +141,9 @@ fn nasty_specs() -> Vec<Vec<u8>> {
     let mut all = nasty::yaml();
     let long = "k".repeat(30_000);
     // A path is as long as its keys, and everything below has one.
-    all.push(format!("{long}: [{}0]\n", "0,".repeat(12_000)).into_bytes());
-    all.push(format!("app: shop/web\nservices: {{{long}: {{imag: x}}}}\n").into_bytes());
-    all.push(format!("{long}: 1\n").into_bytes());
+    all.push(format!("? {long}\n: [{}0]\n", "0,".repeat(12_000)).into_bytes());
+    all.push(format!("app: shop/web\nservices: {{? {long} : {{imag: x}}}}\n").into_bytes());
+    all.push(format!("? {long}\n: 1\n").into_bytes());
     // Many unknown names, each compared with the known ones.
     let many: Vec<_> = (0..2000).map(|at| format!("service{at}: 1")).collect();
     all.push(many.join("\n").into_bytes());
