@@ -5,7 +5,13 @@ pub const SPEC_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Largest body of a request, in bytes: a whole spec with its files inlined.
 pub const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Deepest nesting of a spec or request body, in levels.
-pub const DEPTH_MAX: usize = 64;
+pub const DEPTH_MAX: usize = 32;
+/// Most values that the aliases of a YAML spec may stand for, together; the start and end of a list or map count, too.
+pub const ALIAS_VALUES_MAX: usize = 10_000;
+/// Longest names above a value of a spec, together, for which its place in the file is remembered, in bytes.
+pub const PATH_BYTES_MAX: usize = 1024;
+/// Longest unknown name for which the one that was meant is looked for, in bytes.
+pub const UNKNOWN_NAME_BYTES_MAX: usize = 128;
 /// Longest duration written in a spec, in milliseconds (24 hours).
 pub const DURATION_MS_MAX: u64 = 24 * 3600 * 1000;
 /// Most environments of one spec.

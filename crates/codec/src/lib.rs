@@ -12,6 +12,7 @@
 //! ```
 
 mod bytes;
+mod cautious;
 mod delta;
 mod earlier;
 mod entry;

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::cautious::Cautiously;
 use crate::error::DecodeError;
 use crate::limits::MESSAGE_BYTES_MAX;
 
@@ -13,8 +14,9 @@ pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
         .expect("the vocabulary is representable in bincode")
 }
 
-/// Reads at most `LIMIT` bytes. bincode's own limit counts what it allocates for, up to
-/// `CLAIMS`: eight for an integer or a length that may be one byte on the wire.
+/// Reads at most `LIMIT` bytes, with no more memory than what is in them needs. bincode's own
+/// limit counts what is claimed, up to `CLAIMS`: eight for an integer or a length that may be one
+/// byte on the wire.
 pub(crate) fn decode<T: DeserializeOwned, const LIMIT: usize, const CLAIMS: usize>(
     what: &'static str,
     bytes: &[u8],
@@ -23,7 +25,7 @@ pub(crate) fn decode<T: DeserializeOwned, const LIMIT: usize, const CLAIMS: usiz
         return Err(DecodeError::TooLarge { what, found: bytes.len(), limit: LIMIT });
     }
     let config = bincode::config::standard().with_limit::<CLAIMS>();
-    let (value, read) = bincode::serde::decode_from_slice(bytes, config)
+    let (Cautiously(value), read) = bincode::serde::borrow_decode_from_slice(bytes, config)
         .map_err(|error| DecodeError::Malformed { what, why: error.to_string() })?;
     match bytes.len() - read {
         0 => Ok(value),

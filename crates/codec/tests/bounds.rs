@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use stele_codec::encode_record;
+use stele_codec::{decode_message, encode_message, encode_record};
 use stele_model::limits::PAYLOAD_BYTES_MAX;
-use stele_model::{Decision, Digest, Event, Header, Links, NodeName, Time};
+use stele_model::{Decision, Digest, Event, Header, Links, NodeName, State, Time};
 
 fn header() -> Header {
     Header {
@@ -38,4 +38,22 @@ fn many_small_values_are_read_back_whatever_they_make_bincode_claim() {
     }
     let event = Event::NodesLost { nodes: vec![node; PAYLOAD_BYTES_MAX] };
     assert!(encode_record(header(), &event).is_err(), "and beyond it nothing is written");
+}
+
+/// bincode's encoding of the largest length there is.
+const ENDLESS: [u8; 9] = [253, 255, 255, 255, 255, 255, 255, 255, 255];
+
+#[test]
+fn a_length_that_nothing_follows_is_refused_wherever_it_stands() {
+    let state = encode_message(&State::default());
+    // Making room for so many would panic. Where a number stands instead of a length, it is as good as another.
+    let is_refused = |at: &usize| {
+        let endless = [&state[..*at], &ENDLESS, &state[at + 1..]].concat();
+        decode_message::<State>(&endless).is_err()
+    };
+    let refused = (0..state.len()).filter(is_refused).count();
+    assert!(refused * 2 > state.len(), "{refused} of {}", state.len());
+    let text = encode_message("text");
+    assert_eq!(decode_message::<String>(&text).unwrap(), "text");
+    assert!(decode_message::<String>(&[252, 0, 0, 0, 2, b't']).is_err());
 }

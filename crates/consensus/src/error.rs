@@ -200,6 +200,17 @@ pub enum StepError {
         /// The last entry here.
         last: u64,
     },
+    /// A leader would replace an entry that is committed here. One of the two is wrong, and raft panics.
+    #[error(
+        "controller {from} leads, and its entry {index} is another than the one committed here: one of the two \
+         logs was changed. Compare them before either goes on: stele replay"
+    )]
+    Contradicted {
+        /// The leader.
+        from: u64,
+        /// The entry.
+        index: u64,
+    },
     /// See [`DriveError`].
     #[error(transparent)]
     Drive(#[from] DriveError),

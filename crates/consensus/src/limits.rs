@@ -40,3 +40,6 @@ pub const SNAPSHOT_RETRY_TICKS: u64 = 300;
 
 /// Members of one cluster, voters and learners together.
 pub const MAX_MEMBERS: usize = 15;
+/// Largest term or raft index that is believed, as a count: half of what a number holds, so that counting on
+/// never overflows.
+pub const MAX_NUMBER: u64 = u64::MAX / 2;

@@ -1,7 +1,13 @@
 //! Changing who the members are, one at a time.
 
+use std::collections::BTreeSet;
+
+use prost::Message as _;
 use raft::StateRole;
-use raft::eraftpb::{ConfChange, ConfChangeType};
+use raft::eraftpb::{
+    ConfChange, ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState, Entry,
+    EntryType,
+};
 
 use crate::batch::is_member;
 use crate::driver::Driver;
@@ -19,6 +25,47 @@ pub enum MembershipChange {
     Promote(u64),
     /// Removes a controller for good; its id is never used again.
     Remove(u64),
+}
+
+/// The change of members that an entry of that type holds. Raft panics on kinds of change that it does not
+/// know, so they are refused here.
+pub(crate) fn read_change(entry: &Entry) -> Result<ConfChangeV2, String> {
+    let undecodable = |error: prost::DecodeError| format!("the membership change does not decode: {error}");
+    let data = entry.data.as_slice();
+    let change = if entry.entry_type == EntryType::EntryConfChange as i32 {
+        let change = ConfChange::decode(data).map_err(undecodable)?;
+        let single = ConfChangeSingle { change_type: change.change_type, node_id: change.node_id };
+        ConfChangeV2 { changes: vec![single], context: change.context, ..ConfChangeV2::default() }
+    } else {
+        ConfChangeV2::decode(data).map_err(undecodable)?
+    };
+    if ConfChangeTransition::from_i32(change.transition).is_none() {
+        return Err(format!("the transition {} of the membership change is unknown", change.transition));
+    }
+    match change.changes.iter().find(|single| ConfChangeType::from_i32(single.change_type).is_none()) {
+        Some(single) => Err(format!("the membership change {} is unknown", single.change_type)),
+        None => Ok(change),
+    }
+}
+
+/// Whether raft can make this configuration out of nothing, which it does when a snapshot is installed. It
+/// panics where it cannot.
+pub(crate) fn is_sound(conf_state: &ConfState) -> bool {
+    let ConfState { voters, learners, voters_outgoing, learners_next, auto_leave } = conf_state;
+    let each_once = |ids: &[u64]| {
+        let set: BTreeSet<u64> = ids.iter().copied().collect();
+        set.len() == ids.len() && !set.contains(&0)
+    };
+    let none_in = |ids: &[u64], others: &[u64]| !ids.iter().any(|id| others.contains(id));
+    let is_joint = !voters_outgoing.is_empty();
+    [voters, learners, voters_outgoing, learners_next].into_iter().all(|ids| each_once(ids))
+        && !voters.is_empty()
+        && voters.len() + learners.len() + voters_outgoing.len() <= 3 * limits::MAX_MEMBERS
+        && none_in(learners, voters)
+        && none_in(learners, voters_outgoing)
+        && none_in(learners_next, voters)
+        && learners_next.iter().all(|id| voters_outgoing.contains(id))
+        && (is_joint || !auto_leave)
 }
 
 impl<S: LogStore> Driver<S> {

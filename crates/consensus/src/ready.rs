@@ -1,15 +1,15 @@
 //! One ready cycle. The order of the steps in [`Driver::ready`] is what keeps
 //! raft's promises; do not reorder them.
 
-use prost::Message as _;
 use raft::StateRole;
-use raft::eraftpb::{ConfChange, ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry, EntryType};
+use raft::eraftpb::{ConfChangeType, ConfChangeV2, Entry, EntryType};
 
 use crate::batch::{StoredSnapshot, WriteBatch, is_member};
 use crate::driver::Driver;
 use crate::error::DriveError;
 use crate::handler::{Committed, CommittedKind, Handler, RoleChange};
 use crate::log_store::LogStore;
+use crate::membership::read_change;
 use crate::status::Role;
 
 impl<S: LogStore> Driver<S> {
@@ -152,20 +152,9 @@ impl<S: LogStore> Driver<S> {
         match EntryType::from_i32(entry.entry_type) {
             Some(EntryType::EntryNormal) if entry.data.is_empty() => Ok(CommittedKind::Empty),
             Some(EntryType::EntryNormal) => Ok(CommittedKind::Normal(entry.data)),
-            Some(EntryType::EntryConfChange) => {
-                let change = ConfChange::decode(entry.data.as_slice())
-                    .map_err(|error| undecodable(entry.index, &error))?;
-                let single = ConfChangeSingle { change_type: change.change_type, node_id: change.node_id };
-                let change = ConfChangeV2 {
-                    changes: vec![single],
-                    context: change.context,
-                    ..ConfChangeV2::default()
-                };
-                Ok(self.change_members(change, left))
-            }
-            Some(EntryType::EntryConfChangeV2) => {
-                let change = ConfChangeV2::decode(entry.data.as_slice())
-                    .map_err(|error| undecodable(entry.index, &error))?;
+            Some(EntryType::EntryConfChange | EntryType::EntryConfChangeV2) => {
+                let change =
+                    read_change(&entry).map_err(|detail| DriveError::Entry { index: entry.index, detail })?;
                 Ok(self.change_members(change, left))
             }
             None => Err(DriveError::Entry {
@@ -211,10 +200,6 @@ impl<S: LogStore> Driver<S> {
         left.conf_state = Some(conf_state.clone());
         CommittedKind::ConfChange { conf_state, context: change.context }
     }
-}
-
-fn undecodable(index: u64, error: &prost::DecodeError) -> DriveError {
-    DriveError::Entry { index, detail: format!("the membership change does not decode: {error}") }
 }
 
 #[cfg(feature = "planted")]

@@ -9,6 +9,7 @@ use crate::batch::StoredSnapshot;
 use crate::error::StepError;
 use crate::limits;
 use crate::log_store::LogStore;
+use crate::membership::{is_sound, read_change};
 
 pub(crate) fn vet<S: LogStore>(raw: &RawNode<S>, message: &Message) -> Result<(), StepError> {
     let raft = &raw.raft;
@@ -22,6 +23,13 @@ pub(crate) fn vet<S: LogStore>(raw: &RawNode<S>, message: &Message) -> Result<()
     if raft.store().index().retired().contains(&message.from) {
         return dropped("the sender was removed from the cluster");
     }
+    // Raft counts on from them.
+    if [message.term, message.index, message.commit, message.log_term]
+        .iter()
+        .any(|it| *it > limits::MAX_NUMBER)
+    {
+        return dropped("a number in it is beyond what a log can reach");
+    }
     let Some(kind) = MessageType::from_i32(message.msg_type) else {
         return dropped("its type is unknown");
     };
@@ -34,6 +42,10 @@ pub(crate) fn vet<S: LogStore>(raw: &RawNode<S>, message: &Message) -> Result<()
             let fits = |data: &[u8]| (1..=limits::MAX_READ_CONTEXT_BYTES).contains(&data.len());
             if message.entries.len() != 1 || !fits(&message.entries[0].data) {
                 return dropped("the read has no proper context");
+            }
+            // A follower that passes it on would panic.
+            if message.term != 0 {
+                return dropped("a read has no term");
             }
             if raft.pending_read_count() >= limits::MAX_PENDING_READS {
                 return dropped("too many linearizable reads are waiting");
@@ -51,6 +63,10 @@ pub(crate) fn vet<S: LogStore>(raw: &RawNode<S>, message: &Message) -> Result<()
             return dropped("the read's answer has no context");
         }
         MessageType::MsgAppend => {
+            // Raft has term 0 for entries that are not there, and so would find that they match.
+            if (message.index == 0) != (message.log_term == 0) {
+                return dropped("it goes on from an entry without a term");
+            }
             for (expected, entry) in (message.index + 1..).zip(&message.entries) {
                 if entry.index != expected
                     || entry.term == 0
@@ -59,14 +75,27 @@ pub(crate) fn vet<S: LogStore>(raw: &RawNode<S>, message: &Message) -> Result<()
                 {
                     return dropped("its entries are not in order");
                 }
+                if entry.entry_type != EntryType::EntryNormal as i32 && read_change(entry).is_err() {
+                    return dropped("a membership change in it cannot be read");
+                }
+                // Raft looks at them only when it finds the one before, and then panics.
+                let log = &raft.raft_log;
+                if message.term >= raft.term
+                    && entry.index <= log.committed
+                    && log.match_term(message.index, message.log_term)
+                    && log.term(entry.index).is_ok_and(|term| term != 0 && term != entry.term)
+                {
+                    return Err(StepError::Contradicted { from: message.from, index: entry.index });
+                }
             }
         }
         MessageType::MsgSnapshot => {
-            let sound = message
-                .snapshot
-                .as_ref()
-                .and_then(StoredSnapshot::from_raft)
-                .is_some_and(|snapshot| snapshot.index > 0 && snapshot.term <= message.term);
+            let sound =
+                message.snapshot.as_ref().and_then(StoredSnapshot::from_raft).is_some_and(|snapshot| {
+                    (1..=limits::MAX_NUMBER).contains(&snapshot.index)
+                        && (1..=message.term).contains(&snapshot.term)
+                        && is_sound(&snapshot.conf_state)
+                });
             if !sound {
                 return dropped("the snapshot is malformed");
             }

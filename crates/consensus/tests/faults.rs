@@ -197,11 +197,47 @@ fn a_replica_that_lost_its_log_says_so_instead_of_panicking() {
 }
 
 #[test]
+fn a_leader_that_contradicts_what_is_committed_is_an_error_and_no_panic() {
+    let mut driver = Driver::new(Config::new(1), founded(&[1, 2, 3])).unwrap();
+    let entry = |index, term| Entry { index, term, ..Entry::default() };
+    let append = |term, entries, commit| Message {
+        index: 1,
+        log_term: 1,
+        entries,
+        commit,
+        ..message(MessageType::MsgAppend, term)
+    };
+    driver.step(append(2, vec![entry(2, 2)], 2)).unwrap();
+    while driver.ready(&mut Sink::default()).unwrap() {}
+    // The same entry once more is no contradiction.
+    driver.step(append(3, vec![entry(2, 2)], 2)).unwrap();
+    while driver.ready(&mut Sink::default()).unwrap() {}
+    let contradicted = driver.step(append(3, vec![entry(2, 3)], 2)).unwrap_err();
+    assert_eq!(contradicted, StepError::Contradicted { from: 2, index: 2 });
+}
+
+#[test]
 fn messages_that_no_correct_peer_sends_are_dropped() {
     let mut driver = Driver::new(Config::new(1), founded(&[1, 2, 3])).unwrap();
     let entry = |index, term, entry_type| Entry { index, term, entry_type, ..Entry::default() };
     let append = |entries| Message { index: 1, log_term: 1, entries, ..message(MessageType::MsgAppend, 2) };
+    let mut unknown_change = entry(2, 1, 1);
+    unknown_change.data = vec![0x10, 10, 0x18, 4];
+    let mut no_voters = StoredSnapshot { index: 9, term: 1, ..StoredSnapshot::default() };
+    no_voters.conf_state.voters_outgoing = vec![1, 2, 3];
+    let snapshot = |snapshot: &StoredSnapshot| Message {
+        snapshot: Some(snapshot.to_raft()),
+        ..message(MessageType::MsgSnapshot, 2)
+    };
+    let mut read = Message { term: 2, ..message(MessageType::MsgReadIndex, 0) };
+    read.entries = vec![Entry { data: b"context".to_vec(), ..Entry::default() }];
     let wrong = [
+        append(vec![unknown_change]),
+        Message { log_term: 0, index: 48, commit: 48, ..append(Vec::new()) },
+        Message { index: u64::MAX, ..append(vec![entry(0, 1, 0)]) },
+        Message { term: u64::MAX, ..message(MessageType::MsgHeartbeat, 2) },
+        snapshot(&no_voters),
+        read,
         Message { to: 3, ..message(MessageType::MsgHeartbeat, 2) },
         Message { from: 0, ..message(MessageType::MsgHeartbeat, 2) },
         Message { from: 1, ..message(MessageType::MsgHeartbeat, 2) },

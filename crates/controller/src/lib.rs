@@ -26,6 +26,8 @@ mod erasure;
 mod feed;
 mod forward;
 pub mod found;
+#[doc(hidden)]
+pub mod fuzzing;
 mod handle;
 pub mod http;
 mod identity;

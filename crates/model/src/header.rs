@@ -50,9 +50,9 @@ pub struct Decision {
 }
 
 impl Decision {
-    /// Seq of its last record.
+    /// Seq of its last record. What was read may claim what no log holds, so this never overflows.
     pub const fn last(self) -> Seq {
-        self.first + self.count as u64 - 1
+        self.first.saturating_add((self.count as u64).saturating_sub(1))
     }
 }
 

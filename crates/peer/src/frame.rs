@@ -97,7 +97,10 @@ impl Frame {
     }
 
     fn parse(kind: u8, body: Vec<u8>) -> io::Result<Self> {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).map_err(|_| malformed("a text is not UTF-8"));
+        let nothing = |frame: Self| {
+            if body.is_empty() { Ok(frame) } else { Err(malformed("a body where none belongs")) }
+        };
         match kind {
             1 => {
                 let (protocol, rest) = body.split_first_chunk::<2>().ok_or_else(|| malformed("hello"))?;
@@ -107,11 +110,11 @@ impl Frame {
                     protocol: u16::from_be_bytes(*protocol),
                     node: u64::from_be_bytes(*node),
                     lane: *lane,
-                    fleet: text(fleet),
+                    fleet: text(fleet.to_vec())?,
                 })
             }
-            2 => Ok(Self::Welcome),
-            3 => Ok(Self::Refused(text(&body))),
+            2 => nothing(Self::Welcome),
+            3 => Ok(Self::Refused(text(body)?)),
             4 => Ok(Self::Raft(body)),
             5 => {
                 let (id, rest) = body.split_first_chunk::<8>().ok_or_else(|| malformed("request"))?;
@@ -133,8 +136,8 @@ impl Frame {
                 };
                 Ok(Self::Answer { id: u64::from_be_bytes(*id), outcome, body: body.to_vec() })
             }
-            7 => Ok(Self::Ping),
-            8 => Ok(Self::Pong),
+            7 => nothing(Self::Ping),
+            8 => nothing(Self::Pong),
             _ => Err(malformed("unknown kind")),
         }
     }
@@ -212,6 +215,19 @@ impl<'a, R: AsyncRead + Unpin> FrameReader<'a, R> {
     }
 }
 
+/// Reads frames until the bytes end or one is refused, and writes again what was read.
+/// For tests of what arbitrary bytes do.
+pub async fn reread_frames(bytes: &[u8]) -> Vec<u8> {
+    let mut frames = FrameReader::new(bytes, limits::MAX_FRAME_BYTES, None);
+    let mut written = Vec::new();
+    while let Ok(frame) = frames.next().await {
+        if write_frame(&mut written, &frame).await.is_err() {
+            break;
+        }
+    }
+    written
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -248,5 +264,7 @@ mod tests {
         assert_eq!(refused(&[0, 0, 0, 3, 5, 0, 0]).await, io::ErrorKind::InvalidData);
         assert_eq!(refused(&[255, 255, 255, 255, 4]).await, io::ErrorKind::InvalidData);
         assert_eq!(refused(&[0, 0, 0, 9, 4, 1]).await, io::ErrorKind::UnexpectedEof);
+        assert_eq!(refused(&[0, 0, 0, 2, 7, 0]).await, io::ErrorKind::InvalidData);
+        assert_eq!(refused(&[0, 0, 0, 2, 3, 0xff]).await, io::ErrorKind::InvalidData);
     }
 }

@@ -34,6 +34,8 @@ mod task;
 mod tls;
 
 pub use error::{RequestError, RequestFailure, SendError, StartError};
+#[doc(hidden)]
+pub use frame::reread_frames;
 pub use handler::{Answering, Handler};
 pub use inbound::Members;
 pub use peers::{PeerConfig, PeerStatus, Peers};

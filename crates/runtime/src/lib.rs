@@ -31,4 +31,6 @@ pub mod simulated;
 
 pub use host::Host;
 pub use reconciler::{PullRecord, Reconciler, ReconcilerConfig, StepResult};
+#[doc(hidden)]
+pub use request::checked_body;
 pub use runtime::{LogLine, LogRequest, LogStream, Runtime, RuntimeError};

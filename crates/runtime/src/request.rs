@@ -64,6 +64,12 @@ pub(crate) fn plain<'a>(value: &'a EnvValue, what: &str) -> Result<&'a str, Runt
     }
 }
 
+/// The body of the request that would be sent. For tests of what arbitrary bytes in `docker` do.
+pub fn checked_body(host: &Host, instance: &AssignedInstance) -> Result<Value, RuntimeError> {
+    let request = create_request(host, instance)?;
+    serde_json::to_value(&request.body).map_err(|error| RuntimeError::Spec(error.to_string()))
+}
+
 /// Makes the request and checks it against the host's policy.
 pub(crate) fn create_request(
     host: &Host,

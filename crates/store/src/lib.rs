@@ -35,6 +35,8 @@
 mod database;
 mod disk;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod inspect;
 pub mod limits;
 mod meta;

@@ -45,7 +45,7 @@ pub(crate) fn encode_numbers(numbers: impl IntoIterator<Item = u64>) -> Vec<u8> 
     numbers.into_iter().flat_map(u64::to_be_bytes).collect()
 }
 
-fn decode_numbers(bytes: &[u8]) -> Option<Vec<u64>> {
+pub(crate) fn decode_numbers(bytes: &[u8]) -> Option<Vec<u64>> {
     let (chunks, rest) = bytes.as_chunks::<8>();
     rest.is_empty().then(|| chunks.iter().map(|c| u64::from_be_bytes(*c)).collect())
 }

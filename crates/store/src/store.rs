@@ -415,7 +415,7 @@ fn size_of_batch(batch: &WriteBatch) -> u64 {
     (entries + records + snapshots) as u64
 }
 
-fn encode_identity(identity: &Identity) -> Vec<u8> {
+pub(crate) fn encode_identity(identity: &Identity) -> Vec<u8> {
     let mut bytes = identity.node.to_be_bytes().to_vec();
     bytes.extend_from_slice(identity.fleet.as_bytes());
     bytes

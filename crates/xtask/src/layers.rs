@@ -56,6 +56,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("stele-testkit", Layer::Dev),
     ("stele-xtask", Layer::Dev),
     ("stele-simulations", Layer::Dev),
+    ("stele-fuzz", Layer::Dev),
 ];
 
 /// The names of the pure crates.

@@ -13,6 +13,7 @@ mod cargo;
 mod check;
 mod demo;
 mod deny;
+mod fuzz;
 mod golden_log;
 mod layers;
 mod limits;
@@ -51,6 +52,7 @@ enum Task {
     Bench(bench::Args),
     GoldenLog(golden_log::Args),
     Sim(sim::Args),
+    Fuzz(fuzz::Args),
 }
 
 fn main() -> ExitCode {
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         Task::Bench(args) => args.run(),
         Task::GoldenLog(args) => args.run(),
         Task::Sim(args) => args.run(),
+        Task::Fuzz(args) => args.run(),
     };
     match outcome {
         Ok(code) => code,

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::source::Position;
+use crate::limits::{PATH_BYTES_MAX, UNKNOWN_NAME_BYTES_MAX};
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -53,7 +54,8 @@ impl SpecErrors {
 }
 
 fn nearest_position(path: &str, positions: &BTreeMap<String, Position>) -> Option<Position> {
-    let mut path = path;
+    // Of what has a longer path no place is remembered; a name without end would be looked for piece by piece.
+    let mut path = &path[..path.floor_char_boundary(PATH_BYTES_MAX)];
     loop {
         if let Some(position) = positions.get(path) {
             return Some(*position);
@@ -91,6 +93,10 @@ impl std::error::Error for SpecErrors {}
 
 /// The nearest of `known` to what was written, when it is near enough to be meant.
 pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // Each comparison takes as long as both names together, multiplied.
+    if written.len() > UNKNOWN_NAME_BYTES_MAX {
+        return None;
+    }
     let typos_max = (written.chars().count() / 3).max(1);
     known
         .into_iter()

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_saphyr::{Location, Spanned};
 
 use super::errors::{SpecError, SpecErrors};
-use crate::limits::{DEPTH_MAX, SPEC_BYTES_MAX};
+use crate::limits::{ALIAS_VALUES_MAX, DEPTH_MAX, PATH_BYTES_MAX, SPEC_BYTES_MAX};
 
 /// A place in a file; both count from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -49,6 +49,16 @@ pub(crate) struct Key {
 pub(crate) enum Step {
     Member(String),
     Item(usize),
+}
+
+impl Step {
+    /// Of what it adds to a path, roughly.
+    fn length(&self) -> usize {
+        match self {
+            Self::Member(name) => name.len(),
+            Self::Item(_) => 1,
+        }
+    }
 }
 
 /// `services.web.ports[0]`; members that are no plain words are quoted: `files["/etc/x"]`.
@@ -92,6 +102,8 @@ impl Node {
             underscored_numbers_as_strings: true,
             strict_booleans: true,
             reject_unsupported_tags: true,
+            budget: serde_saphyr::budget! { max_depth: DEPTH_MAX },
+            alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: ALIAS_VALUES_MAX },
         };
         let raw: Spanned<Raw> = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
             let at = error.location().and_then(position);
@@ -169,6 +181,11 @@ impl Node {
         at: Option<Position>,
         found: &mut BTreeMap<String, Position>,
     ) {
+        // A path holds all names above a value: many values below long names would cost many times the file.
+        let length: usize = path.iter().map(Step::length).sum();
+        if length > PATH_BYTES_MAX {
+            return;
+        }
         if let Some(at) = at {
             found.insert(write_path(path), at);
         }
@@ -213,6 +230,9 @@ fn syntax_message(error: &serde_saphyr::Error) -> String {
     match error.without_snippet() {
         serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } => {
             return format!("`{key}` is written twice; the second one would silently win");
+        }
+        serde_saphyr::Error::Budget { breach: serde_saphyr::budget::BudgetBreach::Depth { .. }, .. } => {
+            return too_deep();
         }
         serde_saphyr::Error::MultipleDocuments { .. } => {
             return "this file holds several documents (---); write one app per file".to_owned();
@@ -319,6 +339,10 @@ pub(crate) fn check_depth(node: &Node) -> Result<(), SpecErrors> {
             return Ok(());
         }
     }
-    let message = format!("it is nested more than {DEPTH_MAX} levels deep (DEPTH_MAX)");
-    Err(SpecErrors::one(None, SpecError::new(String::new(), message, level.first().and_then(|node| node.at))))
+    let at = level.first().and_then(|node| node.at);
+    Err(SpecErrors::one(None, SpecError::new(String::new(), too_deep(), at)))
+}
+
+fn too_deep() -> String {
+    format!("it is nested more than {DEPTH_MAX} levels deep (DEPTH_MAX)")
 }

@@ -256,3 +256,29 @@ fn the_environment_is_never_guessed() {
     let one = parse_yaml(BASE, "web.yaml").unwrap();
     assert_eq!(one.spec.environment(None).unwrap().as_str(), "prod");
 }
+
+#[test]
+fn what_is_nested_or_repeated_without_end_is_refused_early() {
+    let deep = "[".repeat(40) + &"]".repeat(40);
+    assert!(parse_yaml(&deep, "web.yaml").unwrap_err().to_string().contains("DEPTH_MAX"));
+    let laughs = (1..10).fold("a0: &a0 [lol]\n".to_owned(), |laughs, level| {
+        let before = vec![format!("*a{}", level - 1); 9].join(",");
+        format!("{laughs}a{level}: &a{level} [{before}]\n")
+    });
+    assert!(parse_yaml(&laughs, "web.yaml").is_err());
+}
+
+#[test]
+fn long_names_cost_no_more_than_they_are_long() {
+    let long = "k".repeat(100_000);
+    // Every item has a place, and a path with all names above it.
+    let node =
+        Node::from_yaml(&format!("? {long}\n: [{}0]\nshort: [1]\n", "0,".repeat(1000)), "web.yaml").unwrap();
+    let paths: Vec<_> = node.positions().into_keys().collect();
+    assert_eq!(paths, ["", "short", "short[0]"]);
+    assert_eq!(nearest(&long, ["services"]), None);
+    assert_eq!(nearest("servics", ["services"]), Some("services"));
+    let body = format!("{{\"{long}\": 1}}");
+    let error = parse_json::<AppSpec>(body.as_bytes()).unwrap_err().to_string();
+    assert!(!error.contains("did you mean"), "{}", &error[error.len() - 100..]);
+}

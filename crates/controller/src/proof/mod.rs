@@ -29,6 +29,7 @@ use nodes::Nodes;
 
 pub(crate) use compare::run as compare;
 pub(crate) use follow::run as follow;
+pub(crate) use nodes::Mark;
 pub(crate) use publish::run as publish;
 
 /// Why the tree says nothing.

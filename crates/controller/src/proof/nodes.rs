@@ -21,18 +21,18 @@ const HASH: usize = 32;
 
 /// How far the tree goes, and over which log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Mark {
+pub(crate) struct Mark {
     size: u64,
     root: Digest,
     chain: Digest,
 }
 
 impl Mark {
-    fn to_bytes(self) -> Vec<u8> {
+    pub(crate) fn to_bytes(self) -> Vec<u8> {
         [&self.size.to_be_bytes()[..], &self.root.0, &self.chain.0].concat()
     }
 
-    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (size, rest) = bytes.split_first_chunk()?;
         let (root, chain) = rest.split_first_chunk()?;
         let chain = chain.try_into().ok()?;

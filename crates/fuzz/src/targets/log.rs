@@ -1,0 +1,241 @@
+//! The bytes of the log: records, their headers, entries, snapshots and deltas.
+
+use stele_codec::{Chain, Entry, Linker, Snapshot, StoredRecord, decode_delta, encode_delta, encode_record};
+use stele_model::{Delta, Digest, Record, Time, fold};
+
+use super::story;
+use crate::mutate::Form;
+use crate::nasty;
+use crate::target::{Budget, Named, Target, Verdict, holds};
+
+const HASH: usize = 32;
+/// Magic, format.
+const SNAPSHOT_HEAD: usize = 5;
+const ENTRY_CHECKSUM: usize = 8;
+
+pub(super) fn targets() -> Vec<Target> {
+    vec![
+        Target {
+            name: "record",
+            decoder: "`StoredRecord::from_bytes`, `decode`, all schemas of all kinds; `model::fold`",
+            holds: "written again it is the same bytes; header and event are what they were when encoded again; \
+                    trailing bytes are refused; what decodes can be folded and State be digested",
+            form: Form::Bytes,
+            budget: Budget { fixed: 4 << 20, per_byte: 300 },
+            run: record,
+            mend: Some(mend_record),
+            made: made_records,
+            nasty: nasty::bytes,
+        },
+        Target {
+            name: "header",
+            decoder: "`StoredRecord::header`",
+            holds: "refuses what is no header; one that is read back gives the same leaf",
+            form: Form::Bytes,
+            budget: Budget { fixed: 1 << 20, per_byte: 100 },
+            run: header,
+            mend: None,
+            made: made_headers,
+            nasty: nasty::bytes,
+        },
+        Target {
+            name: "entry",
+            decoder: "`Entry::decode`, then `Linker`",
+            holds: "written again it is the same bytes; trailing bytes are refused; records link or are refused",
+            form: Form::Bytes,
+            budget: Budget { fixed: 4 << 20, per_byte: 300 },
+            run: entry,
+            mend: Some(mend_entry),
+            made: made_entries,
+            nasty: nasty::bytes,
+        },
+        Target {
+            name: "snapshot",
+            decoder: "`Snapshot::decode`",
+            holds: "encoded again and read, it is the same State with the same digest; trailing bytes are refused",
+            form: Form::Bytes,
+            budget: Budget { fixed: 8 << 20, per_byte: 2000 },
+            run: snapshot,
+            mend: Some(mend_snapshot),
+            made: made_snapshots,
+            nasty: nasty::bytes,
+        },
+        Target {
+            name: "delta",
+            decoder: "`decode_delta`, `Delta::put_on`",
+            holds: "encoded again and read, it is the same; it is put on State or refused",
+            form: Form::Bytes,
+            budget: Budget { fixed: 8 << 20, per_byte: 2000 },
+            run: delta,
+            mend: Some(mend_delta),
+            made: made_deltas,
+            nasty: nasty::bytes,
+        },
+    ]
+}
+
+fn record(input: &[u8]) -> Result<Verdict, String> {
+    let Ok((stored, chain)) = StoredRecord::from_bytes(input) else { return Ok(Verdict::Refused) };
+    holds(stored.to_bytes(chain) == input, || "written again, the record has other bytes".to_owned())?;
+    let Ok(record) = stored.decode() else { return Ok(Verdict::Refused) };
+    again(&stored, &record)?;
+    let (mut state, _) = story::early()?.clone();
+    // A record is folded where it stands, which readers have checked before.
+    let mut record = record;
+    (record.header.seq, record.header.time) = (state.seq + 1, Time(state.time.0 + 1));
+    fold(&mut state, &record);
+    state.digest();
+    Ok(Verdict::Read)
+}
+
+/// Encodes a record again, as today's program would write it.
+fn again(stored: &StoredRecord, record: &Record) -> Result<(), String> {
+    // An event that was read may be too large to be written with today's limits.
+    let Ok((new, written)) = encode_record(record.header.clone(), &record.event) else { return Ok(()) };
+    let read = new.decode().map_err(|error| format!("encoded again, it cannot be read: {error}"))?;
+    holds(read.event == record.event, || "encoded again, it is another event".to_owned())?;
+    holds(read.header == written.header, || "encoded again, it has another header".to_owned())?;
+    if written.header == record.header {
+        holds(new.leaf == stored.leaf, || "the same header has two encodings".to_owned())?;
+    }
+    // Whoever looks at a header asks where its decision ends.
+    let _ = record.header.decision.last();
+    Ok(())
+}
+
+fn mend_record(input: &mut Vec<u8>) {
+    let Ok((mut stored, chain)) = StoredRecord::from_bytes(input) else { return };
+    if let Some(at) = stored.leaf.len().checked_sub(HASH) {
+        stored.leaf[at..].copy_from_slice(&Digest::of(&[&stored.payload]).0);
+        *input = stored.to_bytes(chain);
+    }
+}
+
+fn made_records() -> anyhow::Result<Vec<Named>> {
+    let kinds = story::of_each_kind()?;
+    Ok(kinds
+        .into_iter()
+        .map(|((kind, schema), (stored, chain))| (format!("{kind}-{schema}"), stored.to_bytes(chain)))
+        .collect())
+}
+
+fn header(input: &[u8]) -> Result<Verdict, String> {
+    let stored = StoredRecord { leaf: input.to_vec(), payload: Vec::new() };
+    let Ok(header) = stored.header() else { return Ok(Verdict::Refused) };
+    let _ = header.decision.last();
+    let json = serde_json::to_string(&header).map_err(|error| format!("it is no JSON: {error}"))?;
+    let read: stele_model::Header =
+        serde_json::from_str(&json).map_err(|error| format!("its JSON cannot be read: {error}"))?;
+    holds(read == header, || "read from its JSON it is another header".to_owned())?;
+    Ok(Verdict::Read)
+}
+
+fn made_headers() -> anyhow::Result<Vec<Named>> {
+    let mut all = Vec::new();
+    for stored in story::records()? {
+        let header = stored.header()?;
+        let has =
+            [header.reason.is_some(), header.idempotency.is_some(), header.links.on_behalf_of.is_some()];
+        let name = format!("{}{}{}", u8::from(has[0]), u8::from(has[1]), u8::from(has[2]));
+        if all.iter().all(|(known, _)| *known != name) {
+            all.push((name, stored.leaf));
+        }
+    }
+    Ok(all)
+}
+
+fn entry(input: &[u8]) -> Result<Verdict, String> {
+    let Ok(entry) = Entry::decode(input) else { return Ok(Verdict::Refused) };
+    holds(entry.encode() == input, || "encoded again, the entry has other bytes".to_owned())?;
+    let before = entry.first.saturating_sub(1);
+    let mut linker = Linker::after(before, Time::default(), entry.previous);
+    for stored in &entry.records {
+        if linker.push(stored, None).is_err() {
+            break;
+        }
+        let _ = linker.is_whole();
+    }
+    Ok(Verdict::Read)
+}
+
+fn mend_entry(input: &mut Vec<u8>) {
+    if let Some(at) = input.len().checked_sub(ENTRY_CHECKSUM) {
+        let checksum = Digest::of(&[&input[..at]]);
+        input[at..].copy_from_slice(&checksum.0[..ENTRY_CHECKSUM]);
+    }
+}
+
+fn made_entries() -> anyhow::Result<Vec<Named>> {
+    let records = story::records()?;
+    let mut chain = Chain::GENESIS;
+    let mut all = Vec::new();
+    for (name, first, count) in [("founding", 1_u64, 4), ("one", 5, 1), ("more", 6, 7)] {
+        let records: Vec<_> = records.iter().skip(first as usize - 1).take(count).cloned().collect();
+        let after = records.iter().fold(chain, |chain, stored| chain.link(&stored.leaf));
+        let entry = Entry { fleet: "acme".to_owned(), term: 3, first, previous: chain, records };
+        all.push((name.to_owned(), entry.encode()));
+        chain = after;
+    }
+    let empty = Entry { fleet: "acme".to_owned(), term: 3, first: 13, previous: chain, records: Vec::new() };
+    all.push(("empty".to_owned(), empty.encode()));
+    Ok(all)
+}
+
+fn snapshot(input: &[u8]) -> Result<Verdict, String> {
+    let Ok(snapshot) = Snapshot::decode(input) else { return Ok(Verdict::Refused) };
+    let again = Snapshot::decode(&snapshot.encode()).map_err(|error| format!("encoded again: {error}"))?;
+    holds(again == snapshot, || "encoded again, it is another snapshot".to_owned())?;
+    let (mut one, mut other) = (snapshot.state, again.state);
+    holds(one.digest() == other.digest(), || "the same State has two digests".to_owned())?;
+    Ok(Verdict::Read)
+}
+
+fn mend_snapshot(input: &mut Vec<u8>) {
+    if input.len() < SNAPSHOT_HEAD + 2 * HASH {
+        return;
+    }
+    let (head, state) = input.split_at_mut(SNAPSHOT_HEAD + 2 * HASH);
+    let checksum = Digest::of(&[&head[SNAPSHOT_HEAD..SNAPSHOT_HEAD + HASH], state]);
+    head[SNAPSHOT_HEAD + HASH..].copy_from_slice(&checksum.0);
+}
+
+fn made_snapshots() -> anyhow::Result<Vec<Named>> {
+    let mut all = Vec::new();
+    for count in [1, 12, 60] {
+        let (state, chain) = story::state_after(count)?;
+        all.push((format!("after-{count}"), Snapshot { chain, state }.encode()));
+    }
+    Ok(all)
+}
+
+fn delta(input: &[u8]) -> Result<Verdict, String> {
+    let Ok(delta) = decode_delta(input) else { return Ok(Verdict::Refused) };
+    let again = decode_delta(&encode_delta(&delta)).map_err(|error| format!("encoded again: {error}"))?;
+    holds(again == delta, || "encoded again, it is another delta".to_owned())?;
+    let (mut state, _) = story::early()?.clone();
+    let _ = delta.count();
+    if delta.put_on(&mut state).is_ok() {
+        state.digest();
+    }
+    Ok(Verdict::Read)
+}
+
+fn mend_delta(input: &mut Vec<u8>) {
+    if input.len() < SNAPSHOT_HEAD + HASH {
+        return;
+    }
+    let (head, body) = input.split_at_mut(SNAPSHOT_HEAD + HASH);
+    head[SNAPSHOT_HEAD..].copy_from_slice(&Digest::of(&[body]).0);
+}
+
+fn made_deltas() -> anyhow::Result<Vec<Named>> {
+    let (early, _) = story::early().map_err(anyhow::Error::msg)?;
+    let (later, _) = story::state_after(early.seq as usize + 30)?;
+    let (before, _) = story::state_after(20)?;
+    let nothing = Delta::between(early, early);
+    Ok(vec![
+        ("nothing".to_owned(), encode_delta(&nothing)),
+        ("on-early".to_owned(), encode_delta(&Delta::between(early, &later))),
+        ("to-early".to_owned(), encode_delta(&Delta::between(&before, early))),
+    ])
+}
