@@ -77,6 +77,7 @@ mod log_store;
 mod membership;
 pub mod memory;
 mod ready;
+pub mod seal;
 pub mod size;
 mod status;
 mod vetting;
@@ -137,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_message_carries_a_clock_that_older_controllers_skip_and_need_not_send() {
-        let message = Message { from: 1, to: 2, term: 3, context: vec![7; 300].into(), ..Message::default() };
+        let message = Message { from: 1, to: 2, term: 3, context: vec![7; 300], ..Message::default() };
         let bytes = encode_message(&message, Some(1_800_000_000_000_000));
         assert_eq!(decode_message(&bytes), Some((message.clone(), Some(1_800_000_000_000_000))));
         // What an older one reads, and what it sends.
