@@ -8,21 +8,23 @@ use std::rc::Rc;
 use ed25519_dalek::SigningKey;
 use stele_model::signature::Purpose;
 use stele_model::wire::{
-    AssignedInstance, Assignment, AssignmentVersion, Heartbeat, InstanceReport, ReportAck, Signed,
+    AssignedInstance, Assignment, AssignmentVersion, Heartbeat, InstanceReport, Phase, ReportAck, Signed,
     SyncRequest,
 };
 use stele_model::{FleetName, InstanceId, NodeName, RegionName, Time};
 use stele_planted::{Bug, is_planted};
 use stele_reconcile::{
-    Accepted, Action, ContainerState, Due, Memory, Pinned, Reporter, Subject, SyncSchedule, Task, accept,
-    plan, report,
+    Accepted, Action, ContainerState, Due, Memory, Observation, Pinned, Reporter, Subject, SyncSchedule,
+    Task, accept, plan, report,
 };
 
 use crate::engine::Engine;
-use crate::limits::{EPOCH_US, HEARTBEAT_MS, POLL_MS, REPORT_ACK_MS, SYNC_ANSWER_MS};
+use crate::limits::{
+    CRASH_CODE, EPOCH_US, HANG_LOOK_MS, HEARTBEAT_MS, LOOP_STARTS, POLL_MS, REPORT_ACK_MS, SYNC_ANSWER_MS,
+};
 use crate::oracle::Oracle;
 use crate::rng::{Rng, mix};
-use crate::setup::{Keys, node_name};
+use crate::setup::{Keys, Setup, node_name};
 use crate::wire::{FromNode, Letter, ToNode};
 
 /// What survives the process.
@@ -63,6 +65,8 @@ struct Process {
     look_ms: u64,
     reports: Option<Vec<InstanceReport>>,
     heard_ms: u64,
+    /// How often each container was started.
+    starts: BTreeMap<String, u32>,
 }
 
 /// See the module.
@@ -85,6 +89,8 @@ pub(crate) struct Agent {
     pub(crate) connected: bool,
     rng: Rng,
     seed: u64,
+    /// Whether it is of an older version, which says less.
+    older: bool,
     /// The highest version it ever put in force, whatever its disk says.
     in_force: AssignmentVersion,
     /// What it sends.
@@ -96,7 +102,8 @@ pub(crate) struct Agent {
 impl Agent {
     /// A node that has joined, whose agent does not run yet.
     #[allow(clippy::unwrap_used)]
-    pub(crate) fn new(index: usize, keys: &Keys, seed: u64) -> Self {
+    pub(crate) fn new(index: usize, keys: &Keys, setup: &Setup) -> Self {
+        let seed = setup.seed;
         let name = node_name(index);
         let pinned = Pinned { root: keys.root_public.clone(), fleet: keys.fleet.clone(), node: name.clone() };
         Self {
@@ -114,6 +121,7 @@ impl Agent {
             connected: false,
             rng: Rng::fork(seed, 0x0a00_0000 + index as u64),
             seed,
+            older: setup.skewed && index % 2 == 1,
             in_force: AssignmentVersion::default(),
             out: Vec::new(),
             due_us: 0,
@@ -174,6 +182,7 @@ impl Agent {
             look_ms: now_ms,
             reports: None,
             heard_ms: now_ms,
+            starts: BTreeMap::new(),
         };
         if self.connected {
             process.sync.connected(0);
@@ -311,7 +320,7 @@ impl Agent {
             return;
         }
         self.finish_tasks(now_ms, oracle);
-        self.look(now_ms);
+        self.look(now_ms, oracle);
         self.talk(now_us);
         self.due_us = 1000 * self.next_ms(now_ms).max(now_ms + 1);
     }
@@ -340,6 +349,12 @@ impl Agent {
         let Some(process) = &mut self.process else { return };
         let desired = process.desired.clone().unwrap_or_default();
         let silent = is_planted(Bug::StopOnSilence) && now_ms > process.heard_ms + 20_000;
+        if self.engine.hangs {
+            // Nobody waits for an engine without end: what was begun is looked at again, and so is it.
+            for running in process.running.values_mut().filter(|running| running.due_ms <= now_ms) {
+                running.due_ms = now_ms + HANG_LOOK_MS;
+            }
+        }
         let due: Vec<Subject> = process
             .running
             .iter()
@@ -350,10 +365,15 @@ impl Agent {
             let Some(mut running) = process.running.remove(&subject) else { continue };
             let action = running.task.actions[running.at].clone();
             if let Action::Stop { container, .. } | Action::Remove { container } = &action {
-                judge_stop(&self.engine, container, &self.disk, &self.pinned, &self.name, oracle);
+                if !self.engine.has_lied(now_ms) {
+                    judge_stop(&self.engine, container, &self.disk, &self.pinned, &self.name, oracle);
+                }
             }
             let outcome = self.engine.perform(&action, &desired, now_ms, &mut self.rng);
             running.at += 1;
+            if let (Ok(()), Action::Start { container, .. }) = (&outcome, &action) {
+                *process.starts.entry(container.clone()).or_default() += 1;
+            }
             match outcome {
                 Err(why) => process.memory.ended(&subject, Err((action, why)), now_ms),
                 Ok(()) if running.at == running.task.actions.len() => {
@@ -374,7 +394,10 @@ impl Agent {
             .collect();
         for id in due {
             let Some(checking) = process.checking.remove(&id) else { continue };
-            let outcome = self.engine.check(&checking.container);
+            let outcome = match self.engine.hangs {
+                true => Err("no answer in time".to_owned()),
+                false => self.engine.check(&checking.container),
+            };
             process.memory.checked(&checking.instance, checking.run_ms, outcome, now_ms);
             process.look_ms = now_ms;
         }
@@ -388,7 +411,7 @@ impl Agent {
     }
 
     /// Looks, decides, and sets to work.
-    fn look(&mut self, now_ms: u64) {
+    fn look(&mut self, now_ms: u64, oracle: &mut Oracle) {
         let Some(process) = &mut self.process else { return };
         if process.look_ms > now_ms {
             return;
@@ -400,7 +423,7 @@ impl Agent {
             process.reports = Some(Vec::new());
             return;
         };
-        let Ok(observed) = self.engine.look(&mut self.rng) else { return };
+        let Ok(observed) = self.engine.look(now_ms, &mut self.rng) else { return };
         process.memory.observe(desired, &observed, now_ms);
         for task in plan(desired, &observed, &process.memory, now_ms) {
             let slow = matches!(task.actions.first(), Some(Action::Prepare(_)));
@@ -418,6 +441,9 @@ impl Agent {
             process.checking.insert(instance.id.clone(), checking);
         }
         let reports = report(desired, &observed, &process.memory, now_ms);
+        if !self.engine.has_lied(now_ms) {
+            judge_loops(&observed, &reports, &process.starts, &self.name, oracle);
+        }
         let wanted: BTreeSet<_> = desired.iter().map(|instance| &instance.id).collect();
         for told in &reports {
             if wanted.contains(&told.id) {
@@ -478,7 +504,7 @@ impl Agent {
                 boot: process.reporter.boot(),
                 applied: process.version,
                 acked: process.reporter.acked(),
-                time: Some(Time(EPOCH_US + now_us)),
+                time: (!self.older).then_some(Time(EPOCH_US + now_us)),
                 observed: None,
             };
             self.out.push(FromNode::Heartbeat(Letter::new(Signed::new(
@@ -487,6 +513,29 @@ impl Agent {
                 &heartbeat,
             ))));
         }
+    }
+}
+
+/// What ended again and again is told to be in a crash loop, at the end that makes it one.
+fn judge_loops(
+    observed: &Observation,
+    reports: &[InstanceReport],
+    starts: &BTreeMap<String, u32>,
+    node: &NodeName,
+    oracle: &mut Oracle,
+) {
+    for container in observed.containers.iter().filter(|it| it.state == ContainerState::Exited) {
+        let ended = starts.get(&container.id).copied().unwrap_or_default();
+        // Of an image that ends at once, each start is an end.
+        if ended < LOOP_STARTS || container.exit_code != Some(CRASH_CODE) {
+            continue;
+        }
+        let told = reports.iter().find(|report| report.container.as_ref() == Some(&container.id));
+        oracle.require(
+            told.is_none_or(|told| matches!(told.phase, Phase::Failed | Phase::Pending)),
+            "crash-loops-are-told",
+            || format!("{node}: {} was started {ended} times: {told:?}", container.instance),
+        );
     }
 }
 

@@ -8,9 +8,9 @@ use std::rc::Rc;
 use stele_codec::{Chain, Snapshot};
 use stele_consensus::{
     Applied, Committed, CommittedKind, Handler, HandlerError, Message, Role, RoleChange, StoredSnapshot,
-    encode_message,
+    encode_message, vote_of,
 };
-use stele_ledger::{Ledger, Moment, Outcome};
+use stele_ledger::{Clocks, Fitness, Ledger, Moment, Outcome};
 use stele_model::{ControllerId, Event, Record, Scope, Seq, State};
 use stele_planner::Dirty;
 use stele_planted::{Bug, is_planted};
@@ -55,6 +55,16 @@ pub(crate) struct App {
     reads: BTreeMap<Vec<u8>, PendingRead>,
     nonce: u64,
     next_read: u64,
+    /// Whether messages say what time it is here.
+    pub(crate) stamps: bool,
+    /// Whether a vote was given in this turn.
+    pub(crate) voted: bool,
+    /// Whether a snapshot was installed in this turn.
+    pub(crate) restored: bool,
+    /// The clocks of the other controllers.
+    pub(crate) clocks: Clocks,
+    /// Who votes, as Raft has it.
+    pub(crate) voters: Vec<ControllerId>,
     /// The last seq at which a State digest was recorded.
     pub(crate) digest_at: Seq,
     /// Whether one is worth recording now.
@@ -96,6 +106,11 @@ impl App {
             reads: BTreeMap::new(),
             nonce,
             next_read: 0,
+            stamps: true,
+            voted: false,
+            restored: false,
+            clocks: Clocks::default(),
+            voters: Vec::new(),
             digest_at: 0,
             digest_due: false,
             dirty: Dirty::All,
@@ -107,6 +122,18 @@ impl App {
             acks: Vec::new(),
             oracle,
         }
+    }
+
+    /// Begins to decide, unless the clock is so far off that log time would follow it.
+    pub(crate) fn begin_deciding(&mut self) {
+        if self.clock_is_fit() == Fitness::Fit {
+            self.ledger.caught_up(self.now);
+        }
+    }
+
+    /// Whether this controller's clock agrees with those of the other voters.
+    pub(crate) fn clock_is_fit(&self) -> Fitness {
+        self.clocks.fitness(self.id, &self.voters, self.now)
     }
 
     /// Answers somebody.
@@ -238,13 +265,21 @@ pub(crate) fn told_state(state: &State) -> Told {
 
 impl Handler for App {
     fn send(&mut self, messages: Vec<Message>) {
+        let clock_us = self.stamps.then_some(self.now.wall_us);
         for message in messages {
-            self.out.push(Out::Peer(message.to, Packet::Raft(encode_message(&message))));
+            if let Some((term, candidate)) = vote_of(&message) {
+                self.voted = true;
+                self.oracle.borrow_mut().voted(self.id, term, candidate);
+            }
+            self.out.push(Out::Peer(message.to, Packet::Raft(encode_message(&message, clock_us))));
         }
     }
 
     fn role(&mut self, change: RoleChange) {
         let leads = change.role == Role::Leader;
+        if leads {
+            self.oracle.borrow_mut().leads(self.id, change.term);
+        }
         self.leader = change.leader;
         self.term = change.term;
         self.changed = true;
@@ -268,7 +303,9 @@ impl Handler for App {
         for (asker, outcome) in self.ledger.restore(restored.state, restored.chain) {
             self.tell(asker, outcome);
         }
+        self.voters.clone_from(&snapshot.conf_state.voters);
         self.applied = snapshot.index;
+        self.restored = true;
         self.snapshot_at = snapshot.seq;
         self.changed = true;
         let mut oracle = self.oracle.borrow_mut();
@@ -303,11 +340,14 @@ impl Handler for App {
                     oracle.digest_of(self.id, self.ledger.state());
                 }
             }
-            CommittedKind::ConfChange { .. } => self.dirty = Dirty::All,
+            CommittedKind::ConfChange { conf_state, .. } => {
+                self.dirty = Dirty::All;
+                self.voters = conf_state.voters;
+            }
             CommittedKind::Empty => {}
         }
         if self.leads_term == Some(term) && index >= self.resume_at {
-            self.ledger.caught_up(self.now);
+            self.begin_deciding();
         }
         Ok(applied)
     }

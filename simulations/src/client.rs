@@ -7,10 +7,12 @@ use std::rc::Rc;
 use stele_ledger::Outcome;
 use stele_model::event::{Contacts, EnrolledNode, Holder, JoinToken, Role, TargetDigest, Token};
 use stele_model::release::{
-    Check, Container, Health, Image, Order, Placement, Port, Protocol, Service, Update,
+    Check, Container, EnvValue, Health, Image, Order, Placement, Port, Protocol, Service, Update,
 };
 use stele_model::signature::public_key;
-use stele_model::{AppEnv, Command, Decision, Digest, PrincipalId, Release, ReleaseChoice, Seq, Time, Value};
+use stele_model::{
+    AppEnv, Command, Decision, Digest, PrincipalId, Release, ReleaseChoice, Sealed, Seq, Time, Value,
+};
 
 use crate::limits::{CLIENT_ATTEMPTS_MAX, CLIENT_RETRY_US, CLIENT_WAIT_US, EPOCH_US};
 use crate::oracle::Oracle;
@@ -20,6 +22,8 @@ use crate::wire::{Asked, Told, Want};
 
 /// The one variable that clients set, so that each app is a register.
 pub(crate) const VARIABLE: &str = "GREETING";
+/// The one secret that clients set.
+const SECRET: &str = "database";
 
 /// What a client has begun and not ended.
 #[derive(Debug)]
@@ -70,6 +74,13 @@ pub(crate) struct Histories {
 fn name<T: std::str::FromStr>(text: &str) -> T {
     #[allow(clippy::unwrap_used)]
     text.parse().ok().unwrap()
+}
+
+/// A write of the variable that makes an app a register.
+pub(crate) fn set_variable(app_env: AppEnv, value: Value) -> (Want, Option<(AppEnv, String)>) {
+    let register = (app_env.clone(), format!("{value:?}"));
+    let variables = BTreeMap::from([(VARIABLE.to_owned(), Some(value))]);
+    (Want::Command(Command::SetConfig { app_env, variables }), Some(register))
 }
 
 /// The app of an index.
@@ -169,6 +180,27 @@ impl Client {
         Some(asked)
     }
 
+    /// Asks for something at once, unless it waits for an answer or the fleet is not founded.
+    pub(crate) fn ask(
+        &mut self,
+        now_us: u64,
+        want: Want,
+        register: Option<(AppEnv, String)>,
+        histories: &Histories,
+    ) -> Option<Rc<Asked>> {
+        if !self.is_idle() || !histories.founded || self.done {
+            return None;
+        }
+        self.requests += 1;
+        let key = format!("{}-{}", self.principal, self.requests);
+        let asked = Rc::new(Asked { principal: self.principal.clone(), key, want });
+        let floor = histories.told;
+        self.pending = Some(Pending { asked: Rc::clone(&asked), attempts: 1, floor, register });
+        self.attempt += 1;
+        self.due_us = now_us + CLIENT_WAIT_US;
+        Some(asked)
+    }
+
     fn choose(&mut self, setup: &Setup) -> (Want, Option<(AppEnv, String)>) {
         let app_env = app_env(self.rng.below(setup.apps));
         if std::mem::take(&mut self.panics) {
@@ -189,9 +221,10 @@ impl Client {
             22..45 => {
                 // Few values, so that setting one again often changes nothing.
                 let value = Value::Plain(format!("hello {}", self.rng.below(4)));
-                let register = (app_env.clone(), format!("{value:?}"));
-                let variables = BTreeMap::from([(VARIABLE.to_owned(), Some(value))]);
-                (Want::Command(Command::SetConfig { app_env, variables }), Some(register))
+                if self.rng.chance(150) {
+                    return (Want::Command(self.set_sealed(app_env)), None);
+                }
+                set_variable(app_env, value)
             }
             45..58 => {
                 let point = match self.rng.below(4) {
@@ -217,6 +250,25 @@ impl Client {
             },
             _ => (Want::Read, None),
         }
+    }
+
+    /// A value that nobody here can open, as a variable or as a secret.
+    fn set_sealed(&mut self, app_env: AppEnv) -> Command {
+        let sealed = self.sealed(&app_env);
+        if self.rng.chance(500) {
+            return Command::SetSecret { app_env, name: name(SECRET), value: sealed };
+        }
+        let variables = BTreeMap::from([("TOKEN".to_owned(), Some(Value::Sealed(sealed)))]);
+        Command::SetConfig { app_env, variables }
+    }
+
+    fn sealed(&mut self, app_env: &AppEnv) -> Sealed {
+        let mut hex = |bytes: usize| {
+            let text: String = (0..bytes.div_ceil(8)).map(|_| format!("{:016x}", self.rng.next())).collect();
+            text[..2 * bytes].to_owned()
+        };
+        let (nonce, ciphertext) = (hex(24), hex(40));
+        Sealed { subject: app_env.to_string(), key_version: 1, nonce, ciphertext }
     }
 
     /// A release, most often a good one.
@@ -245,6 +297,10 @@ impl Client {
                 retries: 2,
                 start_period_ms: 3_000,
             });
+        }
+        if self.rng.chance(150) {
+            let sealed = self.sealed(app_env);
+            web.env.insert("SEALED".to_owned(), EnvValue::Value(Value::Sealed(sealed)));
         }
         let update = |order, max_unavailable| Update { max_unavailable, order, deadline_ms: 45_000 };
         let order = if self.rng.chance(300) { Order::StopFirst } else { Order::StartFirst };

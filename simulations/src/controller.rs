@@ -6,25 +6,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use ed25519_dalek::SigningKey;
-use stele_codec::{Chain, Snapshot, StoredRecord};
-use stele_consensus::memory::MemoryStore;
+use stele_codec::{Chain, Snapshot};
+use stele_consensus::memory::{Kind, MemoryStore, Rot};
 use stele_consensus::{
     Config, Driver, LogStore as _, MembershipChange, ProposeError, Role, StepError, StoredSnapshot,
     bootstrap, decode_message,
 };
 use stele_ledger::limits::STATE_DIGEST_INTERVAL_RECORDS;
-use stele_ledger::{Moment, Outcome, Submitted, system_request};
+use stele_ledger::{Fitness, Moment, Outcome, Submitted, system_request};
 use stele_model::signature::Certificate;
-use stele_model::{
-    Command, ControllerId, Digest, Idempotency, Links, Point, Request, Scope, Seq, State, fold,
-};
+use stele_model::{Command, ControllerId, Digest, Idempotency, Links, Point, Request, Scope, Seq, State};
 use stele_planner::Dirty;
 use stele_planted::{Bug, is_planted};
 
 use crate::app::{App, Reading, told_state};
 use crate::limits::{CONDUCTOR_COMMANDS_MAX, EPOCH_US, HOUSEKEEPING_US, RECORDS_PER_ANSWER_MAX, TICK_US};
 use crate::oracle::Oracle;
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, Signer};
+use crate::past::recover;
 use crate::rng::{Rng, mix};
 use crate::setup::{Keys, Setup};
 use crate::wire::{Asked, Asker, Out, Packet, Told, Want};
@@ -38,22 +37,39 @@ pub(crate) struct Ended {
     pub(crate) is_defect: bool,
 }
 
+/// Clocks that are quicker or slower than time: since when, what they said then, and by how many
+/// millionths.
+#[derive(Clone, Copy, Debug, Default)]
+struct Drift {
+    since_us: u64,
+    local_us: u64,
+    ppm: i64,
+}
+
+impl Drift {
+    fn at(self, now_us: u64) -> u64 {
+        let passed = now_us - self.since_us;
+        let off = i128::from(passed) * i128::from(self.ppm) / 1_000_000;
+        (self.local_us + passed).saturating_add_signed(off as i64)
+    }
+}
+
 /// A controller's process.
 pub(crate) struct Process {
-    driver: Driver<MemoryStore>,
+    pub(crate) driver: Driver<MemoryStore>,
     /// What it does with what Raft hands out.
     pub(crate) app: App,
     waiting_reads: Vec<Reading>,
     standing: Vec<Command>,
     ticked_us: u64,
-    kept_us: u64,
+    pub(crate) kept_us: u64,
     began_us: u64,
     pub(crate) outbox: Outbox,
     snapshot: Option<(u64, StoredSnapshot, Snapshot)>,
     /// Pages of a gap fetched so far.
-    gap: Vec<(Seq, Vec<u8>)>,
+    pub(crate) gap: Vec<(Seq, Vec<u8>)>,
     /// Earlier States, by seq, to rebuild others from.
-    past: BTreeMap<Seq, State>,
+    pub(crate) past: BTreeMap<Seq, State>,
     fails_on_purpose: bool,
 }
 
@@ -69,8 +85,20 @@ pub(crate) struct Controller {
     pub(crate) process: Option<Process>,
     /// Its disk, while it does not.
     parked: Option<MemoryStore>,
-    /// How far its clock is off, in microseconds.
+    /// How far its clock is off, in microseconds, beside what it drifts.
     pub(crate) clock_us: i64,
+    /// Its clocks.
+    drift: Drift,
+    /// Whether its disk does what no disk should: then its process may end by itself.
+    pub(crate) bad_disk: bool,
+    /// Whether it found its disk damaged and is to be replaced.
+    pub(crate) broken: bool,
+    /// Longest write of its disk, in microseconds; nothing for one that is quick.
+    pub(crate) slow_us: u64,
+    /// Whether it ends and starts again after the next vote that it gives.
+    pub(crate) jumpy: bool,
+    /// Whether it is of an older version, which says nothing of its clock.
+    pub(crate) older: bool,
     /// Until when its process stands still.
     pub(crate) paused_until: u64,
     /// What arrived meanwhile.
@@ -84,7 +112,8 @@ pub(crate) struct Controller {
 
 impl Controller {
     /// A controller whose disk is empty, or that of a founder.
-    pub(crate) fn new(id: ControllerId, founders: &[ControllerId], keys: &Keys, seed: u64) -> Self {
+    pub(crate) fn new(id: ControllerId, founders: &[ControllerId], keys: &Keys, setup: &Setup) -> Self {
+        let seed = setup.seed;
         let mut store = MemoryStore::new();
         if founders.contains(&id) {
             let genesis = Snapshot { chain: Chain::GENESIS, state: State::default() };
@@ -100,12 +129,39 @@ impl Controller {
             process: None,
             parked: Some(store),
             clock_us: 0,
+            drift: Drift::default(),
+            bad_disk: false,
+            broken: false,
+            slow_us: 0,
+            jumpy: false,
+            older: setup.skewed && id.is_multiple_of(2),
             paused_until: 0,
             held: Vec::new(),
             incarnation: 0,
             retired: false,
             rng: Rng::fork(seed, 0x0c00_0000 + id),
         }
+    }
+
+    /// Signs for it; of fleets with several versions some are newer.
+    pub(crate) fn signer(&self, skewed: bool) -> Signer {
+        let newer = skewed && !self.older;
+        Signer { key: self.key.clone(), certificate: self.certificate.clone(), newer }
+    }
+
+    /// What its clocks have counted since the beginning.
+    pub(crate) fn local_us(&self, now_us: u64) -> u64 {
+        self.drift.at(now_us)
+    }
+
+    /// From now on its clocks are off by so many millionths of what passes.
+    pub(crate) fn drift(&mut self, now_us: u64, ppm: i64) {
+        self.drift = Drift { since_us: now_us, local_us: self.local_us(now_us), ppm };
+    }
+
+    /// How far its wall clock is ahead of time.
+    pub(crate) fn ahead_us(&self, now_us: u64) -> i64 {
+        self.local_us(now_us) as i64 - now_us as i64 + self.clock_us
     }
 
     /// Starts the process from what the disk holds.
@@ -123,15 +179,27 @@ impl Controller {
             return Ok(());
         }
         stele_planted::work_for(self.id);
+        let now_us = self.local_us(now_us);
         self.incarnation += 1;
-        let (mut state, chain, snapshot_at) =
-            recover(&store).map_err(|why| Ended { why, is_defect: true })?;
+        if store.lost_synced_writes() && !is_planted(Bug::LossUnnoticed) {
+            self.broken = true;
+            return Err(Ended { why: "its disk lost what was synced".to_owned(), is_defect: false });
+        }
+        let (mut state, chain, snapshot_at) = match recover(&store) {
+            Ok(recovered) => recovered,
+            Err(why) => {
+                self.broken = self.bad_disk;
+                return Err(Ended { why, is_defect: !self.bad_disk });
+            }
+        };
         state.digest();
         let applied = store.index().applied();
         let nonce = mix(setup.seed ^ self.id << 32 ^ self.incarnation);
         let mut past = BTreeMap::new();
         past.insert(state.seq, state.clone());
-        let app = App::new(self.id, (state, chain), (snapshot_at, applied, nonce), Rc::clone(oracle));
+        let voters = store.index().conf_state().voters.clone();
+        let mut app = App::new(self.id, (state, chain), (snapshot_at, applied, nonce), Rc::clone(oracle));
+        app.voters = voters;
         let seed = setup.seed;
         let election = move |id: u64, term: u64| mix(seed ^ mix(id << 32 ^ term)) as usize % 1000;
         let mut config = Config::new(self.id);
@@ -139,6 +207,8 @@ impl Controller {
         config.election_timeout = Some(Box::new(move |id, term| ticks + election(id, term) % ticks));
         let driver =
             Driver::new(config, store).map_err(|error| Ended { why: error.to_string(), is_defect: true })?;
+        let mut app = app;
+        app.stamps = !self.older;
         let standing = Command::CreateFleet {
             fleet: keys.fleet.clone(),
             root: keys.root_public.clone(),
@@ -156,7 +226,7 @@ impl Controller {
             snapshot: None,
             gap: Vec::new(),
             past,
-            fails_on_purpose: false,
+            fails_on_purpose: self.bad_disk,
         });
         Ok(())
     }
@@ -170,33 +240,6 @@ impl Controller {
             self.parked = Some(store.crash(keep));
         }
     }
-}
-
-/// State as of the last record: the newest snapshot, and what follows it.
-fn recover(store: &MemoryStore) -> Result<(State, Chain, Seq), String> {
-    let (mut state, mut chain) = match store.latest_snapshot() {
-        Some(snapshot) => {
-            let read = Snapshot::decode(&snapshot.data).map_err(|error| error.to_string())?;
-            (read.state, read.chain)
-        }
-        None => (State::default(), Chain::GENESIS),
-    };
-    let snapshot_at = state.seq;
-    let mut last = store.index().last_seq();
-    if is_planted(Bug::RecoverShort) {
-        last = last.saturating_sub(1);
-    }
-    for seq in state.seq + 1..=last {
-        let bytes =
-            store.records().get(&seq).ok_or_else(|| format!("record {seq} is missing from this log"))?;
-        let (stored, kept) = StoredRecord::from_bytes(bytes).map_err(|error| error.to_string())?;
-        chain = chain.link(&stored.leaf);
-        if kept != chain {
-            return Err(format!("record {seq} does not continue the log before it"));
-        }
-        fold(&mut state, &stored.decode().map_err(|error| error.to_string())?);
-    }
-    Ok((state, chain, snapshot_at))
 }
 
 fn ended(error: &impl std::fmt::Display, on_purpose: bool) -> Ended {
@@ -233,7 +276,56 @@ impl Process {
             free_bytes: 0,
             needed_bytes: 1,
         };
-        self.driver.fail_writes(full);
+        self.driver.disk().fail_writes(full);
+    }
+
+    /// The disk writes what is to be synced, and the sync fails.
+    pub(crate) fn fail_syncs(&mut self) {
+        self.fails_on_purpose = true;
+        self.driver.disk().fail_syncs();
+    }
+
+    /// The disk spoils what is read from a place: of a kind, the so manieth.
+    pub(crate) fn spoil(&mut self, kind: Kind, which: u64, rot: Rot) {
+        self.fails_on_purpose = true;
+        let numbers = self.store().numbers(kind);
+        let pick = |which: u64| numbers.get(which.checked_rem(numbers.len() as u64)? as usize).copied();
+        let (Some(number), Some(other)) = (pick(which), pick(which + 1)) else { return };
+        let rot = if rot == Rot::Misdirected(0) { Rot::Misdirected(other) } else { rot };
+        self.driver.disk().spoil(kind, number, rot);
+    }
+
+    /// Makes a snapshot and forgets every entry that it covers, at once.
+    pub(crate) fn forget_entries(&mut self) -> Result<(), Ended> {
+        let on_purpose = self.fails_on_purpose;
+        let seq = self.app.ledger.state().seq;
+        let snapshot = Snapshot { chain: self.app.ledger.chain(), state: self.app.ledger.state().clone() };
+        self.driver.create_snapshot(seq, snapshot.encode()).map_err(|error| ended(&error, on_purpose))?;
+        let through = self.driver.status().applied;
+        match self.driver.compact(through) {
+            Ok(()) | Err(stele_consensus::CompactError::NotCovered { .. }) => Ok(()),
+            Err(error) => Err(ended(&error, on_purpose)),
+        }
+    }
+
+    /// Stands for election, whoever leads; whoever may not vote is refused.
+    pub(crate) fn stand(&mut self) -> Result<(), Ended> {
+        let on_purpose = self.fails_on_purpose;
+        self.driver.campaign().map_err(|error| ended(&error, on_purpose))
+    }
+
+    /// Terms in a log never go down.
+    pub(crate) fn check_terms(&self) -> Option<String> {
+        let index = self.store().index();
+        let (first, mut before) = index.truncated();
+        for at in first + 1..=index.last_index() {
+            let term = index.term(at).unwrap_or_default();
+            if term < before {
+                return Some(format!("entry {at} is of term {term}, the one before of term {before}"));
+            }
+            before = term;
+        }
+        None
     }
 
     /// Sets both clocks for the turn that begins.
@@ -271,50 +363,15 @@ impl Process {
         self.snapshot(now_us, setup, rng)
     }
 
-    /// Keeps a State now and then, as milestones do.
-    fn remember(&mut self) {
-        const STRIDE: u64 = 32;
-        let state = self.app.ledger.state();
-        let newest = self.past.last_key_value().map_or(0, |(seq, _)| *seq);
-        if state.seq >= newest + STRIDE {
-            self.past.insert(state.seq, state.clone());
-        }
-    }
-
-    /// State right after a record, rebuilt from the log here.
-    fn state_at(&self, seq: Seq) -> Option<State> {
-        if self.state().seq == seq {
-            return Some(self.state().clone());
-        }
-        let seq = if is_planted(Bug::PastOffByOne) { seq.saturating_sub(1) } else { seq };
-        let mut state =
-            self.past.range(..=seq).next_back().map(|(_, state)| state.clone()).unwrap_or_default();
-        if seq > self.state().seq {
-            return None;
-        }
-        for at in state.seq + 1..=seq {
-            let (stored, _) = StoredRecord::from_bytes(self.store().records().get(&at)?).ok()?;
-            fold(&mut state, &stored.decode().ok()?);
-        }
-        Some(state)
-    }
-
-    /// The last record of the decision that a record is of.
-    fn whole(&self, seq: Seq) -> Option<Seq> {
-        if seq == 0 {
-            return Some(0);
-        }
-        let (stored, _) = StoredRecord::from_bytes(self.store().records().get(&seq)?).ok()?;
-        Some(stored.header().ok()?.decision.last())
-    }
-
     /// Takes a packet in.
     pub(crate) fn take(&mut self, from: ControllerId, packet: Packet) -> Result<(), Ended> {
         match packet {
             Packet::Raft(bytes) => {
-                let Some(message) = decode_message(&bytes).filter(|message| message.from == from) else {
-                    return Ok(());
-                };
+                let decoded = decode_message(&bytes).filter(|(message, _)| message.from == from);
+                let Some((message, clock_us)) = decoded else { return Ok(()) };
+                if let Some(clock_us) = clock_us {
+                    self.app.clocks.heard(from, clock_us, self.app.now);
+                }
                 match self.driver.step(message) {
                     Ok(()) | Err(StepError::Dropped { .. }) => {}
                     Err(error) => return Err(ended(&error, self.fails_on_purpose)),
@@ -331,8 +388,9 @@ impl Process {
             Packet::Answer(asker, told) => self.app.answer(asker, told),
             Packet::WantRecords { from: first, to } => {
                 let last = to.min(first + RECORDS_PER_ANSWER_MAX - 1);
-                let records = self.store().records().range(first..=last);
-                let records: Vec<_> = records.map(|(seq, bytes)| (*seq, bytes.clone())).collect();
+                // What the disk does not give whole is not given on.
+                let read = |seq| Some((seq, self.store().record(seq).ok()??.into_owned()));
+                let records: Vec<_> = (first..=last).map_while(read).collect();
                 self.app.out.push(Out::Peer(from, Packet::Records(records)));
             }
             Packet::Records(records) => {
@@ -428,6 +486,9 @@ impl Process {
                 }
             }
             Submitted::Answer(asker, outcome) => self.app.tell(asker, outcome),
+            Submitted::Confirm(asker, outcome) if is_planted(Bug::NoOpUnconfirmed) => {
+                self.app.tell(asker, outcome);
+            }
             Submitted::Confirm(asker, outcome) => self.waiting_reads.push(Reading::Outcome(asker, outcome)),
         }
     }
@@ -514,12 +575,8 @@ impl Process {
                 Ok((index, _)) => self.app.ledger.proposed(index),
                 Err(error) => {
                     self.app.abandon();
-                    if let (ProposeError::Busy | ProposeError::Transferring, Some(term)) =
-                        (error, self.app.leads_term)
-                    {
-                        let status = self.driver.status();
-                        self.app.resume_at = status.last_index;
-                        self.app.ledger.elected(term, status.id);
+                    if matches!(error, ProposeError::Busy | ProposeError::Transferring) {
+                        self.resume_later();
                     }
                     return;
                 }
@@ -542,67 +599,29 @@ impl Process {
                 drop(self.driver.propose_membership(MembershipChange::Promote(peer.id), Vec::new()));
             }
             let settled = status.applied == status.last_index;
+            self.mind_the_clock();
             if status.committed_in_term && settled {
-                self.app.ledger.caught_up(self.app.now);
+                self.app.begin_deciding();
             }
         }
         self.ask_for_gap(&status);
     }
 
-    /// The next page of what an installed snapshot left missing.
-    fn ask_for_gap(&mut self, status: &stele_consensus::Status) {
-        let Some((from, to)) = self.store().gaps().first().copied() else { return };
-        let next = self.gap.last().map_or(from, |(seq, _)| seq + 1);
-        let voters = &status.conf_state.voters;
-        let at = (self.kept_us / HOUSEKEEPING_US) as usize;
-        if let Some(peer) = voters.get(at % voters.len().max(1)).filter(|peer| **peer != self.app.id) {
-            self.app.out.push(Out::Peer(*peer, Packet::WantRecords { from: next, to }));
+    /// A leader whose clock is far from the others' decides nothing more, and hands leadership over.
+    fn mind_the_clock(&mut self) {
+        let Fitness::Off { to, .. } = self.app.clock_is_fit() else { return };
+        if self.app.ledger.is_deciding() {
+            self.app.abandon();
+            self.resume_later();
         }
+        self.transfer(to);
     }
 
-    /// Keeps what fills a gap once its whole chain is proven to lead to the snapshot's.
-    fn backfill(&mut self, records: Vec<(Seq, Vec<u8>)>) -> Result<(), stele_consensus::DriveError> {
-        let Some((from, to)) = self.store().gaps().first().copied() else { return Ok(()) };
-        let next = self.gap.last().map_or(from, |(seq, _)| seq + 1);
-        if records.first().is_none_or(|(seq, _)| *seq != next) {
-            return Ok(());
-        }
-        self.gap.extend(records.into_iter().filter(|(seq, _)| *seq <= to));
-        if is_planted(Bug::BackfillAnything) {
-            let mut page = std::mem::take(&mut self.gap);
-            // Off by one: each record is kept under its successor's seq.
-            let bytes: Vec<_> = page.iter().map(|(_, bytes)| bytes.clone()).collect();
-            page.iter_mut().zip(bytes.into_iter().rev()).for_each(|(kept, bytes)| kept.1 = bytes);
-            return self.driver.backfill(page);
-        }
-        if self.gap.last().is_some_and(|(seq, _)| *seq == to) {
-            let gap = std::mem::take(&mut self.gap);
-            if self.is_proven(from, to, &gap) {
-                return self.driver.backfill(gap);
-            }
-        }
-        Ok(())
-    }
-
-    fn is_proven(&self, from: Seq, to: Seq, records: &[(Seq, Vec<u8>)]) -> bool {
-        let before = from.checked_sub(1).filter(|seq| *seq > 0);
-        let mut chain = match before.map(|seq| self.store().records().get(&seq)) {
-            None => Chain::GENESIS,
-            Some(bytes) => match bytes.and_then(|bytes| StoredRecord::from_bytes(bytes).ok()) {
-                Some((_, chain)) => chain,
-                None => return false,
-            },
-        };
-        for (_, bytes) in records {
-            let Ok((stored, kept)) = StoredRecord::from_bytes(bytes) else { return false };
-            chain = chain.link(&stored.leaf);
-            let payload = stored.header().is_ok_and(|it| it.payload == Digest::of(&[&stored.payload]));
-            if kept != chain || !payload {
-                return false;
-            }
-        }
-        let after = self.store().snapshot_at(to).and_then(|data| Snapshot::decode(data).ok());
-        after.is_some_and(|snapshot| snapshot.chain == chain)
+    fn resume_later(&mut self) {
+        let Some(term) = self.app.leads_term else { return };
+        let status = self.driver.status();
+        self.app.resume_at = if is_planted(Bug::NoLookBack) { 0 } else { status.last_index };
+        self.app.ledger.elected(term, status.id);
     }
 
     fn snapshot(

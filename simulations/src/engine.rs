@@ -7,6 +7,7 @@ use stele_model::wire::AssignedInstance;
 use stele_model::{AppEnv, Digest, InstanceId};
 use stele_reconcile::{Action, ContainerState, Observation, ObservedContainer};
 
+use crate::limits::CRASH_CODE;
 use crate::rng::Rng;
 
 /// How a container of an image behaves.
@@ -40,6 +41,27 @@ pub(crate) struct Made {
     pub(crate) behaviour: Behaviour,
 }
 
+/// How long it may take until nobody acts on a lie any more, in milliseconds.
+const LIES_LAST_MS: u64 = 60_000;
+
+/// What is said of a container that is not so, and sometimes is; none when it is kept secret.
+fn lie(made: &Made, rng: &mut Rng) -> Option<ObservedContainer> {
+    let mut told = made.seen.clone();
+    match rng.below(4) {
+        0 => return None,
+        1 => {
+            told.state = ContainerState::Exited;
+            told.exit_code = Some(1);
+        }
+        2 => {
+            told.state = ContainerState::Running;
+            told.exit_code = None;
+        }
+        _ => {}
+    }
+    Some(told)
+}
+
 /// See the module.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Engine {
@@ -54,15 +76,26 @@ pub(crate) struct Engine {
     pub(crate) had: BTreeSet<Image>,
     /// Requests that fail, of a thousand.
     pub(crate) failing: u32,
+    /// Whether it answers nothing until it does.
+    pub(crate) hangs: bool,
+    /// Whether it says of containers what is not so.
+    pub(crate) lies: bool,
+    /// When it last said so.
+    pub(crate) lied_ms: Option<u64>,
     /// Whether the host is off.
     pub(crate) off: bool,
 }
 
 impl Engine {
     /// What inspection shows, or why it cannot.
-    pub(crate) fn look(&self, rng: &mut Rng) -> Result<Observation, String> {
-        if self.off || rng.chance(self.failing) {
+    pub(crate) fn look(&mut self, now_ms: u64, rng: &mut Rng) -> Result<Observation, String> {
+        if self.off || self.hangs || rng.chance(self.failing) {
             return Err("the engine does not answer".to_owned());
+        }
+        if self.lies {
+            self.lied_ms = Some(now_ms);
+            let told = self.containers.values().filter_map(|made| lie(made, rng));
+            return Ok(Observation { containers: told.collect(), networks: self.networks.clone() });
         }
         Ok(Observation {
             containers: self.containers.values().map(|made| made.seen.clone()).collect(),
@@ -109,7 +142,7 @@ impl Engine {
                 made.seen.started_ms = Some(now_ms);
                 if made.behaviour == Behaviour::Crashes {
                     made.seen.state = ContainerState::Exited;
-                    made.seen.exit_code = Some(3);
+                    made.seen.exit_code = Some(CRASH_CODE);
                 } else {
                     made.seen.state = ContainerState::Running;
                     made.seen.exit_code = None;
@@ -162,6 +195,11 @@ impl Engine {
         let made = Made { seen, behaviour: Behaviour::of(container) };
         self.containers.insert(id, made);
         Ok(())
+    }
+
+    /// Whether it said of late what is not so, so that nothing is to be held against whoever believed it.
+    pub(crate) fn has_lied(&self, now_ms: u64) -> bool {
+        self.lied_ms.is_some_and(|lied| now_ms < lied + LIES_LAST_MS)
     }
 
     /// The outcome of a health check of a container.

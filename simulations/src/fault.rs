@@ -70,6 +70,41 @@ pub enum Fault {
     Snapshot(u64),
     /// An operator rolls something back, now.
     RollBack(u64),
+    /// The bad disk spoils a bit of what it gives for one place: of a kind, which, which bit. There is
+    /// at most one bad disk in a run; whoever is picked first has it.
+    BitFlip(u64, u64, u64),
+    /// The bad disk gives for one place what stands at another.
+    Misread(u64, u64),
+    /// The bad disk says that it synced, and did not, until power is lost.
+    DiskLies(u64),
+    /// A controller's disk fails to sync, so its process ends.
+    SyncFails(u64),
+    /// A controller's disk takes up to so many milliseconds for a write.
+    DiskSlow(u64, u64),
+    /// A controller's clocks are quicker or slower by so many millionths, for good.
+    ClockDrift(u64, i64),
+    /// A controller's clock is a day ahead.
+    ClockDayAhead(u64),
+    /// The nodes of a region are cut off from NATS.
+    RegionCut(u64),
+    /// The nodes and controllers of a region are cut off from all others.
+    RegionParts(u64),
+    /// Nobody hears what the nodes of a region say.
+    RegionMute(u64),
+    /// The nodes of a region hear nothing, and are heard.
+    RegionDeaf(u64),
+    /// A node's container engine does not answer.
+    EngineHangs(u64),
+    /// A node's container engine says of containers what is not so.
+    EngineLies(u64),
+    /// The leader's process ends; then several stand for election at once, and whoever votes ends and
+    /// starts again.
+    Contest(u64),
+    /// The leader is cut off and goes on appending; the others forget the entries it would need.
+    StaleTail,
+    /// The leader is cut off and stands still while others lead and decide; clients ask it for what it
+    /// believes to be so.
+    Sleeper(u64),
 }
 
 /// A fault, when, and for how long.
@@ -94,26 +129,71 @@ impl fmt::Display for Scheduled {
 }
 
 /// Kinds of faults; a seed chooses which there are and how often.
-const KINDS: u64 = 24;
+const KINDS: usize = 24;
+/// Kinds that came later. They are drawn by themselves, so that they moved none of the others.
+const LATER_KINDS: usize = 16;
+/// Longest write of a slow disk, in milliseconds.
+const SLOW_MS_MAX: u64 = 600;
+/// Millionths by which a clock is off at most.
+const DRIFT_PPM_MAX: u64 = 20_000;
 
 /// Draws the faults of a seed for a run whose faults last so long.
 pub fn draw(seed: u64, minutes: u64) -> Vec<Scheduled> {
-    let mut rng = Rng::fork(seed, 1);
+    let mut all = draw_kinds(&mut Rng::fork(seed, 1), KINDS, minutes, one);
+    all.extend(draw_kinds(&mut Rng::fork(seed, 6), LATER_KINDS, minutes, later));
+    all.sort_by_key(|scheduled| scheduled.at_ms);
+    all
+}
+
+fn draw_kinds(
+    rng: &mut Rng,
+    kinds: usize,
+    minutes: u64,
+    one: impl Fn(usize, &mut Rng) -> (Fault, u64),
+) -> Vec<Scheduled> {
     // Some runs have few faults, some have all; each kind has a rate of its own.
     let share = *rng.pick(&[150, 400, 700, 1000]).unwrap_or(&400);
     let rates: Vec<u64> =
-        (0..KINDS).map(|_| if rng.chance(share) { rng.range(1, 3) * minutes } else { 0 }).collect();
+        (0..kinds).map(|_| if rng.chance(share) { rng.range(1, 3) * minutes } else { 0 }).collect();
     let end_ms = minutes * 60_000;
     let mut all = Vec::new();
     for (kind, rate) in rates.iter().enumerate() {
         for _ in 0..rng.below(rate + 1) {
-            let (fault, for_ms) = one(kind, &mut rng);
+            let (fault, for_ms) = one(kind, rng);
             let at_ms = rng.below(end_ms);
             all.push(Scheduled { at_ms, for_ms: for_ms.min(end_ms - at_ms), fault });
         }
     }
     all.sort_by_key(|scheduled| scheduled.at_ms);
     all
+}
+
+fn later(kind: usize, rng: &mut Rng) -> (Fault, u64) {
+    let pick = rng.next() >> 32;
+    let other = rng.next() >> 32;
+    let short = rng.range(200, 3_000);
+    let long = rng.range(1_000, 40_000);
+    match kind {
+        0 => (Fault::BitFlip(pick, other, rng.next() >> 32), 0),
+        1 => (Fault::Misread(pick, other), 0),
+        2 => (Fault::DiskLies(pick), long),
+        3 => (Fault::SyncFails(pick), short),
+        4 => (Fault::DiskSlow(pick, rng.range(5, SLOW_MS_MAX)), long),
+        5 => {
+            let ppm = rng.range(0, 2 * DRIFT_PPM_MAX).cast_signed() - DRIFT_PPM_MAX.cast_signed();
+            (Fault::ClockDrift(pick, ppm), 0)
+        }
+        6 => (Fault::ClockDayAhead(pick), 0),
+        7 => (Fault::RegionCut(pick), long),
+        8 => (Fault::RegionParts(pick), long),
+        9 => (Fault::RegionMute(pick), long),
+        10 => (Fault::RegionDeaf(pick), long),
+        11 => (Fault::EngineHangs(pick), long),
+        12 => (Fault::EngineLies(pick), long),
+        13 => (Fault::Contest(pick), rng.range(2_000, 6_000)),
+        14 => (Fault::StaleTail, rng.range(4_000, 12_000)),
+        _ => (Fault::Sleeper(pick), rng.range(4_000, 9_000)),
+    }
 }
 
 fn one(kind: usize, rng: &mut Rng) -> (Fault, u64) {

@@ -26,6 +26,7 @@ pub mod limits;
 pub mod log_file;
 mod oracle;
 mod outbox;
+mod past;
 pub mod planted;
 pub mod rng;
 mod rules;

@@ -25,6 +25,12 @@ pub const REPORT_ACK_MS: u64 = 10_000;
 pub const SYNC_ANSWER_MS: u64 = 5_000;
 /// Between looks at the container engine when nothing changed, in milliseconds, as in the agent.
 pub const POLL_MS: u64 = 5_000;
+/// Between two looks at what a hanging engine was asked for, in milliseconds.
+pub const HANG_LOOK_MS: u64 = 500;
+/// The exit code of a container whose image makes it end at once.
+pub const CRASH_CODE: i64 = 3;
+/// Times that a container is started, and ends each time, until that is a crash loop.
+pub const LOOP_STARTS: u32 = 3;
 /// Longest a client waits for an answer before it asks somebody else, in microseconds.
 pub const CLIENT_WAIT_US: u64 = 8_000_000;
 /// Between two attempts of a client, in microseconds.
@@ -35,8 +41,17 @@ pub const CLIENT_ATTEMPTS_MAX: u32 = 12;
 pub const TRACE_LINES_KEPT: usize = 60;
 /// Virtual time before the first record of a run, in microseconds since 1970 (2027-01-15).
 pub const EPOCH_US: u64 = 1_800_000_000_000_000;
+/// How far the log may be ahead of time beyond what the controllers' clocks allow, in microseconds: how
+/// far off a leader may be, and what clocks drift from one leader to the next.
+pub const LOG_AHEAD_US_MAX: u64 = 70_000_000;
+/// Entries that a leader cut off from everybody appends before it is deposed.
+pub const STALE_ENTRIES: u64 = 25;
+/// Between two looks at a fault that waits for a leader, in microseconds.
+pub const FAULT_LOOK_US: u64 = 50_000;
 /// Virtual time a fleet has for being founded before faults begin, in microseconds.
 pub const FOUNDING_US: u64 = 60_000_000;
+/// The same for each node of a large fleet, in microseconds.
+pub const FOUNDING_US_PER_NODE: u64 = 40_000;
 /// Virtual time after the last fault within which everything must have converged, in microseconds.
 pub const CONVERGENCE_US: u64 = 600_000_000;
 /// Between two looks whether everything has converged, in microseconds.

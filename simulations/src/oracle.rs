@@ -8,6 +8,7 @@ use stele_consensus::CommittedKind;
 use stele_model::{AppEnv, ControllerId, Digest, Event, NodeName, PrincipalId, Record, Seq, State, fold};
 use stele_proof::merkle::{Tree, leaf_hash};
 
+use crate::limits::{EPOCH_US, LOG_AHEAD_US_MAX};
 use crate::rules;
 
 /// What must hold and did not.
@@ -47,6 +48,15 @@ pub(crate) struct Oracle {
     pub(crate) values: BTreeMap<AppEnv, Vec<(Seq, Option<String>)>>,
     /// Where each principal's key was decided.
     pub(crate) keys: BTreeMap<(PrincipalId, String), Seq>,
+    /// What time it is.
+    pub(crate) now_us: u64,
+    /// How far ahead of time the log may be, by as many clocks as cannot be told from good ones; none
+    /// where nobody compares clocks.
+    pub(crate) ahead_us: Option<i64>,
+    /// Who led each term.
+    leaders: BTreeMap<u64, ControllerId>,
+    /// For whom each replica voted in each term.
+    votes: BTreeMap<(ControllerId, u64), ControllerId>,
     /// The first violation.
     pub(crate) violation: Option<Violation>,
 }
@@ -74,6 +84,22 @@ impl Oracle {
     /// The chain after a record.
     pub(crate) fn chain_at(&self, seq: Seq) -> Chain {
         seq.checked_sub(1).and_then(|at| self.chains.get(at as usize)).copied().unwrap_or(Chain::GENESIS)
+    }
+
+    /// A replica leads a term.
+    pub(crate) fn leads(&mut self, replica: ControllerId, term: u64) {
+        let known = *self.leaders.entry(term).or_insert(replica);
+        self.require(known == replica, "one-leader-in-a-term", || {
+            format!("{known} and {replica} both led term {term}")
+        });
+    }
+
+    /// A replica gave its vote.
+    pub(crate) fn voted(&mut self, replica: ControllerId, term: u64, candidate: ControllerId) {
+        let known = *self.votes.entry((replica, term)).or_insert(candidate);
+        self.require(known == candidate, "one-vote-in-a-term", || {
+            format!("{replica} voted for {known} and for {candidate} in term {term}")
+        });
     }
 
     /// A replica applied an entry of Raft's.
@@ -132,6 +158,14 @@ impl Oracle {
         let later = record.header.time > self.state.time;
         self.require(later && record.header.seq == seq, "log-time-increases", || {
             format!("record {seq} has seq {} and time {:?}", record.header.seq, record.header.time)
+        });
+        let latest = self
+            .ahead_us
+            .map(|ahead| (EPOCH_US + self.now_us + LOG_AHEAD_US_MAX).saturating_add_signed(ahead.max(0)));
+        let now = EPOCH_US + self.now_us;
+        let is_believable = latest.is_none_or(|latest| record.header.time.0 <= latest);
+        self.require(is_believable, "log-time-is-believable", || {
+            format!("record {seq} is of {:?}, and it is {now} us", record.header.time)
         });
         if self.violation.is_some() {
             return;

@@ -48,14 +48,24 @@ impl Outbox {
 }
 
 /// Who signs, and with what.
-pub(crate) struct Signer<'a> {
+pub(crate) struct Signer {
     /// The key.
-    pub(crate) key: &'a SigningKey,
+    pub(crate) key: SigningKey,
     /// The root's word for it.
-    pub(crate) certificate: &'a Certificate,
+    pub(crate) certificate: Certificate,
+    /// Whether it is of a newer version, whose words have a field that older ones do not know.
+    pub(crate) newer: bool,
 }
 
-impl Signer<'_> {
+/// An assignment as a later version writes it.
+#[derive(serde::Serialize)]
+struct Newer<'a> {
+    #[serde(flatten)]
+    assignment: &'a Assignment,
+    since_a_later_version: u64,
+}
+
+impl Signer {
     /// A node's assignment, from a State.
     pub(crate) fn assignment(&self, state: &State, node: &NodeName) -> Option<Rc<Signed>> {
         let assignment = Assignment {
@@ -68,13 +78,18 @@ impl Signer<'_> {
             // Images are no part of what nodes are told here: nothing is removed.
             images: None,
         };
-        Some(Rc::new(Signed::new(self.key, Purpose::Assignment, &assignment)))
+        Some(Rc::new(if self.newer {
+            let newer = Newer { assignment: &assignment, since_a_later_version: 1 };
+            Signed::new(&self.key, Purpose::Assignment, &newer)
+        } else {
+            Signed::new(&self.key, Purpose::Assignment, &assignment)
+        }))
     }
 
     fn ack(&self, (node, boot, number): (usize, u64, u64)) -> ToNode {
         let node = node_name(node);
         let ack = ReportAck { node, boot, number, controller: self.certificate.clone() };
-        ToNode::Acked(Rc::new(Signed::new(self.key, Purpose::Report, &ack)))
+        ToNode::Acked(Rc::new(Signed::new(&self.key, Purpose::Report, &ack)))
     }
 }
 
@@ -83,7 +98,7 @@ fn is_behind(applied: &AssignmentVersion, current: &AssignmentVersion) -> bool {
 }
 
 impl Process {
-    fn publish(&mut self, signer: &Signer<'_>, state: &State, node: &NodeName) {
+    fn publish(&mut self, signer: &Signer, state: &State, node: &NodeName) {
         if let (Some(signed), Some(index)) = (signer.assignment(state, node), node_index(node)) {
             self.app.out.push(Out::Node(index, ToNode::Assignment(signed)));
         }
@@ -91,7 +106,7 @@ impl Process {
 
     /// What a controller does for nodes after each turn. `connection` tells whether NATS is
     /// there, and how often it came back.
-    pub(crate) fn serve_nodes(&mut self, now_us: u64, signer: &Signer<'_>, connection: (bool, u64)) {
+    pub(crate) fn serve_nodes(&mut self, now_us: u64, signer: &Signer, connection: (bool, u64)) {
         for told in std::mem::take(&mut self.app.acks) {
             self.app.out.push(Out::Node(told.0, signer.ack(told)));
         }
@@ -108,7 +123,7 @@ impl Process {
         }
     }
 
-    fn publish_changes(&mut self, signer: &Signer<'_>) {
+    fn publish_changes(&mut self, signer: &Signer) {
         let leads = self.app.ledger.is_deciding();
         if leads {
             let mut state = self.state().clone();
@@ -134,7 +149,7 @@ impl Process {
     }
 
     /// Takes in what a node says.
-    pub(crate) fn hear(&mut self, now_us: u64, signer: &Signer<'_>, from: &NodeName, said: &FromNode) {
+    pub(crate) fn hear(&mut self, now_us: u64, signer: &Signer, from: &NodeName, said: &FromNode) {
         let state = self.state().clone();
         let Some(node) = state.control.nodes.get(from) else { return };
         match said {

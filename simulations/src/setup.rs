@@ -5,7 +5,7 @@ use stele_model::event::{Holder, Role, Token};
 use stele_model::signature::{Certificate, CertificateBody, PublicKey, public_key};
 use stele_model::{ControllerId, Digest, FleetName, NodeName, Time};
 
-use crate::limits::EPOCH_US;
+use crate::limits::{EPOCH_US, FOUNDING_US, FOUNDING_US_PER_NODE};
 use crate::rng::{Rng, mix};
 
 /// What a run is made of.
@@ -29,6 +29,8 @@ pub struct Setup {
     pub entries_kept: u64,
     /// Longest pause of a client between two requests, in milliseconds.
     pub think_ms: u64,
+    /// Whether controllers and agents are of several versions.
+    pub skewed: bool,
     /// Prints every line of the trace.
     pub loud: bool,
 }
@@ -47,8 +49,16 @@ impl Setup {
             snapshot_every: rng.range(15, 250),
             entries_kept: rng.range(0, 30),
             think_ms: rng.range(1_000, 15_000),
+            skewed: Rng::fork(seed, 7).chance(250),
             loud: false,
         }
+    }
+}
+
+impl Setup {
+    /// How long the fleet may take to be founded before faults begin, in microseconds of virtual time.
+    pub(crate) fn founding_us(&self) -> u64 {
+        FOUNDING_US.max(self.agents * FOUNDING_US_PER_NODE)
     }
 }
 

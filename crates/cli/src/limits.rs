@@ -34,6 +34,8 @@ pub(crate) const LOOK_BACK_FACTOR: u64 = 4;
 pub(crate) const REPLAY_READ_BYTES: usize = 1024 * 1024;
 /// Reads of a replay that wait to be folded.
 pub(crate) const REPLAY_CHUNKS_AHEAD: usize = 4;
+/// Records looked up in a data folder for one why.
+pub(crate) const FOLDER_WHY_LOOKUPS_MAX: usize = 200;
 /// Between two looks of a replay's progress bar at the clock.
 pub(crate) const REPLAY_PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 /// Lines shown around a change in a file.

@@ -77,6 +77,7 @@ mod log_store;
 mod membership;
 pub mod memory;
 mod ready;
+pub mod seal;
 pub mod size;
 mod status;
 mod vetting;
@@ -95,12 +96,54 @@ pub use membership::MembershipChange;
 pub use raft::eraftpb::{ConfState, Message};
 pub use status::{PeerProgress, Role, Status};
 
-/// The bytes of a message, for the wire between controllers.
-pub fn encode_message(message: &Message) -> Vec<u8> {
-    prost::Message::encode_to_vec(message)
+/// What a message carries beside Raft's own, in a field that Raft's do not use: whoever does not know
+/// it skips it.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Stamp {
+    #[prost(fixed64, optional, tag = "1000")]
+    clock_us: Option<u64>,
 }
 
-/// The reverse of [`encode_message`]; `None` when malformed.
-pub fn decode_message(bytes: &[u8]) -> Option<Message> {
-    prost::Message::decode(bytes).ok()
+/// The bytes of a message, for the wire between controllers, with the sender's wall clock in
+/// microseconds since 1970, where it is to be known.
+pub fn encode_message(message: &Message, clock_us: Option<u64>) -> Vec<u8> {
+    let mut bytes = prost::Message::encode_to_vec(message);
+    bytes.extend(prost::Message::encode_to_vec(&Stamp { clock_us }));
+    bytes
+}
+
+/// The reverse of [`encode_message`]; `None` when malformed. The clock is absent where the sender
+/// does not know of it yet.
+pub fn decode_message(bytes: &[u8]) -> Option<(Message, Option<u64>)> {
+    let message = prost::Message::decode(bytes).ok()?;
+    let stamp: Stamp = prost::Message::decode(bytes).ok()?;
+    Some((message, stamp.clock_us))
+}
+
+/// The vote that a message gives, if it gives one: its term and the candidate. A candidate's own
+/// vote is given by its asking for others.
+pub fn vote_of(message: &Message) -> Option<(u64, u64)> {
+    match raft::eraftpb::MessageType::from_i32(message.msg_type)? {
+        raft::eraftpb::MessageType::MsgRequestVote => Some((message.term, message.from)),
+        raft::eraftpb::MessageType::MsgRequestVoteResponse if !message.reject => {
+            Some((message.term, message.to))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_carries_a_clock_that_older_controllers_skip_and_need_not_send() {
+        let message = Message { from: 1, to: 2, term: 3, context: vec![7; 300], ..Message::default() };
+        let bytes = encode_message(&message, Some(1_800_000_000_000_000));
+        assert_eq!(decode_message(&bytes), Some((message.clone(), Some(1_800_000_000_000_000))));
+        // What an older one reads, and what it sends.
+        assert_eq!(prost::Message::decode(bytes.as_slice()).ok(), Some(message.clone()));
+        assert_eq!(decode_message(&prost::Message::encode_to_vec(&message)), Some((message, None)));
+        assert_eq!(decode_message(&bytes[1..]), None);
+    }
 }

@@ -257,11 +257,13 @@ impl LogIndex {
         // The whole log goes: keeping a tail beyond the snapshot would let this
         // replica claim, and vote on the strength of, entries whose
         // predecessors it never checked.
-        if self.last_index() > self.truncated {
-            changes.delete_entries.push((self.truncated + 1, self.last_index()));
+        let kept = self.stale_tail(snapshot.index);
+        let last = if kept.is_empty() { self.last_index() } else { snapshot.index };
+        if last > self.truncated {
+            changes.delete_entries.push((self.truncated + 1, last));
         }
         self.truncated = snapshot.index;
-        self.terms = VecDeque::from([snapshot.term]);
+        self.terms = std::iter::once(snapshot.term).chain(kept).collect();
         self.applied = snapshot.index;
         self.conf_state = snapshot.conf_state.clone();
         self.retired = snapshot.retired.iter().copied().collect();
@@ -276,6 +278,14 @@ impl LogIndex {
         self.hard_state.term = self.hard_state.term.max(snapshot.term);
         changes.truncated = true;
         self.mark(snapshot);
+    }
+
+    /// For a planted bug: the terms of the entries beyond a snapshot that is installed.
+    fn stale_tail(&self, index: u64) -> Vec<u64> {
+        if !planted!(KeepStaleTail) {
+            return Vec::new();
+        }
+        (index + 1..=self.last_index()).filter_map(|index| self.term(index).ok()).collect()
     }
 
     fn mark(&mut self, snapshot: &StoredSnapshot) {

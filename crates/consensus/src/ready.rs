@@ -2,7 +2,7 @@
 //! raft's promises; do not reorder them.
 
 use raft::StateRole;
-use raft::eraftpb::{ConfChangeType, ConfChangeV2, Entry, EntryType};
+use raft::eraftpb::{ConfChange, ConfChangeType, ConfChangeV2, Entry, EntryType, HardState};
 
 use crate::batch::{StoredSnapshot, WriteBatch, is_member};
 use crate::driver::Driver;
@@ -53,7 +53,7 @@ impl<S: LogStore> Driver<S> {
         let batch = WriteBatch {
             install: install.clone(),
             entries: ready.take_entries(),
-            hard_state: ready.hs().cloned(),
+            hard_state: stored(ready.hs()),
             sync: ready.must_sync() && !planted!(AckBeforeSync),
             ..WriteBatch::default()
         };
@@ -208,4 +208,10 @@ fn forget_applied(mut left: WriteBatch) -> WriteBatch {
         left.applied = None;
     }
     left
+}
+
+/// Term, vote and commit as they are stored.
+fn stored(hard_state: Option<&HardState>) -> Option<HardState> {
+    let vote = |state: &HardState| if planted!(VoteNotStored) { 0 } else { state.vote };
+    hard_state.map(|state| HardState { vote: vote(state), ..state.clone() })
 }

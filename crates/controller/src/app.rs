@@ -8,7 +8,7 @@ use stele_consensus::{
     Applied, Committed, CommittedKind, Handler, HandlerError, Message, Role, RoleChange, StoredSnapshot,
     encode_message,
 };
-use stele_ledger::{Ledger, Moment, Outcome};
+use stele_ledger::{Clocks, Fitness, Ledger, Moment, Outcome};
 use stele_model::{ControllerId, Event, Record, Seq, State};
 use stele_peer::Peers;
 use stele_planner::Dirty;
@@ -59,6 +59,12 @@ pub(crate) struct App {
     /// Tells reads of this start from those of earlier ones.
     nonce: u64,
     next_read: u64,
+    /// How far the clock is taken to be off, for a rehearsal.
+    pub(crate) clock_offset_us: i64,
+    /// The clocks of the other controllers.
+    pub(crate) clocks: Clocks,
+    /// Who votes, as Raft has it.
+    pub(crate) voters: Vec<ControllerId>,
     /// The last seq at which a State digest was recorded.
     pub(crate) digest_at: Seq,
     /// Whether something was committed that makes a digest worth recording now.
@@ -101,6 +107,9 @@ impl App {
             reads: BTreeMap::new(),
             nonce,
             next_read: 0,
+            clock_offset_us: 0,
+            clocks: Clocks::default(),
+            voters: Vec::new(),
             digest_at: 0,
             digest_due: false,
             dirty: Dirty::All,
@@ -112,7 +121,8 @@ impl App {
 
     pub(crate) fn now(&self) -> Moment {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Moment { wall_us: wall.as_micros() as u64, monotonic_us: self.started.elapsed().as_micros() as u64 }
+        let wall_us = (wall.as_micros() as u64).saturating_add_signed(self.clock_offset_us);
+        Moment { wall_us, monotonic_us: self.started.elapsed().as_micros() as u64 }
     }
 
     pub(crate) fn publish(&self) {
@@ -128,6 +138,19 @@ impl App {
             *seq = state.seq;
             is_newer
         });
+    }
+
+    /// Begins to decide, unless the clock is so far off that log time would follow it.
+    pub(crate) fn begin_deciding(&mut self) {
+        let now = self.now();
+        if self.clock_is_fit(now) == Fitness::Fit && self.ledger.caught_up(now) {
+            tracing::info!(term = self.term, "deciding");
+        }
+    }
+
+    /// Whether this controller's clock agrees with those of the other voters.
+    pub(crate) fn clock_is_fit(&self, now: Moment) -> Fitness {
+        self.clocks.fitness(self.id, &self.voters, now)
     }
 
     /// Remembers readers under a fresh context, which the caller hands to Raft.
@@ -228,9 +251,10 @@ impl Reading {
 
 impl Handler for App {
     fn send(&mut self, messages: Vec<Message>) {
+        let clock_us = Some(self.now().wall_us);
         for message in messages {
             // A message that cannot be sent is lost, which Raft expects.
-            if let Err(error) = self.peers.send_raft(message.to, encode_message(&message)) {
+            if let Err(error) = self.peers.send_raft(message.to, encode_message(&message, clock_us)) {
                 tracing::debug!(to = message.to, %error, "a raft message was dropped");
             }
         }
@@ -260,6 +284,7 @@ impl Handler for App {
         for (waiter, outcome) in self.ledger.restore(restored.state, restored.chain) {
             waiter.tell(outcome);
         }
+        self.voters.clone_from(&snapshot.conf_state.voters);
         self.applied = snapshot.index;
         self.snapshot_at = snapshot.seq;
         self.installed = true;
@@ -278,13 +303,15 @@ impl Handler for App {
                 self.snapshots.note(committed.records.iter().map(|(_, bytes)| bytes.len()).sum());
                 applied.records = committed.records;
             }
-            CommittedKind::ConfChange { .. } => self.dirty = Dirty::All,
+            CommittedKind::ConfChange { conf_state, .. } => {
+                self.dirty = Dirty::All;
+                self.voters = conf_state.voters;
+            }
             CommittedKind::Empty => {}
         }
         // Everything of earlier terms is folded now: this leader may decide.
-        let may_decide = self.leads_term == Some(term) && index >= self.resume_at;
-        if may_decide && self.ledger.caught_up(self.now()) {
-            tracing::info!(term, "deciding");
+        if self.leads_term == Some(term) && index >= self.resume_at {
+            self.begin_deciding();
         }
         Ok(applied)
     }

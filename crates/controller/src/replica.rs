@@ -11,7 +11,7 @@ use stele_consensus::{
     Driver, MembershipChange, MembershipError, ProposeError, StepError, StoredSnapshot, decode_message,
 };
 use stele_ledger::limits::STATE_DIGEST_INTERVAL_RECORDS;
-use stele_ledger::{Outcome, Submitted, system_request};
+use stele_ledger::{Fitness, Outcome, Submitted, system_request};
 use stele_model::{Command, ControllerId, Request, Seq, State};
 use stele_planner::Dirty;
 use stele_store::Store;
@@ -67,7 +67,8 @@ impl Replica {
     }
 
     fn run(mut self) -> anyhow::Result<()> {
-        if self.driver.status().conf_state.voters == [self.driver.status().id] {
+        self.app.voters = self.driver.status().conf_state.voters;
+        if self.app.voters == [self.driver.status().id] {
             // Alone, nobody else could call an election.
             self.driver.campaign()?;
         }
@@ -114,11 +115,15 @@ impl Replica {
     fn take(&mut self, input: Input) -> anyhow::Result<bool> {
         match input {
             Input::Raft(from, bytes) => {
-                let message = decode_message(&bytes).filter(|message| message.from == from);
-                let Some(message) = message else {
+                let message = decode_message(&bytes).filter(|(message, _)| message.from == from);
+                let Some((message, clock_us)) = message else {
                     tracing::warn!(from, "a controller sent something that is no raft message of its own");
                     return Ok(true);
                 };
+                if let Some(clock_us) = clock_us {
+                    let now = self.app.now();
+                    self.app.clocks.heard(from, clock_us, now);
+                }
                 match self.driver.step(message) {
                     Ok(()) | Err(StepError::Dropped { .. }) => {}
                     Err(error) => return Err(error.into()),
@@ -300,10 +305,30 @@ impl Replica {
                     Err(error) => tracing::debug!(id = peer.id, %error, "a learner does not vote yet"),
                 }
             }
+            self.mind_the_clock();
             // After a dropped proposal: everything in flight is applied, nothing can surprise.
             if status.committed_in_term && status.applied == status.last_index {
-                self.app.ledger.caught_up(self.app.now());
+                self.app.begin_deciding();
             }
+        }
+    }
+
+    /// A leader whose clock is far from the others' decides nothing more, and hands leadership over.
+    fn mind_the_clock(&mut self) {
+        let Fitness::Off { by_us, to } = self.app.clock_is_fit(self.app.now()) else { return };
+        tracing::warn!(
+            off_by_seconds = by_us as f64 / 1e6,
+            to,
+            "this controller's clock is far from the other controllers': set it; another one is to lead"
+        );
+        if self.app.ledger.is_deciding() {
+            self.app.abandon();
+            self.resume_later();
+            self.app.publish();
+        }
+        // Whoever cannot take over now is asked again in a moment.
+        if let Err(error) = self.driver.transfer_leader(to) {
+            tracing::warn!(%error, to, "leadership was not handed over");
         }
     }
 

@@ -6,5 +6,10 @@ pub const BATCH_RECORDS_MAX: usize = 4096;
 pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Entries proposed and not yet committed.
 pub const IN_FLIGHT_MAX: usize = 64;
+/// How far a leader's wall clock may be from the median of the controllers' before somebody else must
+/// lead, in microseconds (10 seconds). Messages between controllers take less.
+pub const CLOCK_OFF_US_MAX: u64 = 10_000_000;
+/// A reading of another controller's clock older than this says nothing, in microseconds (1 minute).
+pub const CLOCK_READING_AGE_US_MAX: u64 = 60_000_000;
 /// Records between two recorded State digests.
 pub const STATE_DIGEST_INTERVAL_RECORDS: u64 = 1000;

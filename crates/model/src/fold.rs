@@ -186,6 +186,8 @@ fn apply(state: &mut State, header: &Header, event: &Event) {
             for change in changes {
                 change_assignment(state, header, change);
             }
+            #[cfg(feature = "planted")]
+            number_in_map_order(state, header, changes);
         }
         Event::NodesReported { reports } => {
             for report in reports {
@@ -322,6 +324,25 @@ fn forget_old_changes(state: &mut State, app_env: &AppEnv) {
     for seq in &seqs[..seqs.len().saturating_sub(CHANGES_PER_APP_MAX)] {
         state.history.changes.remove(&(app_env.clone(), *seq));
         state.touch(Leaf::Change(app_env.clone(), *seq));
+    }
+}
+
+/// For a planted bug: what is numbered while a map is gone through, whose order is each process's own.
+#[cfg(feature = "planted")]
+fn number_in_map_order(state: &mut State, header: &Header, changes: &[AssignmentChange]) {
+    if !planted!(FoldInMapOrder) || changes.is_empty() {
+        return;
+    }
+    let begin = stele_planted::replica() as usize % changes.len();
+    let order = (0..changes.len()).map(|at| &changes[(begin + at) % changes.len()]);
+    for (number, change) in order.enumerate() {
+        let AssignmentChange::Assign { node, instance, .. } = change else { continue };
+        let Some(assigned) = state.assigned.get_mut(node) else { continue };
+        if let Some(to) = assigned.instances.get(instance).map(|to| AssignedTo::clone(to)) {
+            let to = AssignedTo { since: crate::Time(header.time.0 + number as u64), ..to };
+            assigned.instances.insert(instance.clone(), Arc::new(to));
+        }
+        state.touch(Leaf::AssignedTo(node.clone(), instance.clone()));
     }
 }
 

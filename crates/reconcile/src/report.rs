@@ -69,12 +69,14 @@ fn compose(
     }
 }
 
+fn is_looping(known: &InstanceMemory) -> bool {
+    known.unstable_ends >= CRASH_LOOP_ENDS + u32::from(planted!(RestartBudgetOffByOne))
+}
+
 fn exit_code(container: &ObservedContainer, known: Option<&InstanceMemory>) -> Option<i64> {
     match container.state {
         ContainerState::Exited | ContainerState::Restarting | ContainerState::Dead => container.exit_code,
-        ContainerState::Running => {
-            known.filter(|known| known.unstable_ends >= CRASH_LOOP_ENDS)?.last_end.as_ref()?.exit_code
-        }
+        ContainerState::Running => known.filter(|known| is_looping(known))?.last_end.as_ref()?.exit_code,
         _ => None,
     }
 }
@@ -105,7 +107,7 @@ fn phase(
     }
     let blank = InstanceMemory::default();
     let known = memory.instance(&instance.id).unwrap_or(&blank);
-    let looping = known.unstable_ends >= CRASH_LOOP_ENDS;
+    let looping = is_looping(known);
     let ended = || RunEnd::of(container).words();
     match container.state {
         ContainerState::Created => match failure() {

@@ -7,11 +7,11 @@ use rocksdb::{
     IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 use stele_consensus::StoreError;
+use stele_consensus::seal::{seal, unseal};
 
 use crate::disk;
 use crate::error::OpenError;
 use crate::limits;
-use crate::seal::{seal, unseal};
 
 pub(crate) const REMEDY: &str = "This controller must not go on with it. Keep the folder for \
      inspection, remove the controller from the cluster and add it again under a new id with an \

@@ -41,7 +41,6 @@ mod inspect;
 pub mod limits;
 mod meta;
 mod reader;
-mod seal;
 mod store;
 mod verify;
 mod watermark;

@@ -12,8 +12,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use stele_consensus::StoreError;
-
-use crate::seal::{seal, unseal};
+use stele_consensus::seal::{seal, unseal};
 
 const FILE: &str = "SYNCED";
 const BYTES: usize = 12;

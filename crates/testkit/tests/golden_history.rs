@@ -266,8 +266,13 @@ fn a_difference_says_what_it_means() {
 }
 
 fn replay(data: &Path) -> Output {
+    asked_of(data, &["replay"])
+}
+
+/// Asks a data folder instead of a fleet.
+fn asked_of(data: &Path, arguments: &[&str]) -> Output {
     let stele = Programs::find().unwrap().stele();
-    Command::new(stele).args(["replay", "--output", "json", "--data"]).arg(data).output().unwrap()
+    Command::new(stele).args(arguments).args(["--output", "json", "--data"]).arg(data).output().unwrap()
 }
 
 /// Puts records into a controller's data folder.
@@ -302,4 +307,43 @@ fn stele_replays_it_and_names_the_record_in_which_a_bit_was_flipped() {
     assert_eq!(report["diverged"]["seq"], seq, "{report}");
     assert_eq!(report["diverged"]["field"], "payload hash", "{report}");
     assert!(why.contains(&format!("the log diverges at seq {seq}: payload hash")), "{why}");
+}
+
+#[test]
+fn stele_compares_and_explains_from_a_folder_alone() {
+    let records = written(&generations());
+    let (middle, last) = (records.len() as u64 / 2, records.len() as u64);
+    let state_at = |seq: u64| {
+        let mut state = State::default();
+        for record in &records[..seq as usize] {
+            stele_model::fold(&mut state, &record.stored.decode().unwrap());
+        }
+        state
+    };
+    // No point lies inside a decision.
+    let whole = records[middle as usize - 1].stored.header().unwrap().decision.first - 1;
+    let (before, after) = (state_at(whole), state_at(last));
+    let data = data_of(records.clone());
+    let answer = |arguments: &[&str]| -> serde_json::Value {
+        let output = asked_of(data.path(), arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let found = answer(&["diff", "fleet", &format!("seq:{whole}")]);
+    let wanted = stele_model::diff(&before, &after, &Scope::fleet());
+    assert!(!wanted.is_empty());
+    assert_eq!(found["differences"], serde_json::to_value(wanted).unwrap());
+    assert_eq!((&found["from"], &found["to"]), (&whole.into(), &last.into()));
+
+    let app_env = after.target.intent.keys().next().unwrap().to_string();
+    let why = answer(&["why", &app_env]);
+    assert_eq!((&why["subject"], &why["at"]), (&app_env.as_str().into(), &last.into()));
+    let first = why["steps"].as_array().unwrap().last().unwrap();
+    let seq = first["seq"].as_u64().unwrap();
+    let header = records[seq as usize - 1].stored.header().unwrap();
+    assert_eq!(first["kind"], header.kind, "{first}");
+    assert_eq!(header.cause, None, "the chain ends where nothing led to it: {first}");
+
+    let output = asked_of(data.path(), &["diff", "fleet", "v3"]);
+    assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -70,6 +70,7 @@ const PURE_MAY_USE: &[&str] = &[
     "base64",
     "bincode",
     "bytes",
+    "crc32fast",
     "ed25519-dalek",
     "hex",
     "imbl",

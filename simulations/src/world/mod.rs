@@ -1,21 +1,21 @@
 //! The world: virtual time, the queue of what is to come, and everybody in it.
 
+mod elections;
 mod trouble;
 
 use std::cell::{RefCell, RefMut};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use stele_consensus::Role;
+use stele_consensus::{MembershipChange, Role};
 use stele_model::ControllerId;
 
 use crate::agent::Agent;
 use crate::client::{Client, Histories};
 use crate::controller::{Controller, Ended};
 use crate::fault::Scheduled;
-use crate::limits::{FOUNDING_US, OLD_MESSAGES_KEPT, TICK_US};
+use crate::limits::{OLD_MESSAGES_KEPT, TICK_US, VOTERS_MIN};
 use crate::oracle::Oracle;
-use crate::outbox::Signer;
 use crate::rng::{Rng, mix};
 use crate::setup::{Keys, Setup};
 use crate::trace::{Trace, of_bytes};
@@ -24,15 +24,38 @@ use crate::wire::{Asked, Asker, FromNode, Out, Packet, ToNode, Told};
 /// What is to come.
 enum Event {
     Tick(ControllerId, u64),
-    Packet { from: ControllerId, to: ControllerId, packet: Packet },
-    ClientAsks { to: ControllerId, asker: Asker, asked: Rc<Asked> },
-    ClientHears { client: usize, attempt: u64, told: Told },
-    NodeSays { node: usize, to: ControllerId, said: FromNode },
-    NodeHears { node: usize, said: ToNode },
+    Packet {
+        from: ControllerId,
+        to: ControllerId,
+        packet: Packet,
+    },
+    ClientAsks {
+        to: ControllerId,
+        asker: Asker,
+        asked: Rc<Asked>,
+    },
+    ClientHears {
+        client: usize,
+        attempt: u64,
+        told: Told,
+    },
+    NodeSays {
+        node: usize,
+        to: ControllerId,
+        said: FromNode,
+    },
+    NodeHears {
+        node: usize,
+        said: ToNode,
+    },
     Agent(usize),
     Client(usize),
     Begins(usize),
     Ends(usize),
+    /// A fault goes on.
+    GoesOn(usize),
+    /// A controller whose process ended starts again.
+    Restart(ControllerId),
 }
 
 /// Loss, repetition and delay.
@@ -42,6 +65,9 @@ struct Weather {
     repeat: u32,
     delay_us: u64,
 }
+
+/// Regions there are: of nodes by index, of controllers by id.
+const REGIONS: usize = 3;
 
 const CALM: Weather = Weather { lose: 0, repeat: 0, delay_us: 2_000 };
 
@@ -82,6 +108,15 @@ pub(crate) struct World {
     /// Whom each fault that lasts has hit.
     hit: BTreeMap<usize, u64>,
     next_controller: ControllerId,
+    /// The one controller whose disk may spoil and lose what it has.
+    bad_disk: Option<ControllerId>,
+    /// The one controller whose clock may be a day ahead.
+    day_ahead: Option<ControllerId>,
+    /// Regions whose nodes are not heard, and those that do not hear, each with the fault that says so.
+    mute: BTreeSet<(usize, usize)>,
+    deaf: BTreeSet<(usize, usize)>,
+    /// How much later than otherwise leaves what is sent now.
+    lag_us: u64,
     /// Whether faults and clients are over.
     pub(crate) healed: bool,
 }
@@ -92,9 +127,9 @@ impl World {
         let keys = Keys::new(setup.seed);
         let founders: Vec<_> = (1..=setup.controllers).collect();
         let controllers =
-            founders.iter().map(|id| (*id, Controller::new(*id, &founders, &keys, setup.seed))).collect();
+            founders.iter().map(|id| (*id, Controller::new(*id, &founders, &keys, setup))).collect();
         let agents: Vec<_> =
-            (0..setup.agents as usize).map(|index| Agent::new(index, &keys, setup.seed)).collect();
+            (0..setup.agents as usize).map(|index| Agent::new(index, &keys, setup)).collect();
         let clients: Vec<_> =
             (0..setup.clients as usize).map(|index| Client::new(index, setup, &keys)).collect();
         let mut world = Self {
@@ -123,8 +158,15 @@ impl World {
             old: VecDeque::new(),
             hit: BTreeMap::new(),
             next_controller: setup.controllers + 1,
+            bad_disk: None,
+            day_ahead: None,
+            mute: BTreeSet::new(),
+            deaf: BTreeSet::new(),
+            lag_us: 0,
             healed: false,
         };
+        // Who says nothing of its clock cannot be told from one whose clock is good.
+        world.oracle.borrow_mut().ahead_us = (!setup.skewed).then_some(0);
         world.begin();
         world
     }
@@ -142,7 +184,7 @@ impl World {
             self.queue_client(index);
         }
         for index in 0..self.faults.len() {
-            let at = FOUNDING_US + self.faults[index].at_ms * 1000;
+            let at = self.setup.founding_us() + self.faults[index].at_ms * 1000;
             self.push(at, Event::Begins(index));
         }
     }
@@ -188,6 +230,7 @@ impl World {
             }
             let event = entry.remove();
             self.now_us = at;
+            self.oracle.borrow_mut().now_us = at;
             self.happen(number, event);
         }
         self.now_us = self.now_us.max(until_us);
@@ -211,6 +254,7 @@ impl World {
                     self.give(id, from, packet);
                 }
                 self.push(now + TICK_US, Event::Tick(id, incarnation));
+                self.note_clocks();
                 self.turn(id);
             }
             Event::Packet { from, to, packet } => {
@@ -281,6 +325,14 @@ impl World {
                 self.trace.step(now, 10, index as u64, 0);
                 self.fault_ends(index);
             }
+            Event::GoesOn(index) => {
+                self.trace.step(now, 11, index as u64, 0);
+                self.fault_goes_on(index);
+            }
+            Event::Restart(id) => {
+                self.trace.step(now, 12, id, 0);
+                self.start_controller(id);
+            }
         }
     }
 
@@ -293,10 +345,30 @@ impl World {
         self.trace.say(now, || {
             format!("client {index} asks controller {to}: {} {}", asked.key, asked.want.words())
         });
+        self.ask(index, to, &asked);
+    }
+
+    /// A client's request leaves for a controller.
+    fn ask(&mut self, index: usize, to: ControllerId, asked: &Rc<Asked>) {
         let asker = Asker::Client { client: index, attempt: self.clients[index].attempt };
         for at in self.travel(true) {
-            let (asker, asked) = (asker.clone(), Rc::clone(&asked));
+            let (asker, asked) = (asker.clone(), Rc::clone(asked));
             self.push(at, Event::ClientAsks { to, asker, asked });
+        }
+    }
+
+    /// Of so many controllers, the clock that is ahead of all but one is one that a leader may have.
+    fn note_clocks(&mut self) {
+        let now = self.now_us;
+        let mut ahead: Vec<_> =
+            self.controllers.values().filter(|it| !it.retired).map(|it| it.ahead_us(now)).collect();
+        ahead.sort_unstable();
+        // Leaders are judged by a quorum's earlier median: which of the clocks that is at worst.
+        let quorum = ahead.len() / 2 + 1;
+        let worst = ahead.get(ahead.len().saturating_sub(quorum) + (quorum - 1) / 2).copied();
+        let mut oracle = self.oracle.borrow_mut();
+        if let (Some(known), Some(worst)) = (oracle.ahead_us, worst) {
+            oracle.ahead_us = Some(known.max(worst));
         }
     }
 
@@ -311,7 +383,7 @@ impl World {
         (0..copies)
             .filter_map(|_| {
                 let lost = weather.lose > 0 && rng.chance(weather.lose);
-                (!lost).then(|| self.now_us + 200 + rng.below(weather.delay_us))
+                (!lost).then(|| self.now_us + self.lag_us + 200 + rng.below(weather.delay_us))
             })
             .collect()
     }
@@ -335,9 +407,9 @@ impl World {
         stele_planted::work_for(id);
         let now = self.now_us;
         let Some(controller) = self.controllers.get_mut(&id) else { return };
-        let clock = controller.clock_us;
+        let (clock, local) = (controller.clock_us, controller.local_us(now));
         let Some(process) = &mut controller.process else { return };
-        process.at(now, clock);
+        process.at(local, clock);
         if let Err(ended) = process.take(from, packet) {
             self.process_ended(id, &ended);
         }
@@ -348,21 +420,34 @@ impl World {
         stele_planted::work_for(id);
         let (now, connection) = (self.now_us, (self.bus_up, self.bus_count));
         let Some(controller) = self.controllers.get_mut(&id) else { return };
-        let clock = controller.clock_us;
-        let signer = Signer { key: &controller.key, certificate: &controller.certificate };
+        let (clock, local) = (controller.clock_us, controller.local_us(now));
+        let signer = controller.signer(self.setup.skewed);
         let Some(process) = &mut controller.process else { return };
-        process.at(now, clock);
-        let outcome = process.turn(now, &self.setup, &mut self.rng);
+        process.at(local, clock);
+        let outcome = process.turn(local, &self.setup, &mut self.rng);
         if outcome.is_ok() {
-            process.serve_nodes(now, &signer, connection);
+            process.serve_nodes(local, &signer, connection);
         }
+        let unsound = std::mem::take(&mut process.app.restored).then(|| process.check_terms()).flatten();
+        let voted = std::mem::take(&mut process.app.voted);
         // Messages that left before the process ended have left.
         let out = std::mem::take(&mut process.app.out);
+        if controller.slow_us > 0 && !out.is_empty() {
+            self.lag_us = self.rng.below(controller.slow_us);
+            controller.paused_until = controller.paused_until.max(now + self.lag_us);
+        }
+        let restarts = voted && std::mem::take(&mut controller.jumpy);
         for one in out {
             self.send(id, one);
         }
+        self.lag_us = 0;
+        if let Some(why) = unsound {
+            self.oracle.borrow_mut().fail("terms-in-a-log-rise", format!("controller {id}: {why}"));
+        }
         if let Err(ended) = outcome {
             self.process_ended(id, &ended);
+        } else if restarts {
+            self.restart_soon(id);
         }
     }
 
@@ -374,6 +459,8 @@ impl World {
             self.oracle.borrow_mut().fail("controllers-never-stop-by-themselves", detail);
         }
         if let Some(controller) = self.controllers.get_mut(&id) {
+            // Whoever finds its disk damaged is not started again: it is replaced.
+            controller.broken |= controller.bad_disk && self.bad_disk == Some(id);
             controller.crash();
         }
     }
@@ -404,7 +491,8 @@ impl World {
     }
 
     fn send_to_node(&mut self, node: usize, said: &ToNode) {
-        if !self.bus_up || node >= self.agents.len() {
+        let is_deaf = self.deaf.iter().any(|(region, _)| *region == node % REGIONS);
+        if !self.bus_up || node >= self.agents.len() || is_deaf {
             return;
         }
         for at in self.travel(false) {
@@ -413,7 +501,8 @@ impl World {
     }
 
     fn send_to_controllers(&mut self, node: usize, said: &FromNode) {
-        if !self.bus_up || !self.agents[node].connected {
+        let is_mute = self.mute.iter().any(|(region, _)| *region == node % REGIONS);
+        if !self.bus_up || !self.agents[node].connected || is_mute {
             return;
         }
         let mut ids: Vec<_> =
@@ -437,10 +526,11 @@ impl World {
         if controller.paused_until > now {
             return;
         }
-        let signer = Signer { key: &controller.key, certificate: &controller.certificate };
+        let signer = controller.signer(self.setup.skewed);
+        let (clock, local) = (controller.clock_us, controller.local_us(now));
         let Some(process) = &mut controller.process else { return };
-        process.at(now, controller.clock_us);
-        process.hear(now, &signer, &self.agents[node].name, said);
+        process.at(local, clock);
+        process.hear(local, &signer, &self.agents[node].name, said);
         if matches!(said, FromNode::Heartbeat(_)) {
             for one in std::mem::take(&mut process.app.out) {
                 self.send(id, one);
@@ -453,7 +543,7 @@ impl World {
     fn start_controller(&mut self, id: ControllerId) {
         let now = self.now_us;
         let Some(controller) = self.controllers.get_mut(&id) else { return };
-        if controller.retired || controller.process.is_some() {
+        if controller.retired || controller.broken || controller.process.is_some() {
             return;
         }
         controller.paused_until = 0;
@@ -487,10 +577,14 @@ impl World {
         self.trace.say(now, || "faults are over".to_owned());
         (self.peer_weather, self.bus_weather) = (CALM, CALM);
         self.cuts.clear();
+        self.mute.clear();
+        self.deaf.clear();
         self.retire_removed();
         for id in self.living() {
             let Some(controller) = self.controllers.get_mut(&id) else { continue };
             controller.paused_until = 0;
+            controller.slow_us = 0;
+            controller.jumpy = false;
             // Whatever was to end a process inside has ended it by now.
             if self.hit.values().any(|hit| *hit == id) {
                 controller.crash();
@@ -502,6 +596,7 @@ impl World {
         for index in 0..self.agents.len() {
             let agent = &mut self.agents[index];
             (agent.engine.off, agent.engine.failing) = (false, 0);
+            (agent.engine.hangs, agent.engine.lies) = (false, false);
             agent.start(now);
             agent.connect(now, true);
             self.queue_agent(index);
@@ -519,6 +614,24 @@ impl World {
                 controller.crash();
                 controller.retired = true;
             }
+        }
+    }
+
+    /// Whoever looks after a fleet removes a controller whose disk is damaged, and adds a new one.
+    pub(crate) fn replace_broken(&mut self) {
+        let broken: Vec<_> =
+            self.controllers.values().filter(|it| it.broken && !it.retired).map(|it| it.id).collect();
+        let Some(leader) = self.leader() else { return };
+        for id in &broken {
+            if let Some(process) = self.controllers.get_mut(&leader).and_then(|it| it.process.as_mut())
+                && process.change_members(MembershipChange::Remove(*id))
+            {
+                self.turn(leader);
+            }
+        }
+        let voters = self.oracle.borrow().state.control.voters.len();
+        if broken.is_empty() && self.living().len() < VOTERS_MIN && voters < VOTERS_MIN {
+            self.add_controller();
         }
     }
 

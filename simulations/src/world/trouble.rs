@@ -3,16 +3,20 @@
 use std::rc::Rc;
 
 use stele_consensus::MembershipChange;
+use stele_consensus::memory::{Kind, Rot};
 use stele_model::ControllerId;
 use stele_model::signature::Purpose;
 use stele_model::wire::{Assignment, Signed};
 
-use super::{CALM, Event, Weather, World};
-use crate::controller::Controller;
+use super::{CALM, Event, REGIONS, Weather, World};
+use crate::controller::{Controller, Process};
 use crate::fault::{Fault, Scheduled};
 use crate::limits::{CONTROLLERS_MAX, VOTERS_MIN};
 use crate::setup::key;
 use crate::wire::ToNode;
+
+/// How far a clock is ahead that is a day ahead, in microseconds.
+const DAY_US: i64 = 86_400_000_000;
 
 impl World {
     fn picked(&self, pick: u64) -> Option<ControllerId> {
@@ -137,6 +141,63 @@ impl World {
                     drop(process.begin_snapshot(now, &mut self.rng));
                 }
             }
+            Fault::BitFlip(pick, which, bit) => self.spoil(pick, which, Rot::Flip(bit)),
+            // The number of the other place is filled in where it is known.
+            Fault::Misread(pick, which) => self.spoil(pick, which, Rot::Misdirected(0)),
+            Fault::DiskLies(pick) => {
+                if let Some(process) = self.bad_disk(pick) {
+                    process.driver.disk().lie();
+                }
+            }
+            Fault::SyncFails(pick) => {
+                if let Some(id) = self.picked(pick) {
+                    self.hit.insert(index, id);
+                    if let Some(process) = self.controllers.get_mut(&id).and_then(|it| it.process.as_mut()) {
+                        process.fail_syncs();
+                    }
+                }
+            }
+            Fault::DiskSlow(pick, ms) => {
+                if let Some(controller) = self.picked(pick).and_then(|id| self.controllers.get_mut(&id)) {
+                    controller.slow_us = ms * 1000;
+                    self.hit.insert(index, controller.id);
+                }
+            }
+            Fault::ClockDrift(pick, ppm) => {
+                if let Some(controller) = self.picked(pick).and_then(|id| self.controllers.get_mut(&id)) {
+                    controller.drift(now, ppm);
+                }
+            }
+            // Where some say nothing of their clocks, nobody can tell that one is wrong.
+            Fault::ClockDayAhead(pick) if self.day_ahead.is_none() && !self.setup.skewed => {
+                self.day_ahead = self.picked(pick);
+                if let Some(controller) = self.day_ahead.and_then(|id| self.controllers.get_mut(&id)) {
+                    controller.clock_us += DAY_US;
+                }
+            }
+            Fault::ClockDayAhead(_) => {}
+            Fault::RegionCut(pick) => self.connect_region(pick, false),
+            Fault::RegionParts(pick) => {
+                self.connect_region(pick, false);
+                let is_here = |id: ControllerId| id % REGIONS as u64 == pick % REGIONS as u64;
+                let living = self.living();
+                for one in &living {
+                    for other in living.iter().filter(|other| is_here(**other) != is_here(*one)) {
+                        self.cuts.insert((*one, *other, index));
+                    }
+                }
+            }
+            Fault::RegionMute(pick) => {
+                self.mute.insert((pick as usize % REGIONS, index));
+            }
+            Fault::RegionDeaf(pick) => {
+                self.deaf.insert((pick as usize % REGIONS, index));
+            }
+            Fault::EngineHangs(pick) => self.agents[node(pick)].engine.hangs = true,
+            Fault::EngineLies(pick) => self.agents[node(pick)].engine.lies = true,
+            Fault::Contest(pick) => self.contest_begins(index, pick),
+            Fault::StaleTail => self.stale_tail_begins(index),
+            Fault::Sleeper(_) => self.sleeper_begins(index, for_ms),
             Fault::RollBack(pick) => {
                 let count = self.clients.len() as u64;
                 let client = (pick % count) as usize;
@@ -155,10 +216,46 @@ impl World {
         match self.faults[index].fault.clone() {
             Fault::PeerWeather { .. } => self.peer_weather = CALM,
             Fault::BusWeather { .. } => self.bus_weather = CALM,
-            Fault::Isolate(_) | Fault::OneWay(..) | Fault::Split(_) => {
+            Fault::Isolate(_) | Fault::OneWay(..) | Fault::Split(_) | Fault::Sleeper(_) => {
+                self.hit.remove(&index);
                 self.cuts.retain(|(_, _, fault)| *fault != index);
             }
-            Fault::Crash(_) | Fault::CrashInside(..) | Fault::DiskFull(_) => {
+            Fault::StaleTail => {
+                self.cuts.retain(|(_, _, fault)| *fault != index);
+                if let Some(id) = self.hit.remove(&index) {
+                    self.restart_soon(id);
+                }
+            }
+            Fault::RegionCut(pick) => {
+                let up = self.bus_up;
+                self.connect_region(pick, up);
+            }
+            Fault::RegionParts(pick) => {
+                self.cuts.retain(|(_, _, fault)| *fault != index);
+                let up = self.bus_up;
+                self.connect_region(pick, up);
+            }
+            Fault::RegionMute(_) => self.mute.retain(|(_, fault)| *fault != index),
+            Fault::RegionDeaf(_) => self.deaf.retain(|(_, fault)| *fault != index),
+            Fault::EngineHangs(pick) => self.agents[node(pick)].engine.hangs = false,
+            Fault::EngineLies(pick) => self.agents[node(pick)].engine.lies = false,
+            Fault::DiskSlow(..) => {
+                let hit = self.hit.remove(&index);
+                if let Some(controller) = hit.and_then(|id| self.controllers.get_mut(&id)) {
+                    controller.slow_us = 0;
+                }
+            }
+            Fault::DiskLies(_) => {
+                // Power is lost: what was not synced is gone.
+                if let Some(id) = self.bad_disk {
+                    self.restart_soon(id);
+                }
+            }
+            Fault::Crash(_)
+            | Fault::CrashInside(..)
+            | Fault::DiskFull(_)
+            | Fault::SyncFails(_)
+            | Fault::Contest(_) => {
                 if let Some(id) = self.hit.remove(&index) {
                     // Whoever looks after it frees its disk and starts it again.
                     if let Some(controller) = self.controllers.get_mut(&id) {
@@ -180,6 +277,29 @@ impl World {
             }
             Fault::EngineErrors(pick, _) => self.agents[node(pick)].engine.failing = 0,
             _ => {}
+        }
+    }
+
+    /// The process of the one controller with a bad disk; whoever is picked first has it.
+    fn bad_disk(&mut self, pick: u64) -> Option<&mut Process> {
+        let id = self.bad_disk.or_else(|| self.picked(pick))?;
+        self.bad_disk = Some(id);
+        let controller = self.controllers.get_mut(&id).filter(|it| !it.retired)?;
+        controller.bad_disk = true;
+        controller.process.as_mut()
+    }
+
+    fn spoil(&mut self, pick: u64, which: u64, rot: Rot) {
+        let kind = [Kind::Entry, Kind::Record, Kind::Snapshot][(which % 3) as usize];
+        if let Some(process) = self.bad_disk(pick) {
+            process.spoil(kind, which / 3, rot);
+        }
+    }
+
+    fn connect_region(&mut self, pick: u64, up: bool) {
+        for at in (pick as usize % REGIONS..self.agents.len()).step_by(REGIONS) {
+            self.agents[at].connect(self.now_us, up);
+            self.queue_agent(at);
         }
     }
 
@@ -230,7 +350,7 @@ impl World {
         }
     }
 
-    fn add_controller(&mut self) {
+    pub(super) fn add_controller(&mut self) {
         let id = self.next_controller;
         let Some(leader) = self.leader() else { return };
         if self.living().len() >= CONTROLLERS_MAX {
@@ -241,7 +361,7 @@ impl World {
         };
         if process.change_members(MembershipChange::AddLearner(id)) {
             self.next_controller += 1;
-            self.controllers.insert(id, Controller::new(id, &[], &self.keys, self.setup.seed));
+            self.controllers.insert(id, Controller::new(id, &[], &self.keys, &self.setup));
             self.start_controller(id);
             self.turn(leader);
         }

@@ -1,5 +1,7 @@
 //! What was: history, state at a point, differences.
 
+use std::path::PathBuf;
+
 use stele_api::wire::{DiffAnswer, HistoryAnswer, ShowAnswer};
 use stele_model::Scope;
 use stele_model::event::Outcome;
@@ -7,6 +9,7 @@ use stele_model::event::Outcome;
 use crate::client::with_query;
 use crate::differences::summary;
 use crate::exit::Failure;
+use crate::folder::Folder;
 use crate::session::Session;
 use crate::terminal::{Terminal, Tone, cell, table, time, version};
 
@@ -146,7 +149,7 @@ fn describe(value: &stele_model::release::EnvValue) -> String {
 /// Show what differs between two points, or between a point and now
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  stele diff shop/web@prod prev\n  stele diff shop/web@prod v3 v5\n  stele diff env:prod \"1d ago\"\n  stele diff region:eu seq:1200 seq:900      # the other way round\n  stele diff shop/web@prod v3 --exit-code && echo as it was"
+    after_help = "Examples:\n  stele diff shop/web@prod prev\n  stele diff shop/web@prod v3 v5\n  stele diff env:prod \"1d ago\"\n  stele diff region:eu seq:1200 seq:900      # the other way round\n  stele diff shop/web@prod v3 --exit-code && echo as it was\n  stele diff fleet seq:40 --data /var/lib/stele/data   # of a controller that is stopped"
 )]
 pub(crate) struct Diff {
     /// Of what
@@ -160,19 +163,26 @@ pub(crate) struct Diff {
     /// Exit with 1 when something differs
     #[arg(long)]
     exit_code: bool,
+    /// A controller's data folder, instead of a running fleet
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
 }
 
 impl Diff {
     pub(crate) fn run(self, session: &Session) -> Result<(), Failure> {
-        let path = with_query(
-            "/v1/diff",
-            &[
-                ("scope", Some(self.scope.to_string())),
-                ("from", Some(self.from.clone())),
-                ("to", self.to.clone()),
-            ],
-        );
-        let answer: DiffAnswer = session.client()?.get(&path)?;
+        let answer: DiffAnswer = if let Some(folder) = &self.data {
+            Folder::open(folder)?.diff(&self.scope, &self.from, self.to.as_deref())?
+        } else {
+            let path = with_query(
+                "/v1/diff",
+                &[
+                    ("scope", Some(self.scope.to_string())),
+                    ("from", Some(self.from.clone())),
+                    ("to", self.to.clone()),
+                ],
+            );
+            session.client()?.get(&path)?
+        };
         let terminal = session.terminal;
         terminal.answer(&answer, |answer| match answer.differences.as_slice() {
             [] => format!("{} is the same at seq {} and seq {}", answer.scope, answer.from, answer.to),

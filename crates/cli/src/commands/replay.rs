@@ -6,13 +6,12 @@ use std::time::Instant;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use stele_api::wire::{DiffAnswer, EventsPage};
-use stele_codec::StoredRecord;
 use stele_model::{ControllerId, Digest, Point, Record, Seq};
-use stele_store::{Reader, open_read_only};
 
 use super::event_line::event_line;
 use crate::client::{Client, with_query};
 use crate::exit::Failure;
+use crate::folder::Folder;
 use crate::limits::REPLAY_PROGRESS_INTERVAL;
 use crate::options::Globals;
 use crate::replay::{Checks, FromApi, FromStore, Replayed, Replica, Source, ask_all, compare_at, replay};
@@ -71,22 +70,24 @@ impl Replay {
     }
 
     fn run_folder(&self, session: &Session, folder: &Path) -> Result<(), Failure> {
-        let folder = log_folder(folder)?;
-        let (identity, reader) =
-            open_read_only(&folder).map_err(|error| Failure::Failed(error.to_string()))?;
-        let last = reader.last_seq();
+        let folder = Folder::open(folder)?;
+        let last = folder.reader.last_seq();
         let to = match self.point()? {
             None => last,
-            Some(point) => resolve(&reader, &point, last)?,
+            Some(point) => folder.seq_of(&point)?.ok_or_else(|| {
+                Failure::Usage(format!(
+                    "{point} is about an app, and a folder is replayed as a whole: write seq:N or a time"
+                ))
+            })?,
         };
         session.terminal.note(&format!(
             "the log of controller {} of fleet {} in {}: {last} records",
-            identity.node,
-            identity.fleet,
-            folder.display()
+            folder.identity.node,
+            folder.identity.fleet,
+            folder.path().display()
         ))?;
-        let mut checks = Checks::of_store(reader.clone())?;
-        self.report(session, FromStore(reader), to, &mut checks, Vec::new())
+        let mut checks = Checks::of_store(folder.reader.clone())?;
+        self.report(session, FromStore(folder.reader), to, &mut checks, Vec::new())
     }
 
     fn run_fleet(&self, session: &Session) -> Result<(), Failure> {
@@ -205,56 +206,6 @@ fn render(report: &Report) -> String {
     }
     lines.push(format!("chain {}\nroot  {}\nstate {}", report.chain, report.root, report.state_digest));
     lines.join("\n")
-}
-
-/// The folder of the log: given itself, or a controller's data folder, or the folder around that.
-fn log_folder(folder: &Path) -> Result<PathBuf, Failure> {
-    let candidates = [folder.to_owned(), folder.join("log"), folder.join("data").join("log")];
-    candidates.into_iter().find(|path| stele_store::Store::exists(path)).ok_or_else(|| {
-        Failure::Usage(format!(
-            "there is no log in {}\n  next: give a controller's data folder, as its controller.json names it",
-            folder.display()
-        ))
-    })
-}
-
-/// The seq of a point in a folder, where nobody is there to be asked.
-fn resolve(reader: &Reader, point: &Point, last: Seq) -> Result<Seq, Failure> {
-    let header = |seq: Seq| -> Result<stele_model::Header, Failure> {
-        let bytes = reader.record(seq).map_err(|error| Failure::Failed(error.to_string()))?;
-        let bytes = bytes.ok_or_else(|| Failure::Failed(format!("record {seq} is not here")))?;
-        let read = StoredRecord::from_bytes(&bytes).and_then(|(stored, _)| stored.header());
-        read.map_err(|error| Failure::Failed(format!("record {seq}: {error}")))
-    };
-    let seq = match point {
-        Point::Now => return Ok(last),
-        Point::Seq(seq) if *seq <= last => *seq,
-        Point::Seq(seq) => {
-            return Err(Failure::Usage(format!("seq:{seq} is in the future: the log ends at seq:{last}")));
-        }
-        _ => {
-            let now = jiff::Timestamp::now().as_microsecond();
-            let time = stele_controller::wall_time(point, u64::try_from(now).unwrap_or_default())
-                .map_err(|rejection| Failure::Usage(rejection.to_string()))?;
-            let Some(time) = time else {
-                return Err(Failure::Usage(format!(
-                    "{point} is about an app, and a folder is replayed as a whole: write seq:N or a time"
-                )));
-            };
-            let (mut low, mut high) = (0, last);
-            while low < high {
-                let middle = low + (high - low).div_ceil(2);
-                if header(middle)?.time <= time { low = middle } else { high = middle - 1 }
-            }
-            low
-        }
-    };
-    // No point lies inside a decision.
-    if seq == 0 {
-        return Ok(0);
-    }
-    let decision = header(seq)?.decision;
-    Ok(if decision.last() == seq { seq } else { decision.first - 1 })
 }
 
 /// The seq of a point, as a controller sees it.

@@ -1,17 +1,20 @@
 //! Why something is as it is.
 
+use std::path::PathBuf;
+
 use stele_model::event::{Holder, Outcome};
 use stele_model::why::{Step, Why as Answer};
 
 use crate::client::with_query;
 use crate::exit::Failure;
+use crate::folder::Folder;
 use crate::session::Session;
 use crate::terminal::{Terminal, Tone, time};
 
 /// Show why a container, an app or a node is as it is, back to whoever asked for it
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  stele why shop/web@prod/web.0-142      # why this container runs\n  stele why shop/web@prod/web.0          # whatever fills that slot\n  stele why shop/web@prod --at \"2h ago\"\n  stele why shop/web@prod,region:eu      # why it is another there\n  stele why node:eu-1"
+    after_help = "Examples:\n  stele why shop/web@prod/web.0-142      # why this container runs\n  stele why shop/web@prod/web.0          # whatever fills that slot\n  stele why shop/web@prod --at \"2h ago\"\n  stele why shop/web@prod,region:eu      # why it is another there\n  stele why node:eu-1\n  stele why shop/web@prod --data /var/lib/stele/data   # of a controller that is stopped"
 )]
 pub(crate) struct Why {
     /// An instance (see: stele status), an app in an environment, or a node
@@ -20,12 +23,19 @@ pub(crate) struct Why {
     /// As of when: seq:N, a time, "2h ago", v12, deploy:ID, prev, last-good
     #[arg(long, value_name = "POINT")]
     at: Option<String>,
+    /// A controller's data folder, instead of a running fleet
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
 }
 
 impl Why {
     pub(crate) fn run(self, session: &Session) -> Result<(), Failure> {
-        let path = with_query("/v1/why", &[("subject", Some(self.subject)), ("at", self.at)]);
-        let answer: Answer = session.client()?.get(&path)?;
+        let answer: Answer = if let Some(folder) = &self.data {
+            Folder::open(folder)?.why(&self.subject, self.at.as_deref())?
+        } else {
+            let path = with_query("/v1/why", &[("subject", Some(self.subject)), ("at", self.at)]);
+            session.client()?.get(&path)?
+        };
         let terminal = session.terminal;
         terminal.answer(&answer, |answer| render(terminal, answer))
     }

@@ -2,8 +2,8 @@
 
 use stele_api::ProblemKind;
 use stele_api::wire::WhyQuery;
+use stele_model::State;
 use stele_model::why::{Evidence, Lack, Subject, Told, why};
-use stele_model::{Scope, State};
 
 use super::asked::Asked;
 use super::failure::Failure;
@@ -15,18 +15,8 @@ use crate::handle::Handle;
 pub(super) async fn explain(handle: &Handle, asked: &Asked) -> Answered {
     let query: WhyQuery = asked.query()?;
     let subject: Subject = query.subject.parse()?;
-    let state = state_at(handle, &asked.state, &scope_of(&subject), query.at.as_deref()).await?;
+    let state = state_at(handle, &asked.state, &subject.scope(), query.at.as_deref()).await?;
     json(&chain(handle, &state, &subject).await?)
-}
-
-/// What a point such as `v3` or `prev` is about.
-fn scope_of(subject: &Subject) -> Scope {
-    match subject {
-        Subject::Instance(id) => Scope::app_env(&id.slot.app_env),
-        Subject::Slot(slot) => Scope::app_env(&slot.app_env),
-        Subject::App(app_env, _) => Scope::app_env(app_env),
-        Subject::Node(node) => Scope::of_node(node),
-    }
 }
 
 async fn chain(handle: &Handle, state: &State, subject: &Subject) -> Result<stele_model::why::Why, Failure> {

@@ -53,12 +53,26 @@ pub fn system() -> PrincipalId {
     PrincipalId::new(SYSTEM).expect("a constant that is a name")
 }
 
+/// For a planted bug: what a principal was answered of late, whatever it had asked.
+#[cfg(feature = "planted")]
+fn answered_of_late(state: &State, principal: &PrincipalId, now: Time) -> Option<Answer> {
+    const OF_LATE_US: u64 = 1_000_000;
+    let mut answered = state.history.answered.iter().filter(|((who, _), _)| who == principal);
+    let found =
+        answered.find(|(_, answered)| planted!(DedupByTime) && answered.time.0 + OF_LATE_US > now.0)?;
+    Some(found.1.answer.clone())
+}
+
 /// Decides a request.
 pub fn decide(state: &State, request: &Request, context: &Context) -> Result<Decided, Rejection> {
     check_shape(request)?;
     authorize(state, request, context.now)?;
     if let Some(idempotency) = request.idempotency.as_ref().filter(|_| !planted!(IgnoreKeys)) {
         let key = (request.principal.clone(), idempotency.key.clone());
+        #[cfg(feature = "planted")]
+        if let Some(answered) = answered_of_late(state, &key.0, context.now) {
+            return Ok(Decided::Repeated(answered));
+        }
         if let Some(answered) = state.history.answered.get(&key) {
             if answered.request == idempotency.request {
                 return Ok(Decided::Repeated(answered.answer.clone()));

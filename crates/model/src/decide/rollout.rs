@@ -124,7 +124,9 @@ pub(super) fn report(state: &State, reports: &[Report]) -> Vec<Event> {
             continue;
         }
         let known = state.observed.get(&report.node).cloned().unwrap_or_default();
-        if known.boot == report.boot && report.number <= known.number && !planted!(OldReportCounts) {
+        let again = report.number == known.number && !planted!(ReportCountsTwice);
+        let older = report.number < known.number && !planted!(OldReportCounts);
+        if known.boot == report.boot && (again || older) {
             continue;
         }
         let told: BTreeMap<&InstanceId, &InstanceReport> =
@@ -135,7 +137,8 @@ pub(super) fn report(state: &State, reports: &[Report]) -> Vec<Event> {
             .map(|instance| (*instance).clone())
             .collect();
         let gone: Vec<_> = known.instances.keys().filter(|id| !told.contains_key(id)).cloned().collect();
-        if changed.is_empty() && gone.is_empty() && known.applied == report.applied {
+        let is_nothing = changed.is_empty() && gone.is_empty() && known.applied == report.applied;
+        if is_nothing && !planted!(ReportCountsTwice) {
             continue;
         }
         news.push(ReportedChange {

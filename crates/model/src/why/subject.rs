@@ -20,6 +20,18 @@ pub enum Subject {
     Node(NodeName),
 }
 
+impl Subject {
+    /// The scope that a point such as `v3` or `prev` is about.
+    pub fn scope(&self) -> Scope {
+        match self {
+            Self::Instance(id) => Scope::app_env(&id.slot.app_env),
+            Self::Slot(slot) => Scope::app_env(&slot.app_env),
+            Self::App(app_env, _) => Scope::app_env(app_env),
+            Self::Node(node) => Scope::of_node(node),
+        }
+    }
+}
+
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -28,6 +28,12 @@ pub fn new_store(folder: &Path, fleet: &str, controller: u64) -> anyhow::Result<
     Ok(store)
 }
 
+/// Adds records to a store exactly as they are, whether they make sense or not.
+pub fn store_bytes(store: &mut Store, records: Vec<(u64, Vec<u8>)>) -> anyhow::Result<()> {
+    store.write(WriteBatch { records, sync: true, ..WriteBatch::default() })?;
+    Ok(())
+}
+
 /// Adds records to a store as if they had been applied.
 pub fn store_records(store: &mut Store, records: Vec<Written>, sync: bool) -> anyhow::Result<()> {
     let records =

@@ -4,7 +4,7 @@ use std::io::IsTerminal as _;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::{Cli, say};
+use crate::{Cli, one, say};
 
 /// Between two looks whether a process has ended.
 const LOOK: Duration = Duration::from_millis(20);
@@ -61,6 +61,9 @@ pub(crate) fn run(cli: &Cli, from: u64, to: u64, budget: Option<Duration>) -> Re
         while !is_over && next < to && running.len() < jobs(cli) {
             let mut command = again()?;
             command.args(["--seed", &next.to_string(), "--brief"]);
+            if let Some(agents) = cli.agents {
+                command.args(["--agents", &agents.to_string()]);
+            }
             if let Some(bug) = &cli.plant {
                 command.args(["--plant", bug]);
             }
@@ -102,7 +105,8 @@ pub(crate) fn run(cli: &Cli, from: u64, to: u64, budget: Option<Duration>) -> Re
         failures.len()
     ));
     if let Some((seed, _)) = failures.first() {
-        say(&format!("look at one: cargo xtask sim --seed {seed}"));
+        say("\nthe first of them once more:");
+        one::run_one(cli, *seed)?;
     }
     Ok(failures.is_empty())
 }

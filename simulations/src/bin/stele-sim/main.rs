@@ -43,6 +43,9 @@ pub(crate) struct Cli {
     /// Plant this bug in what is run
     #[arg(long, value_name = "BUG")]
     plant: Option<String>,
+    /// So many nodes, instead of as many as the seed has
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=20_000))]
+    agents: Option<u64>,
     /// The first seed of a budget
     #[arg(long, default_value_t = 1)]
     from: u64,
@@ -55,6 +58,9 @@ pub(crate) struct Cli {
     /// Print everything that happens
     #[arg(long)]
     loud: bool,
+    /// Write the log even of a seed that breaks nothing
+    #[arg(long)]
+    keep_log: bool,
     /// Where the log and the faults of a failure are written
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,

@@ -1,6 +1,7 @@
 //! One seed: its hash, or why it fails and the fewest faults it takes.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use stele_simulations::fault::draw;
@@ -34,16 +35,32 @@ fn line(seed: u64, finished: &Finished) -> String {
     )
 }
 
+fn write(cli: &Cli, name: &str, text: &str) -> Result<PathBuf, String> {
+    let dir = cli.out.clone().unwrap_or_else(|| std::env::temp_dir().join("stele-sim"));
+    let path = dir.join(name);
+    std::fs::create_dir_all(&dir)
+        .and_then(|()| std::fs::write(&path, text))
+        .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    Ok(path)
+}
+
 /// Runs a seed; true when nothing broke.
 pub(crate) fn run_one(cli: &Cli, seed: u64) -> Result<bool, String> {
-    let setup = Setup { loud: cli.loud, ..Setup::of(seed) };
+    let mut setup = Setup { loud: cli.loud, ..Setup::of(seed) };
+    setup.agents = cli.agents.unwrap_or(setup.agents);
     let faults = draw(seed, setup.minutes);
     if let Some(name) = &cli.plant {
         stele_planted::plant(Some(bug(name)?));
     }
     let finished = run(&setup, &faults);
     say(&line(seed, &finished));
-    let Some(violation) = &finished.violation else { return Ok(true) };
+    let Some(violation) = &finished.violation else {
+        if cli.keep_log {
+            let log = write(cli, &format!("seed-{seed}.log.hex"), &log_file::to_text(&finished.log))?;
+            say(&format!("its log: {}", log.display()));
+        }
+        return Ok(true);
+    };
     if cli.brief {
         return Ok(false);
     }
@@ -71,16 +88,8 @@ pub(crate) fn run_one(cli: &Cli, seed: u64) -> Result<bool, String> {
     for line in &shortest.lines {
         let _ = writeln!(text, "{line}");
     }
-    let dir = cli.out.clone().unwrap_or_else(|| std::env::temp_dir().join("stele-sim"));
-    let write = |name: String, text: &str| {
-        let path = dir.join(name);
-        std::fs::create_dir_all(&dir)
-            .and_then(|()| std::fs::write(&path, text))
-            .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-        Ok::<_, String>(path)
-    };
-    let log = write(format!("seed-{seed}.log.hex"), &log_file::to_text(&shortest.log))?;
-    let faults = write(format!("seed-{seed}.txt"), &text)?;
+    let log = write(cli, &format!("seed-{seed}.log.hex"), &log_file::to_text(&shortest.log))?;
+    let faults = write(cli, &format!("seed-{seed}.txt"), &text)?;
     say(&format!("\nits log: {}\nits faults: {}", log.display(), faults.display()));
     say(&format!("once more: cargo xtask sim --seed {seed} --loud"));
     Ok(false)

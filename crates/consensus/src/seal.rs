@@ -1,6 +1,6 @@
-//! A checksum around every stored value. `RocksDB` checks its own blocks; this
-//! one also catches what goes wrong between us and `RocksDB`, and a value that
-//! sits under the wrong key.
+//! A checksum around every value that a store keeps. A database checks its own
+//! blocks; this one also catches what goes wrong between us and the database,
+//! and a value that sits under the wrong key.
 
 const SEAL_BYTES: usize = 4;
 
@@ -12,7 +12,7 @@ fn checksum(key: &[u8], value: &[u8]) -> u32 {
 }
 
 /// The stored form of a value.
-pub(crate) fn seal(key: &[u8], value: &[u8]) -> Vec<u8> {
+pub fn seal(key: &[u8], value: &[u8]) -> Vec<u8> {
     let mut sealed = Vec::with_capacity(SEAL_BYTES + value.len());
     sealed.extend_from_slice(&checksum(key, value).to_be_bytes());
     sealed.extend_from_slice(value);
@@ -20,9 +20,9 @@ pub(crate) fn seal(key: &[u8], value: &[u8]) -> Vec<u8> {
 }
 
 /// The value inside, or `None` when the checksum does not match.
-pub(crate) fn unseal<'a>(key: &[u8], sealed: &'a [u8]) -> Option<&'a [u8]> {
+pub fn unseal<'a>(key: &[u8], sealed: &'a [u8]) -> Option<&'a [u8]> {
     let (stored, value) = sealed.split_first_chunk::<SEAL_BYTES>()?;
-    (u32::from_be_bytes(*stored) == checksum(key, value)).then_some(value)
+    (u32::from_be_bytes(*stored) == checksum(key, value) || planted!(ReadsNotChecked)).then_some(value)
 }
 
 #[cfg(test)]
