@@ -1,0 +1,121 @@
+//! The process inside the run's own namespaces: the run itself.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::ensure;
+use stele_testkit::interrupt;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::clients::Clients;
+use crate::dice::Dice;
+use crate::faults::{self, Kind};
+use crate::fleet::{Fleet, Plan};
+use crate::probe::{Able, look};
+use crate::volume::Kind as DiskKind;
+use crate::world::{World, was_interrupted};
+use crate::{Cli, checks, report};
+
+/// What shells answer for a program that Ctrl-C ended.
+const EXIT_INTERRUPTED: u8 = 130;
+
+/// Runs all of it.
+pub(crate) fn run(cli: &Cli, dir: &Path) -> ExitCode {
+    match listen_for_signals().and_then(|()| attempt(cli, dir)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if was_interrupted(&error) => {
+            eprintln!("stopped, as asked");
+            ExitCode::from(EXIT_INTERRUPTED)
+        }
+        Err(error) => {
+            eprintln!("\nerror: {error:#}\nThe same again: cargo xtask chaos --seed {} --keep", cli.seed);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A polite kill ends every wait, and so the run.
+fn listen_for_signals() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut asked, mut terminated) = {
+        let _guard = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            loop {
+                tokio::select! {
+                    _ = asked.recv() => {}
+                    _ = terminated.recv() => {}
+                }
+                interrupt();
+            }
+        });
+    });
+    Ok(())
+}
+
+/// Disks of all controllers: of our own making for two of three, where there is FUSE.
+fn disks(able: &Able, controllers: u64) -> Vec<DiskKind> {
+    let plain = if able.loops { DiskKind::Loop } else { DiskKind::Memory };
+    let kind = |id: u64| if able.fuse && id % 3 != 0 { DiskKind::Fuse } else { plain };
+    (1..=controllers).map(kind).collect()
+}
+
+fn attempt(cli: &Cli, dir: &Path) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let able = look(dir)?;
+    for lack in &able.lacking {
+        println!("not here: {lack}");
+    }
+    let possible = faults::possible(&able);
+    let impossible: Vec<_> = cli.only.iter().filter(|kind| !possible.contains(kind)).collect();
+    ensure!(
+        impossible.is_empty(),
+        "not possible here: {}",
+        impossible.iter().map(|it| it.name()).collect::<Vec<_>>().join(", ")
+    );
+    let kinds: Vec<Kind> = if cli.only.is_empty() { possible } else { cli.only.clone() };
+    let mut dice = Dice::new(cli.seed);
+    let plan = Plan {
+        controllers: cli.controllers,
+        nodes_per_region: if cli.short { 1 } else { 2 },
+        disks: disks(&able, cli.controllers),
+    };
+    let disks = plan.disks.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ");
+    println!(
+        "seed {}: {} rounds, {} controllers (disks: {disks}), {} regions with {} nodes and a NATS leaf each",
+        cli.seed,
+        cli.rounds,
+        plan.controllers,
+        crate::fleet::REGIONS.len(),
+        plan.nodes_per_region
+    );
+    let fleet = Fleet::start(dir, &plan, &mut dice)?;
+    let clients = fleet.ids().into_iter().map(|id| fleet.client(id)).collect::<Result<_, _>>()?;
+    let clients = Clients::start(clients, fleet.nodes(), &mut dice);
+    let mut world = World {
+        fleet,
+        dice,
+        relays: None,
+        victim: None,
+        flipped: None,
+        clients: Some(clients),
+        is_short: cli.short,
+        began,
+    };
+    world.recover()?;
+    world.say("the fleet is there");
+    let mut rounds = Vec::new();
+    for number in 1..=cli.rounds {
+        rounds.push(world.round(number, &kinds)?);
+    }
+    let history = world.clients.take().map(Clients::stop).unwrap_or_default();
+    let operator = report::operator(&history);
+    let findings = checks::check(&mut world.fleet, history)?;
+    println!("\n{}\n\n{operator}\n{}", report::table(&rounds), report::findings(&findings));
+    ensure!(findings.broken.is_empty(), "{} promises were broken", findings.broken.len());
+    println!("\nseed {}: everything held, in {:.0} s", cli.seed, began.elapsed().as_secs_f64());
+    Ok(())
+}

@@ -1,0 +1,48 @@
+//! Every bound of `stele-chaos`, each with its unit.
+
+use std::time::Duration;
+
+/// Rounds of a run that says nothing else.
+pub(crate) const ROUNDS: u32 = 12;
+/// Most controllers of a run.
+pub(crate) const CONTROLLERS_MAX: u64 = 9;
+/// Size of each controller's disk, in bytes: small, so that it can be filled.
+pub(crate) const DISK_BYTES: u64 = 384 * 1024 * 1024;
+/// Bytes written at once to fill a disk.
+pub(crate) const FILLER_BYTES: usize = 1024 * 1024;
+/// The shortest time a fault lasts, in milliseconds.
+pub(crate) const HOLD_MS_MIN: u64 = 2_000;
+/// The longest time a fault lasts, in milliseconds.
+pub(crate) const HOLD_MS_MAX: u64 = 9_000;
+/// The same for a short run, in milliseconds.
+pub(crate) const SHORT_HOLD_MS_MAX: u64 = 3_000;
+/// Longest anything may take to be well again after a fault.
+pub(crate) const RECOVERY_DEADLINE: Duration = Duration::from_secs(120);
+/// Longest a controller with a broken disk may take to stop.
+pub(crate) const STOP_DEADLINE: Duration = Duration::from_mins(1);
+/// Writes that must be acknowledged after each round before the next begins.
+pub(crate) const WRITES_PER_ROUND: u64 = 10;
+/// Clients that write.
+pub(crate) const WRITERS: u64 = 4;
+/// Clients that read.
+pub(crate) const READERS: u64 = 2;
+/// After each operation of each client.
+pub(crate) const CLIENT_PAUSE: Duration = Duration::from_millis(40);
+/// Between two changes by the operator.
+pub(crate) const OPERATOR_PAUSE: Duration = Duration::from_millis(1_500);
+/// Longest the operator waits for a deployment to end before the next change.
+pub(crate) const OPERATOR_PATIENCE: Duration = Duration::from_secs(8);
+/// Longest one attempt of a client may take.
+pub(crate) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Between two attempts of one operation.
+pub(crate) const ATTEMPT_PAUSE: Duration = Duration::from_millis(50);
+/// Bytes a relay holds back for one direction of one connection.
+pub(crate) const RELAY_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes a relay reads at once.
+pub(crate) const RELAY_READ_BYTES: usize = 64 * 1024;
+/// Times a change of the packet filter is tried while another program holds its lock, in seconds.
+pub(crate) const FILTER_WAIT_SECONDS: u64 = 10;
+/// Furthest a clock is set off, in seconds.
+pub(crate) const CLOCK_OFFSET_SECONDS_MAX: u64 = 1_800;
+/// Lines of a program's log shown when something fails.
+pub(crate) const LOG_LINES_SHOWN: usize = 20;
