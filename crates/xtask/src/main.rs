@@ -10,6 +10,7 @@
 
 mod bench;
 mod cargo;
+mod chaos;
 mod check;
 mod demo;
 mod deny;
@@ -51,6 +52,7 @@ enum Task {
     Bench(bench::Args),
     GoldenLog(golden_log::Args),
     Sim(sim::Args),
+    Chaos(chaos::Args),
 }
 
 fn main() -> ExitCode {
@@ -62,6 +64,7 @@ fn main() -> ExitCode {
         Task::Bench(args) => args.run(),
         Task::GoldenLog(args) => args.run(),
         Task::Sim(args) => args.run(),
+        Task::Chaos(args) => args.run(),
     };
     match outcome {
         Ok(code) => code,

@@ -1,6 +1,7 @@
 //! What must hold in the end, whatever went wrong on the way.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use serde_json::Value;
@@ -12,6 +13,7 @@ use stele_testkit::{VerifiedLog, fetch_log};
 
 use crate::clients::{APP, Acked, History, LABEL};
 use crate::fleet::Fleet;
+use crate::limits::BROKEN_SHOWN;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -20,6 +22,8 @@ pub(crate) struct Findings {
     pub(crate) held: Vec<String>,
     /// What did not.
     pub(crate) broken: Vec<String>,
+    /// What is worth knowing and breaks no promise.
+    pub(crate) noticed: Vec<String>,
 }
 
 impl Findings {
@@ -27,7 +31,11 @@ impl Findings {
         if broken.is_empty() {
             self.held.push(what);
         } else {
-            self.broken.extend(broken.into_iter().map(|it| format!("{what}: {it}")));
+            let shown = broken.iter().take(BROKEN_SHOWN).map(|it| format!("{what}: not so: {it}"));
+            self.broken.extend(shown);
+            if broken.len() > BROKEN_SHOWN {
+                self.broken.push(format!("{what}: {} more", broken.len() - BROKEN_SHOWN));
+            }
         }
     }
 }
@@ -59,6 +67,7 @@ pub(crate) fn check(fleet: &mut Fleet, history: History) -> anyhow::Result<Findi
     findings.check(format!("{rollbacks} rollbacks ended in their digest"), inexact);
     let (healthy, stopped) = containers(&records);
     findings.check(format!("none of {healthy} healthy containers was stopped unasked"), stopped);
+    findings.noticed.extend(time_ahead(&records));
     findings.check("clients were told nothing impossible".to_owned(), history.wrong);
     fleet.stop_controllers()?;
     let disks = disks(fleet, last)?;
@@ -202,6 +211,14 @@ fn is_another_life(before: &InstanceReport, after: &InstanceReport) -> bool {
         || matches!(after.phase, Phase::Failed | Phase::Completed | Phase::Pending | Phase::Pulling)
 }
 
+/// How far the log's time is ahead of this machine's clock: a leader whose clock was wrong took it along.
+fn time_ahead(records: &[Record]) -> Option<String> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    let last = Duration::from_micros(records.last()?.header.time.0);
+    let ahead = last.checked_sub(now)?.as_secs();
+    (ahead > 0).then(|| format!("the log's time is {ahead} s ahead: a leader's clock was"))
+}
+
 /// Replays each disk as a stranger would; answers what differs.
 fn disks(fleet: &Fleet, last: Seq) -> anyhow::Result<Vec<String>> {
     let mut broken = Vec::new();
@@ -227,4 +244,93 @@ fn disks(fleet: &Fleet, last: Seq) -> anyhow::Result<Vec<String>> {
         }
     }
     Ok(broken)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use stele_model::header::{Header, Idempotency};
+    use stele_model::{AssignmentVersion, Decision, Digest, PrincipalId, Time};
+
+    use super::*;
+
+    fn record(seq: Seq, key: Option<&str>, event: Event) -> Record {
+        let principal: PrincipalId = "admin".parse().unwrap();
+        let idempotency = key.map(|key| Idempotency { key: key.to_owned(), request: Digest::EMPTY });
+        let header = Header {
+            seq,
+            time: Time(seq),
+            decision: Decision { first: seq, count: 1 },
+            principal,
+            cause: None,
+            trace: None,
+            idempotency,
+            kind: event.kind().to_owned(),
+            schema: 1,
+            codec: 1,
+            scopes: Vec::new(),
+            reason: None,
+            links: Default::default(),
+            payload: Digest::EMPTY,
+        };
+        Record { header, event }
+    }
+
+    fn write(seq: Seq, key: &str) -> Record {
+        let labels = BTreeMap::from([(LABEL.to_owned(), key.to_owned())]);
+        record(seq, Some(key), Event::NodeLabelled { node: "eu-1".parse().unwrap(), labels })
+    }
+
+    fn acked(key: &str, seq: Seq) -> Acked {
+        Acked { key: key.to_owned(), seq }
+    }
+
+    #[test]
+    fn kept_promises_are_found_kept() {
+        let records = [write(1, "w0-1"), write(2, "w0-2"), write(3, "w1-1")];
+        assert_eq!(broken_promises(&[acked("w0-1", 1), acked("w0-2", 2)], &records), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_lost_a_moved_and_a_repeated_change_are_noticed() {
+        let records = [write(1, "w0-1"), write(2, "w0-1")];
+        assert_eq!(broken_promises(&[], &records).len(), 1, "twice");
+        assert_eq!(broken_promises(&[acked("w1-1", 1)], &records[..1]).len(), 1, "lost");
+        assert_eq!(broken_promises(&[acked("w0-1", 2)], &records[..1]).len(), 1, "elsewhere");
+        let swapped = [write(1, "w0-2"), write(2, "w0-1")];
+        assert_eq!(broken_promises(&[acked("w0-1", 2), acked("w0-2", 1)], &swapped).len(), 1, "out of order");
+    }
+
+    fn reported(seq: Seq, phase: Phase, container: &str) -> Record {
+        let report = InstanceReport {
+            id: "shop/web@prod/web.1-1".parse().unwrap(),
+            phase,
+            spec_digest: None,
+            container: Some(container.to_owned()),
+            restarts: 0,
+            reason: None,
+            exit_code: None,
+            log_tail: Vec::new(),
+        };
+        let change = ReportedChange {
+            node: "eu-1".parse().unwrap(),
+            boot: 1,
+            number: seq,
+            applied: AssignmentVersion::default(),
+            changed: vec![report],
+            gone: Vec::new(),
+        };
+        record(seq, None, Event::NodesReported { reports: vec![change] })
+    }
+
+    #[test]
+    fn a_container_that_ended_unasked_is_noticed() {
+        let same = [reported(1, Phase::Healthy, "a"), reported(2, Phase::Unhealthy, "a")];
+        assert_eq!(containers(&same), (1, Vec::new()));
+        let failed = [reported(1, Phase::Healthy, "a"), reported(2, Phase::Failed, "a")];
+        assert_eq!(containers(&failed).1.len(), 1);
+        let replaced = [reported(1, Phase::Healthy, "a"), reported(2, Phase::Healthy, "b")];
+        assert_eq!(containers(&replaced).1.len(), 1);
+    }
 }

@@ -93,6 +93,8 @@ pub(crate) struct Disk {
     capacity_bytes: u64,
     used_bytes: u64,
     dice: Dice,
+    /// Syncing answers that all is well, and keeps nothing. No fleet survives that, and a run must notice.
+    pub(crate) lies: bool,
     /// Bits flipped so far.
     pub(crate) flipped: u64,
     /// Requests that were answered with EIO.
@@ -111,6 +113,7 @@ impl Disk {
             capacity_bytes,
             used_bytes: 0,
             dice,
+            lies: false,
             flipped: 0,
             failed: 0,
         }
@@ -275,7 +278,11 @@ impl Disk {
             self.failed += 1;
             return Err(Errno::EIO);
         }
+        let lies = self.lies;
         let file = self.file_mut(id)?;
+        if lies {
+            return Ok(());
+        }
         for change in std::mem::take(&mut file.unsynced) {
             change.apply(&mut file.synced);
         }
@@ -296,7 +303,9 @@ impl Disk {
             let changes = std::mem::take(&mut file.unsynced);
             if !changes.is_empty() {
                 lost.files += 1;
-                let kept = self.dice.below(changes.len() as u64 + 1) as usize;
+                // Whoever lies keeps nothing at all.
+                let most = if self.lies { 0 } else { changes.len() as u64 };
+                let kept = self.dice.between(0, most) as usize;
                 changes[..kept].iter().for_each(|change| change.apply(&mut file.synced));
                 lost.changes += changes.len() - kept;
                 if let Some(Change::Write { at, bytes }) = changes.get(kept)

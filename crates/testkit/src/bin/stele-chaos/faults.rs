@@ -101,6 +101,8 @@ impl Kind {
             | Self::RegionCutOff
             | Self::HubCutOff
             | Self::Delays => &[Self::Kill, Self::Pause, Self::NatsWipe, Self::LeafRestart, Self::KillAll],
+            // Whoever has the wrong clock should come to lead.
+            Self::Clock => &[Self::IsolateLeader, Self::Pause],
             _ => &[],
         }
     }

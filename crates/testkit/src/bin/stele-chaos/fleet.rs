@@ -24,8 +24,11 @@ const API_PORT: u16 = 7400;
 const PEER_PORT: u16 = 7500;
 const NATS_PORT: u16 = 4222;
 const LEAF_PORT: u16 = 7422;
-/// What `libfaketime` reads; its file is in the Debian package of that name.
-const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+/// Where Debian's package `libfaketime` puts the library, for each kind of machine.
+const FAKETIME: [&str; 2] = [
+    "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
+    "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
+];
 
 /// What a fleet is made of.
 #[derive(Clone, Debug)]
@@ -194,7 +197,10 @@ impl Fleet {
         controller.log_begins = fs::read(&log).map_or(0, |log| log.len());
         let mut line: Vec<String> = Net::on(&machine(id)).to_vec();
         if controller.clock != 0 {
-            line.extend(["env".to_owned(), format!("LD_PRELOAD={FAKETIME}")]);
+            line.extend([
+                "env".to_owned(),
+                format!("LD_PRELOAD={}", faketime().context("there is no libfaketime")?),
+            ]);
             line.extend([format!("FAKETIME={:+}s", controller.clock), "DONT_FAKE_MONOTONIC=1".to_owned()]);
         }
         line.extend([stele, "controller".to_owned(), "run".to_owned(), "--config".to_owned()]);
@@ -410,7 +416,7 @@ fn found(
     Ok((token, (1..=controllers).map(folder).collect::<anyhow::Result<_>>()?))
 }
 
-/// Whether clocks can be set off here.
-pub(crate) fn has_faketime() -> bool {
-    Path::new(FAKETIME).exists()
+/// The library that sets clocks off, where it is installed.
+pub(crate) fn faketime() -> Option<&'static str> {
+    FAKETIME.into_iter().find(|path| Path::new(path).exists())
 }

@@ -44,5 +44,7 @@ pub(crate) const RELAY_READ_BYTES: usize = 64 * 1024;
 pub(crate) const FILTER_WAIT_SECONDS: u64 = 10;
 /// Furthest a clock is set off, in seconds.
 pub(crate) const CLOCK_OFFSET_SECONDS_MAX: u64 = 1_800;
+/// Broken promises shown of each kind.
+pub(crate) const BROKEN_SHOWN: usize = 6;
 /// Lines of a program's log shown when something fails.
 pub(crate) const LOG_LINES_SHOWN: usize = 20;

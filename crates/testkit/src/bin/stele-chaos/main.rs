@@ -63,6 +63,9 @@ struct Cli {
     /// Few nodes and short faults
     #[arg(long)]
     short: bool,
+    /// Let all disks say that they synced what they did not, and cut the power: the run must fail
+    #[arg(long, conflicts_with = "only")]
+    lying_disks: bool,
     /// List the kinds of faults
     #[arg(long)]
     list: bool,

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::fleet::has_faketime;
+use crate::fleet;
 use crate::net::run;
 use crate::volume;
 
@@ -85,7 +85,7 @@ pub(crate) fn look(dir: &Path) -> anyhow::Result<Able> {
     if let Err(error) = &redirects {
         lacking.push(format!("iptables cannot redirect by mark ({error:#}): no delays"));
     }
-    let faketime = has_faketime();
+    let faketime = fleet::faketime().is_some();
     if !faketime {
         lacking.push("no libfaketime (apt-get install libfaketime): no clock is set off".to_owned());
     }
