@@ -250,8 +250,9 @@ fn disks(fleet: &Fleet, last: Seq) -> anyhow::Result<Vec<String>> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use stele_model::header::{Header, Idempotency};
-    use stele_model::{AssignmentVersion, Decision, Digest, PrincipalId, Time};
+    use stele_model::header::{Header, Idempotency, Links};
+    use stele_model::wire::AssignmentVersion;
+    use stele_model::{Decision, Digest, PrincipalId, Time};
 
     use super::*;
 
@@ -271,7 +272,7 @@ mod tests {
             codec: 1,
             scopes: Vec::new(),
             reason: None,
-            links: Default::default(),
+            links: Links::default(),
             payload: Digest::EMPTY,
         };
         Record { header, event }

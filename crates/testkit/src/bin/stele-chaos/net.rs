@@ -31,6 +31,11 @@ pub(crate) fn run(line: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Changes a machine's packet filter.
+fn filter(on: &str, rule: &str) -> anyhow::Result<()> {
+    run(&format!("{} iptables -w {FILTER_WAIT_SECONDS} {rule}", Net::on(on).join(" ")))
+}
+
 /// The machines, by name.
 #[derive(Debug)]
 pub(crate) struct Net {
@@ -57,8 +62,8 @@ impl Net {
         }
         let net = Self { machines };
         for name in net.machines.keys() {
-            net.filter(name, &format!("-N {DEAF}"))?;
-            net.filter(name, &format!("-A INPUT -j {DEAF}"))?;
+            filter(name, &format!("-N {DEAF}"))?;
+            filter(name, &format!("-A INPUT -j {DEAF}"))?;
         }
         Ok(net)
     }
@@ -84,13 +89,9 @@ impl Net {
         ["nsenter".to_owned(), format!("--net={}", Self::file(name).display()), "--".to_owned()]
     }
 
-    fn filter(&self, on: &str, rule: &str) -> anyhow::Result<()> {
-        run(&format!("{} iptables -w {FILTER_WAIT_SECONDS} {rule}", Self::on(on).join(" ")))
-    }
-
     /// From now on nothing that `from` sends arrives at `to`.
     pub(crate) fn cut(&self, from: &str, to: &str) -> anyhow::Result<()> {
-        self.filter(to, &format!("-A {DEAF} -s {} -j DROP", self.address(from)?))
+        filter(to, &format!("-A {DEAF} -s {} -j DROP", self.address(from)?))
     }
 
     /// From now on nothing goes between these in either direction.
@@ -101,7 +102,7 @@ impl Net {
 
     /// Everything arrives again.
     pub(crate) fn heal(&self) -> anyhow::Result<()> {
-        self.machines.keys().try_for_each(|name| self.filter(name, &format!("-F {DEAF}")))
+        self.machines.keys().try_for_each(|name| filter(name, &format!("-F {DEAF}")))
     }
 
     /// Connections that any machine opens to another go through its own relay, or no longer.
@@ -109,17 +110,17 @@ impl Net {
     pub(crate) fn slow(&self, is_slow: bool) -> anyhow::Result<()> {
         for name in self.machines.keys() {
             if is_slow {
-                self.filter(name, &format!("-t nat -N {SLOW}"))?;
-                self.filter(name, &format!("-t nat -A {SLOW} -m mark --mark {RELAY_MARK} -j RETURN"))?;
+                filter(name, &format!("-t nat -N {SLOW}"))?;
+                filter(name, &format!("-t nat -A {SLOW} -m mark --mark {RELAY_MARK} -j RETURN"))?;
                 for to in self.machines.values().filter(|to| self.machines.get(name) != Some(*to)) {
                     let rule = format!("-t nat -A {SLOW} -p tcp -d {to} -j REDIRECT --to-ports {RELAY_PORT}");
-                    self.filter(name, &rule)?;
+                    filter(name, &rule)?;
                 }
-                self.filter(name, &format!("-t nat -A OUTPUT -p tcp -j {SLOW}"))?;
+                filter(name, &format!("-t nat -A OUTPUT -p tcp -j {SLOW}"))?;
             } else {
-                self.filter(name, &format!("-t nat -D OUTPUT -p tcp -j {SLOW}"))?;
-                self.filter(name, &format!("-t nat -F {SLOW}"))?;
-                self.filter(name, &format!("-t nat -X {SLOW}"))?;
+                filter(name, &format!("-t nat -D OUTPUT -p tcp -j {SLOW}"))?;
+                filter(name, &format!("-t nat -F {SLOW}"))?;
+                filter(name, &format!("-t nat -X {SLOW}"))?;
             }
         }
         Ok(())
@@ -130,7 +131,7 @@ impl Net {
         for to in self.machines.keys() {
             for from in self.machines.values() {
                 let rule = format!("-A {DEAF} -p tcp -s {from} -j REJECT --reject-with tcp-reset");
-                self.filter(to, &rule)?;
+                filter(to, &rule)?;
             }
         }
         Ok(())

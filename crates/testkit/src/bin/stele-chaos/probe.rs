@@ -57,7 +57,7 @@ pub(crate) const UNSHARE: [&str; 6] =
     ["--net", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc"];
 
 /// Tries what is not certain. To be asked inside the run's own namespaces, in a folder of its own.
-pub(crate) fn look(dir: &Path) -> anyhow::Result<Able> {
+pub(crate) fn look(dir: &Path) -> Able {
     let mut lacking = Vec::new();
     let place = dir.join("probe");
     let mut dice = crate::dice::Dice::new(0);
@@ -89,7 +89,7 @@ pub(crate) fn look(dir: &Path) -> anyhow::Result<Able> {
     if !faketime {
         lacking.push("no libfaketime (apt-get install libfaketime): no clock is set off".to_owned());
     }
-    Ok(Able { loops: loops.is_ok(), fuse: fuse.is_ok(), redirects: redirects.is_ok(), faketime, lacking })
+    Able { loops: loops.is_ok(), fuse: fuse.is_ok(), redirects: redirects.is_ok(), faketime, lacking }
 }
 
 const PROBE_BYTES: u64 = 16 * 1024 * 1024;

@@ -36,16 +36,13 @@ pub(crate) fn table(rounds: &[Round]) -> String {
 
 /// What the operator did, and how often it was refused.
 pub(crate) fn operator(history: &History) -> String {
-    let mut text = format!(
-        "the operator deployed {} times and rolled back {} times; {} changes were refused",
+    let first = history.refused.first().map(|first| format!(", the first: {first}")).unwrap_or_default();
+    format!(
+        "the operator deployed {} times and rolled back {} times; {} changes were refused{first}",
         history.deployments,
         history.rollbacks,
         history.refused.len()
-    );
-    if let Some(first) = history.refused.first() {
-        text.push_str(&format!(", the first: {first}"));
-    }
-    text
+    )
 }
 
 /// What held and what did not.

@@ -196,5 +196,5 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// Whether somebody asked to stop.
 pub(crate) fn was_interrupted(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| cause.is::<Interrupted>())
+    error.chain().any(<dyn std::error::Error + 'static>::is::<Interrupted>)
 }
