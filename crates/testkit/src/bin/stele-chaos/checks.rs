@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use serde_json::Value;
+use stele_api::wire::ShowAnswer;
 use stele_model::event::{ReportedChange, TargetDigest};
 use stele_model::wire::{InstanceReport, Phase};
 use stele_model::{Event, InstanceId, NodeName, Record, Scope, Seq, State, fold};
@@ -13,7 +14,7 @@ use stele_testkit::{VerifiedLog, fetch_log};
 
 use crate::clients::{APP, Acked, History, LABEL};
 use crate::fleet::Fleet;
-use crate::limits::BROKEN_SHOWN;
+use crate::limits::{BROKEN_SHOWN, PAST_POINTS};
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -43,6 +44,8 @@ impl Findings {
 /// Looks at everything once more: the running fleet first, then, stopped, its disks.
 pub(crate) fn check(fleet: &mut Fleet, history: History) -> anyhow::Result<Findings> {
     let mut findings = Findings::default();
+    fleet.wait_for_convergence()?;
+    findings.held.push("every app has converged".to_owned());
     let last = fleet.wait_until_level()?;
     let mut logs = BTreeMap::new();
     for id in fleet.ids() {
@@ -63,7 +66,12 @@ pub(crate) fn check(fleet: &mut Fleet, history: History) -> anyhow::Result<Findi
         format!("{} reads and writes fit the log's order", history.operations.len()),
         misfits(&history.operations, &registers(&records)),
     );
-    let (rollbacks, inexact) = rollbacks(&records);
+    let digests = digests(&records)?;
+    findings.check(
+        format!("{PAST_POINTS} points of the past are on every controller what they were"),
+        past(fleet, &digests)?,
+    );
+    let (rollbacks, inexact) = rollbacks(&records, &digests);
     findings.check(format!("{rollbacks} rollbacks ended in their digest"), inexact);
     let (healthy, stopped) = containers(&records);
     findings.check(format!("none of {healthy} healthy containers was stopped unasked"), stopped);
@@ -138,15 +146,44 @@ fn registers(records: &[Record]) -> BTreeMap<String, Written> {
     registers
 }
 
-/// How many rollbacks there are, and those after which the app was not what it had been.
-fn rollbacks(records: &[Record]) -> (usize, Vec<String>) {
-    let Ok(scope) = APP.parse::<Scope>() else { return (0, vec![format!("{APP} is no scope")]) };
-    let mut digests: BTreeMap<Seq, TargetDigest> = BTreeMap::new();
+/// What the app was after each decision.
+fn digests(records: &[Record]) -> anyhow::Result<BTreeMap<Seq, TargetDigest>> {
+    let scope = APP.parse::<Scope>()?;
+    let mut digests = BTreeMap::new();
     let mut state = State::default();
     for record in records {
         fold(&mut state, record);
-        digests.insert(record.header.seq, state.target_digest(&scope));
+        if record.header.seq == record.header.decision.last() {
+            digests.insert(record.header.seq, state.target_digest(&scope));
+        }
     }
+    Ok(digests)
+}
+
+/// Asks every controller what the app was at some points of the past; answers what is not so.
+fn past(fleet: &Fleet, digests: &BTreeMap<Seq, TargetDigest>) -> anyhow::Result<Vec<String>> {
+    let mut broken = Vec::new();
+    let stride = (digests.len() / PAST_POINTS).max(1);
+    for (seq, wanted) in digests.iter().skip(stride / 2).step_by(stride).take(PAST_POINTS) {
+        for id in fleet.ids() {
+            let path = format!("/v1/show?scope={APP}&at=seq:{seq}&consistency=stale");
+            let answer = fleet.client(id)?.get(&path)?;
+            let is_so = match answer.status {
+                200 => answer.clone().ok::<ShowAnswer>()?.digest == *wanted,
+                // Before it was first deployed.
+                404 => *wanted == TargetDigest::default(),
+                _ => false,
+            };
+            if !is_so {
+                broken.push(format!("controller {id} says of {seq}: {}; it was {wanted:?}", answer.body));
+            }
+        }
+    }
+    Ok(broken)
+}
+
+/// How many rollbacks there are, and those after which the app was not what it had been.
+fn rollbacks(records: &[Record], digests: &BTreeMap<Seq, TargetDigest>) -> (usize, Vec<String>) {
     let (mut count, mut broken) = (0, Vec::new());
     for record in records {
         let Event::RolledBack { seq, after, deviations, .. } = &record.event else { continue };

@@ -23,6 +23,8 @@ pub(crate) struct Ailment {
     pub(crate) fails_writes: bool,
     /// Of a thousand reads, so many come with one bit flipped.
     pub(crate) flips_per_mille: u64,
+    /// Syncing takes so long, in milliseconds.
+    pub(crate) sync_ms: u64,
 }
 
 /// A file or folder.
@@ -374,7 +376,7 @@ mod tests {
     fn an_ailing_disk_fails_and_flips() {
         let (mut disk, file) = disk();
         disk.write(file, 0, b"12345678").unwrap();
-        disk.ailment = Ailment { fails_syncs: true, fails_writes: true, flips_per_mille: 1000 };
+        disk.ailment = Ailment { fails_syncs: true, fails_writes: true, flips_per_mille: 1000, sync_ms: 0 };
         assert_eq!(disk.sync(file), Err(Errno::EIO));
         assert_eq!(disk.write(file, 0, b"x"), Err(Errno::EIO));
         let read = disk.read(file, 0, 8).unwrap();

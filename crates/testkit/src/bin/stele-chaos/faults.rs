@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use crate::dice::Dice;
 use crate::disk::Ailment;
 use crate::fleet::{HUB, REGIONS, machine};
-use crate::limits::CLOCK_OFFSET_SECONDS_MAX;
+use crate::limits::{CLOCK_OFFSET_SECONDS_MAX, CRASH_AFTER_MS_MAX, CRASHES_MAX, SLOW_SYNC_MS_MAX};
 use crate::probe::Able;
 use crate::relay::{Delays, Relays};
 use crate::volume::Kind as DiskKind;
@@ -38,6 +38,10 @@ pub(crate) enum Kind {
     KillAll,
     /// A controller stands still (SIGSTOP), and goes on as if nothing had been.
     Pause,
+    /// A controller is killed and started again and again, each time after a moment.
+    CrashLoop,
+    /// An agent is killed and started again; its containers, in its memory, are lost.
+    AgentKill,
     /// The NATS of the hub is killed and started again.
     NatsRestart,
     /// The same, and everything it kept is gone.
@@ -50,6 +54,8 @@ pub(crate) enum Kind {
     PowerCut,
     /// The power of all controllers is cut at once.
     PowerCutAll,
+    /// A controller's disk takes its time to sync.
+    SlowDisk,
     /// A controller's disk fails to sync.
     SyncError,
     /// A controller's disk fails to write.
@@ -78,9 +84,12 @@ impl Kind {
     fn is_possible(self, able: &Able) -> bool {
         match self {
             Self::Delays => able.redirects,
-            Self::PowerCut | Self::PowerCutAll | Self::SyncError | Self::WriteError | Self::BitFlips => {
-                able.fuse
-            }
+            Self::PowerCut
+            | Self::PowerCutAll
+            | Self::SlowDisk
+            | Self::SyncError
+            | Self::WriteError
+            | Self::BitFlips => able.fuse,
             Self::Clock => able.faketime,
             _ => true,
         }
@@ -100,6 +109,7 @@ impl Kind {
             | Self::BrokenLink
             | Self::RegionCutOff
             | Self::HubCutOff
+            | Self::SlowDisk
             | Self::Delays => &[Self::Kill, Self::Pause, Self::NatsWipe, Self::LeafRestart, Self::KillAll],
             // Whoever has the wrong clock should come to lead.
             Self::Clock => &[Self::IsolateLeader, Self::Pause],
@@ -121,6 +131,8 @@ pub(crate) fn inflict(kind: Kind, world: &mut World) -> anyhow::Result<String> {
         Kind::Kill => kill(world),
         Kind::KillAll => kill_all(world),
         Kind::Pause => pause(world),
+        Kind::CrashLoop => crash_loop(world),
+        Kind::AgentKill => agent_kill(world),
         Kind::NatsRestart => nats(world, HUB, false),
         Kind::NatsWipe => nats(world, HUB, true),
         Kind::LeafRestart => {
@@ -130,6 +142,7 @@ pub(crate) fn inflict(kind: Kind, world: &mut World) -> anyhow::Result<String> {
         Kind::DiskFull => disk_full(world),
         Kind::PowerCut => power_cut(world, false),
         Kind::PowerCutAll => power_cut(world, true),
+        Kind::SlowDisk => slow_disk(world),
         Kind::SyncError => {
             ailing(world, Ailment { fails_syncs: true, ..Ailment::default() }, "fails to sync")
         }
@@ -308,6 +321,38 @@ fn pause(world: &mut World) -> anyhow::Result<String> {
         }
     }
     Ok(format!("controller {} stands still", names(&victims)))
+}
+
+fn crash_loop(world: &mut World) -> anyhow::Result<String> {
+    let ids = world.fleet.ids();
+    let id = *world.dice.pick(&ids).context("there are controllers")?;
+    let crashes = world.dice.between(2, CRASHES_MAX);
+    let mut lost = 0;
+    for _ in 0..crashes {
+        world.fleet.kill(id)?;
+        if let Some(fuse) = world.fleet.controller(id)?.volume.fuse() {
+            lost += fuse.disk().cut_power().changes;
+        }
+        world.fleet.start_controller(id)?;
+        let life = world.dice.below(CRASH_AFTER_MS_MAX);
+        stele_testkit::pause(Duration::from_millis(life))?;
+        world.fleet.check_that_all_run()?;
+    }
+    Ok(format!("controller {id} was killed {crashes} times, and lost {lost} unsynced changes"))
+}
+
+fn agent_kill(world: &mut World) -> anyhow::Result<String> {
+    let nodes = world.fleet.nodes();
+    let node = world.dice.pick(&nodes).context("there are nodes")?.clone();
+    world.fleet.kill_agent(&node)?;
+    Ok(format!("the agent of {node} is killed"))
+}
+
+fn slow_disk(world: &mut World) -> anyhow::Result<String> {
+    let id = with_disk(world, &[DiskKind::Fuse])?;
+    let sync_ms = world.dice.between(20, SLOW_SYNC_MS_MAX);
+    world.fleet.controller(id)?.volume.set(Ailment { sync_ms, ..Ailment::default() });
+    Ok(format!("the disk of controller {id} takes {sync_ms} ms to sync"))
 }
 
 fn nats(world: &mut World, at: &str, wipe: bool) -> anyhow::Result<String> {

@@ -62,7 +62,8 @@ pub(crate) struct Fleet {
     authority: PathBuf,
     pub(crate) controllers: BTreeMap<u64, Controller>,
     nats: BTreeMap<String, Option<Process>>,
-    agents: BTreeMap<String, Process>,
+    /// By node, with its region.
+    agents: BTreeMap<String, (String, Option<Process>)>,
 }
 
 /// The machine of a controller.
@@ -309,7 +310,7 @@ impl Fleet {
 
     fn join(&mut self, region: &str, name: &str) -> anyhow::Result<()> {
         let token = self.run_cli(&["node", "token", "--region", region, "--name", name])?;
-        let data = self.dir.join(format!("agent-{name}"));
+        let data = agent_folder(&self.dir, name);
         let own = self.net.address(region)?.to_string();
         let line = Net::on(region);
         let output = Command::new(&line[0])
@@ -320,13 +321,24 @@ impl Fleet {
             .args(["--address", &own, "--publish-address", &own, "--runtime", "simulated"])
             .output()?;
         ensure!(output.status.success(), "{name} did not join: {}", String::from_utf8_lossy(&output.stderr));
-        let mut line: Vec<String> = line.to_vec();
-        line.push(self.programs.agent().display().to_string());
-        line.extend(["run".to_owned(), "--data".to_owned(), data.display().to_string()]);
-        // An agent talks to its own region's NATS alone.
-        line.extend(["--nats".to_owned(), format!("nats://{own}:{NATS_PORT}")]);
-        let process = Process::start(Path::new(&line[0]), &line[1..], &data.with_extension("log"))?;
-        self.agents.insert(name.to_owned(), process);
+        self.agents.insert(name.to_owned(), (region.to_owned(), None));
+        self.start_agents()
+    }
+
+    /// Ends a node's agent as `kill -9` does.
+    pub(crate) fn kill_agent(&mut self, name: &str) -> anyhow::Result<()> {
+        let (_, process) = self.agents.get_mut(name).with_context(|| format!("there is no node {name}"))?;
+        process.take().map_or(Ok(()), |mut process| process.kill())
+    }
+
+    /// Starts agents that do not run.
+    pub(crate) fn start_agents(&mut self) -> anyhow::Result<()> {
+        for (name, (region, process)) in &mut self.agents {
+            if process.is_none() {
+                let own = self.net.address(region)?;
+                *process = Some(start_agent(&self.programs, &self.dir, region, own, name)?);
+            }
+        }
         Ok(())
     }
 
@@ -341,6 +353,19 @@ impl Fleet {
             (seen.is_empty() && answer.nodes.len() == self.agents.len()).then_some(())
         });
         waited.with_context(|| format!("not ready: {seen}"))
+    }
+
+    /// Waits until what should be, what nodes were told and what they say are the same.
+    pub(crate) fn wait_for_convergence(&self) -> anyhow::Result<()> {
+        let mut seen = Value::Null;
+        let waited = eventually(RECOVERY_DEADLINE, "every app has converged", || {
+            let status: Value = self.client(self.leader_now()?).ok()?.read("/v1/status").ok()?;
+            let apps = status["apps"].as_array()?;
+            let have = !apps.is_empty() && apps.iter().all(|app| app["condition"] == "converged");
+            seen = status["apps"].clone();
+            have.then_some(())
+        });
+        waited.with_context(|| format!("{seen}"))
     }
 
     /// Waits until every controller has everything that is there now; says up to where.
@@ -387,6 +412,26 @@ impl Drop for Fleet {
             controller.process = None;
         }
     }
+}
+
+fn agent_folder(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("agent-{name}"))
+}
+
+fn start_agent(
+    programs: &Programs,
+    dir: &Path,
+    region: &str,
+    own: Ipv4Addr,
+    name: &str,
+) -> anyhow::Result<Process> {
+    let data = agent_folder(dir, name);
+    let mut line: Vec<String> = Net::on(region).to_vec();
+    line.push(programs.agent().display().to_string());
+    line.extend(["run".to_owned(), "--data".to_owned(), data.display().to_string()]);
+    // An agent talks to its own region's NATS alone.
+    line.extend(["--nats".to_owned(), format!("nats://{own}:{NATS_PORT}")]);
+    Process::start(Path::new(&line[0]), &line[1..], &data.with_extension("log"))
 }
 
 /// Makes the controllers' folders; answers the administrator's token, and the folders.

@@ -235,7 +235,10 @@ impl Filesystem for Served {
     }
 
     fn fsync(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        empty(self.disk().sync(ino.0), reply);
+        let mut disk = self.disk();
+        // Others wait, too: a disk does one thing after the other.
+        std::thread::sleep(Duration::from_millis(disk.ailment.sync_ms));
+        empty(disk.sync(ino.0), reply);
     }
 
     fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {

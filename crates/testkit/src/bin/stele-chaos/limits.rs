@@ -42,6 +42,14 @@ pub(crate) const RELAY_BYTES_MAX: usize = 1024 * 1024;
 pub(crate) const RELAY_READ_BYTES: usize = 64 * 1024;
 /// Times a change of the packet filter is tried while another program holds its lock, in seconds.
 pub(crate) const FILTER_WAIT_SECONDS: u64 = 10;
+/// Longest a slow disk takes to sync, in milliseconds.
+pub(crate) const SLOW_SYNC_MS_MAX: u64 = 800;
+/// Times a controller in a crash loop is killed.
+pub(crate) const CRASHES_MAX: u64 = 6;
+/// Longest a controller in a crash loop lives, in milliseconds.
+pub(crate) const CRASH_AFTER_MS_MAX: u64 = 2_000;
+/// Points in the past that every controller is asked for in the end.
+pub(crate) const PAST_POINTS: usize = 6;
 /// Furthest a clock is set off, in seconds.
 pub(crate) const CLOCK_OFFSET_SECONDS_MAX: u64 = 1_800;
 /// Broken promises shown of each kind.

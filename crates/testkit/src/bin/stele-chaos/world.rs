@@ -149,10 +149,15 @@ impl World {
         for at in std::iter::once(HUB).chain(REGIONS) {
             self.fleet.start_nats(at)?;
         }
+        self.fleet.start_agents()?;
         for id in self.fleet.ids() {
             let controller = self.fleet.controller(id)?;
             let volume = &controller.volume;
-            let was_ailing = volume.fuse().is_some_and(|fuse| fuse.disk().ailment != Ailment::default());
+            // One that is only slow is well again.
+            let was_ailing = volume.fuse().is_some_and(|fuse| {
+                let ailment = fuse.disk().ailment;
+                Ailment { sync_ms: 0, ..ailment } != Ailment::default()
+            });
             volume.set(Ailment::default());
             volume.empty()?;
             if let Some(process) = controller.process.as_mut().filter(|_| controller.is_paused) {
