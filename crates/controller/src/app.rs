@@ -1,7 +1,8 @@
 //! What the replica does with what Raft hands out. Runs on the replica's thread.
 
 use std::collections::BTreeMap;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::Instant;
 
 use stele_codec::Snapshot;
 use stele_consensus::{
@@ -14,6 +15,7 @@ use stele_peer::Peers;
 use stele_planner::Dirty;
 use tokio::sync::watch;
 
+use crate::clocks::Clocks;
 use crate::limits::READ_RETRY_INTERVAL;
 use crate::snapshots::Snapshots;
 use crate::waiter::{Reading, Waiter};
@@ -45,7 +47,7 @@ pub(crate) struct App {
     peers: Peers,
     published: watch::Sender<Published>,
     committed: watch::Sender<Seq>,
-    started: Instant,
+    clocks: Arc<Clocks>,
     leader: Option<ControllerId>,
     term: u64,
     leads_term: Option<u64>,
@@ -79,6 +81,7 @@ impl App {
         id: ControllerId,
         ledger: Ledger<Waiter>,
         peers: Peers,
+        clocks: Arc<Clocks>,
         published: watch::Sender<Published>,
         committed: watch::Sender<Seq>,
         snapshot_at: Seq,
@@ -89,9 +92,9 @@ impl App {
             id,
             ledger,
             peers,
+            clocks,
             published,
             committed,
-            started: Instant::now(),
             leader: None,
             term: 0,
             leads_term: None,
@@ -111,8 +114,7 @@ impl App {
     }
 
     pub(crate) fn now(&self) -> Moment {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Moment { wall_us: wall.as_micros() as u64, monotonic_us: self.started.elapsed().as_micros() as u64 }
+        self.clocks.now()
     }
 
     pub(crate) fn publish(&self) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crossbeam_channel::{Sender, TrySendError};
 use serde::{Deserialize, Serialize};
 use stele_codec::{decode_message, encode_message};
-use stele_model::{Answer, ControllerId, Rejection, Request, Seq};
+use stele_model::{Answer, ControllerId, Rejection, Request, Seq, Time};
 use stele_peer::{Answering, Handler, RequestFailure};
 use tokio::sync::OnceCell;
 
@@ -32,6 +32,8 @@ pub(crate) enum PeerRequest {
     Member(MemberRequest),
     /// The newest checkpoint you signed, as a note.
     Checkpoint,
+    /// What your clock shows.
+    Clock,
 }
 
 /// A change of members.
@@ -55,6 +57,7 @@ pub(crate) enum PeerAnswer {
     Failed(String),
     Ok,
     Checkpoint(Option<String>),
+    Clock(Time),
 }
 
 /// Takes what other controllers send.
@@ -129,6 +132,7 @@ impl Handle {
             PeerRequest::Checkpoint => {
                 PeerAnswer::Checkpoint(self.proofs().checkpoint().map(|signed| signed.to_string()))
             }
+            PeerRequest::Clock => PeerAnswer::Clock(self.now()),
             PeerRequest::Member(request) => {
                 tracing::info!(from, ?request, "asked to change the members");
                 self.change_members_here(request).await

@@ -19,6 +19,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use crate::app::Published;
+use crate::clocks::Clocks;
 use crate::forward::{PeerAnswer, PeerRequest};
 use crate::identity::Identity;
 use crate::keyring::Keyring;
@@ -101,6 +102,8 @@ pub(crate) struct Inner {
     pub(crate) bus: ControllerBus,
     /// What nodes state of themselves, for the proof of convergence.
     pub(crate) statements: Statements,
+    /// What the others' clocks say.
+    pub(crate) clocks: Arc<Clocks>,
 }
 
 /// What the API and the bus ask of a controller.
@@ -123,6 +126,10 @@ impl From<Result<Answer, SubmitError>> for PeerAnswer {
 impl Handle {
     pub(crate) fn peers(&self) -> &Peers {
         &self.0.peers
+    }
+
+    pub(crate) fn clocks(&self) -> Arc<Clocks> {
+        Arc::clone(&self.0.clocks)
     }
 
     pub(crate) fn reader(&self) -> &Reader {

@@ -20,6 +20,7 @@ mod app;
 mod archive;
 mod asking;
 mod backfill;
+mod clocks;
 mod cluster;
 mod config;
 mod erasure;

@@ -68,6 +68,14 @@ pub const RESEND_INTERVAL: Duration = Duration::from_secs(2);
 pub const RESOLVE_DEADLINE: Duration = Duration::from_secs(15);
 /// Longest a request to another controller may take.
 pub const PEER_REQUEST_DEADLINE: Duration = Duration::from_secs(8);
+/// Furthest a controller's clock may be from the middle one of all before that counts instead.
+pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
+/// Longest another controller may take to say what its clock shows: the doubt about it is half of that.
+pub const CLOCK_ASK_DEADLINE: Duration = Duration::from_secs(1);
+/// Between two times the others are asked for their clocks.
+pub const CLOCK_ASK_INTERVAL: Duration = Duration::from_secs(10);
+/// The same while some were never heard.
+pub const CLOCK_FIRST_INTERVAL: Duration = Duration::from_millis(250);
 /// Life of a controller's certificate.
 pub const CERTIFICATE_LIFE: Duration = Duration::from_hours(5 * 365 * 24);
 /// Longest time a controller may take to stop.

@@ -16,6 +16,7 @@ use tokio::sync::{OnceCell, watch};
 use tokio::task::JoinSet;
 
 use crate::app::{App, Published};
+use crate::clocks::Clocks;
 use crate::config::{Config, read_key};
 use crate::forward::Inbox;
 use crate::handle::{Handle, Inner};
@@ -111,8 +112,18 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let ledger = Ledger::new(config.fleet.as_str(), state, chain);
     // Reads wait until so much is applied, and an idle fleet's Raft would not say it again.
     let applied = store.index().applied();
-    let app =
-        App::new(config.id, ledger, peers.clone(), publish, committed_tell, snapshot_at, applied, nonce);
+    let clocks = Arc::new(Clocks::new());
+    let app = App::new(
+        config.id,
+        ledger,
+        peers.clone(),
+        Arc::clone(&clocks),
+        publish,
+        committed_tell,
+        snapshot_at,
+        applied,
+        nonce,
+    );
     let driver = Driver::new(RaftConfig::new(config.id), store)?;
     let replica = Replica::spawn(driver, app, queue, standing(&config))?;
     let handle = Handle(Arc::new(Inner {
@@ -130,6 +141,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         retention: Retention::new(&config)?,
         bus,
         statements: crate::statements::Statements::default(),
+        clocks,
     }));
     // Set once, here, before anything could have been asked.
     drop(cell.set(handle.clone()));
@@ -172,6 +184,7 @@ fn tasks(
     };
     tasks.spawn(endless(Box::pin(inbox::liveness(handle.clone(), heard))));
     tasks.spawn(endless(Box::pin(outbox::run(handle.clone()))));
+    tasks.spawn(endless(Box::pin(crate::clocks::run(handle.clone()))));
     tasks.spawn(endless(Box::pin(feed::run(handle.clone()))));
     tasks.spawn(endless(Box::pin(backfill::run(handle.clone()))));
     tasks.spawn(crate::scrub::run(handle.clone()));
