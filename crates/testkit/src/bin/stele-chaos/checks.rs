@@ -14,7 +14,7 @@ use stele_testkit::{VerifiedLog, fetch_log};
 
 use crate::clients::{APP, Acked, History, LABEL};
 use crate::fleet::Fleet;
-use crate::limits::{BROKEN_SHOWN, PAST_POINTS};
+use crate::limits::{BROKEN_SHOWN, PAST_POINTS, TIME_AHEAD_MAX};
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -23,8 +23,6 @@ pub(crate) struct Findings {
     pub(crate) held: Vec<String>,
     /// What did not.
     pub(crate) broken: Vec<String>,
-    /// What is worth knowing and breaks no promise.
-    pub(crate) noticed: Vec<String>,
 }
 
 impl Findings {
@@ -75,7 +73,7 @@ pub(crate) fn check(fleet: &mut Fleet, history: History) -> anyhow::Result<Findi
     findings.check(format!("{rollbacks} rollbacks ended in their digest"), inexact);
     let (healthy, stopped) = containers(&records);
     findings.check(format!("none of {healthy} healthy containers was stopped unasked"), stopped);
-    findings.noticed.extend(time_ahead(&records));
+    findings.check("no wrong clock took the log's time along".to_owned(), time_ahead(&records));
     findings.check("clients were told nothing impossible".to_owned(), history.wrong);
     fleet.stop_controllers()?;
     let disks = disks(fleet, last)?;
@@ -249,11 +247,12 @@ fn is_another_life(before: &InstanceReport, after: &InstanceReport) -> bool {
 }
 
 /// How far the log's time is ahead of this machine's clock: a leader whose clock was wrong took it along.
-fn time_ahead(records: &[Record]) -> Option<String> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
-    let last = Duration::from_micros(records.last()?.header.time.0);
-    let ahead = last.checked_sub(now)?.as_secs();
-    (ahead > 0).then(|| format!("the log's time is {ahead} s ahead: a leader's clock was"))
+fn time_ahead(records: &[Record]) -> Vec<String> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let last = records.last().map(|record| Duration::from_micros(record.header.time.0)).unwrap_or_default();
+    let ahead = last.saturating_sub(now);
+    let is_far = ahead > TIME_AHEAD_MAX;
+    is_far.then(|| format!("it is {} s ahead of this machine's clock", ahead.as_secs())).into_iter().collect()
 }
 
 /// Replays each disk as a stranger would; answers what differs.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use stele_testkit::interrupt;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -15,10 +15,22 @@ use crate::fleet::{Fleet, Plan};
 use crate::probe::{Able, look};
 use crate::volume::Kind as DiskKind;
 use crate::world::{World, was_interrupted};
-use crate::{Cli, checks, report};
+use crate::{Cli, EXIT_UNABLE, checks, report};
 
 /// What shells answer for a program that Ctrl-C ended.
 const EXIT_INTERRUPTED: u8 = 130;
+
+/// Faults that were asked for and that this machine cannot do.
+#[derive(Debug)]
+struct NotHere(String);
+
+impl std::fmt::Display for NotHere {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "not possible here: {}", self.0)
+    }
+}
+
+impl std::error::Error for NotHere {}
 
 /// Runs all of it.
 pub(crate) fn run(cli: &Cli, dir: &Path) -> ExitCode {
@@ -27,6 +39,10 @@ pub(crate) fn run(cli: &Cli, dir: &Path) -> ExitCode {
         Err(error) if was_interrupted(&error) => {
             eprintln!("stopped, as asked");
             ExitCode::from(EXIT_INTERRUPTED)
+        }
+        Err(error) if error.is::<NotHere>() => {
+            eprintln!("{error}");
+            ExitCode::from(EXIT_UNABLE)
         }
         Err(error) => {
             eprintln!("\nerror: {error:#}\nThe same again: cargo xtask chaos --seed {} --keep", cli.seed);
@@ -71,11 +87,10 @@ fn attempt(cli: &Cli, dir: &Path) -> anyhow::Result<()> {
     }
     let possible = faults::possible(&able);
     let impossible: Vec<_> = cli.only.iter().filter(|kind| !possible.contains(kind)).collect();
-    ensure!(
-        impossible.is_empty(),
-        "not possible here: {}",
-        impossible.iter().map(|it| it.name()).collect::<Vec<_>>().join(", ")
-    );
+    if !impossible.is_empty() {
+        let names: Vec<_> = impossible.iter().map(|kind| kind.name()).collect();
+        return Err(NotHere(names.join(", ")).into());
+    }
     let kinds = match (cli.lying_disks, cli.only.is_empty()) {
         (true, _) => vec![Kind::PowerCutAll],
         (false, true) => possible,
@@ -113,7 +128,8 @@ fn attempt(cli: &Cli, dir: &Path) -> anyhow::Result<()> {
     world.say("the fleet is there");
     if cli.lying_disks {
         for controller in world.fleet.controllers.values() {
-            let fuse = controller.volume.fuse().context("disks that lie take FUSE, which is not here")?;
+            let lying = || NotHere("disks that lie, without FUSE".to_owned());
+            let fuse = controller.volume.fuse().ok_or_else(lying)?;
             fuse.disk().lies = true;
         }
         // There must be something to lose.

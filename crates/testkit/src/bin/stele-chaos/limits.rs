@@ -54,5 +54,8 @@ pub(crate) const PAST_POINTS: usize = 6;
 pub(crate) const CLOCK_OFFSET_SECONDS_MAX: u64 = 1_800;
 /// Broken promises shown of each kind.
 pub(crate) const BROKEN_SHOWN: usize = 6;
+/// Furthest the log's time may be ahead of this machine's clock in the end: a controller's clock is believed
+/// when it is this near to the others'.
+pub(crate) const TIME_AHEAD_MAX: Duration = Duration::from_secs(6);
 /// Lines of a program's log shown when something fails.
 pub(crate) const LOG_LINES_SHOWN: usize = 20;

@@ -33,6 +33,9 @@ use clap::{Parser, ValueEnum as _};
 use faults::Kind;
 use limits::{CONTROLLERS_MAX, ROUNDS};
 
+/// This machine cannot run it.
+const EXIT_UNABLE: u8 = 3;
+
 const EXIT_CODES: &str = "\
 Exit codes: 0 everything held, 1 something did not, 2 wrong usage, 3 this machine cannot run it, 130 stopped.
 

@@ -70,7 +70,11 @@ impl Net {
 
     /// Takes everything away again that [`Self::build`] made.
     pub(crate) fn tear_down(self) -> anyhow::Result<()> {
-        self.machines.keys().try_for_each(|name| run(&format!("ip netns del {name}")))?;
+        for (index, name) in self.machines.keys().enumerate() {
+            // The kernel takes what is in a namespace away in its own time, and the name is wanted again.
+            run(&format!("ip link del way{index}"))?;
+            run(&format!("ip netns del {name}"))?;
+        }
         run("ip link del hub")?;
         run("umount -l /run")
     }

@@ -11,11 +11,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::Cli;
 use crate::probe::{UNSHARE, hopeless};
+use crate::{Cli, EXIT_UNABLE};
 
-/// This machine cannot run it.
-const EXIT_UNABLE: u8 = 3;
 /// How the folders of runs begin; their maker's process id follows.
 const PREFIX: &str = "stele-chaos-";
 /// Kills its child as soon as this program is gone, even by `kill -9`.

@@ -49,6 +49,5 @@ pub(crate) fn operator(history: &History) -> String {
 pub(crate) fn findings(findings: &Findings) -> String {
     let held = findings.held.iter().map(|it| format!("  ✓ {it}"));
     let broken = findings.broken.iter().map(|it| format!("  ✗ {it}"));
-    let noticed = findings.noticed.iter().map(|it| format!("  · {it}"));
-    held.chain(broken).chain(noticed).collect::<Vec<_>>().join("\n")
+    held.chain(broken).collect::<Vec<_>>().join("\n")
 }
