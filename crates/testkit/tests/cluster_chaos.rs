@@ -40,5 +40,6 @@ fn a_broken_promise_is_noticed() {
     let Some((output, text)) = chaos(&["--seed", "1", "--rounds", "1", "--short", "--lying-disks"]) else {
         return;
     };
+    assert!(text.contains("round 1: power-cut-all: "), "the power was cut: {text}");
     assert_eq!(output.status.code(), Some(1), "disks lied, and nobody noticed: {text}");
 }

@@ -5,12 +5,12 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 use stele_api::wire::{ClusterAnswer, HealthAnswer, NodesAnswer};
-use stele_testkit::limits::{DEADLINE, HEALTH_TIMEOUT};
+use stele_testkit::limits::HEALTH_TIMEOUT;
 use stele_testkit::{Client, Process, Programs, eventually};
 
 use crate::limits::{DISK_BYTES, LOG_LINES_SHOWN, RECOVERY_DEADLINE};
@@ -56,6 +56,8 @@ pub(crate) struct Controller {
 
 pub(crate) struct Fleet {
     pub(crate) net: Net,
+    /// Longest anything may take to be well again.
+    pub(crate) patience: Duration,
     dir: PathBuf,
     programs: Programs,
     token: String,
@@ -134,7 +136,17 @@ impl Fleet {
         let authority = dir.join("fleet/controller-1/authority.pem");
         let dir = dir.to_owned();
         let (nats, agents) = Default::default();
-        let mut fleet = Self { net, dir, programs, token, authority, controllers, nats, agents };
+        let mut fleet = Self {
+            net,
+            patience: RECOVERY_DEADLINE,
+            dir,
+            programs,
+            token,
+            authority,
+            controllers,
+            nats,
+            agents,
+        };
         fleet.start_nats(HUB)?;
         for region in REGIONS {
             fleet.start_nats(region)?;
@@ -184,7 +196,7 @@ impl Fleet {
     }
 
     pub(crate) fn leader(&self) -> anyhow::Result<u64> {
-        eventually(RECOVERY_DEADLINE, "there is a leader", || {
+        eventually(self.patience, "there is a leader", || {
             let leader = self.leader_now()?;
             let answer = self.client(leader).ok()?.read::<ClusterAnswer>("/v1/cluster?consistency=stale");
             answer.ok()?.fleet.map(|_| leader)
@@ -345,7 +357,7 @@ impl Fleet {
     /// Waits until every node was heard of and works on its newest assignment.
     pub(crate) fn wait_for_nodes(&self) -> anyhow::Result<()> {
         let mut seen = String::new();
-        let waited = eventually(DEADLINE.max(RECOVERY_DEADLINE), "every node is ready", || {
+        let waited = eventually(self.patience, "every node is ready", || {
             let client = self.client(self.leader_now()?).ok()?;
             let answer: NodesAnswer = client.read("/v1/nodes").ok()?;
             let lacking = answer.nodes.iter().filter(|node| !node.reachable || !node.current);
@@ -358,7 +370,7 @@ impl Fleet {
     /// Waits until what should be, what nodes were told and what they say are the same.
     pub(crate) fn wait_for_convergence(&self) -> anyhow::Result<()> {
         let mut seen = Value::Null;
-        let waited = eventually(RECOVERY_DEADLINE, "every app has converged", || {
+        let waited = eventually(self.patience, "every app has converged", || {
             let status: Value = self.client(self.leader_now()?).ok()?.read("/v1/status").ok()?;
             let apps = status["apps"].as_array()?;
             let have = !apps.is_empty() && apps.iter().all(|app| app["condition"] == "converged");
@@ -372,11 +384,10 @@ impl Fleet {
     pub(crate) fn wait_until_level(&mut self) -> anyhow::Result<u64> {
         let leader = self.leader()?;
         let began = Instant::now();
-        let last = eventually(RECOVERY_DEADLINE, "the leader says how far it is", || {
-            Some(self.health(leader)?.seq)
-        })?;
+        let last =
+            eventually(self.patience, "the leader says how far it is", || Some(self.health(leader)?.seq))?;
         for id in self.ids() {
-            let left = RECOVERY_DEADLINE.saturating_sub(began.elapsed());
+            let left = self.patience.saturating_sub(began.elapsed());
             let waited = eventually(left, &format!("controller {id} has record {last}"), || {
                 self.health(id).filter(|health| health.seq >= last)
             });

@@ -12,6 +12,7 @@ use crate::clients::Clients;
 use crate::dice::Dice;
 use crate::faults::{self, Kind};
 use crate::fleet::{Fleet, Plan};
+use crate::limits::LIED_DEADLINE;
 use crate::probe::{Able, look};
 use crate::volume::Kind as DiskKind;
 use crate::world::{World, was_interrupted};
@@ -134,6 +135,8 @@ fn attempt(cli: &Cli, dir: &Path) -> anyhow::Result<()> {
         }
         // There must be something to lose.
         world.recover()?;
+        // Nobody expects this fleet to be well again.
+        world.fleet.patience = LIED_DEADLINE;
     }
     let mut rounds = Vec::new();
     for number in 1..=cli.rounds {

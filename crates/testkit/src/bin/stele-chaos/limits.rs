@@ -18,6 +18,8 @@ pub(crate) const HOLD_MS_MAX: u64 = 9_000;
 pub(crate) const SHORT_HOLD_MS_MAX: u64 = 3_000;
 /// Longest anything may take to be well again after a fault.
 pub(crate) const RECOVERY_DEADLINE: Duration = Duration::from_mins(2);
+/// The same after disks have lied: it comes to nothing, or at once to a broken promise.
+pub(crate) const LIED_DEADLINE: Duration = Duration::from_secs(10);
 /// Longest a controller with a broken disk may take to stop.
 pub(crate) const STOP_DEADLINE: Duration = Duration::from_mins(1);
 /// Writes that must be acknowledged after each round before the next begins.

@@ -188,7 +188,7 @@ impl World {
         self.fleet.leader()?;
         self.fleet.wait_until_level()?;
         let goal = self.acknowledged() + WRITES_PER_ROUND;
-        eventually(RECOVERY_DEADLINE, "writes are acknowledged again", || {
+        eventually(self.fleet.patience, "writes are acknowledged again", || {
             (self.acknowledged() >= goal).then_some(())
         })?;
         self.fleet.wait_for_nodes()?;
