@@ -16,7 +16,7 @@ const PROGRAM: &str = "stele-chaos";
 ///
 /// Controllers, regions and NATS servers live in network namespaces, on small disks; partitions, kills,
 /// full and failing disks, wrong clocks and lost messages are drawn from a seed. Nothing of it is seen
-/// outside, and all of it is gone afterwards, however it ends. Needs root. See docs/chaos.md.
+/// outside, and all of it is gone afterwards, however it ends. See docs/chaos.md.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n    cargo xtask chaos\n    cargo xtask chaos --seed 7 --rounds 40\n    \
     cargo xtask chaos --list\n    cargo xtask chaos --release --only power-cut --keep\n    cargo xtask chaos --help-all")]
