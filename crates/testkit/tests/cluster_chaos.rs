@@ -31,7 +31,7 @@ fn a_leader_with_a_wrong_clock_does_not_take_the_logs_time_along() {
     let Some((output, text)) = chaos(&["--seed", "77", "--rounds", "1", "--short", "--only", "clock"]) else {
         return;
     };
-    assert!(text.contains("+625 s off; it leads"), "the seed is for a clock that is ahead: {text}");
+    assert!(text.contains("+625 s off, and it leads"), "the seed is for a clock that is ahead: {text}");
     assert!(output.status.success(), "{text}");
 }
 
