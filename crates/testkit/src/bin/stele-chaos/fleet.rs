@@ -1,6 +1,6 @@
 //! The fleet's programs, each on a machine of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -354,17 +354,18 @@ impl Fleet {
         Ok(())
     }
 
-    /// Waits until every node was heard of and works on its newest assignment.
+    /// Waits until every node was heard of and seen to work on its newest assignment. Not all at one moment:
+    /// the operator goes on giving them new ones.
     pub(crate) fn wait_for_nodes(&self) -> anyhow::Result<()> {
-        let mut seen = String::new();
+        let mut ready = BTreeSet::new();
         let waited = eventually(self.patience, "every node is ready", || {
             let client = self.client(self.leader_now()?).ok()?;
             let answer: NodesAnswer = client.read("/v1/nodes").ok()?;
-            let lacking = answer.nodes.iter().filter(|node| !node.reachable || !node.current);
-            seen = lacking.map(|node| node.name.to_string()).collect::<Vec<_>>().join(", ");
-            (seen.is_empty() && answer.nodes.len() == self.agents.len()).then_some(())
+            let are = answer.nodes.iter().filter(|node| node.reachable && node.current);
+            ready.extend(are.map(|node| node.name.to_string()));
+            self.agents.keys().all(|name| ready.contains(name)).then_some(())
         });
-        waited.with_context(|| format!("not ready: {seen}"))
+        waited.with_context(|| format!("ready are only {ready:?}"))
     }
 
     /// Waits until what should be, what nodes were told and what they say are the same.

@@ -72,12 +72,13 @@ impl World {
         let writes = self.acknowledged() - before;
         let began = Instant::now();
         self.heal()?;
-        self.recover().with_context(|| format!("round {number} ({}) does not heal", first.name()))?;
+        let steps =
+            self.recover().with_context(|| format!("round {number} ({}) does not heal", first.name()))?;
         let recovery = began.elapsed();
         let leader = self.fleet.leader_now().unwrap_or_default();
         self.say(&format!(
-            "round {number}: well again {:.1} s after healing; {writes} writes acknowledged in the {:.1} s before; \
-             controller {leader} leads",
+            "round {number}: well again {:.1} s after healing ({steps}); {writes} writes acknowledged in the {:.1} s \
+             before; controller {leader} leads",
             recovery.as_secs_f64(),
             held.as_secs_f64(),
         ));
@@ -182,17 +183,24 @@ impl World {
         Ok(())
     }
 
-    /// Waits until all is well: a leader, equal replicas, writes, nodes.
-    pub(crate) fn recover(&mut self) -> anyhow::Result<()> {
+    /// Waits until all is well: a leader, equal replicas, writes, nodes. Says how long each took.
+    pub(crate) fn recover(&mut self) -> anyhow::Result<String> {
         interrupted()?;
+        let began = Instant::now();
         self.fleet.leader()?;
+        let led = began.elapsed();
         self.fleet.wait_until_level()?;
+        let level = began.elapsed();
         let goal = self.acknowledged() + WRITES_PER_ROUND;
         eventually(self.fleet.patience, "writes are acknowledged again", || {
             (self.acknowledged() >= goal).then_some(())
         })?;
+        let written = began.elapsed();
         self.fleet.wait_for_nodes()?;
-        self.fleet.check_that_all_run()
+        let ready = began.elapsed();
+        self.fleet.check_that_all_run()?;
+        let [led, level, written, ready] = [led, level, written, ready].map(|time| time.as_secs_f64());
+        Ok(format!("leader {led:.1} s, level {level:.1} s, writes {written:.1} s, nodes {ready:.1} s"))
     }
 }
 
