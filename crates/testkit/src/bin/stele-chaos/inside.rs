@@ -84,7 +84,7 @@ fn attempt(cli: &Cli, dir: &Path) -> anyhow::Result<()> {
     let began = Instant::now();
     // libfaketime keeps something there for each process, and a killed one cannot take it away.
     crate::net::run("mount -t tmpfs stele-chaos /dev/shm")?;
-    let able = look(dir);
+    let able = look(dir).map_err(|error| NotHere(format!("machines of one's own: {error:#}")))?;
     for lack in &able.lacking {
         println!("not here: {lack}");
     }

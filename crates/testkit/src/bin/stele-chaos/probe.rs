@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Command;
 
 use crate::fleet;
-use crate::net::run;
+use crate::net::{Net, run};
 use crate::volume;
 
 /// What is there.
@@ -57,7 +58,10 @@ pub(crate) const UNSHARE: [&str; 6] =
     ["--net", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc"];
 
 /// Tries what is not certain. To be asked inside the run's own namespaces, in a folder of its own.
-pub(crate) fn look(dir: &Path) -> Able {
+///
+/// # Errors
+/// Machines cannot be made at all.
+pub(crate) fn look(dir: &Path) -> anyhow::Result<Able> {
     let mut lacking = Vec::new();
     let place = dir.join("probe");
     let mut dice = crate::dice::Dice::new(0);
@@ -81,7 +85,14 @@ pub(crate) fn look(dir: &Path) -> Able {
     if let Err(error) = &fuse {
         lacking.push(format!("no FUSE ({error:#}): no disk forgets, fails or flips bits"));
     }
-    let redirects = redirects();
+    let net = Net::build(BTreeMap::from([
+        ("probe1".to_owned(), Ipv4Addr::new(10, 77, 9, 1)),
+        ("probe2".to_owned(), Ipv4Addr::new(10, 77, 9, 2)),
+    ]))?;
+    net.part("probe1", "probe2")?;
+    net.heal()?;
+    let redirects = net.slow(true).and_then(|()| net.slow(false));
+    net.tear_down()?;
     if let Err(error) = &redirects {
         lacking.push(format!("iptables cannot redirect by mark ({error:#}): no delays"));
     }
@@ -89,17 +100,7 @@ pub(crate) fn look(dir: &Path) -> Able {
     if !faketime {
         lacking.push("no libfaketime (apt-get install libfaketime): no clock is set off".to_owned());
     }
-    Able { loops: loops.is_ok(), fuse: fuse.is_ok(), redirects: redirects.is_ok(), faketime, lacking }
+    Ok(Able { loops: loops.is_ok(), fuse: fuse.is_ok(), redirects: redirects.is_ok(), faketime, lacking })
 }
 
 const PROBE_BYTES: u64 = 16 * 1024 * 1024;
-
-fn redirects() -> anyhow::Result<()> {
-    let net = crate::net::Net::build(BTreeMap::from([
-        ("probe1".to_owned(), std::net::Ipv4Addr::new(10, 77, 9, 1)),
-        ("probe2".to_owned(), std::net::Ipv4Addr::new(10, 77, 9, 2)),
-    ]))?;
-    net.slow(true)?;
-    net.slow(false)?;
-    net.tear_down()
-}
