@@ -299,7 +299,7 @@ impl Store {
     }
 
     fn fail(&self, error: StoreError) {
-        tracing::error!(%error, "reading the log failed");
+        tracing::error!(%error, "the log cannot be gone on with");
         let mut fault = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
         fault.get_or_insert(error);
     }

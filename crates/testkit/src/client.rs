@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::Read as _;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -10,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use ureq::Agent;
 use ureq::http::{Method, Request};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use crate::limits::{ANSWER_BYTES_MAX, CONNECT_TIMEOUT, REQUEST_TIMEOUT};
 
@@ -72,6 +74,27 @@ impl Client {
             agent: config.build().new_agent(),
             timeout: REQUEST_TIMEOUT,
         }
+    }
+
+    /// For one controller beyond loopback, which speaks TLS with a certificate of this authority.
+    pub fn secure(api: SocketAddr, token: Option<&str>, authority_pem: &str) -> anyhow::Result<Self> {
+        let authority = Certificate::from_pem(authority_pem.as_bytes()).context("no authority in PEM")?;
+        let tls = TlsConfig::builder()
+            .root_certs(RootCerts::Specific(Arc::new(vec![authority])))
+            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .build();
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .proxy(None)
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .tls_config(tls);
+        Ok(Self {
+            base: format!("https://{api}"),
+            token: token.map(str::to_owned),
+            agent: config.build().new_agent(),
+            timeout: REQUEST_TIMEOUT,
+        })
     }
 
     /// The same as another principal.

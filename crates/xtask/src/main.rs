@@ -10,6 +10,7 @@
 
 mod bench;
 mod cargo;
+mod chaos;
 mod check;
 mod demo;
 mod deny;
@@ -53,6 +54,7 @@ enum Task {
     GoldenLog(golden_log::Args),
     Sim(sim::Args),
     Fuzz(fuzz::Args),
+    Chaos(chaos::Args),
 }
 
 fn main() -> ExitCode {
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         Task::GoldenLog(args) => args.run(),
         Task::Sim(args) => args.run(),
         Task::Fuzz(args) => args.run(),
+        Task::Chaos(args) => args.run(),
     };
     match outcome {
         Ok(code) => code,

@@ -37,6 +37,8 @@ const NEEDED: &[Package] = &[
     package("busybox-static", None, "what test images are made of"),
     package("iptables", Some("iptables"), "Docker's networks"),
     package("iproute2", Some("ip"), "network namespaces in fault tests"),
+    package("libfaketime", None, "a controller with a wrong clock in fault tests"),
+    package("e2fsprogs", Some("mkfs.ext4"), "small disks in fault tests"),
     package("curl", Some("curl"), "follow the examples in the docs"),
     package("python3", Some("python3"), "a stranger's decoder checks the log's format"),
 ];
