@@ -5,28 +5,33 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use serde_json::Value;
+use stele_codec::{Chain, Snapshot};
 use stele_model::signature::PublicKey;
-use stele_model::{Digest, Time};
-use stele_testkit::history::{Shape, World, new_store, store_records};
+use stele_model::{Digest, State, Time};
+use stele_testkit::history::{Shape, World, Written, new_store, store_records};
 use stele_testkit::{Cluster, ClusterConfig};
 
+use crate::report::Report;
+
+/// Of memory, as Linux counts it on every machine that Stele is built for.
+const PAGE_BYTES: u64 = 4096;
 /// Records written to the store at once.
 const RECORDS_PER_WRITE: usize = 10_000;
 /// How much of the past the log covers, in microseconds: 200 days.
 const SPAN_US: u64 = 200 * 24 * 3600 * 1_000_000;
 
 /// How long a log, and of what fleet.
-#[derive(clap::Args, Clone, Debug)]
+#[derive(clap::Args, Clone, Copy, Debug)]
 pub(crate) struct Size {
     /// Records of the log
     #[arg(long, default_value_t = 1_000_000)]
     pub(crate) events: u64,
     /// Nodes of the fleet
     #[arg(long, default_value_t = 200)]
-    nodes: usize,
+    pub(crate) nodes: usize,
     /// Its apps, each in two environments
     #[arg(long, default_value_t = 100)]
-    apps: usize,
+    pub(crate) apps: usize,
 }
 
 /// A founded fleet of one controller that does not run yet, with a log as if it had for months.
@@ -35,10 +40,15 @@ pub(crate) struct Prepared {
     pub(crate) apps: Vec<String>,
     pub(crate) last: u64,
     pub(crate) state_bytes: usize,
+    /// What all records take as they are: leaf and payload.
+    pub(crate) record_bytes: u64,
+    pub(crate) instances: usize,
+    /// What State took of this program's memory, about.
+    pub(crate) state_memory: u64,
 }
 
 impl Prepared {
-    pub(crate) fn new(size: &Size) -> anyhow::Result<Self> {
+    pub(crate) fn new(size: &Size, report: &mut Report) -> anyhow::Result<Self> {
         let config = ClusterConfig { controllers: 1, nodes: Vec::new(), ..ClusterConfig::simulated("past") };
         let cluster = Cluster::found(&config)?;
         let began = Instant::now();
@@ -59,33 +69,79 @@ impl Prepared {
         })?;
         let mut store = new_store(&cluster.folder(1)?.join("data/log"), cluster.fleet(), 1)?;
         let mut written = world.take();
+        let mut record_bytes = 0;
         while world.state().seq < size.events {
             world.step()?;
             written.append(&mut world.take());
             if written.len() >= RECORDS_PER_WRITE {
+                record_bytes += bytes_of(&written);
                 store_records(&mut store, std::mem::take(&mut written), false)?;
             }
         }
+        record_bytes += bytes_of(&written);
         store_records(&mut store, written, true)?;
         let last = world.state().seq;
-        let snapshot =
-            stele_codec::Snapshot { chain: stele_codec::Chain::GENESIS, state: world.state().clone() };
-        println!(
+        drop(store);
+        let instances = world.state().target.placement.len();
+        let (bytes, state_memory) = weigh(world.state())?;
+        report.note(format!(
             "A log of {last} records: {} nodes, {} apps in two environments each, seed 7; decided and written in {:.0} s.",
             size.nodes,
             size.apps,
             began.elapsed().as_secs_f64()
-        );
+        ));
         Ok(Self {
             cluster,
             apps: world.apps().iter().map(ToString::to_string).collect(),
             last,
-            state_bytes: snapshot.encode().len(),
+            state_bytes: bytes.len(),
+            record_bytes,
+            instances,
+            state_memory,
         })
+    }
+
+    /// What the controller keeps on disk, history and proofs included.
+    pub(crate) fn disk_bytes(&self) -> anyhow::Result<u64> {
+        let mut bytes = 0;
+        let mut folders = vec![self.data()?];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder)? {
+                let entry = entry?;
+                let about = entry.metadata()?;
+                if about.is_dir() {
+                    folders.push(entry.path());
+                } else {
+                    bytes += about.len();
+                }
+            }
+        }
+        Ok(bytes)
     }
 
     /// Where the log is.
     pub(crate) fn data(&self) -> anyhow::Result<PathBuf> {
         Ok(self.cluster.folder(1)?.join("data"))
     }
+}
+
+fn bytes_of(written: &[Written]) -> u64 {
+    written.iter().map(|it| (it.stored.leaf.len() + it.stored.payload.len()) as u64).sum()
+}
+
+/// A State encoded, and what a second one takes of this program's memory.
+fn weigh(state: &State) -> anyhow::Result<(Vec<u8>, u64)> {
+    let bytes = Snapshot { chain: Chain::GENESIS, state: state.clone() }.encode();
+    let before = own_memory()?;
+    let again = Snapshot::decode(&bytes).context("what was encoded is decoded")?;
+    let taken = own_memory()?.saturating_sub(before);
+    drop(again);
+    Ok((bytes, taken))
+}
+
+/// Resident memory of this program, in bytes.
+fn own_memory() -> anyhow::Result<u64> {
+    let text = std::fs::read_to_string("/proc/self/statm")?;
+    let pages: u64 = text.split(' ').nth(1).context("statm has fields")?.parse()?;
+    Ok(pages * PAGE_BYTES)
 }
