@@ -20,7 +20,6 @@ struct Grown {
     reads: Times,
     resident_mib: f64,
     disk_ratio: f64,
-    bytes_per_instance: f64,
 }
 
 pub(crate) fn growth(sizes: &[Size]) -> anyhow::Result<Report> {
@@ -42,9 +41,6 @@ pub(crate) fn growth(sizes: &[Size]) -> anyhow::Result<Report> {
         report.rows.push(Row::alone(&format!("memory, {name}"), "MiB", &[grown.resident_mib], None));
         let disk = Row::alone(&format!("disk over raw records, {name}"), "x", &[grown.disk_ratio], None);
         report.rows.push(disk.goal(Goal::at_most("times", grown.disk_ratio, 1.5)));
-        let each =
-            Row::alone(&format!("State, {name}"), "bytes an instance", &[grown.bytes_per_instance], None);
-        report.rows.push(each.goal(Goal::at_most("bytes", grown.bytes_per_instance, 600.0)));
     }
     if let (Some(first), Some(last)) = (all.first(), all.last()) {
         let flat = last.commits.latency().p50 / first.commits.latency().p50;
@@ -73,7 +69,6 @@ fn measure(size: &Size, report: &mut Report) -> anyhow::Result<Grown> {
         reads,
         resident_mib: resident as f64 / f64::from(1 << 20),
         disk_ratio: disk as f64 / prepared.record_bytes as f64,
-        bytes_per_instance: prepared.state_memory as f64 / prepared.instances.max(1) as f64,
     };
     anyhow::ensure!(prepared.cluster.end().0.is_empty(), "something was left behind");
     Ok(grown)

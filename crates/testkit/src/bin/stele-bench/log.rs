@@ -7,14 +7,12 @@ use anyhow::Context as _;
 use serde_json::Value;
 use stele_codec::{Chain, Snapshot};
 use stele_model::signature::PublicKey;
-use stele_model::{Digest, State, Time};
+use stele_model::{Digest, Time};
 use stele_testkit::history::{Shape, World, Written, new_store, store_records};
 use stele_testkit::{Cluster, ClusterConfig};
 
 use crate::report::Report;
 
-/// Of memory, as Linux counts it on every machine that Stele is built for.
-const PAGE_BYTES: u64 = 4096;
 /// Records written to the store at once.
 const RECORDS_PER_WRITE: usize = 10_000;
 /// How much of the past the log covers, in microseconds: 200 days.
@@ -43,8 +41,6 @@ pub(crate) struct Prepared {
     /// What all records take as they are: leaf and payload.
     pub(crate) record_bytes: u64,
     pub(crate) instances: usize,
-    /// What State took of this program's memory, about.
-    pub(crate) state_memory: u64,
 }
 
 impl Prepared {
@@ -83,7 +79,7 @@ impl Prepared {
         let last = world.state().seq;
         drop(store);
         let instances = world.state().target.placement.len();
-        let (bytes, state_memory) = weigh(world.state())?;
+        let bytes = Snapshot { chain: Chain::GENESIS, state: world.state().clone() }.encode();
         report.note(format!(
             "A log of {last} records: {} nodes, {} apps in two environments each, seed 7; decided and written in {:.0} s.",
             size.nodes,
@@ -97,7 +93,6 @@ impl Prepared {
             state_bytes: bytes.len(),
             record_bytes,
             instances,
-            state_memory,
         })
     }
 
@@ -127,21 +122,4 @@ impl Prepared {
 
 fn bytes_of(written: &[Written]) -> u64 {
     written.iter().map(|it| (it.stored.leaf.len() + it.stored.payload.len()) as u64).sum()
-}
-
-/// A State encoded, and what a second one takes of this program's memory.
-fn weigh(state: &State) -> anyhow::Result<(Vec<u8>, u64)> {
-    let bytes = Snapshot { chain: Chain::GENESIS, state: state.clone() }.encode();
-    let before = own_memory()?;
-    let again = Snapshot::decode(&bytes).context("what was encoded is decoded")?;
-    let taken = own_memory()?.saturating_sub(before);
-    drop(again);
-    Ok((bytes, taken))
-}
-
-/// Resident memory of this program, in bytes.
-fn own_memory() -> anyhow::Result<u64> {
-    let text = std::fs::read_to_string("/proc/self/statm")?;
-    let pages: u64 = text.split(' ').nth(1).context("statm has fields")?.parse()?;
-    Ok(pages * PAGE_BYTES)
 }

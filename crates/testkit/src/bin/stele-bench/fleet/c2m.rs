@@ -51,6 +51,11 @@ pub(crate) fn c2m(nodes: usize, instances: u32) -> anyhow::Result<Report> {
         Row::alone("memory of the largest controller", "MiB", &[memory], None)
             .goal(Goal::at_most("MiB", memory, 1536.0)),
     );
+    let each = (memory - before).max(0.0) * f64::from(1 << 20) / f64::from(instances);
+    report.rows.push(
+        Row::alone("of that, since before", "bytes an instance", &[each], None)
+            .goal(Goal::at_most("bytes", each, 600.0)),
+    );
     report.note(format!(
         "It was {before:.0} MiB before; what was asked for was committed after {committed:.1?}."
     ));

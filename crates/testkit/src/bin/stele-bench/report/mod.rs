@@ -86,8 +86,11 @@ impl Times {
     }
 
     pub(crate) fn record(&mut self, time: Duration) {
-        // Without an upper bound it grows as needed, so nothing is ever refused.
-        self.0.saturating_record(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        if self.0.record(nanoseconds).is_err() {
+            // It grows with what is recorded; what it cannot grow to is counted as the most it can.
+            self.0.saturating_record(nanoseconds);
+        }
     }
 
     pub(crate) fn add(&mut self, other: &Self) -> anyhow::Result<()> {
@@ -201,5 +204,31 @@ pub(crate) fn shown(value: f64) -> String {
         size if size >= 1000.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),
         _ => format!("{value:.2}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn percentiles_are_of_what_was_recorded() {
+        let (mut times, mut more) = (Times::new().unwrap(), Times::new().unwrap());
+        (1..=500).for_each(|at| times.record(Duration::from_millis(at)));
+        (501..=1000).for_each(|at| more.record(Duration::from_millis(at)));
+        times.add(&more).unwrap();
+        let latency = times.latency();
+        assert_eq!(latency.count, 1000);
+        assert!((latency.p50 - 500.0).abs() < 1.0 && (latency.p99 - 990.0).abs() < 1.0, "{latency:?}");
+        assert!((latency.max - 1000.0).abs() < 1.0, "{latency:?}");
+    }
+
+    #[test]
+    fn the_median_of_rounds_has_the_slowest_and_the_fastest_beside_it() {
+        let side = Side::new("Stele", &[3.0, 1.0, 2.0], None);
+        assert_eq!((side.median, side.min, side.max), (2.0, 1.0, 3.0));
+        let row = Row::new("work", "events/s", vec![side, Side::new("peer", &[4.0], None)]);
+        assert_eq!(row.ratio, Some(0.5));
     }
 }
