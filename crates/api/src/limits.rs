@@ -4,6 +4,8 @@
 pub const SPEC_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Largest body of a request, in bytes: a whole spec with its files inlined.
 pub const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Most commands of one `POST /v1/batch`.
+pub const BATCH_COMMANDS_MAX: usize = 1000;
 /// Deepest nesting of a spec or request body, in levels.
 pub const DEPTH_MAX: usize = 32;
 /// Most values that the aliases of a YAML spec may stand for, together; the start and end of a list or map count, too.

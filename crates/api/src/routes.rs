@@ -5,15 +5,15 @@ use stele_model::event::Role;
 
 use crate::spec::AppSpec;
 use crate::wire::{
-    AddMemberRequest, ApplyRequest, CandidatesAnswer, CandidatesQuery, ChangeAnswer, CheckpointAnswer,
-    ClusterAnswer, ConfigRequest, ConsistencyAnswer, ConsistencyQuery, ConvergenceQuery, DeployRequest,
-    DeploymentStatus, DiffAnswer, DiffQuery, ErasureAnswer, ErasureRequest, ErasuresAnswer, EventsPage,
-    EventsQuery, HealthAnswer, HistoryAnswer, HistoryQuery, InclusionAnswer, InclusionQuery, LabelsRequest,
-    LeaderRequest, LogsQuery, MarkAnswer, MarkRequest, NodeStatus, NodeTokenAnswer, NodeTokenRequest,
-    NodesAnswer, ReadQuery, ReasonAnswer, RecordsPage, RecordsQuery, RemoveRequest, ReviewRequest,
-    ReviewsAnswer, RollbackAnswer, RollbackRequest, SecretRequest, ShowAnswer, ShowQuery, StatusAnswer,
-    StatusQuery, TokenAnswer, TokenRequest, TokensAnswer, UndoAnswer, UndoRequest, UnlatchRequest,
-    WhatIfAnswer, WhatIfRequest, WhyQuery,
+    AddMemberRequest, ApplyRequest, BatchAnswer, BatchRequest, CandidatesAnswer, CandidatesQuery,
+    ChangeAnswer, CheckpointAnswer, ClusterAnswer, ConfigRequest, ConsistencyAnswer, ConsistencyQuery,
+    ConvergenceQuery, DeployRequest, DeploymentStatus, DiffAnswer, DiffQuery, ErasureAnswer, ErasureRequest,
+    ErasuresAnswer, EventsPage, EventsQuery, HealthAnswer, HistoryAnswer, HistoryQuery, InclusionAnswer,
+    InclusionQuery, LabelsRequest, LeaderRequest, LogsQuery, MarkAnswer, MarkRequest, NodeStatus,
+    NodeTokenAnswer, NodeTokenRequest, NodesAnswer, ReadQuery, ReasonAnswer, RecordsPage, RecordsQuery,
+    RemoveRequest, ReviewRequest, ReviewsAnswer, RollbackAnswer, RollbackRequest, SecretRequest, ShowAnswer,
+    ShowQuery, StatusAnswer, StatusQuery, TokenAnswer, TokenRequest, TokensAnswer, UndoAnswer, UndoRequest,
+    UnlatchRequest, WhatIfAnswer, WhatIfRequest, WhyQuery,
 };
 
 /// Where the API lives.
@@ -52,6 +52,7 @@ pub enum Operation {
     OpenApi,
     AppSchema,
     Apply,
+    Batch,
     Deploy,
     Deployment,
     Remove,
@@ -138,6 +139,22 @@ impl Route {
     /// Whether it changes something: such a request takes an `Idempotency-Key`.
     pub const fn is_write(&self) -> bool {
         !matches!(self.method, Method::Get)
+    }
+
+    /// The parts of a path that vary, by name, if it is one of this route's.
+    pub fn parts_of(&self, path: &str) -> Option<std::collections::BTreeMap<String, String>> {
+        let mut parts = std::collections::BTreeMap::new();
+        let mut given = path.split('/');
+        for expected in self.path.split('/') {
+            let given = given.next()?;
+            let name = expected.strip_prefix('{').and_then(|name| name.strip_suffix('}'));
+            match name.filter(|_| !given.is_empty()) {
+                Some(name) => drop(parts.insert(name.to_owned(), given.to_owned())),
+                None if expected == given => {}
+                None => return None,
+            }
+        }
+        given.next().is_none().then_some(parts)
     }
 
     /// Names of the parts of its path that vary.
@@ -236,6 +253,9 @@ pub static ROUTES: &[Route] = &[
     write(Deployer, Post, "/v1/apply", Operation::Apply,
         "Make an app in an environment what a spec says, or answer what that would change.",
         Some(of::<ApplyRequest>), of::<ChangeAnswer>),
+    write(Deployer, Post, "/v1/batch", Operation::Batch,
+        "Ask for many changes at once. Each is decided on its own and has its own answer; one that is refused \
+         stops none of the others.", Some(of::<BatchRequest>), of::<BatchAnswer>),
     write(Deployer, Post, "/v1/deployments", Operation::Deploy,
         "Deploy another image or release of an app that exists.", Some(of::<DeployRequest>), of::<ChangeAnswer>),
     read("/v1/deployments/{id}", Operation::Deployment,

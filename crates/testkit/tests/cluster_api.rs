@@ -57,6 +57,7 @@ fn every_refusal_says_what_it_is_and_changes_nothing() {
     wait(&admin, &first);
 
     the_same_key_has_one_answer(&admin);
+    a_batch_answers_each_command_on_its_own(&admin);
     a_write_on_what_has_changed_is_refused(&admin);
     too_much_is_named(&admin);
     an_unknown_image_is_refused_in_the_registrys_words(&admin);
@@ -84,6 +85,41 @@ fn the_same_key_has_one_answer(admin: &Client) {
     assert_eq!(node["labels"]["disk"], "ssd");
     let page: Value = admin.read(&format!("/v1/events?after={seq}&kind=node_labelled")).unwrap();
     assert_eq!(page["events"], json!([]));
+}
+
+fn a_batch_answers_each_command_on_its_own(admin: &Client) {
+    let label = |node: &str, value: &str| json!({"method": "PUT", "path": format!("/v1/nodes/{node}/labels"), "body": {"labels": {"batch": value}}});
+    let ask = |commands: &Value, key: &str| {
+        let body = json!({"commands": commands}).to_string();
+        admin.send(Method::POST, "/v1/batch", &[("idempotency-key", key)], Some(&body)).unwrap()
+    };
+    let commands = json!([
+        label("eu-1", "one"),
+        label("nowhere", "one"),
+        {"method": "POST", "path": "/v1/batch", "body": {"commands": []}},
+        {"method": "PUT", "path": "/v1/nodes/eu-1/labels", "body": {"lables": {}}},
+        label("us-1", "one"),
+    ]);
+    let first = ask(&commands, "batch");
+    assert_eq!(first.status, 200, "{}", first.body);
+    let statuses: Vec<_> =
+        first.body["answers"].as_array().unwrap().iter().map(|it| it["status"].as_u64().unwrap()).collect();
+    assert_eq!(statuses, [200, 404, 404, 422, 200], "{}", first.body);
+    for node in ["eu-1", "us-1"] {
+        let read: Value = admin.read(&format!("/v1/nodes/{node}")).unwrap();
+        assert_eq!(read["labels"]["batch"], "one", "{read}");
+    }
+
+    let again = ask(&commands, "batch");
+    assert_eq!(again.body["answers"][0], first.body["answers"][0], "the same key has one answer");
+    let body = json!({"labels": {"batch": "one"}}).to_string();
+    let alone = admin
+        .send(Method::PUT, "/v1/nodes/eu-1/labels", &[("idempotency-key", "batch/0")], Some(&body))
+        .unwrap();
+    assert_eq!(alone.body, first.body["answers"][0]["body"], "it is the same request alone");
+
+    let many: Vec<_> = (0..1001).map(|_| label("eu-1", "two")).collect();
+    assert_eq!(ask(&json!(many), "many").status, 413);
 }
 
 fn a_write_on_what_has_changed_is_refused(admin: &Client) {

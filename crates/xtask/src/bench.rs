@@ -23,8 +23,11 @@ pub(crate) struct Args {
     /// Install nothing: list what is missing, with the commands to copy, and fail
     #[arg(long)]
     no_install: bool,
-    /// Which benchmark, and its options
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "BENCH")]
+    /// Only the few minutes that guard against getting slower: compares with the committed baseline
+    #[arg(long, conflicts_with = "bench")]
+    quick: bool,
+    /// Which benchmark, and its options; all of them when absent
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "BENCH")]
     bench: Vec<String>,
 }
 
@@ -41,8 +44,13 @@ impl Args {
             bail!("the programs of the benchmarks do not build; see above");
         }
         let program = environment.target_dir.join("release").join(PROGRAM);
+        let bench = match (self.quick, self.bench.is_empty()) {
+            (true, _) => vec!["quick".to_owned()],
+            (false, true) => vec!["all".to_owned()],
+            (false, false) => self.bench,
+        };
         let error = std::process::Command::new(&program)
-            .args(&self.bench)
+            .args(&bench)
             .current_dir(cargo::root())
             .env(REGISTRY_VARIABLE, &environment.registry_addr)
             .exec();

@@ -1,5 +1,6 @@
 //! What is asked of the API and what it answers, one module per part.
 
+mod batch;
 mod changes;
 mod cluster;
 mod erasure;
@@ -15,6 +16,7 @@ mod what_if;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use batch::{BatchAnswer, BatchRequest, BatchedAnswer, BatchedCommand};
 pub use changes::{
     ApplyRequest, ChangeAnswer, ConfigRequest, ConfigValue, DeployRequest, RemoveRequest, SecretRequest,
     UnlatchRequest,

@@ -110,20 +110,33 @@ impl Asked {
         };
         // Strangers are turned away before their bodies are read.
         let body = read_body(&parts.headers, body).await?;
-        let target = parts.uri.path_and_query().map_or("", |it| it.as_str());
-        let digest = handle.keyring().request_digest(&[
-            route.method.lowercase().as_bytes(),
-            &[0],
-            target.as_bytes(),
-            &[0],
-            parts.headers.get(IF_MATCH).map_or(&[][..], |value| value.as_bytes()),
-            &[0],
-            &body,
-        ]);
+        let digest = digest_of(handle, route, &parts.uri, &parts.headers, &body);
         let headers = parts.headers;
         let asked = Self { route, caller, state, headers, path, uri: parts.uri, body, digest, trace };
         asked.authorize(handle)?;
         Ok(asked)
+    }
+
+    /// A request within this one, by the same caller, as if it had been made alone.
+    pub(super) fn within(
+        &self,
+        handle: &Handle,
+        route: &'static Route,
+        path: BTreeMap<String, String>,
+        uri: Uri,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Self, Failure> {
+        let digest = digest_of(handle, route, &uri, &headers, &body);
+        let (caller, state, trace) = (self.caller.clone(), self.state.clone(), self.trace.clone());
+        let asked = Self { route, caller, state, headers, path, uri, body, digest, trace };
+        asked.authorize(handle)?;
+        Ok(asked)
+    }
+
+    /// The body as it came.
+    pub(super) fn bytes(&self) -> &Bytes {
+        &self.body
     }
 
     /// Whether the caller's role suffices. What the State adds to that is decided by the model.
@@ -283,6 +296,19 @@ impl Asked {
         }
         Ok(answer)
     }
+}
+
+/// Tells a request from others under one idempotency key.
+fn digest_of(handle: &Handle, route: &Route, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Digest {
+    handle.keyring().request_digest(&[
+        route.method.lowercase().as_bytes(),
+        &[0],
+        uri.path_and_query().map_or("", |it| it.as_str()).as_bytes(),
+        &[0],
+        headers.get(IF_MATCH).map_or(&[][..], |value| value.as_bytes()),
+        &[0],
+        body,
+    ])
 }
 
 /// Lets whoever made a change read it here right afterwards. It is committed either way.

@@ -4,6 +4,7 @@
 //! what exactly do they ask, and only then the operation itself.
 
 mod asked;
+mod batch;
 mod changes;
 mod cluster;
 mod erasures;
@@ -107,6 +108,7 @@ async fn answer(handle: &Handle, asked: Asked) -> Answered {
         Operation::OpenApi => Ok(axum::Json(stele_api::openapi::document()).into_response()),
         Operation::AppSchema => Ok(axum::Json(stele_api::spec::json_schema()).into_response()),
         Operation::Apply => changes::apply(handle, &asked).await,
+        Operation::Batch => batch::batch(handle, &asked).await,
         Operation::Deploy => changes::deploy(handle, &asked).await,
         Operation::Deployment => status::deployment(handle, &asked).await,
         Operation::Remove => changes::remove(handle, &asked).await,

@@ -11,7 +11,7 @@ use stele_model::event::Outcome;
 use stele_testkit::limits::DEADLINE;
 use stele_testkit::{Client, Cluster, ClusterConfig, NodeConfig, Runtime, registry};
 
-use crate::measure::conditions;
+use crate::report::{Goal, Report, Row, Side};
 
 const ADDRESS: &str = "127.0.0.41";
 const SWARM_SERVICE: &str = "stele-bench";
@@ -26,48 +26,72 @@ struct Times {
     deploy: Duration,
     update: Duration,
     rollback: Duration,
-    /// From the command to the first restored container that is healthy.
-    first: Option<Duration>,
+    /// From the command to the first restored container that is healthy. Swarm does not tell: to all.
+    first: Duration,
 }
 
-pub(crate) fn docker(containers: u32, rounds: usize) -> anyhow::Result<()> {
-    let version = run("docker", &["version", "--format", "{{.Server.Version}}"])?;
-    println!("{}", conditions(&[&format!("Docker {}", version.trim())])?);
-    println!(
-        "{containers} containers of busybox on one host, all replaced at once; images are on the host. {rounds} \
-         rounds, medians, s.\n"
+/// All rounds of all sides.
+struct Rounds {
+    raw: Vec<Duration>,
+    ours: Vec<Times>,
+    swarm: Vec<Times>,
+}
+
+const SIMULATED: &str = "nothing: one controller, one agent, Docker and Swarm's manager share one machine. \
+     Images are on the host.";
+
+/// Deployed, updated and rolled back.
+pub(crate) fn docker(containers: u32, rounds: usize) -> anyhow::Result<Report> {
+    let (mut report, all) = measure("docker", containers, rounds)?;
+    let raw = Side::new("docker run, in parallel", &seconds(&all.raw, |time| *time), None);
+    for (work, of) in [
+        ("deploy", (|times| times.deploy) as fn(&Times) -> Duration),
+        ("update", |times| times.update),
+        ("roll back", |times| times.rollback),
+    ] {
+        let ours = Side::new("Stele", &seconds(&all.ours, of), None);
+        let swarm = Side::new("Docker Swarm", &seconds(&all.swarm, of), None);
+        let of_raw = Goal::at_most("over the raw creates", ours.median / raw.median, 1.25);
+        let faster = Goal::at_least("times as fast as Swarm", swarm.median / ours.median, 3.0);
+        let row = Row::new(work, "s", vec![ours, swarm, raw.clone()]);
+        report.rows.push(if work == "deploy" { row.goal(of_raw) } else { row.goal(of_raw).goal(faster) });
+    }
+    Ok(report)
+}
+
+/// Rolled back, to the first healthy container and to all.
+pub(crate) fn rollback_real(containers: u32, rounds: usize) -> anyhow::Result<Report> {
+    let (mut report, all) = measure("rollback-real", containers, rounds)?;
+    let raw = Side::new("docker run, in parallel", &seconds(&all.raw, |time| *time), None);
+    let ours = Side::new("Stele", &seconds(&all.ours, |times| times.rollback), None);
+    let swarm = Side::new("Docker Swarm", &seconds(&all.swarm, |times| times.rollback), None);
+    let first = Side::new("Stele", &seconds(&all.ours, |times| times.first), None);
+    let goal = Goal::at_most("seconds", first.median, 5.0);
+    report.rows.push(Row::new("to the first restored healthy container", "s", vec![first]).goal(goal));
+    let goal = Goal::at_most("over the raw creates", ours.median / raw.median, 1.25);
+    report.rows.push(Row::new("to all of them", "s", vec![ours, swarm, raw]).goal(goal));
+    Ok(report)
+}
+
+fn measure(bench: &'static str, containers: u32, rounds: usize) -> anyhow::Result<(Report, Rounds)> {
+    let about = format!(
+        "{containers} containers of one app on one host, all replaced at once: Stele, Docker Swarm, and as many \
+         `docker run` in parallel, which is the limit. {rounds} rounds, taking turns."
     );
-    let (mut raw, mut ours, mut swarm) = (Vec::new(), Vec::new(), Vec::new());
+    let mut report = Report::begin(bench, &about, SIMULATED)?;
+    let version = run("docker", &["version", "--format", "{{.Server.Version}}"])?;
+    report.versions.push(format!("Docker {}", version.trim()));
+    let mut all = Rounds { raw: Vec::new(), ours: Vec::new(), swarm: Vec::new() };
     for _ in 0..rounds {
-        raw.push(raw_creates(containers)?);
-        ours.push(stele(containers)?);
-        swarm.push(self::swarm(containers)?);
+        all.raw.push(raw_creates(containers)?);
+        all.ours.push(stele(containers)?);
+        all.swarm.push(swarm(containers)?);
     }
-    println!("{:<26} {:>8} {:>8} {:>9} {:>16}", "", "deploy", "update", "rollback", "first restored");
-    let raw = median(raw.iter().copied());
-    println!("{:<26} {:>8.2}", "docker run, in parallel", raw.as_secs_f64());
-    for (name, all) in [("Stele", &ours), ("Docker Swarm", &swarm)] {
-        let of = |part: fn(&Times) -> Duration| median(all.iter().map(part)).as_secs_f64();
-        let first = all.iter().filter_map(|times| times.first);
-        let first = if all.iter().any(|times| times.first.is_some()) {
-            format!("{:.2}", median(first).as_secs_f64())
-        } else {
-            "-".to_owned()
-        };
-        println!(
-            "{name:<26} {:>8.2} {:>8.2} {:>9.2} {first:>16}",
-            of(|times| times.deploy),
-            of(|times| times.update),
-            of(|times| times.rollback)
-        );
-    }
-    Ok(())
+    Ok((report, all))
 }
 
-fn median(times: impl Iterator<Item = Duration>) -> Duration {
-    let mut times: Vec<_> = times.collect();
-    times.sort_unstable();
-    times.get(times.len() / 2).copied().unwrap_or_default()
+fn seconds<T>(rounds: &[T], of: impl Fn(&T) -> Duration) -> Vec<f64> {
+    rounds.iter().map(|round| of(round).as_secs_f64()).collect()
 }
 
 fn image(version: &str) -> String {
@@ -134,7 +158,7 @@ fn stele(containers: u32) -> anyhow::Result<Times> {
     let back = json!({"scope": "shop/web@prod", "to": "v1", "now": true});
     let (rollback, first) = change(&client, "/v1/rollbacks", &back)?;
     ensure!(cluster.end().0.is_empty(), "something was left behind");
-    Ok(Times { deploy, update, rollback, first: Some(first) })
+    Ok(Times { deploy, update, rollback, first })
 }
 
 /// From asking until the deployment has succeeded, and until its first instance is healthy.
@@ -196,5 +220,5 @@ fn swarm(containers: u32) -> anyhow::Result<Times> {
     let rollback = timed(&["service", "rollback", "--quiet", SWARM_SERVICE])?;
     run("docker", &["service", "rm", SWARM_SERVICE])?;
     drop(swarm);
-    Ok(Times { deploy, update, rollback, first: None })
+    Ok(Times { deploy, update, rollback, first: rollback })
 }

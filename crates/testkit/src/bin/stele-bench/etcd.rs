@@ -4,22 +4,44 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use prost::Message;
 use serde_json::json;
 use stele_testkit::{Client, Process, eventually, ports};
 
-use crate::{client, first_line};
+use crate::first_line;
+use crate::load::Server;
 
 /// Longest the members may take to elect a leader.
 const READY_DEADLINE: Duration = Duration::from_secs(30);
 
 pub(crate) struct Etcd {
-    leader: Client,
+    leader: SocketAddr,
     // In this order: the processes end before their folder goes.
-    _members: Vec<Process>,
+    members: Vec<Process>,
     _dir: tempfile::TempDir,
+}
+
+/// `etcdserverpb.PutRequest`, as far as it is used here.
+#[derive(Clone, PartialEq, Message)]
+struct Put {
+    #[prost(bytes = "vec", tag = "1")]
+    key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    value: Vec<u8>,
+}
+
+/// `etcdserverpb.RequestOp`.
+#[derive(Clone, PartialEq, Message)]
+struct Operation {
+    #[prost(message, optional, tag = "2")]
+    put: Option<Put>,
+}
+
+/// `etcdserverpb.TxnRequest`.
+#[derive(Clone, PartialEq, Message)]
+struct Transaction {
+    #[prost(message, repeated, tag = "2")]
+    success: Vec<Operation>,
 }
 
 impl Etcd {
@@ -47,21 +69,40 @@ impl Etcd {
             members.push(Process::start(Path::new("etcd"), &arguments, &log)?);
         }
         let leader = eventually(READY_DEADLINE, "etcd elects a leader", || {
-            places.iter().map(|(api, _)| client(*api)).find(is_leader)
+            places.iter().map(|(api, _)| *api).find(|api| is_leader(&Client::new(*api, None)))
         })?;
-        Ok(Self { leader, _members: members, _dir: dir })
+        Ok(Self { leader, members, _dir: dir })
     }
 
     pub(crate) fn version() -> anyhow::Result<String> {
-        first_line("etcd", "--version")
+        first_line("etcd", &["--version"])
     }
 
-    pub(crate) fn put(&self, value: &str) -> anyhow::Result<()> {
-        let body = json!({"key": STANDARD.encode("write"), "value": STANDARD.encode(value)});
-        let answer = self.leader.post("/v3/kv/put", &body).context("etcd did not answer")?;
-        anyhow::ensure!(answer.status == 200, "etcd refused a write: {}", answer.body);
-        Ok(())
+    pub(crate) fn process_ids(&self) -> Vec<u32> {
+        self.members.iter().map(Process::id).collect()
     }
+
+    /// One put of a value a request.
+    pub(crate) fn puts(&self, value: fn(u64) -> String) -> Server {
+        let request = move |number| put(number, value).encode_to_vec();
+        Server::Grpc { address: self.leader, path: "/etcdserverpb.KV/Put", request: Box::new(request) }
+    }
+
+    /// So many puts, of a key each, in one transaction a request.
+    pub(crate) fn transactions(&self, puts: u64, value: fn(u64) -> String) -> Server {
+        let request = move |number: u64| {
+            let operations = (0..puts).map(|at| {
+                let put = put(number.wrapping_mul(puts).wrapping_add(at), value);
+                Operation { put: Some(Put { key: format!("write-{at}").into_bytes(), ..put }) }
+            });
+            Transaction { success: operations.collect() }.encode_to_vec()
+        };
+        Server::Grpc { address: self.leader, path: "/etcdserverpb.KV/Txn", request: Box::new(request) }
+    }
+}
+
+fn put(number: u64, value: fn(u64) -> String) -> Put {
+    Put { key: b"write".to_vec(), value: value(number).into_bytes() }
 }
 
 fn is_leader(member: &Client) -> bool {

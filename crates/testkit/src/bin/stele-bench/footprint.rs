@@ -7,7 +7,8 @@ use anyhow::Context as _;
 use stele_testkit::load::Load;
 use stele_testkit::{Cluster, ClusterConfig};
 
-use crate::measure::conditions;
+use crate::etcd::Etcd;
+use crate::report::{Goal, Report, Row, Side};
 
 /// Between two looks at a process.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
@@ -19,57 +20,108 @@ const TICK: Duration = Duration::from_millis(10);
 struct Usage {
     /// Resident memory, shared pages included.
     resident_bytes: u64,
-    /// Resident memory that is its alone, and its share of the rest.
-    proportional_bytes: u64,
     processor: Duration,
 }
 
-pub(crate) fn footprint(seconds: u64) -> anyhow::Result<()> {
+const SIMULATED: &str = "the containers: nodes run an engine in memory, without containers.";
+
+/// What a process was seen to take, the largest of those of one name.
+struct Seen {
+    resident_mib: f64,
+    processor_percent: f64,
+}
+
+pub(crate) fn footprint(seconds: u64) -> anyhow::Result<Report> {
     let time = Duration::from_secs(seconds);
+    let about = format!(
+        "Three controllers, three agents, nats-server, and three etcd members beside them: watched for {seconds} s \
+         while nothing happens, then for {seconds} s while Stele takes writes. The largest of each kind."
+    );
+    let mut report = Report::begin("footprint", &about, SIMULATED)?;
+    report.versions.push(Etcd::version()?);
+    for (program, goal) in [("stele-agent", Some(15.0)), ("stele", None)] {
+        let row = Row::alone(&format!("{program} on disk"), "MiB", &[size_of(program)?], None);
+        report.rows.push(match goal {
+            Some(goal) => {
+                let found = row.sides[0].median;
+                row.goal(Goal::at_most("MiB", found, goal))
+            }
+            None => row,
+        });
+    }
+    let etcd = Etcd::start()?;
     let cluster = Cluster::start(ClusterConfig::simulated("footprint"))?;
     cluster.wait_for_nodes()?;
-    println!("{}", conditions(&["no peer"])?);
-    println!("Three controllers, three agents, nats-server; nodes without containers; {seconds} s each.\n");
-    print_programs()?;
-    println!("{:<14} {:<8} {:>10} {:>10} {:>8}", "process", "", "RSS MiB", "PSS MiB", "CPU");
-    let idle = observe(&cluster, time)?;
-    print("idle", &idle, time);
+    let mut ids = cluster.process_ids();
+    ids.extend(etcd.process_ids());
+    ids.extend(dockerd());
+    add(&mut report, "idle", &observe(&ids, time)?);
     let clients: Vec<_> = cluster.ids().into_iter().map(|id| cluster.client(id)).collect::<Result<_, _>>()?;
     let load = Load::start(&clients, &["eu-1", "us-1"], Duration::from_millis(1));
-    let busy = observe(&cluster, time)?;
+    let busy = observe(&cluster.process_ids(), time)?;
     let writes = load.acknowledged();
     load.stop();
-    print("busy", &busy, time);
-    println!("\nbusy: {writes} writes were acknowledged meanwhile, each synced by a majority");
+    add(&mut report, "busy", &busy);
+    report
+        .note(format!("Busy: {writes} writes were acknowledged in {seconds} s, each synced by a majority."));
     anyhow::ensure!(cluster.end().0.is_empty(), "something was left behind");
-    Ok(())
+    Ok(report)
 }
 
-/// Sizes of the programs on disk.
-fn print_programs() -> anyhow::Result<()> {
-    let folder = std::env::current_exe()?.parent().context("a program lies in a folder")?.to_owned();
-    for program in ["stele", "stele-agent"] {
-        let bytes = std::fs::metadata(folder.join(program))?.len();
-        println!("{program:<14} {:.1} MiB on disk", mebibytes(bytes));
+/// A row of memory and one of processor time for each kind of process.
+fn add(report: &mut Report, when: &str, seen: &BTreeMap<String, Seen>) {
+    for (name, seen) in seen {
+        let memory = Row::new(
+            &format!("{name}, {when}: resident memory"),
+            "MiB",
+            vec![Side::new(name, &[seen.resident_mib], None)],
+        );
+        let processor = Row::new(
+            &format!("{name}, {when}: processor"),
+            "%",
+            vec![Side::new(name, &[seen.processor_percent], None)],
+        );
+        let limit = match name.as_str() {
+            "stele-agent" => Some(12.0),
+            "stele" => Some(60.0),
+            _ => None,
+        };
+        match limit.filter(|_| when == "idle") {
+            Some(limit) => report.rows.extend([
+                memory.goal(Goal::at_most("MiB", seen.resident_mib, limit)),
+                processor.goal(Goal::at_most("%", seen.processor_percent, 1.0)),
+            ]),
+            None => report.rows.extend([memory, processor]),
+        }
     }
-    println!();
-    Ok(())
 }
 
-/// The largest memory and the processor time of each process over a while.
-fn observe(cluster: &Cluster, time: Duration) -> anyhow::Result<BTreeMap<u32, (String, Usage)>> {
-    let ids = cluster.process_ids();
+fn size_of(program: &str) -> anyhow::Result<f64> {
+    let folder = std::env::current_exe()?.parent().context("a program lies in a folder")?.to_owned();
+    Ok(mebibytes(std::fs::metadata(folder.join(program))?.len()))
+}
+
+/// Docker's own daemon, where there is one.
+fn dockerd() -> Option<u32> {
+    let folders = std::fs::read_dir("/proc").ok()?.filter_map(Result::ok);
+    let mut ids = folders.filter_map(|folder| folder.file_name().to_str()?.parse::<u32>().ok());
+    ids.find(|id| name(*id) == "dockerd")
+}
+
+/// The largest memory and the processor time of each kind of process over a while.
+fn observe(ids: &[u32], time: Duration) -> anyhow::Result<BTreeMap<String, Seen>> {
     let before: BTreeMap<u32, Usage> =
         ids.iter().map(|id| Ok((*id, usage(*id)?))).collect::<anyhow::Result<_>>()?;
-    let mut found: BTreeMap<u32, (String, Usage)> = BTreeMap::new();
+    let mut found: BTreeMap<String, Seen> = BTreeMap::new();
     let ends = Instant::now() + time;
     while Instant::now() < ends {
-        for id in &ids {
+        for id in ids {
             let now = usage(*id)?;
-            let entry = found.entry(*id).or_insert_with(|| (name(*id), Usage::default()));
-            entry.1.resident_bytes = entry.1.resident_bytes.max(now.resident_bytes);
-            entry.1.proportional_bytes = entry.1.proportional_bytes.max(now.proportional_bytes);
-            entry.1.processor = now.processor.saturating_sub(before[id].processor);
+            let spent = now.processor.saturating_sub(before[id].processor);
+            let seen = found.entry(name(*id)).or_insert(Seen { resident_mib: 0.0, processor_percent: 0.0 });
+            seen.resident_mib = seen.resident_mib.max(mebibytes(now.resident_bytes));
+            let percent = 100.0 * spent.as_secs_f64() / time.as_secs_f64();
+            seen.processor_percent = seen.processor_percent.max(percent);
         }
         std::thread::sleep(LOOK_INTERVAL);
     }
@@ -91,7 +143,6 @@ fn usage(id: u32) -> anyhow::Result<Usage> {
     let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<u32>().ok()).unwrap_or_default();
     Ok(Usage {
         resident_bytes: kilobytes(&read("status")?, "VmRSS:").context("no VmRSS")?,
-        proportional_bytes: kilobytes(&read("smaps_rollup")?, "Pss:").context("no Pss")?,
         processor: TICK * (ticks(11) + ticks(12)),
     })
 }
@@ -99,17 +150,6 @@ fn usage(id: u32) -> anyhow::Result<Usage> {
 fn name(id: u32) -> String {
     let name = std::fs::read_to_string(format!("/proc/{id}/comm")).unwrap_or_default();
     name.trim().to_owned()
-}
-
-fn print(what: &str, found: &BTreeMap<u32, (String, Usage)>, time: Duration) {
-    for (name, usage) in found.values() {
-        println!(
-            "{name:<14} {what:<8} {:>10.1} {:>10.1} {:>7.2}%",
-            mebibytes(usage.resident_bytes),
-            mebibytes(usage.proportional_bytes),
-            100.0 * usage.processor.as_secs_f64() / time.as_secs_f64(),
-        );
-    }
 }
 
 fn mebibytes(bytes: u64) -> f64 {

@@ -5,10 +5,13 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use serde_json::Value;
+use stele_codec::{Chain, Snapshot};
 use stele_model::signature::PublicKey;
 use stele_model::{Digest, Time};
-use stele_testkit::history::{Shape, World, new_store, store_records};
+use stele_testkit::history::{Shape, World, Written, new_store, store_records};
 use stele_testkit::{Cluster, ClusterConfig};
+
+use crate::report::Report;
 
 /// Records written to the store at once.
 const RECORDS_PER_WRITE: usize = 10_000;
@@ -16,17 +19,17 @@ const RECORDS_PER_WRITE: usize = 10_000;
 const SPAN_US: u64 = 200 * 24 * 3600 * 1_000_000;
 
 /// How long a log, and of what fleet.
-#[derive(clap::Args, Clone, Debug)]
+#[derive(clap::Args, Clone, Copy, Debug)]
 pub(crate) struct Size {
     /// Records of the log
     #[arg(long, default_value_t = 1_000_000)]
     pub(crate) events: u64,
     /// Nodes of the fleet
     #[arg(long, default_value_t = 200)]
-    nodes: usize,
+    pub(crate) nodes: usize,
     /// Its apps, each in two environments
     #[arg(long, default_value_t = 100)]
-    apps: usize,
+    pub(crate) apps: usize,
 }
 
 /// A founded fleet of one controller that does not run yet, with a log as if it had for months.
@@ -35,10 +38,13 @@ pub(crate) struct Prepared {
     pub(crate) apps: Vec<String>,
     pub(crate) last: u64,
     pub(crate) state_bytes: usize,
+    /// What all records take as they are: leaf and payload.
+    pub(crate) record_bytes: u64,
+    pub(crate) instances: usize,
 }
 
 impl Prepared {
-    pub(crate) fn new(size: &Size) -> anyhow::Result<Self> {
+    pub(crate) fn new(size: &Size, report: &mut Report) -> anyhow::Result<Self> {
         let config = ClusterConfig { controllers: 1, nodes: Vec::new(), ..ClusterConfig::simulated("past") };
         let cluster = Cluster::found(&config)?;
         let began = Instant::now();
@@ -59,33 +65,61 @@ impl Prepared {
         })?;
         let mut store = new_store(&cluster.folder(1)?.join("data/log"), cluster.fleet(), 1)?;
         let mut written = world.take();
+        let mut record_bytes = 0;
         while world.state().seq < size.events {
             world.step()?;
             written.append(&mut world.take());
             if written.len() >= RECORDS_PER_WRITE {
+                record_bytes += bytes_of(&written);
                 store_records(&mut store, std::mem::take(&mut written), false)?;
             }
         }
+        record_bytes += bytes_of(&written);
         store_records(&mut store, written, true)?;
         let last = world.state().seq;
-        let snapshot =
-            stele_codec::Snapshot { chain: stele_codec::Chain::GENESIS, state: world.state().clone() };
-        println!(
+        drop(store);
+        let instances = world.state().target.placement.len();
+        let bytes = Snapshot { chain: Chain::GENESIS, state: world.state().clone() }.encode();
+        report.note(format!(
             "A log of {last} records: {} nodes, {} apps in two environments each, seed 7; decided and written in {:.0} s.",
             size.nodes,
             size.apps,
             began.elapsed().as_secs_f64()
-        );
+        ));
         Ok(Self {
             cluster,
             apps: world.apps().iter().map(ToString::to_string).collect(),
             last,
-            state_bytes: snapshot.encode().len(),
+            state_bytes: bytes.len(),
+            record_bytes,
+            instances,
         })
+    }
+
+    /// What the controller keeps on disk, history and proofs included.
+    pub(crate) fn disk_bytes(&self) -> anyhow::Result<u64> {
+        let mut bytes = 0;
+        let mut folders = vec![self.data()?];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder)? {
+                let entry = entry?;
+                let about = entry.metadata()?;
+                if about.is_dir() {
+                    folders.push(entry.path());
+                } else {
+                    bytes += about.len();
+                }
+            }
+        }
+        Ok(bytes)
     }
 
     /// Where the log is.
     pub(crate) fn data(&self) -> anyhow::Result<PathBuf> {
         Ok(self.cluster.folder(1)?.join("data"))
     }
+}
+
+fn bytes_of(written: &[Written]) -> u64 {
+    written.iter().map(|it| (it.stored.leaf.len() + it.stored.payload.len()) as u64).sum()
 }

@@ -1,31 +1,37 @@
 //! `cargo xtask bench`: Stele and its peers, measured side by side in one run.
 //!
-//! Every number is printed with its conditions, and both sides are asked in the same
-//! way: HTTP with JSON, one kept connection for each client, the leader's address.
+//! Every number is printed with its conditions, and the sides take turns. Load comes from
+//! this program, which is another process than those measured.
 
+mod commit;
 mod docker;
 mod etcd;
+mod fleet;
 mod footprint;
+mod growth;
+mod load;
 mod log;
-mod measure;
+mod machine;
 mod past;
 mod replay;
+mod report;
+mod suite;
 
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use serde_json::json;
-use stele_testkit::{Client, Cluster, ClusterConfig};
-use ureq::http::Method;
 
-use crate::measure::{Sample, conditions, measure, median, print};
+use crate::commit::Effort;
+use crate::report::Report;
 
 /// Measure Stele beside its peers.
 #[derive(Parser)]
 #[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
 struct Cli {
+    /// Where table, JSON and chart are written
+    #[arg(long, global = true, default_value = "docs/benchmarks")]
+    out: PathBuf,
     #[command(subcommand)]
     bench: Bench,
 }
@@ -35,8 +41,23 @@ enum Bench {
     /// Durable writes agreed on by three members: Stele's log beside etcd
     Commit {
         /// Numbers of clients that write at once
+        #[arg(long, value_delimiter = ',', default_values_t = [1, 64, 256, 1000])]
+        clients: Vec<usize>,
+        /// How long each measurement takes, in seconds
+        #[arg(long, default_value_t = 5)]
+        seconds: u64,
+        /// How often each is repeated; medians are printed
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+    },
+    /// The same with many commands a request: beside etcd's transactions
+    CommitBatch {
+        /// Numbers of clients that write at once
         #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 64])]
         clients: Vec<usize>,
+        /// Commands of a request; etcd takes 128 at most
+        #[arg(long, default_value_t = 100)]
+        commands: u64,
         /// How long each measurement takes, in seconds
         #[arg(long, default_value_t = 5)]
         seconds: u64,
@@ -52,6 +73,15 @@ enum Bench {
     },
     /// Containers on one host, deployed, updated and rolled back: beside Docker Swarm and plain Docker
     Docker {
+        /// How many containers
+        #[arg(long, default_value_t = 20)]
+        containers: u32,
+        /// How often each is repeated; medians are printed
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+    },
+    /// One app of many containers, rolled back on the real Docker: beside Docker Swarm and plain Docker
+    RollbackReal {
         /// How many containers
         #[arg(long, default_value_t = 20)]
         containers: u32,
@@ -75,73 +105,119 @@ enum Bench {
         #[arg(long, default_value_t = 3)]
         rounds: usize,
     },
+    /// Commits, reads, memory and disk as the log and the fleet grow
+    Growth {
+        /// Events of the largest log; each smaller one has a tenth of the next
+        #[arg(long, default_value_t = 1_000_000)]
+        events: u64,
+        /// Nodes of the largest fleet
+        #[arg(long, default_value_t = 10_000)]
+        nodes: usize,
+    },
+    /// One change to every node: beside the same bytes by plain NATS
+    FanOut {
+        /// How many nodes
+        #[arg(long, default_value_t = 10_000)]
+        nodes: usize,
+        /// How often the app is changed
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+    },
+    /// A whole fleet back to a point many deployments ago
+    RollbackFleet {
+        /// How many nodes
+        #[arg(long, default_value_t = 10_000)]
+        nodes: usize,
+        /// How many apps
+        #[arg(long, default_value_t = 100)]
+        apps: u32,
+        /// Instances of each
+        #[arg(long, default_value_t = 1000)]
+        replicas: u32,
+        /// How many deployments lie between
+        #[arg(long, default_value_t = 1000)]
+        deployments: u32,
+    },
+    /// All agents reconnect at once after NATS was gone
+    JoinStorm {
+        /// How many nodes
+        #[arg(long, default_value_t = 10_000)]
+        nodes: usize,
+    },
+    /// Two million instances: placed, committed, delivered and reported
+    C2m {
+        /// How many nodes
+        #[arg(long, default_value_t = 6100)]
+        nodes: usize,
+        /// How many instances
+        #[arg(long, default_value_t = 2_000_000)]
+        instances: u32,
+    },
+    /// Every benchmark, one after the other
+    All,
+    /// A few minutes of the ratios that must not get worse, compared with the committed baseline
+    Quick {
+        /// Make what is found the new baseline
+        #[arg(long)]
+        accept: bool,
+    },
+    /// Many agents in one process, for the benchmarks of fleets
+    #[command(hide = true)]
+    Agents(fleet::crowd::Args),
 }
 
-/// Bytes of the value each write carries, on both sides.
-const VALUE_BYTES: usize = 100;
-
 fn main() -> anyhow::Result<()> {
-    match Cli::parse().bench {
-        Bench::Commit { clients, seconds, rounds } => {
-            commit(&clients, Duration::from_secs(seconds), rounds.max(1))
+    let Cli { bench, out } = Cli::parse();
+    match bench {
+        Bench::Agents(args) => fleet::crowd::run(&args),
+        Bench::All => suite::all(&out),
+        Bench::Quick { accept } => suite::quick(&out, accept),
+        bench => run(bench)?.finish(&out),
+    }
+}
+
+/// Runs one benchmark.
+fn run(bench: Bench) -> anyhow::Result<Report> {
+    match bench {
+        Bench::Commit { clients, seconds, rounds } => commit::commit(&clients, Effort::new(seconds, rounds)),
+        Bench::CommitBatch { clients, commands, seconds, rounds } => {
+            commit::commit_batch(&clients, commands.max(1), Effort::new(seconds, rounds))
         }
         Bench::Footprint { seconds } => footprint::footprint(seconds.max(1)),
         Bench::Docker { containers, rounds } => docker::docker(containers.max(1), rounds.max(1)),
+        Bench::RollbackReal { containers, rounds } => docker::rollback_real(containers.max(1), rounds.max(1)),
         Bench::TimeTravel { size, reads } => past::time_travel(&size, reads.max(1)),
-        Bench::Replay { size, rounds } => replay::replay(&size, rounds.max(1)),
-    }
-}
-
-fn commit(clients: &[usize], time: Duration, rounds: usize) -> anyhow::Result<()> {
-    let etcd = etcd::Etcd::start()?;
-    let config = ClusterConfig::simulated("bench");
-    let node = config.nodes[0].clone();
-    let cluster = Cluster::start(ClusterConfig { nodes: vec![node.clone()], ..config })?;
-    let leader = cluster.client(cluster.leader()?)?;
-    println!("{}", conditions(&[&etcd::Etcd::version()?])?);
-    println!(
-        "Each write carries {VALUE_BYTES} bytes, is fsynced by a majority of three members on one disk, and is\n\
-         answered over HTTP with JSON by the leader. {rounds} rounds of {} s, medians.\n",
-        time.as_secs()
-    );
-    let path = format!("/v1/nodes/{}/labels", node.name);
-    let stele = |number: u64| {
-        let body = json!({"labels": {"write": value(number)}}).to_string();
-        let answer = leader.send(Method::PUT, &path, &[], Some(&body))?;
-        anyhow::ensure!(answer.status == 200, "Stele refused a write: {}", answer.body);
-        Ok(())
-    };
-    let mut rows = Vec::new();
-    for clients in clients {
-        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        for _ in 0..rounds {
-            theirs.push(measure(*clients, time, |number| etcd.put(&value(number)))?);
-            ours.push(measure(*clients, time, stele)?);
+        Bench::Growth { events, nodes } => growth::growth(&sizes(events, nodes)),
+        Bench::FanOut { nodes, rounds } => fleet::fan_out(nodes.max(1), rounds.max(1)),
+        Bench::RollbackFleet { nodes, apps, replicas, deployments } => {
+            fleet::rollback_fleet(nodes.max(1), apps.max(1), replicas.max(1), deployments)
         }
-        rows.push((*clients, median(ours), median(theirs)));
+        Bench::JoinStorm { nodes } => fleet::join_storm(nodes.max(1)),
+        Bench::C2m { nodes, instances } => fleet::c2m(nodes.max(1), instances.max(1)),
+        Bench::Replay { size, rounds } => replay::replay(&size, rounds.max(1)),
+        Bench::Agents(_) | Bench::All | Bench::Quick { .. } => anyhow::bail!("this is no benchmark"),
     }
-    print(&rows);
-    anyhow::ensure!(cluster.end().0.is_empty(), "something was left behind");
-    Ok(())
 }
 
-/// A value that no other write has.
-fn value(number: u64) -> String {
-    format!("{number:0>VALUE_BYTES$}")
+/// Sizes up to the largest, each ten times the one before. Apps grow with their nodes.
+fn sizes(events: u64, nodes: usize) -> Vec<log::Size> {
+    let least = |number: u64| number.max(10_000);
+    let steps = [(1000, 1000), (100, 100), (10, 10), (1, 1)];
+    let mut sizes: Vec<log::Size> = steps
+        .into_iter()
+        .map(|(fewer_events, fewer_nodes)| {
+            let nodes = (nodes / fewer_nodes).max(10);
+            log::Size { events: least(events / fewer_events), nodes, apps: (nodes / 10).clamp(5, 200) }
+        })
+        .collect();
+    sizes.dedup_by_key(|size| (size.events, size.nodes));
+    sizes
 }
 
-/// A client of an address, for both sides alike.
-fn client(address: SocketAddr) -> Client {
-    Client::new(address, None)
-}
-
-/// One side's numbers for one number of clients.
-type Row = (usize, Sample, Sample);
-
-/// The leader's own line of what it is.
-fn first_line(program: &str, argument: &str) -> anyhow::Result<String> {
+/// The first line that a program says.
+fn first_line(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
     let output = std::process::Command::new(program)
-        .arg(argument)
+        .args(arguments)
         .output()
         .with_context(|| format!("cannot run {program}; run: cargo xtask setup --bench"))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

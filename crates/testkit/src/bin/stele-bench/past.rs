@@ -7,35 +7,34 @@ use serde_json::Value;
 use stele_testkit::{Client, pause};
 
 use crate::log::{Prepared, Size};
-use crate::measure::conditions;
+use crate::report::{Goal, Report, Row, Times};
 
 /// What the controller's log says once past States are in memory.
 const WARM: &str = "warm: past States are near";
+pub(crate) const SIMULATED: &str = "the log's events: a fleet of people, pipelines and nodes, decided as on a leader, but \
+     written to the store by one program.";
 const POLL: Duration = Duration::from_millis(500);
 
 /// Measures reads of one app, of a region and of the fleet.
-pub(crate) fn time_travel(size: &Size, reads: usize) -> anyhow::Result<()> {
-    let mut prepared = Prepared::new(size)?;
-    println!("{}", conditions(&["nothing else"])?);
+pub(crate) fn time_travel(size: &Size, reads: usize) -> anyhow::Result<Report> {
+    let about = format!(
+        "State at random points of a log of {} events, asked over HTTP one after the other.",
+        size.events
+    );
+    let mut report = Report::begin("time-travel", &about, SIMULATED)?;
+    let mut prepared = Prepared::new(size, &mut report)?;
     let started = Instant::now();
     prepared.cluster.start_controller(1)?;
     prepared.cluster.leader()?;
-    println!("The controller leads after {:.1} s.", started.elapsed().as_secs_f64());
-    let log = prepared.cluster.folder(1)?.join("log.txt");
-    while !std::fs::read_to_string(&log)?.contains(WARM) {
-        pause(POLL)?;
-    }
-    println!(
+    report.note(format!("The controller leads after {:.1} s.", started.elapsed().as_secs_f64()));
+    wait_until_warm(&prepared)?;
+    report.note(format!(
         "It is warm after {:.1} s: every milestone made, and read into memory as far as there is room.",
         started.elapsed().as_secs_f64()
-    );
-    println!(
-        "State at the end: {} MB encoded. {reads} reads each, one after the other, over HTTP.\n",
-        prepared.state_bytes >> 20
-    );
+    ));
+    report.note(format!("State at the end: {} MiB encoded.", prepared.state_bytes >> 20));
     let client = prepared.cluster.client(1)?;
     let mut numbers = Numbers(0x5eed);
-    println!("{:<28} {:>9} {:>9} {:>9} {:>12}", "read", "p50 ms", "p99 ms", "max ms", "answer kB");
     for what in [
         "status of an app",
         "status of a region",
@@ -43,7 +42,8 @@ pub(crate) fn time_travel(size: &Size, reads: usize) -> anyhow::Result<()> {
         "show of an app",
         "show of the fleet",
     ] {
-        let mut times = Vec::with_capacity(reads);
+        let mut times = Times::new()?;
+        let began = Instant::now();
         let mut bytes = 0;
         for _ in 0..reads {
             let seq = 1 + numbers.next() % prepared.last;
@@ -57,23 +57,29 @@ pub(crate) fn time_travel(size: &Size, reads: usize) -> anyhow::Result<()> {
             let path = format!("/v1/{operation}?scope={scope}&at=seq%3A{seq}");
             let asked = Instant::now();
             let answer = read(&client, &path)?;
-            times.push(asked.elapsed());
+            times.record(asked.elapsed());
             bytes += answer.to_string().len();
             let found = answer["seq"].as_u64().context("it says as of when")?;
             anyhow::ensure!(found <= seq, "asked for seq:{seq}, told seq:{found}");
         }
-        times.sort_unstable();
-        let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1000.0;
-        println!(
-            "{what:<28} {:>9.1} {:>9.1} {:>9.1} {:>12}",
-            at(0.5),
-            at(0.99),
-            at(1.0),
-            bytes / reads / 1000
-        );
+        let rate = reads as f64 / began.elapsed().as_secs_f64();
+        let p99 = times.latency().p99;
+        let limit = if what.ends_with("app") { 10.0 } else { 100.0 };
+        let work = format!("{what} ({} kB)", bytes / reads / 1000);
+        let row = Row::alone(&work, "reads/s", &[rate], Some(&times));
+        report.rows.push(row.goal(Goal::at_most("p99 ms", p99, limit)));
     }
-    println!("\n{}", memory(&prepared)?);
+    report.note(memory(&prepared)?);
     anyhow::ensure!(prepared.cluster.end().0.is_empty(), "something was left behind");
+    Ok(report)
+}
+
+/// Waits until every milestone is made.
+pub(crate) fn wait_until_warm(prepared: &Prepared) -> anyhow::Result<()> {
+    let log = prepared.cluster.folder(1)?.join("log.txt");
+    while !std::fs::read_to_string(&log)?.contains(WARM) {
+        pause(POLL)?;
+    }
     Ok(())
 }
 

@@ -12,38 +12,35 @@ use stele_store::open_read_only;
 use stele_testkit::Programs;
 
 use crate::log::{Prepared, Size};
-use crate::measure::conditions;
+use crate::report::{Goal, Report, Row, Side};
 
 /// Bytes of records read at once.
 const READ_BYTES: usize = 1024 * 1024;
 
 /// Measures, and prints a line for each way to go through the log.
-pub(crate) fn replay(size: &Size, rounds: usize) -> anyhow::Result<()> {
-    let prepared = Prepared::new(size)?;
-    println!("{}\n", conditions(&["RocksDB's own iterator"])?);
+pub(crate) fn replay(size: &Size, rounds: usize) -> anyhow::Result<Report> {
+    let about = format!("A log of {} events, gone through from its first record on.", size.events);
+    let mut report = Report::begin("replay", &about, crate::past::SIMULATED)?;
+    let prepared = Prepared::new(size, &mut report)?;
     let data = prepared.data()?;
     let log = data.join("log");
-    println!("{:<58} {:>12} {:>7}", "", "events/s", "of it");
-    let raw = fastest(rounds, || raw(&log, prepared.last))?;
-    print("RocksDB's iterator, nothing done with the bytes", raw, raw);
-    let folded = fastest(rounds, || folded(&log, prepared.last))?;
-    print("read, decoded, folded: one thread, no chain, no digests", folded, raw);
-    let replayed = fastest(rounds, || replayed(&data, prepared.last))?;
-    print("stele replay: every hash, the chain, every State digest", replayed, raw);
-    Ok(())
-}
-
-fn print(what: &str, rate: f64, limit: f64) {
-    println!("{what:<58} {rate:>12.0} {:>6.1}%", 100.0 * rate / limit);
-}
-
-/// The best of some rounds: whatever else the machine does only slows it.
-fn fastest(rounds: usize, mut run: impl FnMut() -> anyhow::Result<f64>) -> anyhow::Result<f64> {
-    let mut best: f64 = 0.0;
+    let (mut raws, mut folds, mut replays) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
-        best = best.max(run()?);
+        raws.push(raw(&log, prepared.last)?);
+        folds.push(folded(&log, prepared.last)?);
+        replays.push(replayed(&data, prepared.last)?);
     }
-    Ok(best)
+    let limit = Side::new("RocksDB's iterator, nothing done with the bytes", &raws, None);
+    let row = |work, rates: &[f64]| {
+        Row::new(work, "events/s", vec![Side::new("Stele", rates, None), limit.clone()])
+    };
+    let folded = row("decoded and folded, no hash checked", &folds);
+    let share = folded.ratio.unwrap_or_default();
+    report.rows.push(folded.goal(Goal::at_least("of the raw scan", share, 0.6)));
+    let replayed = row("stele replay: every hash, the chain, every State digest", &replays);
+    let rate = replayed.sides[0].median;
+    report.rows.push(replayed.goal(Goal::at_least("events/s", rate, 1e6)));
+    Ok(report)
 }
 
 fn raw(log: &Path, last: u64) -> anyhow::Result<f64> {

@@ -1,0 +1,187 @@
+//! Durable writes agreed on by three members: Stele's log beside etcd.
+
+use std::time::Duration;
+
+use serde_json::json;
+use stele_testkit::{Cluster, ClusterConfig};
+
+use crate::etcd::Etcd;
+use crate::load::{Http, Sample, Server, load};
+use crate::report::{Goal, Report, Row, Side, Times};
+
+/// Bytes of the value each event carries, on both sides. Stele's are two labels of a node.
+const VALUE_BYTES: usize = 256;
+/// Clients from which on the goals of many clients count.
+const MANY_CLIENTS: usize = 1000;
+const SIMULATED: &str = "nothing. All six members and the load share one machine and one disk; clients ask the \
+     leader, etcd over gRPC, Stele over HTTP/1.1 with JSON.";
+
+/// How long, and how often.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Effort {
+    pub(crate) time: Duration,
+    pub(crate) rounds: usize,
+}
+
+impl Effort {
+    pub(crate) fn new(seconds: u64, rounds: usize) -> Self {
+        Self { time: Duration::from_secs(seconds.max(1)), rounds: rounds.max(1) }
+    }
+}
+
+/// A fleet of three controllers and one node whose labels are written.
+struct Fleet {
+    cluster: Cluster,
+    path: String,
+}
+
+impl Fleet {
+    fn start() -> anyhow::Result<Self> {
+        let config = ClusterConfig::simulated("bench");
+        let node = config.nodes[0].clone();
+        let path = format!("/v1/nodes/{}/labels", node.name);
+        Ok(Self { cluster: Cluster::start(ClusterConfig { nodes: vec![node], ..config })?, path })
+    }
+
+    fn writes(&self) -> anyhow::Result<Server> {
+        let (path, token) = (self.path.clone(), self.cluster.token().to_owned());
+        let request = move |number| Http::request("PUT", &path, &token, &body(number));
+        Ok(Server::Http { address: self.cluster.api(self.cluster.leader()?)?, request: Box::new(request) })
+    }
+
+    /// So many commands in one request.
+    fn batches(&self, commands: u64) -> anyhow::Result<Server> {
+        let (path, token) = (self.path.clone(), self.cluster.token().to_owned());
+        let request = move |number: u64| {
+            let one = |at: u64| {
+                let body = body(number.wrapping_mul(commands).wrapping_add(at));
+                format!("{{\"method\":\"PUT\",\"path\":\"{path}\",\"body\":{body}}}")
+            };
+            let all: Vec<String> = (0..commands).map(one).collect();
+            Http::request("POST", "/v1/batch", &token, &format!("{{\"commands\":[{}]}}", all.join(",")))
+        };
+        Ok(Server::Http { address: self.cluster.api(self.cluster.leader()?)?, request: Box::new(request) })
+    }
+}
+
+/// A value that no other write has.
+fn value(number: u64) -> String {
+    format!("{number:0>VALUE_BYTES$}")
+}
+
+fn body(number: u64) -> String {
+    let value = value(number);
+    let (left, right) = value.split_at(VALUE_BYTES / 2);
+    json!({"labels": {"a": left, "b": right}}).to_string()
+}
+
+/// Rates and times of some rounds.
+struct Rounds {
+    rates: Vec<f64>,
+    times: Times,
+}
+
+impl Rounds {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self { rates: Vec::new(), times: Times::new()? })
+    }
+
+    fn add(&mut self, sample: &Sample) -> anyhow::Result<()> {
+        self.rates.push(sample.per_second);
+        self.times.add(&sample.times)
+    }
+}
+
+pub(crate) fn commit(clients: &[usize], effort: Effort) -> anyhow::Result<Report> {
+    let about = format!(
+        "Each write carries {VALUE_BYTES} bytes, one event a request, and is answered once a majority of three \
+         members has synced it. {} rounds of {} s, the sides taking turns.",
+        effort.rounds,
+        effort.time.as_secs()
+    );
+    let mut report = Report::begin("commit", &about, SIMULATED)?;
+    let etcd = Etcd::start()?;
+    let fleet = Fleet::start()?;
+    report.versions.push(Etcd::version()?);
+    for clients in clients {
+        let row = compare(
+            &format!("{clients} client{}", if *clients == 1 { "" } else { "s" }),
+            effort,
+            || load(fleet.writes()?, *clients, 1, effort.time),
+            || load(etcd.puts(value), *clients, 1, effort.time),
+        )?;
+        report.rows.push(with_goals(row, *clients));
+    }
+    anyhow::ensure!(fleet.cluster.end().0.is_empty(), "something was left behind");
+    Ok(report)
+}
+
+/// Many commands a request.
+pub(crate) fn commit_batch(clients: &[usize], commands: u64, effort: Effort) -> anyhow::Result<Report> {
+    let about = format!(
+        "Each request carries {commands} commands of {VALUE_BYTES} bytes and is answered once a majority of three \
+         members has synced them; etcd's are transactions of as many puts. {} rounds of {} s, the sides taking turns.",
+        effort.rounds,
+        effort.time.as_secs()
+    );
+    let mut report = Report::begin("commit-batch", &about, SIMULATED)?;
+    let etcd = Etcd::start()?;
+    let fleet = Fleet::start()?;
+    report.versions.push(Etcd::version()?);
+    for clients in clients {
+        let row = compare(
+            &format!("{clients} client{}", if *clients == 1 { "" } else { "s" }),
+            effort,
+            || load(fleet.batches(commands)?, *clients, commands, effort.time),
+            || load(etcd.transactions(commands, value), *clients, commands, effort.time),
+        )?;
+        let (rate, ratio) = (row.sides[0].median, row.ratio.unwrap_or_default());
+        report.rows.push(row.goal(Goal::at_least("events/s", rate, 150_000.0)).goal(Goal::at_least(
+            "rate over etcd's",
+            ratio,
+            5.0,
+        )));
+    }
+    anyhow::ensure!(fleet.cluster.end().0.is_empty(), "something was left behind");
+    Ok(report)
+}
+
+/// Both sides, taking turns.
+fn compare(
+    work: &str,
+    effort: Effort,
+    ours: impl Fn() -> anyhow::Result<Sample>,
+    theirs: impl Fn() -> anyhow::Result<Sample>,
+) -> anyhow::Result<Row> {
+    let (mut stele, mut etcd) = (Rounds::new()?, Rounds::new()?);
+    for _ in 0..effort.rounds {
+        etcd.add(&theirs()?)?;
+        stele.add(&ours()?)?;
+    }
+    let side = |name, rounds: &Rounds| Side::new(name, &rounds.rates, Some(&rounds.times));
+    Ok(Row::new(work, "events/s", vec![side("Stele", &stele), side("etcd", &etcd)]))
+}
+
+fn with_goals(row: Row, clients: usize) -> Row {
+    let rate = row.ratio.unwrap_or_default();
+    let share = |of: fn(&crate::report::Latency) -> f64| {
+        let at = |side: usize| row.sides[side].latency.as_ref().map(of).unwrap_or_default();
+        at(0) / at(1)
+    };
+    let (p50, p99) = (share(|times| times.p50), share(|times| times.p99));
+    if clients == 1 {
+        row.goal(Goal::at_least("rate over etcd's", rate, 1.5)).goal(Goal::at_most(
+            "p50 over etcd's",
+            p50,
+            0.7,
+        ))
+    } else if clients >= MANY_CLIENTS {
+        row.goal(Goal::at_least("rate over etcd's", rate, 3.0)).goal(Goal::at_most(
+            "p99 over etcd's",
+            p99,
+            1.0,
+        ))
+    } else {
+        row
+    }
+}
