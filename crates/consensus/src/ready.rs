@@ -2,7 +2,7 @@
 //! raft's promises; do not reorder them.
 
 use raft::StateRole;
-use raft::eraftpb::{ConfChange, ConfChangeType, ConfChangeV2, Entry, EntryType, HardState};
+use raft::eraftpb::{ConfChangeType, ConfChangeV2, Entry, EntryType, HardState};
 
 use crate::batch::{StoredSnapshot, WriteBatch, is_member};
 use crate::driver::Driver;
