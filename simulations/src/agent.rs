@@ -364,10 +364,10 @@ impl Agent {
         for subject in due {
             let Some(mut running) = process.running.remove(&subject) else { continue };
             let action = running.task.actions[running.at].clone();
-            if let Action::Stop { container, .. } | Action::Remove { container } = &action {
-                if !self.engine.has_lied(now_ms) {
-                    judge_stop(&self.engine, container, &self.disk, &self.pinned, &self.name, oracle);
-                }
+            if let Action::Stop { container, .. } | Action::Remove { container } = &action
+                && !self.engine.has_lied(now_ms)
+            {
+                judge_stop(&self.engine, container, &self.disk, &self.pinned, &self.name, oracle);
             }
             let outcome = self.engine.perform(&action, &desired, now_ms, &mut self.rng);
             running.at += 1;
@@ -394,9 +394,10 @@ impl Agent {
             .collect();
         for id in due {
             let Some(checking) = process.checking.remove(&id) else { continue };
-            let outcome = match self.engine.hangs {
-                true => Err("no answer in time".to_owned()),
-                false => self.engine.check(&checking.container),
+            let outcome = if self.engine.hangs {
+                Err("no answer in time".to_owned())
+            } else {
+                self.engine.check(&checking.container)
             };
             process.memory.checked(&checking.instance, checking.run_ms, outcome, now_ms);
             process.look_ms = now_ms;

@@ -264,8 +264,8 @@ impl Client {
 
     fn sealed(&mut self, app_env: &AppEnv) -> Sealed {
         let mut hex = |bytes: usize| {
-            let text: String = (0..bytes.div_ceil(8)).map(|_| format!("{:016x}", self.rng.next())).collect();
-            text[..2 * bytes].to_owned()
+            let drawn: Vec<u8> = (0..bytes).map(|_| self.rng.below(256) as u8).collect();
+            hex::encode(drawn)
         };
         let (nonce, ciphertext) = (hex(24), hex(40));
         Sealed { subject: app_env.to_string(), key_version: 1, nonce, ciphertext }

@@ -161,7 +161,7 @@ impl Controller {
 
     /// How far its wall clock is ahead of time.
     pub(crate) fn ahead_us(&self, now_us: u64) -> i64 {
-        self.local_us(now_us) as i64 - now_us as i64 + self.clock_us
+        self.local_us(now_us).cast_signed() - now_us.cast_signed() + self.clock_us
     }
 
     /// Starts the process from what the disk holds.

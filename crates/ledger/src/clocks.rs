@@ -118,9 +118,9 @@ mod tests {
         let clocks = heard(&[(2, NOON), (3, NOON + 1_000)]);
         assert_eq!(clocks.fitness(1, &[1, 2, 3], at(NOON + 5_000_000, 0)), Fitness::Fit);
         let ahead = clocks.fitness(1, &[1, 2, 3], at(NOON + DAY, 0));
-        assert_eq!(ahead, Fitness::Off { by_us: DAY as i64 - 1_000, to: 3 });
+        assert_eq!(ahead, Fitness::Off { by_us: DAY.cast_signed() - 1_000, to: 3 });
         let behind = clocks.fitness(1, &[1, 2, 3], at(NOON - DAY, 0));
-        assert_eq!(behind, Fitness::Off { by_us: -(DAY as i64), to: 2 });
+        assert_eq!(behind, Fitness::Off { by_us: -DAY.cast_signed(), to: 2 });
     }
 
     #[test]
@@ -136,7 +136,7 @@ mod tests {
         let one = heard(&[(2, NOON + DAY)]);
         assert_eq!(one.fitness(1, &[1, 2, 3], at(NOON, 0)), Fitness::Fit);
         let other = heard(&[(1, NOON)]);
-        let off = Fitness::Off { by_us: DAY as i64, to: 1 };
+        let off = Fitness::Off { by_us: DAY.cast_signed(), to: 1 };
         assert_eq!(other.fitness(2, &[1, 2, 3], at(NOON + DAY, 0)), off);
     }
 

@@ -124,7 +124,7 @@ impl<W> Speculation<W> {
                 format!("the decision has {bytes} bytes; the limit is {DECISION_BYTES_MAX}"),
             ));
         }
-        if planted!(PoisonEvent) && first % 100 == 0 {
+        if planted!(PoisonEvent) && first.is_multiple_of(100) {
             // Checked above, and spoilt since.
             pairs[0].0.payload.clear();
         }

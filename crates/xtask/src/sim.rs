@@ -46,14 +46,11 @@ impl Args {
         if options == ["--planted"] {
             options.extend(["--page".to_owned(), PAGE.to_owned()]);
         }
-        let out = match value_of(&options, "--out") {
-            Some(out) => PathBuf::from(out),
-            None => {
-                let out = cargo::target_dir()?.join("sim-logs");
-                options.extend(["--out".to_owned(), out.display().to_string()]);
-                out
-            }
-        };
+        if value_of(&options, "--out").is_none() {
+            let out = cargo::target_dir()?.join("sim-logs");
+            options.extend(["--out".to_owned(), out.display().to_string()]);
+        }
+        let out = PathBuf::from(value_of(&options, "--out").unwrap_or_default());
         let began = SystemTime::now();
         let status = Command::new(&program)
             .args(&options)

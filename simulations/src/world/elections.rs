@@ -5,6 +5,7 @@ use stele_model::{Command, ControllerId, Value};
 
 use super::{Event, World};
 use crate::client::{VARIABLE, app_env, set_variable};
+use crate::controller::Process;
 use crate::fault::Fault;
 use crate::limits::{FAULT_LOOK_US, STALE_ENTRIES};
 use crate::wire::Asker;
@@ -45,7 +46,7 @@ impl World {
         }
     }
 
-    pub(super) fn contest_begins(&mut self, index: usize, _mask: u64) {
+    pub(super) fn contest_begins(&mut self, index: usize) {
         let Some(leader) = self.leader() else { return };
         self.hit.insert(index, leader);
         if let Some(controller) = self.controllers.get_mut(&leader) {
@@ -68,7 +69,7 @@ impl World {
             if at >= 2 && mask >> at & 1 == 0 {
                 continue;
             }
-            let stood = self.controllers.get_mut(id).and_then(|it| it.process.as_mut()).map(|it| it.stand());
+            let stood = self.controllers.get_mut(id).and_then(|it| it.process.as_mut()).map(Process::stand);
             match stood {
                 Some(Err(ended)) => self.process_ended(*id, &ended),
                 Some(Ok(())) => self.turn(*id),
@@ -106,7 +107,7 @@ impl World {
         }
         for id in self.living().into_iter().filter(|id| *id != old) {
             let process = self.controllers.get_mut(&id).and_then(|it| it.process.as_mut());
-            if let Some(Err(ended)) = process.map(|process| process.forget_entries()) {
+            if let Some(Err(ended)) = process.map(Process::forget_entries) {
                 self.process_ended(id, &ended);
             }
         }

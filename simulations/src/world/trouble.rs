@@ -195,7 +195,7 @@ impl World {
             }
             Fault::EngineHangs(pick) => self.agents[node(pick)].engine.hangs = true,
             Fault::EngineLies(pick) => self.agents[node(pick)].engine.lies = true,
-            Fault::Contest(pick) => self.contest_begins(index, pick),
+            Fault::Contest(_) => self.contest_begins(index),
             Fault::StaleTail => self.stale_tail_begins(index),
             Fault::Sleeper(_) => self.sleeper_begins(index, for_ms),
             Fault::RollBack(pick) => {
