@@ -212,7 +212,7 @@ impl App {
 
     fn note(&mut self, records: &[Record]) {
         for Record { header, event } in records {
-            self.dirty.note(header, event);
+            self.dirty.note(self.ledger.state(), header, event);
             match event {
                 Event::StateDigestRecorded { .. } => self.digest_at = header.seq,
                 // One that was decided after it covers it already.

@@ -198,7 +198,11 @@ impl Handle {
     }
 
     async fn submit_once(&self, request: &Request) -> Result<Answer, SubmitError> {
-        let Published { leads, leader, .. } = self.published();
+        // State is not needed, so it is not cloned.
+        let (leads, leader) = {
+            let published = self.0.published.borrow();
+            (published.leads, published.leader)
+        };
         if leads {
             return self.submit_here(request.clone()).await;
         }

@@ -59,6 +59,7 @@ pub(crate) async fn run(handle: Handle) {
     let mut watch = handle.watch();
     let mut sent: BTreeMap<NodeName, u64> = BTreeMap::new();
     let mut led = false;
+    let mut last = State::default();
     loop {
         let published = watch.borrow_and_update().clone();
         if published.leads {
@@ -67,7 +68,9 @@ pub(crate) async fn run(handle: Handle) {
                 // An earlier leader may have been ended before it published.
                 sent.clear();
             }
-            for (name, assigned) in &state.assigned {
+            // Most of what is committed tells no node anything: then none of them is looked at.
+            let is_known = led && last.assigned.ptr_eq(&state.assigned);
+            for (name, assigned) in (!is_known).then_some(&state.assigned).into_iter().flatten() {
                 if sent.get(name) == Some(&assigned.changed) {
                     continue;
                 }
@@ -77,7 +80,7 @@ pub(crate) async fn run(handle: Handle) {
                 sent.insert(name.clone(), assigned.changed);
             }
         }
-        led = published.leads;
+        (led, last) = (published.leads, published.state);
         if watch.changed().await.is_err() {
             return;
         }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use axum::serve::ListenerExt as _;
 use ed25519_dalek::SigningKey;
 use stele_bus::{BusConfig, ControllerBus};
 use stele_codec::{Chain, DecodeError, Snapshot, StoredRecord};
@@ -159,7 +160,7 @@ fn tasks(
     let router = http::router(handle.clone());
     tasks.spawn(async move {
         match tls {
-            None => axum::serve(listener, router).await,
+            None => axum::serve(listener.tap_io(tls::without_delay), router).await,
             Some(tls) => axum::serve(tls::Listener::new(listener, tls), router).await,
         }
         .context("the API stopped")

@@ -28,6 +28,13 @@ pub(crate) fn acceptor(certificate: &str, key: &str) -> anyhow::Result<TlsAccept
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
+/// Answers leave at once, also while the client has not acknowledged the one before.
+pub(crate) fn without_delay(stream: &mut TcpStream) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "answers may leave late");
+    }
+}
+
 /// Connections whose handshake is done.
 pub(crate) struct Listener {
     address: std::io::Result<SocketAddr>,
@@ -42,7 +49,8 @@ impl Listener {
         tokio::spawn(async move {
             while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
                 // axum's own: it waits a little when the system is out of file descriptors.
-                let (stream, peer) = axum::serve::Listener::accept(&mut listener).await;
+                let (mut stream, peer) = axum::serve::Listener::accept(&mut listener).await;
+                without_delay(&mut stream);
                 if done.is_closed() {
                     return;
                 }

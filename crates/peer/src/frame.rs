@@ -147,6 +147,9 @@ fn stalled(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, format!("the peer stopped {what}"))
 }
 
+/// Length and kind, with which every frame begins.
+const FRAME_START_BYTES: usize = 5;
+
 /// Writes one frame. Gives up when the other side takes nothing for
 /// `STALL_TIMEOUT`, however large the frame is.
 pub(crate) async fn write_frame<W: AsyncWrite + Unpin>(to: &mut W, frame: &Frame) -> io::Result<()> {
@@ -156,10 +159,14 @@ pub(crate) async fn write_frame<W: AsyncWrite + Unpin>(to: &mut W, frame: &Frame
         .ok()
         .filter(|_| length <= limits::MAX_FRAME_BYTES)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the frame is too large"))?;
-    let mut start = length.to_be_bytes().to_vec();
+    // What is short leaves in one piece: two would wake the other side twice.
+    let (first, rest) = body.split_at(body.len().min(limits::IO_CHUNK_BYTES));
+    let mut start = Vec::with_capacity(FRAME_START_BYTES + head.len() + first.len());
+    start.extend_from_slice(&length.to_be_bytes());
     start.push(kind);
     start.extend_from_slice(&head);
-    for chunk in std::iter::once(start.as_slice()).chain(body.chunks(limits::IO_CHUNK_BYTES)) {
+    start.extend_from_slice(first);
+    for chunk in std::iter::once(start.as_slice()).chain(rest.chunks(limits::IO_CHUNK_BYTES)) {
         timeout(limits::STALL_TIMEOUT, to.write_all(chunk)).await.map_err(|_| stalled("reading"))??;
     }
     timeout(limits::STALL_TIMEOUT, to.flush()).await.map_err(|_| stalled("reading"))?

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use stele_model::{AppEnv, Event, Header};
+use stele_model::{AppEnv, Event, Header, State};
+
+use crate::placement::choosing_by_labels;
 
 /// Apps that the planner has not seen since something of theirs changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,11 +23,14 @@ impl Dirty {
         }
     }
 
-    /// What a record makes worth a look. What concerns nodes may move any app's instances; all else names its apps.
-    pub fn note(&mut self, header: &Header, event: &Event) {
+    /// What a record makes worth a look, as State is after it. What concerns nodes may move any app's
+    /// instances, and their labels may move those that choose by labels; all else names its apps.
+    pub fn note(&mut self, state: &State, header: &Header, event: &Event) {
         match event {
+            Event::NodeLabelled { .. } => {
+                choosing_by_labels(state).for_each(|app_env| self.add(app_env.clone()));
+            }
             Event::NodeEnrolled { .. }
-            | Event::NodeLabelled { .. }
             | Event::NodeRemoved { .. }
             | Event::NodesLost { .. }
             | Event::NodesReturned { .. }

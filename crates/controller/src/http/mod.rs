@@ -48,7 +48,8 @@ pub fn router(handle: Handle) -> Router {
         let serve = move |request: Request| serve(handle.clone(), route, request);
         router = router.route(route.path, on(filter(route.method), serve));
     }
-    router.fallback(unknown_path).method_not_allowed_fallback(unknown_method)
+    // With its state, so that axum prepares every route once and not for each connection.
+    router.fallback(unknown_path).method_not_allowed_fallback(unknown_method).with_state(())
 }
 
 const fn filter(method: Method) -> MethodFilter {
