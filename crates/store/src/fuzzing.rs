@@ -1,7 +1,9 @@
 //! The private decoders of this crate, for tests of what arbitrary bytes do.
 
+use stele_consensus::seal::{seal, unseal};
+
 use crate::meta::{decode_numbers, encode_numbers};
-use crate::seal::{seal, unseal};
+
 use crate::store::{decode_identity, encode_identity};
 
 /// The key under which values are sealed here.
