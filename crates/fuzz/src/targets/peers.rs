@@ -112,9 +112,10 @@ fn made_frames() -> anyhow::Result<Vec<Named>> {
 }
 
 fn message(input: &[u8]) -> Result<Verdict, String> {
-    let Some(message) = decode_message(input) else { return Ok(Verdict::Refused) };
-    let again = decode_message(&encode_message(&message)).ok_or("encoded again, it cannot be read")?;
-    holds(again == message, || "encoded again, it is another message".to_owned())?;
+    let Some((message, clock_us)) = decode_message(input) else { return Ok(Verdict::Refused) };
+    let again =
+        decode_message(&encode_message(&message, clock_us)).ok_or("encoded again, it cannot be read")?;
+    holds(again == (message.clone(), clock_us), || "encoded again, it is another message".to_owned())?;
     if let Some(snapshot) = message.snapshot.as_ref().and_then(StoredSnapshot::from_raft) {
         let again = StoredSnapshot::from_raft(&snapshot.to_raft())
             .ok_or("sent again, the snapshot cannot be read")?;
@@ -183,7 +184,13 @@ fn messages() -> Vec<(&'static str, Message)> {
 }
 
 fn made_messages() -> anyhow::Result<Vec<Named>> {
-    Ok(messages().iter().map(|(name, message)| ((*name).to_owned(), encode_message(message))).collect())
+    let mut made: Vec<Named> = Vec::new();
+    for (name, message) in messages() {
+        made.push((name.to_owned(), encode_message(&message, None)));
+    }
+    let stamped = encode_message(&of_kind(kind::APPEND_RESPONSE), Some(1_800_000_000_000_000));
+    made.push(("with-clock".to_owned(), stamped));
+    Ok(made)
 }
 
 #[derive(Default)]
@@ -207,7 +214,7 @@ fn conversation(mut input: &[u8]) -> Vec<Message> {
     let mut all = Vec::new();
     while let Some((length, rest)) = input.split_first_chunk::<LENGTH>() {
         let length = usize::from(u16::from_be_bytes(*length)).min(rest.len());
-        all.extend(decode_message(&rest[..length]));
+        all.extend(decode_message(&rest[..length]).map(|(message, _)| message));
         input = &rest[length..];
     }
     all
@@ -216,7 +223,7 @@ fn conversation(mut input: &[u8]) -> Vec<Message> {
 fn write_conversation<'a>(messages: impl IntoIterator<Item = &'a Message>) -> Vec<u8> {
     let mut out = Vec::new();
     for message in messages {
-        let bytes = encode_message(message);
+        let bytes = encode_message(message, None);
         if let Ok(length) = u16::try_from(bytes.len()) {
             out.extend_from_slice(&length.to_be_bytes());
             out.extend_from_slice(&bytes);
