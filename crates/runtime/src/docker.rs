@@ -18,19 +18,19 @@
 //! - bollard logs request bodies at debug level through the `log` crate. They contain plain
 //!   environment values: never bridge `log` at that level.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod networks;
+
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use bollard::container::LogOutput;
 use bollard::exec::StartExecResults;
-use bollard::models::{
-    ContainerInspectResponse, ContainerStateStatusEnum, ExecConfig, NetworkCreateRequest, VolumeCreateRequest,
-};
+use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum, ExecConfig, VolumeCreateRequest};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, CreateImageOptionsBuilder, DownloadFromContainerOptionsBuilder,
-    EventsOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder, ListNetworksOptionsBuilder,
-    LogsOptionsBuilder, RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
-    StopContainerOptionsBuilder, UploadToContainerOptionsBuilder,
+    EventsOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder, LogsOptionsBuilder,
+    RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder, StopContainerOptionsBuilder,
+    UploadToContainerOptionsBuilder,
 };
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -41,7 +41,7 @@ use stele_model::wire::AssignedInstance;
 use stele_reconcile::{ContainerState, ImageHere, Observation, ObservedContainer};
 use tokio::sync::OnceCell;
 
-use crate::host::{Host, LABEL_APP_ENV, LABEL_CONFIG, LABEL_INSTANCE, LABEL_SPEC};
+use crate::host::{Host, LABEL_CONFIG, LABEL_INSTANCE, LABEL_SPEC};
 use crate::inspect::{ImageShown, differences, file_difference, same_content};
 use crate::limits::{
     ARCHIVE_MARGIN_BYTES, EVENTS_RETRY_MS, EXEC_OUTPUT_BYTES_MAX, INSPECTS_MAX, PULL_TIMEOUT_MS,
@@ -121,47 +121,6 @@ impl Docker {
             "label".to_owned(),
             labels.iter().map(|(label, text)| format!("{label}={text}")).collect(),
         )])
-    }
-
-    /// This node's networks: engine id and app.
-    async fn networks(&self) -> Result<Vec<(String, AppEnv)>, RuntimeError> {
-        let options = ListNetworksOptionsBuilder::default().filters(&self.own_filter()).build();
-        let found = self.client().await?.list_networks(Some(options)).await.map_err(engine_error)?;
-        let own = found.into_iter().filter_map(|network| {
-            let app_env = network.labels?.get(LABEL_APP_ENV)?.parse().ok()?;
-            Some((network.id?, app_env))
-        });
-        Ok(own.collect())
-    }
-
-    /// Removes what is one too many. Two networks may have one name: a request to make one that its agent
-    /// did not live to see answered may be carried out beside the agent's next one. The engine then refuses
-    /// every container of the app, because the name is ambiguous.
-    async fn one_network_each(
-        &self,
-        networks: Vec<(String, AppEnv)>,
-    ) -> Result<Vec<(String, AppEnv)>, RuntimeError> {
-        let mut count = BTreeMap::<AppEnv, usize>::new();
-        for (_, app_env) in &networks {
-            *count.entry(app_env.clone()).or_default() += 1;
-        }
-        let mut kept = Vec::new();
-        for (id, app_env) in networks {
-            let alike = count.entry(app_env.clone()).or_default();
-            if *alike > 1 {
-                // The engine refuses to remove one that containers are in.
-                match self.client().await?.remove_network(&id).await {
-                    Err(error) if status(&error) == Some(403) => {}
-                    outcome => {
-                        unless_already(outcome, &[404])?;
-                        *alike -= 1;
-                        continue;
-                    }
-                }
-            }
-            kept.push((id, app_env));
-        }
-        Ok(kept)
     }
 
     async fn inspection(&self, id: &str) -> Result<Option<ContainerInspectResponse>, RuntimeError> {
@@ -520,27 +479,11 @@ impl Runtime for Docker {
     }
 
     fn ensure_network<'a>(&'a self, app_env: &'a AppEnv) -> BoxFuture<'a, Result<(), RuntimeError>> {
-        Box::pin(async move {
-            if self.networks().await?.iter().any(|(_, found)| found == app_env) {
-                return Ok(());
-            }
-            let request = NetworkCreateRequest {
-                name: self.config.host.network_name(app_env),
-                driver: Some("bridge".to_owned()),
-                labels: Some(self.config.host.app_labels(app_env).into_iter().collect()),
-                ..NetworkCreateRequest::default()
-            };
-            self.client().await?.create_network(request).await.map(drop).map_err(engine_error)
-        })
+        Box::pin(self.make_network(app_env))
     }
 
     fn remove_network<'a>(&'a self, app_env: &'a AppEnv) -> BoxFuture<'a, Result<(), RuntimeError>> {
-        Box::pin(async move {
-            for (id, _) in self.networks().await?.iter().filter(|(_, found)| found == app_env) {
-                unless_already(self.client().await?.remove_network(id).await, &[404])?;
-            }
-            Ok(())
-        })
+        Box::pin(self.delete_networks(app_env))
     }
 
     fn create<'a>(&'a self, instance: &'a AssignedInstance) -> BoxFuture<'a, Result<String, RuntimeError>> {
