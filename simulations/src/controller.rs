@@ -181,7 +181,7 @@ impl Controller {
         stele_planted::work_for(self.id);
         let now_us = self.local_us(now_us);
         self.incarnation += 1;
-        if store.lost_synced_writes() && !is_planted(Bug::LossUnnoticed) {
+        if store.lost_synced_writes() {
             self.broken = true;
             return Err(Ended { why: "its disk lost what was synced".to_owned(), is_defect: false });
         }

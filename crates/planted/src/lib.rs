@@ -114,14 +114,12 @@ bugs! {
     NoHealthGate, PLANNER, "Old instances are withdrawn before new ones are healthy";
     FinishEarly, PLANNER, "A deployment is called a success before it is healthy";
     AcceptOlder, RECONCILE, "An agent accepts an older assignment";
-    AcceptEqual, RECONCILE, "An agent accepts another assignment of the epoch and seq it has";
     RestartBudgetOffByOne, RECONCILE, "A container may end once more before it is said to be in a crash loop";
     AcceptUnsigned, RECONCILE, "An agent does not check the assignment's signature";
     AcceptForeign, RECONCILE, "An agent accepts another node's assignment";
     RemoveUnprepared, RECONCILE, "A running container is removed before its replacement can be made";
     AnswerBeforeCommit, SHELL, "A decision is answered when it is proposed";
     NoOpUnconfirmed, SHELL, "\"Nothing had to change\" is answered without confirming leadership";
-    LossUnnoticed, SHELL, "A disk that lost what was synced is trusted at the next start";
     ReadWithoutIndex, SHELL, "A read is answered from what this controller knows, without a ReadIndex";
     ActOnSpeculation, SHELL, "Assignments are published from speculative State";
     PlanOnCommitted, SHELL, "The conductor plans on committed State while its last plan is in flight";
