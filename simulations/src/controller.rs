@@ -620,7 +620,7 @@ impl Process {
     fn resume_later(&mut self) {
         let Some(term) = self.app.leads_term else { return };
         let status = self.driver.status();
-        self.app.resume_at = if is_planted(Bug::NoLookBack) { 0 } else { status.last_index };
+        self.app.resume_at = status.last_index;
         self.app.ledger.elected(term, status.id);
     }
 

@@ -98,7 +98,6 @@ bugs! {
     KeepSpeculation, LEDGER, "A leader reuses its speculation of an earlier term";
     AnswerOnSpeculation, LEDGER, "A refusal or a no-op is answered before what it saw has committed";
     PoisonEvent, LEDGER, "An event that no replica can fold is proposed";
-    NoLookBack, LEDGER, "A leader decides again before all in flight is applied, and entries fold on whatever is there";
     TimeOfTheWall, LEDGER, "Log time is the leader's clock, even when that went back";
     AnyClockIsBelieved, LEDGER, "One clock a day ahead is believed as the leader's";
     IgnoreKeys, MODEL, "A repeated idempotency key is decided again";
