@@ -14,8 +14,8 @@ use stele_model::wire::{
 use stele_model::{FleetName, InstanceId, NodeName, RegionName, Time};
 use stele_planted::{Bug, is_planted};
 use stele_reconcile::{
-    Accepted, Action, ContainerState, Due, Memory, Observation, Pinned, Reporter, Subject, SyncSchedule,
-    Task, accept, plan, report,
+    Accepted, Action, ContainerState, Due, Memory, ObservedContainer, Pinned, Reporter, Subject,
+    SyncSchedule, Task, accept, plan, report,
 };
 
 use crate::engine::Engine;
@@ -443,7 +443,14 @@ impl Agent {
         }
         let reports = report(desired, &observed, &process.memory, now_ms);
         if !self.engine.has_lied(now_ms) {
-            judge_loops(&observed, &reports, &process.starts, &self.name, oracle);
+            // What is not wanted any more, or is at work on, is told otherwise.
+            let judged = |container: &&ObservedContainer| {
+                let is_idle = !process.running.contains_key(&Subject::Container(container.id.clone()));
+                let wanted = desired.iter().find(|it| it.id == container.instance);
+                is_idle && wanted.is_some_and(|it| Some(it.spec_digest) == container.spec_digest)
+            };
+            let containers = observed.containers.iter().filter(judged);
+            judge_loops(containers, &reports, &process.starts, &self.name, oracle);
         }
         let wanted: BTreeSet<_> = desired.iter().map(|instance| &instance.id).collect();
         for told in &reports {
@@ -518,14 +525,14 @@ impl Agent {
 }
 
 /// What ended again and again is told to be in a crash loop, at the end that makes it one.
-fn judge_loops(
-    observed: &Observation,
+fn judge_loops<'a>(
+    containers: impl Iterator<Item = &'a ObservedContainer>,
     reports: &[InstanceReport],
     starts: &BTreeMap<String, u32>,
     node: &NodeName,
     oracle: &mut Oracle,
 ) {
-    for container in observed.containers.iter().filter(|it| it.state == ContainerState::Exited) {
+    for container in containers.filter(|it| it.state == ContainerState::Exited) {
         let ended = starts.get(&container.id).copied().unwrap_or_default();
         // Of an image that ends at once, each start is an end.
         if ended < LOOP_STARTS || container.exit_code != Some(CRASH_CODE) {

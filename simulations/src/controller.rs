@@ -181,7 +181,7 @@ impl Controller {
         stele_planted::work_for(self.id);
         let now_us = self.local_us(now_us);
         self.incarnation += 1;
-        if store.lost_synced_writes() && !is_planted(Bug::LossUnnoticed) {
+        if store.lost_synced_writes() {
             self.broken = true;
             return Err(Ended { why: "its disk lost what was synced".to_owned(), is_defect: false });
         }
@@ -620,7 +620,7 @@ impl Process {
     fn resume_later(&mut self) {
         let Some(term) = self.app.leads_term else { return };
         let status = self.driver.status();
-        self.app.resume_at = if is_planted(Bug::NoLookBack) { 0 } else { status.last_index };
+        self.app.resume_at = status.last_index;
         self.app.ledger.elected(term, status.id);
     }
 

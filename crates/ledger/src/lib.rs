@@ -323,8 +323,7 @@ impl<W> Ledger<W> {
         if entry.fleet != self.fleet {
             return Err(LedgerError::Fleet { index, found: entry.fleet, expected: self.fleet.clone() });
         }
-        let follows = entry.first == self.state.seq + 1 && entry.previous == self.chain;
-        if entry.term != term || !(follows || planted!(NoLookBack)) {
+        if entry.term != term || entry.first != self.state.seq + 1 || entry.previous != self.chain {
             return Ok(Committed::default());
         }
         let mut committed = Committed::default();

@@ -98,7 +98,6 @@ bugs! {
     KeepSpeculation, LEDGER, "A leader reuses its speculation of an earlier term";
     AnswerOnSpeculation, LEDGER, "A refusal or a no-op is answered before what it saw has committed";
     PoisonEvent, LEDGER, "An event that no replica can fold is proposed";
-    NoLookBack, LEDGER, "A leader decides again before all in flight is applied, and entries fold on whatever is there";
     TimeOfTheWall, LEDGER, "Log time is the leader's clock, even when that went back";
     AnyClockIsBelieved, LEDGER, "One clock a day ahead is believed as the leader's";
     IgnoreKeys, MODEL, "A repeated idempotency key is decided again";
@@ -114,14 +113,12 @@ bugs! {
     NoHealthGate, PLANNER, "Old instances are withdrawn before new ones are healthy";
     FinishEarly, PLANNER, "A deployment is called a success before it is healthy";
     AcceptOlder, RECONCILE, "An agent accepts an older assignment";
-    AcceptEqual, RECONCILE, "An agent accepts another assignment of the epoch and seq it has";
     RestartBudgetOffByOne, RECONCILE, "A container may end once more before it is said to be in a crash loop";
     AcceptUnsigned, RECONCILE, "An agent does not check the assignment's signature";
     AcceptForeign, RECONCILE, "An agent accepts another node's assignment";
     RemoveUnprepared, RECONCILE, "A running container is removed before its replacement can be made";
     AnswerBeforeCommit, SHELL, "A decision is answered when it is proposed";
     NoOpUnconfirmed, SHELL, "\"Nothing had to change\" is answered without confirming leadership";
-    LossUnnoticed, SHELL, "A disk that lost what was synced is trusted at the next start";
     ReadWithoutIndex, SHELL, "A read is answered from what this controller knows, without a ReadIndex";
     ActOnSpeculation, SHELL, "Assignments are published from speculative State";
     PlanOnCommitted, SHELL, "The conductor plans on committed State while its last plan is in flight";

@@ -157,7 +157,6 @@ pub fn accept(
         std::cmp::Ordering::Less if planted!(AcceptOlder) => Ok(Accepted::New(assignment)),
         std::cmp::Ordering::Less => Err(Refusal::Stale { found, current }),
         std::cmp::Ordering::Equal if found.digest == current.digest => Ok(Accepted::Known(assignment)),
-        std::cmp::Ordering::Equal if planted!(AcceptEqual) => Ok(Accepted::New(assignment)),
         std::cmp::Ordering::Equal => Err(Refusal::Conflict { found, current }),
     }
 }
