@@ -122,6 +122,11 @@ fn a_member_is_added_promoted_and_removed() {
     assert_eq!(cluster.driver(leader).status().term, term);
     assert_eq!(cluster.leader(), Some(leader));
 
+    let gone = cluster.driver(4);
+    let before = gone.status().term;
+    gone.campaign().unwrap();
+    assert_eq!(gone.status().term, before, "who is no voter does not stand");
+
     // And that its id is taken survives restarts and snapshots.
     cluster.keep_house(leader, true);
     cluster.join(6);

@@ -7,11 +7,11 @@ use serde::de::DeserializeOwned;
 use stele_api::routes::{Operation, ROUTES};
 use stele_api::spec::{AppSpec, parse_json, parse_yaml};
 use stele_api::wire::{
-    AddMemberRequest, ApplyRequest, CandidatesQuery, ConfigRequest, ConsistencyQuery, ConvergenceQuery,
-    DeployRequest, DiffQuery, ErasureRequest, EventsQuery, HistoryQuery, InclusionQuery, LabelsRequest,
-    LeaderRequest, LogsQuery, MarkRequest, NodeTokenRequest, ReadQuery, RecordsQuery, RemoveRequest,
-    ReviewRequest, RollbackRequest, SecretRequest, ShowQuery, StatusQuery, TokenRequest, UndoRequest,
-    UnlatchRequest, WhatIfRequest, WhyQuery,
+    AddMemberRequest, ApplyRequest, BatchRequest, CandidatesQuery, ConfigRequest, ConsistencyQuery,
+    ConvergenceQuery, DeployRequest, DiffQuery, ErasureRequest, EventsQuery, HistoryQuery, InclusionQuery,
+    LabelsRequest, LeaderRequest, LogsQuery, MarkRequest, NodeTokenRequest, ReadQuery, RecordsQuery,
+    RemoveRequest, ReviewRequest, RollbackRequest, SecretRequest, ShowQuery, StatusQuery, TokenRequest,
+    UndoRequest, UnlatchRequest, WhatIfRequest, WhyQuery,
 };
 use stele_model::wire::Signed;
 
@@ -184,6 +184,7 @@ fn as_apply(body: &[u8]) -> Result<bool, String> {
 fn reader(operation: Operation) -> Option<Read> {
     Some(match operation {
         Operation::Apply => as_apply,
+        Operation::Batch => as_body::<BatchRequest>,
         Operation::Deploy => as_body::<DeployRequest>,
         Operation::Remove => as_body::<RemoveRequest>,
         Operation::Rollback => as_body::<RollbackRequest>,
@@ -231,6 +232,13 @@ fn made_bodies() -> anyhow::Result<Vec<Named>> {
             "barrier": "schema 2", "reason": "why", "links": links}),
         ),
         ("deploy", serde_json::json!({"app_env": "shop/web@prod", "release": 3, "again": true})),
+        (
+            "batch",
+            serde_json::json!({"commands": [
+                {"method": "POST", "path": "/v1/unlatch", "body": {"app_env": "shop/web@prod"}, "if_match": 7},
+                {"method": "DELETE", "path": "/v1/nodes/eu-1", "idempotency_key": "k"},
+            ]}),
+        ),
         ("remove", serde_json::json!({"plan": true, "reason": "gone"})),
         (
             "rollback",
