@@ -36,12 +36,15 @@ fn a_leader_whose_clock_is_a_day_ahead_hands_over_before_it_decides() {
     };
     for round in 0..3 {
         let leader = decides(&cluster);
-        let key = format!("round={round}");
-        cluster.run_cli(&["config", "set", "shop/web@prod", &key]).unwrap();
+        let change = |when: &str| {
+            let name = format!("{when}-{round}");
+            cluster.run_cli(&["token", "create", &name, "--role", "auditor"]).unwrap();
+        };
+        change("before");
         // Whether it takes over for a moment or not: it decides nothing, and gives leadership back.
         let handed = cluster.output_of(&["cluster", "transfer-leader", &WRONG.to_string()]).unwrap();
         assert!(handed.status.success() || handed.status.code() == Some(5), "from {leader}: {handed:?}");
-        cluster.run_cli(&["config", "set", "shop/web@prod", &format!("{key}-and-after")]).unwrap();
+        change("after");
     }
     let leader = decides(&cluster);
     let last = cluster.health(leader).unwrap().seq;
