@@ -1,6 +1,6 @@
 //! The corpus: one file for each input, in a folder for each target, committed.
 //!
-//! `made-*` files are written by [`write`] from the program's own types. `found-*` files made a target fail
+//! `made-*` files are written by [`write()`] from the program's own types. `found-*` files made a target fail
 //! once; nothing here ever writes or removes them.
 
 use std::fs;

@@ -1,5 +1,5 @@
 //! Many agents in one process: the real agent with its real connection and its files, on a
-//! container engine in memory. Run as a process of its own by [`super::Crowd`].
+//! container engine in memory. Run as a process of its own by the module above.
 
 use std::fmt;
 use std::io::{BufRead as _, Write as _};
