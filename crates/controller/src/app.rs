@@ -59,8 +59,6 @@ pub(crate) struct App {
     /// Tells reads of this start from those of earlier ones.
     nonce: u64,
     next_read: u64,
-    /// How far the clock is taken to be off, for a rehearsal.
-    pub(crate) clock_offset_us: i64,
     /// The clocks of the other controllers.
     pub(crate) clocks: Clocks,
     /// Who votes, as Raft has it.
@@ -107,7 +105,6 @@ impl App {
             reads: BTreeMap::new(),
             nonce,
             next_read: 0,
-            clock_offset_us: 0,
             clocks: Clocks::default(),
             voters: Vec::new(),
             digest_at: 0,
@@ -121,8 +118,7 @@ impl App {
 
     pub(crate) fn now(&self) -> Moment {
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let wall_us = (wall.as_micros() as u64).saturating_add_signed(self.clock_offset_us);
-        Moment { wall_us, monotonic_us: self.started.elapsed().as_micros() as u64 }
+        Moment { wall_us: wall.as_micros() as u64, monotonic_us: self.started.elapsed().as_micros() as u64 }
     }
 
     pub(crate) fn publish(&self) {

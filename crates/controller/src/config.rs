@@ -71,15 +71,6 @@ pub struct Config {
     /// Keys of witnesses whose cosignatures are believed, as `<name>+<id>+<base64 of the key>`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub witnesses: Vec<String>,
-    /// Seconds that this controller takes its clock to be ahead, or behind: to rehearse what a fleet does
-    /// about a clock that is wrong. Not for anything else.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub rehearsed_clock_offset_seconds: i32,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref)]
-fn is_zero(seconds: &i32) -> bool {
-    *seconds == 0
 }
 
 pub(crate) fn image_retention_days() -> u32 {

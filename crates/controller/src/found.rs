@@ -182,7 +182,6 @@ fn write_controller(folder: &Path, place: &Place, settings: Settings) -> anyhow:
         master_key: "master.key".into(),
         publish_checkpoints: None,
         witnesses: Vec::new(),
-        rehearsed_clock_offset_seconds: 0,
     };
     let path = own.join(CONFIG);
     write_secret(&path, &serde_json::to_string_pretty(&config)?)?;

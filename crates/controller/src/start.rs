@@ -112,9 +112,8 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let ledger = Ledger::new(config.fleet.as_str(), state, chain);
     // Reads wait until so much is applied, and an idle fleet's Raft would not say it again.
     let applied = store.index().applied();
-    let mut app =
+    let app =
         App::new(config.id, ledger, peers.clone(), publish, committed_tell, snapshot_at, applied, nonce);
-    app.clock_offset_us = i64::from(config.rehearsed_clock_offset_seconds) * 1_000_000;
     let driver = Driver::new(RaftConfig::new(config.id), store)?;
     let replica = Replica::spawn(driver, app, queue, standing(&config))?;
     let handle = Handle(Arc::new(Inner {

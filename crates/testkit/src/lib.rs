@@ -19,6 +19,7 @@
 //! ```
 
 mod client;
+mod clock;
 mod cluster;
 pub mod docker;
 pub mod facts;
@@ -34,6 +35,7 @@ mod programs;
 mod waiting;
 
 pub use client::{Answer, Client, Unanswered};
+pub use clock::with_clock_off;
 pub use cluster::{Cluster, ClusterConfig, Leftovers, NodeConfig, Runtime};
 pub use log::{VerifiedLog, fetch_log};
 pub use process::{Process, end_of, on_lasting_thread};

@@ -57,6 +57,7 @@ fn every_refusal_says_what_it_is_and_changes_nothing() {
     wait(&admin, &first);
 
     the_same_key_has_one_answer(&admin);
+    reasons_of_batches_are_sealed(&admin);
     a_batch_answers_each_command_on_its_own(&admin);
     a_write_on_what_has_changed_is_refused(&admin);
     too_much_is_named(&admin);
@@ -85,6 +86,19 @@ fn the_same_key_has_one_answer(admin: &Client) {
     assert_eq!(node["labels"]["disk"], "ssd");
     let page: Value = admin.read(&format!("/v1/events?after={seq}&kind=node_labelled")).unwrap();
     assert_eq!(page["events"], json!([]));
+}
+
+/// What is said to be about somebody is never written in clear because many changes were asked for at once.
+fn reasons_of_batches_are_sealed(admin: &Client) {
+    let commands = json!({"commands": [
+        {"method": "PUT", "path": "/v1/nodes/eu-1/labels", "body": {"labels": {"batch": "sealed"}}},
+    ]});
+    let headers = [("x-stele-reason", "Ms Roe's order"), ("x-stele-reason-subject", "customer:4711")];
+    let answer = admin.send(Method::POST, "/v1/batch", &headers, Some(&commands.to_string())).unwrap();
+    assert_eq!(answer.status, 200);
+    let events: Value = admin.read("/v1/events?after=0&kind=node_labelled&limit=1000").unwrap();
+    assert!(events.to_string().contains("customer:4711"), "{events}");
+    assert!(!events.to_string().contains("Ms Roe"), "{events}");
 }
 
 fn a_batch_answers_each_command_on_its_own(admin: &Client) {

@@ -3,9 +3,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde_json::Value;
 use stele_testkit::limits::RECOVERY_DEADLINE;
-use stele_testkit::{Cluster, ClusterConfig, eventually, fetch_log};
+use stele_testkit::{Cluster, ClusterConfig, eventually, fetch_log, with_clock_off};
 
 /// The controller with the wrong clock, and by how many seconds.
 const WRONG: u64 = 1;
@@ -21,12 +20,9 @@ fn now_us() -> u64 {
 fn a_leader_whose_clock_is_a_day_ahead_hands_over_before_it_decides() {
     let config = ClusterConfig::simulated("clock");
     let mut cluster = Cluster::found(&config).unwrap();
-    let path = cluster.folder(WRONG).unwrap().join("controller.json");
-    let mut settings: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    settings["rehearsed_clock_offset_seconds"] = DAY_S.into();
-    std::fs::write(&path, serde_json::to_vec(&settings).unwrap()).unwrap();
+    let clock = with_clock_off(DAY_S).expect("this test needs libfaketime");
     for id in cluster.ids() {
-        cluster.start_controller(id).unwrap();
+        cluster.start_wrapped(id, if id == WRONG { &clock } else { &[] }).unwrap();
     }
     let decides = |cluster: &Cluster| {
         eventually(RECOVERY_DEADLINE, "another controller leads", || {

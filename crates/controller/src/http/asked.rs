@@ -26,9 +26,9 @@ use crate::handle::{Consistency, Handle};
 use crate::keyring::random;
 
 /// Why, for the log.
-const REASON: &str = "x-stele-reason";
+pub(super) const REASON: &str = "x-stele-reason";
 /// For whom that is sealed.
-const REASON_SUBJECT: &str = "x-stele-reason-subject";
+pub(super) const REASON_SUBJECT: &str = "x-stele-reason-subject";
 
 /// Who asks, as authenticated by a bearer token.
 #[derive(Clone, Debug)]

@@ -14,13 +14,12 @@ use stele_api::limits::{BATCH_COMMANDS_MAX, BODY_BYTES_MAX};
 use stele_api::routes::{Operation, ROUTES};
 use stele_api::wire::{BatchAnswer, BatchRequest, BatchedAnswer, BatchedCommand};
 
-use super::asked::Asked;
+use super::asked::{Asked, REASON, REASON_SUBJECT};
 use super::failure::Failure;
 use super::{Answered, json};
 use crate::handle::Handle;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-const REASON: HeaderName = HeaderName::from_static("x-stele-reason");
 
 pub(super) async fn batch(handle: &Handle, asked: &Asked) -> Answered {
     // Bodies stay as they came, for each is read by its own operation.
@@ -88,8 +87,11 @@ fn within(handle: &Handle, asked: &Asked, at: usize, command: BatchedCommand) ->
     if let Some(seq) = if_match {
         headers.insert(IF_MATCH, HeaderValue::from(seq));
     }
-    if let Some(reason) = asked.headers.get(REASON) {
-        headers.insert(REASON, reason.clone());
+    // Together: a reason that is to be sealed must never go on without whom it is sealed for.
+    for name in [REASON, REASON_SUBJECT].map(HeaderName::from_static) {
+        if let Some(value) = asked.headers.get(&name) {
+            headers.insert(name, value.clone());
+        }
     }
     let body = body.map(|body| Bytes::from(Box::<str>::from(body).into_string())).unwrap_or_default();
     asked.within(handle, route, parts, uri, headers, body)

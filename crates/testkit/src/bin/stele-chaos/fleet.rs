@@ -11,7 +11,7 @@ use anyhow::{Context as _, ensure};
 use serde_json::Value;
 use stele_api::wire::{ClusterAnswer, HealthAnswer, NodesAnswer};
 use stele_testkit::limits::HEALTH_TIMEOUT;
-use stele_testkit::{Client, Process, Programs, eventually};
+use stele_testkit::{Client, Process, Programs, eventually, with_clock_off};
 
 use crate::limits::{DISK_BYTES, LOG_LINES_SHOWN, RECOVERY_DEADLINE};
 use crate::net::Net;
@@ -24,11 +24,6 @@ const API_PORT: u16 = 7400;
 const PEER_PORT: u16 = 7500;
 const NATS_PORT: u16 = 4222;
 const LEAF_PORT: u16 = 7422;
-/// Where Debian's package `libfaketime` puts the library, for each kind of machine.
-const FAKETIME: [&str; 2] = [
-    "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
-    "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
-];
 
 /// What a fleet is made of.
 #[derive(Clone, Debug)]
@@ -210,11 +205,7 @@ impl Fleet {
         controller.log_begins = fs::read(&log).map_or(0, |log| log.len());
         let mut line: Vec<String> = Net::on(&machine(id)).to_vec();
         if controller.clock != 0 {
-            line.extend([
-                "env".to_owned(),
-                format!("LD_PRELOAD={}", faketime().context("there is no libfaketime")?),
-            ]);
-            line.extend([format!("FAKETIME={:+}s", controller.clock), "DONT_FAKE_MONOTONIC=1".to_owned()]);
+            line.extend(with_clock_off(controller.clock).context("there is no libfaketime")?);
         }
         line.extend([stele, "controller".to_owned(), "run".to_owned(), "--config".to_owned()]);
         line.push(controller.folder.join("controller.json").display().to_string());
@@ -471,9 +462,4 @@ fn found(
         Ok((id, folder.to_owned()))
     };
     Ok((token, (1..=controllers).map(folder).collect::<anyhow::Result<_>>()?))
-}
-
-/// The library that sets clocks off, where it is installed.
-pub(crate) fn faketime() -> Option<&'static str> {
-    FAKETIME.into_iter().find(|path| Path::new(path).exists())
 }

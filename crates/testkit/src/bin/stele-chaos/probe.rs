@@ -6,7 +6,6 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Command;
 
-use crate::fleet;
 use crate::net::{Net, run};
 use crate::volume;
 
@@ -96,7 +95,7 @@ pub(crate) fn look(dir: &Path) -> anyhow::Result<Able> {
     if let Err(error) = &redirects {
         lacking.push(format!("iptables cannot redirect by mark ({error:#}): no delays"));
     }
-    let faketime = fleet::faketime().is_some();
+    let faketime = stele_testkit::with_clock_off(0).is_some();
     if !faketime {
         lacking.push("no libfaketime (apt-get install libfaketime): no clock is set off".to_owned());
     }
