@@ -12,7 +12,7 @@ use stele_consensus::{
     Config, Driver, LogStore as _, MembershipChange, ProposeError, Role, StepError, StoredSnapshot,
     bootstrap, decode_message,
 };
-use stele_ledger::limits::STATE_DIGEST_INTERVAL_RECORDS;
+use stele_ledger::limits::{CLOCK_READING_AGE_US_MAX, STATE_DIGEST_INTERVAL_RECORDS};
 use stele_ledger::{Fitness, Moment, Outcome, Submitted, system_request};
 use stele_model::signature::Certificate;
 use stele_model::{Command, ControllerId, Digest, Idempotency, Links, Point, Request, Scope, Seq, State};
@@ -87,6 +87,8 @@ pub(crate) struct Controller {
     parked: Option<MemoryStore>,
     /// How far its clock is off, in microseconds, beside what it drifts.
     pub(crate) clock_us: i64,
+    /// Before it was set back: until when that is believed, and how far it was ahead.
+    was_ahead: Option<(u64, i64)>,
     /// Its clocks.
     drift: Drift,
     /// Whether its disk does what no disk should: then its process may end by itself.
@@ -129,6 +131,7 @@ impl Controller {
             process: None,
             parked: Some(store),
             clock_us: 0,
+            was_ahead: None,
             drift: Drift::default(),
             bad_disk: false,
             broken: false,
@@ -160,8 +163,23 @@ impl Controller {
     }
 
     /// How far its wall clock is ahead of time.
-    pub(crate) fn ahead_us(&self, now_us: u64) -> i64 {
+    fn ahead_us(&self, now_us: u64) -> i64 {
         self.local_us(now_us).cast_signed() - now_us.cast_signed() + self.clock_us
+    }
+
+    /// How far another may take its wall clock to be ahead of time: for one that is set back, what it said
+    /// before counts until it is old.
+    pub(crate) fn ahead_as_heard_us(&self, now_us: u64) -> i64 {
+        let now = self.ahead_us(now_us);
+        self.was_ahead.filter(|(until_us, _)| now_us < *until_us).map_or(now, |(_, was)| was.max(now))
+    }
+
+    /// Its wall clock jumps.
+    pub(crate) fn jump(&mut self, now_us: u64, by_us: i64) {
+        if by_us < 0 {
+            self.was_ahead = Some((now_us + CLOCK_READING_AGE_US_MAX, self.ahead_as_heard_us(now_us)));
+        }
+        self.clock_us += by_us;
     }
 
     /// Starts the process from what the disk holds.

@@ -31,6 +31,8 @@ pub(crate) struct Oracle {
     pub(crate) records: Vec<Vec<u8>>,
     /// The same, decoded.
     pub(crate) decoded: Vec<Record>,
+    /// When each was first committed.
+    committed_us: Vec<u64>,
     /// The chain after each.
     chains: Vec<Chain>,
     /// Folded here, by nobody's hand but the oracle's.
@@ -79,6 +81,11 @@ impl Oracle {
     /// The last record any replica committed.
     pub(crate) fn head(&self) -> Seq {
         self.records.len() as Seq
+    }
+
+    /// When a record was first committed.
+    pub(crate) fn committed_us(&self, seq: Seq) -> u64 {
+        self.committed_us[seq as usize - 1]
     }
 
     /// The chain after a record.
@@ -188,6 +195,7 @@ impl Oracle {
             self.roots.insert(seq, self.tree.root());
         }
         self.decoded.push(record);
+        self.committed_us.push(self.now_us);
         rules::check(self, &before, seq);
     }
 

@@ -23,7 +23,7 @@ pub(crate) struct Outbox {
     heard: BTreeMap<NodeName, u64>,
     known: BTreeMap<NodeName, u64>,
     since: u64,
-    listened: (bool, u64),
+    listened: (bool, u64, u64),
     looked_us: u64,
     batch: Vec<Report>,
     batch_due: u64,
@@ -39,7 +39,7 @@ impl Outbox {
             heard: BTreeMap::new(),
             known: BTreeMap::new(),
             since: now_us,
-            listened: (false, 0),
+            listened: (false, 0, 0),
             looked_us: now_us,
             batch: Vec::new(),
             batch_due: 0,
@@ -228,9 +228,10 @@ impl Process {
         }
         let listens = self.app.ledger.is_deciding() && connection.0;
         let graceless = is_planted(Bug::NoGrace) && listens;
-        if !listens || (self.outbox.listened != (true, connection.1) && !graceless) {
+        let listening = (listens, connection.1, self.app.term);
+        if !listens || (self.outbox.listened != listening && !graceless) {
             self.outbox.since = now_us;
-            self.outbox.listened = (listens, connection.1);
+            self.outbox.listened = listening;
             return;
         }
         let since = if graceless { 0 } else { self.outbox.since };

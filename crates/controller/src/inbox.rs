@@ -106,11 +106,11 @@ async fn decide(handle: Handle, batch: Vec<(Report, Ack)>) {
 
 /// Marks nodes lost and returned, while this controller leads.
 ///
-/// A new leader and a restored connection to NATS give every node a full grace
-/// period: not hearing says nothing while nobody could be heard.
+/// A new term and a restored connection to NATS give every node a full grace
+/// period: not hearing says nothing while nobody could be heard. Who leads again may have slept.
 pub(crate) async fn liveness(handle: Handle, heard: Heard) {
     let mut since = Instant::now();
-    let mut listened = (false, 0);
+    let mut listened = (false, 0, 0);
     // A node that has just joined has not had its time to be heard.
     let mut known: BTreeMap<NodeName, Instant> = BTreeMap::new();
     loop {
@@ -123,9 +123,10 @@ pub(crate) async fn liveness(handle: Handle, heard: Heard) {
         }
         let connection = *handle.bus().connections().borrow();
         let listens = published.leads && connection.up;
-        if !listens || listened != (true, connection.count) {
+        let listening = (listens, connection.count, published.term);
+        if !listens || listened != listening {
             since = Instant::now();
-            listened = (listens, connection.count);
+            listened = listening;
             continue;
         }
         let last: BTreeMap<NodeName, Instant> = heard.lock().unwrap_or_else(PoisonError::into_inner).clone();

@@ -215,6 +215,7 @@ maps! {
     history config_versions: (AppEnv, u32) => Digest, |it| Some(Leaf::Config(it.0, it.1));
     history secrets: (AppEnv, SecretName, u32) => Sealed, |it| Some(Leaf::Secret(it.0, it.1, it.2));
     history deployments: Seq => Arc<Deployment>, |it| Some(Leaf::Deployment(it));
+    history deployments_of: (AppEnv, Seq) => (), |_| None;
     history latest: AppEnv => Seq, |it| Some(Leaf::AppHistory(it));
     history changes: (AppEnv, Seq) => Change, |it| Some(Leaf::Change(it.0, it.1));
     history last_changed: AppEnv => Seq, |it| Some(Leaf::AppHistory(it));
@@ -344,6 +345,7 @@ fn nothing_is_left_out(state: &State) {
         config_versions: _,
         secrets: _,
         deployments: _,
+        deployments_of: _,
         latest: _,
         changes: _,
         last_changed: _,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::event::{AssignmentChange, Event, Outcome, Pin, Record, ReportedChange};
 use crate::header::Header;
-use crate::ids::{AppEnv, Place};
+use crate::ids::{AppEnv, Place, Seq};
 use crate::leaf::Leaf;
 use crate::limits::{
     BARRIERS_PER_APP_MAX, CHANGES_PER_APP_MAX, DEPLOYMENTS_PER_APP_MAX, IDEMPOTENCY_COUNT_MAX,
@@ -148,6 +148,7 @@ fn apply(state: &mut State, header: &Header, event: &Event) {
                 finished: None,
             };
             state.history.deployments.insert(header.seq, Arc::new(deployment));
+            state.history.deployments_of.insert((app_env.clone(), header.seq), ());
             state.history.latest.insert(app_env.clone(), header.seq);
             state.touch(Leaf::Deployment(header.seq));
             state.touch(Leaf::AppHistory(app_env.clone()));
@@ -305,15 +306,14 @@ fn finish_deployment(
     }
     state.touch(Leaf::Deployment(deployment));
     let finished: Vec<_> = state
-        .history
-        .deployments
-        .iter()
-        .filter(|(_, deployment)| deployment.app_env == *app_env && deployment.finished.is_some())
-        .map(|(seq, _)| *seq)
+        .deployments_of(app_env, 0..=Seq::MAX)
+        .filter(|(_, deployment)| deployment.finished.is_some())
+        .map(|(seq, _)| seq)
         .collect();
     let excess = finished.len().saturating_sub(DEPLOYMENTS_PER_APP_MAX);
     for seq in &finished[..excess] {
         state.history.deployments.remove(seq);
+        state.history.deployments_of.remove(&(app_env.clone(), *seq));
         state.touch(Leaf::Deployment(*seq));
     }
 }

@@ -164,10 +164,7 @@ impl State {
         let changes: Vec<_> = self.history.changes.range(range).collect();
         for ((_, from), change) in changes.into_iter().rev() {
             let success = self
-                .history
-                .deployments
-                .range(change.first..=until)
-                .filter(|(_, deployment)| deployment.app_env == *app_env)
+                .deployments_of(app_env, change.first..=until)
                 .filter_map(|(_, deployment)| match &deployment.finished {
                     Some((_, seq, Outcome::Succeeded)) if *seq <= until => Some(*seq),
                     _ => None,
@@ -313,10 +310,8 @@ impl State {
         let latched = self.control.latches.get(app_env);
         let rejected = latched.is_some_and(|releases| releases.contains(&revision.release));
         // What a later rollback left is not gone back to by itself, whatever the latch says.
-        let left = self.history.deployments.range(entry.until + 1..).any(|(_, deployment)| {
-            deployment.app_env == *app_env
-                && deployment.kind == DeploymentKind::Rollback
-                && deployment.from.as_ref() == Some(revision)
+        let left = self.deployments_of(app_env, entry.until + 1..=Seq::MAX).any(|(_, deployment)| {
+            deployment.kind == DeploymentKind::Rollback && deployment.from.as_ref() == Some(revision)
         });
         if !entry.good || entry.settled > point {
             Verdict::Unhealthy

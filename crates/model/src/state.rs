@@ -4,6 +4,7 @@
 //! version and nobody locks.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
@@ -182,6 +183,8 @@ pub struct History {
     pub secrets: OrdMap<(AppEnv, SecretName, u32), Sealed>,
     /// Deployments by the seq of their start: all that run, and the latest finished ones.
     pub deployments: OrdMap<Seq, Arc<Deployment>>,
+    /// The same by app and environment.
+    pub deployments_of: OrdMap<(AppEnv, Seq), ()>,
     /// The newest deployment of each app and environment.
     pub latest: OrdMap<AppEnv, Seq>,
     /// Each change of intent, by the last seq of the decision that made it.
@@ -295,6 +298,18 @@ impl State {
             .get_prev(&end)
             .filter(|((owner, present, _), _)| owner == app_env && present == name)
             .map_or(0, |((_, _, version), _)| *version)
+    }
+
+    /// The deployments of an app in an environment that began in a range, in order.
+    pub fn deployments_of(
+        &self,
+        app_env: &AppEnv,
+        began: RangeInclusive<Seq>,
+    ) -> impl DoubleEndedIterator<Item = (Seq, &Arc<Deployment>)> {
+        let (from, to) = began.into_inner();
+        let range = (app_env.clone(), from)..=(app_env.clone(), to);
+        let seqs = self.history.deployments_of.range(range).map(|((_, seq), ())| *seq);
+        seqs.filter_map(|seq| Some((seq, self.history.deployments.get(&seq)?)))
     }
 
     /// The newest deployment of an app in an environment.

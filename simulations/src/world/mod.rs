@@ -357,15 +357,19 @@ impl World {
         }
     }
 
-    /// Of so many controllers, the clock that is ahead of all but one is one that a leader may have.
+    /// How far the log may get ahead of time by what its controllers can know.
     fn note_clocks(&mut self) {
         let now = self.now_us;
-        let mut ahead: Vec<_> =
-            self.controllers.values().filter(|it| !it.retired).map(|it| it.ahead_us(now)).collect();
-        ahead.sort_unstable();
-        // Leaders are judged by a quorum's earlier median: which of the clocks that is at worst.
-        let quorum = ahead.len() / 2 + 1;
-        let worst = ahead.get(ahead.len().saturating_sub(quorum) + (quorum - 1) / 2).copied();
+        let judges = self.controllers.values().filter_map(|it| it.process.as_ref());
+        let worst = judges.filter_map(|judge| {
+            let voters = judge.app.voters.iter().filter_map(|id| self.controllers.get(id));
+            let mut ahead: Vec<_> = voters.map(|it| it.ahead_as_heard_us(now)).collect();
+            ahead.sort_unstable();
+            // Leaders are judged by a quorum's earlier median: which of the clocks that is at worst.
+            let quorum = ahead.len() / 2 + 1;
+            ahead.get(ahead.len().saturating_sub(quorum) + (quorum - 1) / 2).copied()
+        });
+        let worst = worst.max();
         let mut oracle = self.oracle.borrow_mut();
         if let (Some(known), Some(worst)) = (oracle.ahead_us, worst) {
             oracle.ahead_us = Some(known.max(worst));

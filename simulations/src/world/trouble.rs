@@ -96,7 +96,7 @@ impl World {
             }
             Fault::ClockJump(pick, ms) => {
                 if let Some(controller) = self.picked(pick).and_then(|id| self.controllers.get_mut(&id)) {
-                    controller.clock_us += ms * 1000;
+                    controller.jump(now, ms * 1000);
                 }
             }
             Fault::BusDown => self.set_bus(false),
@@ -172,7 +172,7 @@ impl World {
             Fault::ClockDayAhead(pick) if self.day_ahead.is_none() && !self.setup.skewed => {
                 self.day_ahead = self.picked(pick);
                 if let Some(controller) = self.day_ahead.and_then(|id| self.controllers.get_mut(&id)) {
-                    controller.clock_us += DAY_US;
+                    controller.jump(now, DAY_US);
                 }
             }
             Fault::ClockDayAhead(_) => {}
