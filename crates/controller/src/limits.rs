@@ -25,12 +25,12 @@ pub const SNAPSHOT_INTERVAL_RECORDS: u64 = 10_000;
 /// Raft entries kept behind a snapshot, for followers that are a little behind.
 pub const ENTRIES_KEPT_BEHIND_SNAPSHOT: u64 = 1_000;
 /// Records between two milestones, from which past States are rebuilt: the longest replay of a read.
-pub const MILESTONE_INTERVAL_RECORDS: u64 = 4_096;
+pub const MILESTONE_INTERVAL_RECORDS: u64 = 1_024;
 /// Milestones between two of the next level. A milestone is kept as what differs from the one of the next
 /// level before it, so that one read puts on few differences, however long the log.
 pub const MILESTONE_BRANCHING: u64 = 4;
 /// Milestones between two anchors, whose States are kept in memory: a power of [`MILESTONE_BRANCHING`].
-pub const ANCHOR_MILESTONES: u64 = 16;
+pub const ANCHOR_MILESTONES: u64 = 64;
 /// Past States kept in memory, in bytes, as estimated by [`PAST_FACT_BYTES`]. Beyond it, those not asked
 /// for longest are forgotten, and read from the disk again.
 pub const PAST_MEMORY_BYTES: usize = 2 * 1024 * 1024 * 1024;

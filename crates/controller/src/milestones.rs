@@ -154,7 +154,7 @@ mod tests {
             }
             assert!(steps <= 8, "{number} takes {steps}");
         }
-        assert_eq!(anchors(40 * UNIT).collect::<Vec<_>>(), [16 * UNIT, 32 * UNIT]);
+        assert_eq!(anchors(130 * UNIT).collect::<Vec<_>>(), [64 * UNIT, 128 * UNIT]);
         assert_eq!(at_or_before(UNIT - 1), 0);
         assert_eq!(at_or_before(UNIT), UNIT);
     }

@@ -216,9 +216,8 @@ impl State {
             leaves.built = true;
             all(self)
         };
-        for leaf in touched {
-            leaves.trie.set(Digest::of(&[leaf.name().as_bytes()]), leaf.digest(self));
-        }
+        let changes = touched.into_iter();
+        leaves.trie.set(changes.map(|leaf| (Digest::of(&[leaf.name().as_bytes()]), leaf.digest(self))));
         self.leaves = leaves;
         self.leaves.trie.digest()
     }
