@@ -12,7 +12,7 @@ use stele_consensus::{
     Config, Driver, LogStore as _, MembershipChange, ProposeError, Role, StepError, StoredSnapshot,
     bootstrap, decode_message,
 };
-use stele_ledger::limits::{CLOCK_READING_AGE_US_MAX, STATE_DIGEST_INTERVAL_RECORDS};
+use stele_ledger::limits::STATE_DIGEST_INTERVAL_RECORDS;
 use stele_ledger::{Fitness, Moment, Outcome, Submitted, system_request};
 use stele_model::signature::Certificate;
 use stele_model::{Command, ControllerId, Digest, Idempotency, Links, Point, Request, Scope, Seq, State};
@@ -20,6 +20,7 @@ use stele_planner::Dirty;
 use stele_planted::{Bug, is_planted};
 
 use crate::app::{App, Reading, told_state};
+use crate::clock::Clock;
 use crate::limits::{CONDUCTOR_COMMANDS_MAX, EPOCH_US, HOUSEKEEPING_US, RECORDS_PER_ANSWER_MAX, TICK_US};
 use crate::oracle::Oracle;
 use crate::outbox::{Outbox, Signer};
@@ -35,23 +36,6 @@ pub(crate) struct Ended {
     pub(crate) why: String,
     /// Whether a broken invariant ended it, and not its disk.
     pub(crate) is_defect: bool,
-}
-
-/// Clocks that are quicker or slower than time: since when, what they said then, and by how many
-/// millionths.
-#[derive(Clone, Copy, Debug, Default)]
-struct Drift {
-    since_us: u64,
-    local_us: u64,
-    ppm: i64,
-}
-
-impl Drift {
-    fn at(self, now_us: u64) -> u64 {
-        let passed = now_us - self.since_us;
-        let off = i128::from(passed) * i128::from(self.ppm) / 1_000_000;
-        (self.local_us + passed).saturating_add_signed(off as i64)
-    }
 }
 
 /// A controller's process.
@@ -85,12 +69,8 @@ pub(crate) struct Controller {
     pub(crate) process: Option<Process>,
     /// Its disk, while it does not.
     parked: Option<MemoryStore>,
-    /// How far its clock is off, in microseconds, beside what it drifts.
-    pub(crate) clock_us: i64,
-    /// Before it was set back: until when that is believed, and how far it was ahead.
-    was_ahead: Option<(u64, i64)>,
-    /// Its clocks.
-    drift: Drift,
+    /// What time it takes it to be.
+    pub(crate) clock: Clock,
     /// Whether its disk does what no disk should: then its process may end by itself.
     pub(crate) bad_disk: bool,
     /// Whether it found its disk damaged and is to be replaced.
@@ -130,9 +110,7 @@ impl Controller {
             certificate,
             process: None,
             parked: Some(store),
-            clock_us: 0,
-            was_ahead: None,
-            drift: Drift::default(),
+            clock: Clock::default(),
             bad_disk: false,
             broken: false,
             slow_us: 0,
@@ -152,36 +130,6 @@ impl Controller {
         Signer { key: self.key.clone(), certificate: self.certificate.clone(), newer }
     }
 
-    /// What its clocks have counted since the beginning.
-    pub(crate) fn local_us(&self, now_us: u64) -> u64 {
-        self.drift.at(now_us)
-    }
-
-    /// From now on its clocks are off by so many millionths of what passes.
-    pub(crate) fn drift(&mut self, now_us: u64, ppm: i64) {
-        self.drift = Drift { since_us: now_us, local_us: self.local_us(now_us), ppm };
-    }
-
-    /// How far its wall clock is ahead of time.
-    fn ahead_us(&self, now_us: u64) -> i64 {
-        self.local_us(now_us).cast_signed() - now_us.cast_signed() + self.clock_us
-    }
-
-    /// How far another may take its wall clock to be ahead of time: for one that is set back, what it said
-    /// before counts until it is old.
-    pub(crate) fn ahead_as_heard_us(&self, now_us: u64) -> i64 {
-        let now = self.ahead_us(now_us);
-        self.was_ahead.filter(|(until_us, _)| now_us < *until_us).map_or(now, |(_, was)| was.max(now))
-    }
-
-    /// Its wall clock jumps.
-    pub(crate) fn jump(&mut self, now_us: u64, by_us: i64) {
-        if by_us < 0 {
-            self.was_ahead = Some((now_us + CLOCK_READING_AGE_US_MAX, self.ahead_as_heard_us(now_us)));
-        }
-        self.clock_us += by_us;
-    }
-
     /// Starts the process from what the disk holds.
     pub(crate) fn start(
         &mut self,
@@ -197,7 +145,7 @@ impl Controller {
             return Ok(());
         }
         stele_planted::work_for(self.id);
-        let now_us = self.local_us(now_us);
+        let now_us = self.clock.local_us(now_us);
         self.incarnation += 1;
         if store.lost_synced_writes() {
             self.broken = true;

@@ -19,6 +19,7 @@
 mod agent;
 mod app;
 mod client;
+mod clock;
 mod controller;
 mod engine;
 pub mod fault;

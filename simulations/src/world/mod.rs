@@ -363,7 +363,7 @@ impl World {
         let judges = self.controllers.values().filter_map(|it| it.process.as_ref());
         let worst = judges.filter_map(|judge| {
             let voters = judge.app.voters.iter().filter_map(|id| self.controllers.get(id));
-            let mut ahead: Vec<_> = voters.map(|it| it.ahead_as_heard_us(now)).collect();
+            let mut ahead: Vec<_> = voters.map(|it| it.clock.ahead_as_heard_us(now)).collect();
             ahead.sort_unstable();
             // Leaders are judged by a quorum's earlier median: which of the clocks that is at worst.
             let quorum = ahead.len() / 2 + 1;
@@ -411,7 +411,7 @@ impl World {
         stele_planted::work_for(id);
         let now = self.now_us;
         let Some(controller) = self.controllers.get_mut(&id) else { return };
-        let (clock, local) = (controller.clock_us, controller.local_us(now));
+        let (clock, local) = (controller.clock.off_us, controller.clock.local_us(now));
         let Some(process) = &mut controller.process else { return };
         process.at(local, clock);
         if let Err(ended) = process.take(from, packet) {
@@ -424,7 +424,7 @@ impl World {
         stele_planted::work_for(id);
         let (now, connection) = (self.now_us, (self.bus_up, self.bus_count));
         let Some(controller) = self.controllers.get_mut(&id) else { return };
-        let (clock, local) = (controller.clock_us, controller.local_us(now));
+        let (clock, local) = (controller.clock.off_us, controller.clock.local_us(now));
         let signer = controller.signer(self.setup.skewed);
         let Some(process) = &mut controller.process else { return };
         process.at(local, clock);
@@ -531,7 +531,7 @@ impl World {
             return;
         }
         let signer = controller.signer(self.setup.skewed);
-        let (clock, local) = (controller.clock_us, controller.local_us(now));
+        let (clock, local) = (controller.clock.off_us, controller.clock.local_us(now));
         let Some(process) = &mut controller.process else { return };
         process.at(local, clock);
         process.hear(local, &signer, &self.agents[node].name, said);

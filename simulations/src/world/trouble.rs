@@ -96,7 +96,7 @@ impl World {
             }
             Fault::ClockJump(pick, ms) => {
                 if let Some(controller) = self.picked(pick).and_then(|id| self.controllers.get_mut(&id)) {
-                    controller.jump(now, ms * 1000);
+                    controller.clock.jump(now, ms * 1000);
                 }
             }
             Fault::BusDown => self.set_bus(false),
@@ -165,14 +165,14 @@ impl World {
             }
             Fault::ClockDrift(pick, ppm) => {
                 if let Some(controller) = self.picked(pick).and_then(|id| self.controllers.get_mut(&id)) {
-                    controller.drift(now, ppm);
+                    controller.clock.drift(now, ppm);
                 }
             }
             // Where some say nothing of their clocks, nobody can tell that one is wrong.
             Fault::ClockDayAhead(pick) if self.day_ahead.is_none() && !self.setup.skewed => {
                 self.day_ahead = self.picked(pick);
                 if let Some(controller) = self.day_ahead.and_then(|id| self.controllers.get_mut(&id)) {
-                    controller.jump(now, DAY_US);
+                    controller.clock.jump(now, DAY_US);
                 }
             }
             Fault::ClockDayAhead(_) => {}
