@@ -204,8 +204,8 @@ fn is_here(image: &Image) -> bool {
 #[tokio::test]
 async fn images_that_nothing_needs_are_removed_from_docker_and_no_others() {
     let fleet = Fleet::new(&format!("test-agent-images-{}", std::process::id()));
-    let images = ["kept", "dropped", "runs"].map(|name| fresh(&fleet.name, name));
-    let [kept, dropped, runs] = &images;
+    let images = ["kept", "dropped", "later", "runs"].map(|name| fresh(&fleet.name, name));
+    let [kept, dropped, later, runs] = &images;
     let cleanup = Cleanup(fleet.name.clone());
     let nats = Nats::start().await;
     let engine = Engine::Docker { host: None, publish_address: "127.0.0.1".to_owned() };
@@ -224,10 +224,15 @@ async fn images_that_nothing_needs_are_removed_from_docker_and_no_others() {
     controller.hears_healthy(1, &[1]).await;
     controller.publish(&signed(2, dropped, &images.each_ref())).await;
     controller.hears_healthy(2, &[2]).await;
-    controller.publish(&signed(3, runs, &[kept])).await;
+    controller.publish(&signed(3, later, &images.each_ref())).await;
     controller.hears_healthy(3, &[3]).await;
+    controller.publish(&signed(4, runs, &[kept, later])).await;
+    controller.hears_healthy(4, &[4]).await;
     eventually("what nothing needs is gone", async || !is_here(dropped)).await;
-    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    controller.publish(&signed(5, runs, &[kept])).await;
+    controller.hears_healthy(5, &[5]).await;
+    // Once this one's own grace is over, that of all others is long over.
+    eventually("what nothing needs any more is gone, too", async || !is_here(later)).await;
     assert!(is_here(kept) && is_here(runs), "long after the grace");
     assert!(is_here(&busybox()), "nor did it remove what it did not pull");
     drop(agent);
