@@ -34,8 +34,9 @@ pub const ANCHOR_MILESTONES: u64 = 64;
 /// Past States kept in memory, in bytes, as estimated by [`PAST_FACT_BYTES`]. Beyond it, those not asked
 /// for longest are forgotten, and read from the disk again.
 pub const PAST_MEMORY_BYTES: usize = 2 * 1024 * 1024 * 1024;
-/// What one fact in which a State differs from its neighbour takes in memory, about, in bytes.
-pub const PAST_FACT_BYTES: usize = 1024;
+/// What one fact in which a State differs from its neighbour takes in memory, about, in bytes: with the
+/// nodes of the maps and of the digest's trie that are copied for it.
+pub const PAST_FACT_BYTES: usize = 3 * 1024;
 /// Bytes of records read from the store at once.
 pub const RECORDS_PER_READ_BYTES: usize = 4 * 1024 * 1024;
 /// Records given in one answer of the API.
