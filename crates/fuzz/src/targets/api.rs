@@ -180,11 +180,22 @@ fn as_apply(body: &[u8]) -> Result<bool, String> {
     Ok(is_read)
 }
 
+/// The commands of a batch keep their bodies as they were sent, which only JSON's own reader can give.
+fn as_batch(body: &[u8]) -> Result<bool, String> {
+    let Ok(request) = serde_json::from_slice::<BatchRequest>(body) else { return Ok(false) };
+    let written = serde_json::to_vec(&request).map_err(|error| format!("it cannot be written: {error}"))?;
+    let again: BatchRequest = serde_json::from_slice(&written)
+        .map_err(|error| format!("what was written is refused: {error}: {}", shapes::lossy(&written)))?;
+    let twice = serde_json::to_vec(&again).map_err(|error| format!("it cannot be written again: {error}"))?;
+    holds(written == twice, || format!("read again it is another: {}", shapes::lossy(&written)))?;
+    Ok(true)
+}
+
 /// How the body of an operation is read; none where it has none.
 fn reader(operation: Operation) -> Option<Read> {
     Some(match operation {
         Operation::Apply => as_apply,
-        Operation::Batch => as_body::<BatchRequest>,
+        Operation::Batch => as_batch,
         Operation::Deploy => as_body::<DeployRequest>,
         Operation::Remove => as_body::<RemoveRequest>,
         Operation::Rollback => as_body::<RollbackRequest>,
