@@ -11,7 +11,7 @@ use crate::record::Chain;
 const MAGIC: &[u8; 4] = b"STSN";
 /// Raised whenever State gets another part: its maps are encoded as they are. 1 knew no pins,
 /// barriers, marks, reviews and erasures, 2 no deployments by app.
-const FORMAT: u8 = 3;
+const FORMAT: u8 = 4;
 
 /// State with the chain at its seq.
 #[derive(Clone, Debug, PartialEq)]

@@ -431,7 +431,7 @@ def entry(data):
 
 def snapshot(data):
     reader = Reader(data)
-    need(reader.take(4) == b"STSN" and reader.number(1) == 3, "not a snapshot of format 3")
+    need(reader.take(4) == b"STSN" and reader.number(1) == 4, "not a snapshot of format 4")
     chain, checksum = reader.take(32), reader.take(32)
     need(sha256(chain, data[reader.at :]) == checksum, "the snapshot's checksum does not match")
     return {"chain": text_of(chain), "seq": varint(reader), "time": varint(reader)}

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stele_model::{Delta, Seq, State};
+use stele_model::{Delta, Outline, Seq, State};
 
 use crate::handle::{Handle, Inner};
-use crate::limits::MILESTONE_INTERVAL_RECORDS;
-use crate::milestones::{anchors, base_of, bases_of, is_anchor};
+use crate::limits::{ANCHOR_LEVELS, MILESTONE_INTERVAL_RECORDS};
+use crate::milestones::{base_of, bases_of, level_of, of_level};
 use crate::past::{Past, PastError};
 
 /// Between two attempts after a failure.
@@ -17,12 +17,12 @@ const RETRY: Duration = Duration::from_secs(5);
 
 /// Where the making of milestones stands.
 struct Archive {
-    /// State at the last milestone.
-    frontier: State,
-    /// States that further milestones are kept as differences from.
-    bases: BTreeMap<Seq, State>,
-    /// The last State handed over to be kept in memory.
-    anchor: State,
+    /// The last milestone.
+    frontier: Outline,
+    /// Those that further milestones are kept as differences from.
+    bases: BTreeMap<Seq, Outline>,
+    /// The last one handed over to be kept in memory.
+    anchor: Outline,
 }
 
 impl Archive {
@@ -31,36 +31,36 @@ impl Archive {
         past.milestones().prepare()?;
         let frontier = past.milestone(past.milestones().through()?)?;
         let mut bases = BTreeMap::new();
-        for base in bases_of(frontier.seq + MILESTONE_INTERVAL_RECORDS) {
+        for base in bases_of(frontier.seq() + MILESTONE_INTERVAL_RECORDS) {
             bases.insert(base, past.milestone(base)?);
         }
-        let anchor = past.milestone(anchors(frontier.seq).next_back().unwrap_or_default())?;
+        let anchor = of_level(*ANCHOR_LEVELS.start(), frontier.seq()).next_back();
+        let anchor = past.milestone(anchor.unwrap_or_default())?;
         Ok(Self { frontier, bases, anchor })
     }
 
     /// The next milestone.
     fn next(&self) -> Seq {
-        self.frontier.seq + MILESTONE_INTERVAL_RECORDS
+        self.frontier.seq() + MILESTONE_INTERVAL_RECORDS
     }
 
-    /// Makes the next milestone, whose records are all here.
-    fn step(&mut self, past: &Past) -> Result<(), PastError> {
+    /// Makes the next milestone, whose records are all here. A State at or after it helps.
+    fn step(&mut self, past: &Past, later: &State) -> Result<(), PastError> {
         let next = self.next();
-        let mut state = self.frontier.clone();
+        let mut state = self.frontier.filled(later, next);
         past.fold_to(&mut state, next)?;
+        let outline = Outline::of(&state);
         let delta = match self.bases.get(&base_of(next)) {
-            Some(before) => Delta::between(before, &state),
-            None => Delta::between(&State::default(), &state),
+            Some(before) => Delta::between(before, &outline),
+            None => Delta::between(&Outline::default(), &outline),
         };
         past.milestones().keep(&delta)?;
-        if is_anchor(next) {
-            // Whoever asks for a digest around here hashes only what differs from this.
-            state.digest();
-            past.keep(&state, Delta::between(&self.anchor, &state).count());
-            self.anchor = state.clone();
+        if ANCHOR_LEVELS.contains(&level_of(next).min(*ANCHOR_LEVELS.end())) {
+            past.keep(&outline, Delta::between(&self.anchor, &outline).count());
+            self.anchor = outline.clone();
         }
-        self.bases.insert(next, state.clone());
-        self.frontier = state;
+        self.bases.insert(next, outline.clone());
+        self.frontier = outline;
         let needed: Vec<_> = bases_of(self.next()).collect();
         self.bases.retain(|seq, _| needed.contains(seq));
         Ok(())
@@ -78,20 +78,25 @@ pub(crate) async fn run(handle: Handle) {
 }
 
 async fn follow(handle: &Handle) -> anyhow::Result<()> {
-    let mut committed = handle.committed();
+    let mut published = handle.watch();
     let mut archive = off_thread(handle, Archive::open).await?;
     let mut is_warm = false;
     loop {
         let next = archive.next();
-        while *committed.borrow_and_update() < next || is_missing(handle, next) {
+        let later = loop {
+            let later = published.borrow_and_update().state.clone();
+            if later.seq >= next && !is_missing(handle, next) {
+                break later;
+            }
             if !is_warm {
                 // Caught up: now there is time to prepare for questions about what is long past.
                 is_warm = true;
-                warm_up(handle, archive.frontier.seq).await?;
+                warm_up(handle, archive.frontier.seq()).await?;
+                continue;
             }
-            committed.changed().await?;
-        }
-        archive = off_thread(handle, move |past| archive.step(past).map(|()| archive)).await?;
+            published.changed().await?;
+        };
+        archive = off_thread(handle, move |past| archive.step(past, &later).map(|()| archive)).await?;
     }
 }
 
@@ -99,22 +104,20 @@ fn is_missing(handle: &Handle, through: Seq) -> bool {
     handle.reader().gaps().first().is_some_and(|(from, _)| *from <= through)
 }
 
-/// Reads the anchors into memory, each as the neighbour of the one before it, as far as there is room.
+/// Reads milestones into memory, each as the neighbour of the one before it, as far as there is room.
 async fn warm_up(handle: &Handle, through: Seq) -> anyhow::Result<()> {
-    let mut before = State::default();
-    for anchor in anchors(through) {
-        let earlier = before;
-        before = off_thread(handle, move |past| {
-            let state = past.milestone(anchor)?;
-            past.keep_beside(&earlier, &state)
-        })
-        .await?;
-        if !handle.0.past.has_room() {
-            tracing::info!(anchor, through, "past States fill the memory they may take");
-            break;
+    'all: for level in ANCHOR_LEVELS.rev() {
+        let mut before = Outline::default();
+        for anchor in of_level(level, through) {
+            if !handle.0.past.has_room() {
+                break 'all;
+            }
+            let earlier = before;
+            before = off_thread(handle, move |past| past.keep_beside(&earlier, anchor)).await?;
         }
     }
-    tracing::info!(through, "warm: past States are near");
+    let (milestones, bytes) = handle.0.past.in_memory();
+    tracing::info!(through, milestones, bytes, "warm: past States are near");
     Ok(())
 }
 

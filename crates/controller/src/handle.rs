@@ -258,11 +258,17 @@ impl Handle {
 
     /// State right after a record.
     pub async fn state_at(&self, seq: Seq) -> Result<State, ReadError> {
-        let now = self.published().state;
+        let mut published = self.watch();
+        // Whoever knows of a record may know it from elsewhere.
+        let is_here = published.wait_for(|published| published.state.seq >= seq);
+        let now = match tokio::time::timeout(READ_DEADLINE, is_here).await {
+            Ok(Ok(published)) => published.state.clone(),
+            Ok(Err(_)) | Err(_) => return Err(ReadError::Unavailable),
+        };
         if now.seq == seq {
             return Ok(now);
         }
-        self.in_past(move |past| past.state_at(seq)).await
+        self.in_past(move |past| past.state_at(seq, &now)).await
     }
 
     /// The earlier States that deciding a command needs.

@@ -29,14 +29,17 @@ pub const MILESTONE_INTERVAL_RECORDS: u64 = 1_024;
 /// Milestones between two of the next level. A milestone is kept as what differs from the one of the next
 /// level before it, so that one read puts on few differences, however long the log.
 pub const MILESTONE_BRANCHING: u64 = 4;
-/// Milestones between two anchors, whose States are kept in memory: a power of [`MILESTONE_BRANCHING`].
-pub const ANCHOR_MILESTONES: u64 = 64;
-/// Past States kept in memory, in bytes, as estimated by [`PAST_FACT_BYTES`]. Beyond it, those not asked
-/// for longest are forgotten, and read from the disk again.
+/// Levels of milestones whose States are kept in memory, as far as there is room: those of the highest
+/// level first, and then those between them.
+pub const ANCHOR_LEVELS: std::ops::RangeInclusive<u32> = 1..=3;
+/// Past States kept in memory, in bytes, as estimated by [`PAST_FACT_BYTES`]. Beyond it, those of the
+/// lowest level are forgotten, and read from the disk again.
 pub const PAST_MEMORY_BYTES: usize = 2 * 1024 * 1024 * 1024;
+/// Milestones kept in memory besides, because they were read lately.
+pub const PAST_RECENT_MAX: usize = 16;
 /// What one fact in which a State differs from its neighbour takes in memory, about, in bytes: with the
-/// nodes of the maps and of the digest's trie that are copied for it.
-pub const PAST_FACT_BYTES: usize = 3 * 1024;
+/// nodes of the maps that are copied for it.
+pub const PAST_FACT_BYTES: usize = 1024;
 /// Bytes of records read from the store at once.
 pub const RECORDS_PER_READ_BYTES: usize = 4 * 1024 * 1024;
 /// Records given in one answer of the API.

@@ -8,13 +8,12 @@ use stele_codec::{DELTA_FORMAT, DecodeError, decode_delta, encode_delta};
 use stele_model::{Delta, Seq};
 use stele_store::{Reader, StoreError};
 
-use crate::limits::{ANCHOR_MILESTONES, MILESTONE_BRANCHING, MILESTONE_INTERVAL_RECORDS};
+use crate::limits::{MILESTONE_BRANCHING, MILESTONE_INTERVAL_RECORDS};
 
 const PREFIX: &[u8] = b"milestones/";
 const LAYOUT: &[u8] = b"milestones/layout";
 const THROUGH: &[u8] = b"milestones/through";
 const AT: &[u8] = b"milestones/at/";
-const ANCHOR_INTERVAL: u64 = MILESTONE_INTERVAL_RECORDS * ANCHOR_MILESTONES;
 
 /// Why milestones cannot be read or kept.
 #[derive(Debug, thiserror::Error)]
@@ -56,14 +55,21 @@ pub fn bases_of(milestone: Seq) -> impl Iterator<Item = Seq> {
     std::iter::successors(Some(base_of(milestone)), |base| Some(base_of(*base))).take_while(|base| *base > 0)
 }
 
-/// Whether State at this milestone is kept in memory, as far as there is room.
-pub fn is_anchor(milestone: Seq) -> bool {
-    milestone > 0 && milestone.is_multiple_of(ANCHOR_INTERVAL)
+/// How many digits of a milestone's number, from the last one on, are zero. Few milestones are of a
+/// high level, and all others rest on those.
+pub fn level_of(milestone: Seq) -> u32 {
+    let mut number = milestone / MILESTONE_INTERVAL_RECORDS;
+    let mut level = 0;
+    while number > 0 && number.is_multiple_of(MILESTONE_BRANCHING) {
+        (number, level) = (number / MILESTONE_BRANCHING, level + 1);
+    }
+    level
 }
 
-/// The anchors up to a milestone, in order.
-pub fn anchors(through: Seq) -> impl DoubleEndedIterator<Item = Seq> {
-    (1..=through / ANCHOR_INTERVAL).map(|number| number * ANCHOR_INTERVAL)
+/// The milestones of a level or a higher one, up to a seq, in order.
+pub fn of_level(level: u32, through: Seq) -> impl DoubleEndedIterator<Item = Seq> {
+    let interval = MILESTONE_INTERVAL_RECORDS * MILESTONE_BRANCHING.pow(level);
+    (1..=through / interval).map(move |number| number * interval)
 }
 
 /// The milestones of one store.
@@ -154,7 +160,8 @@ mod tests {
             }
             assert!(steps <= 8, "{number} takes {steps}");
         }
-        assert_eq!(anchors(130 * UNIT).collect::<Vec<_>>(), [64 * UNIT, 128 * UNIT]);
+        assert_eq!([1, 4, 12, 16, 20].map(|number| level_of(number * UNIT)), [0, 1, 1, 2, 1]);
+        assert_eq!(of_level(3, 130 * UNIT).collect::<Vec<_>>(), [64 * UNIT, 128 * UNIT]);
         assert_eq!(at_or_before(UNIT - 1), 0);
         assert_eq!(at_or_before(UNIT), UNIT);
     }

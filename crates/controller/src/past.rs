@@ -1,15 +1,15 @@
 //! State at any point of the past: the milestone before it, and the records from there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
 use stele_codec::{Chain, DecodeError, Snapshot, StoredRecord};
 use stele_model::delta::DeltaError;
-use stele_model::{Delta, Header, Seq, State, Time, fold};
+use stele_model::{Delta, Header, Outline, Seq, State, Time, fold};
 use stele_store::{Reader, StoreError};
 
-use crate::limits::{PAST_FACT_BYTES, PAST_MEMORY_BYTES, RECORDS_PER_READ_BYTES};
-use crate::milestones::{MilestoneError, Milestones, at_or_before, base_of};
+use crate::limits::{PAST_FACT_BYTES, PAST_MEMORY_BYTES, PAST_RECENT_MAX, RECORDS_PER_READ_BYTES};
+use crate::milestones::{MilestoneError, Milestones, at_or_before, bases_of, level_of};
 
 /// Why the past cannot be rebuilt.
 #[derive(Debug, thiserror::Error)]
@@ -31,49 +31,54 @@ pub enum PastError {
     Missing(Seq),
 }
 
-/// Rebuilds past States. Those it met are kept as far as there is room, because whoever
-/// looks at the past looks around there.
+/// Rebuilds past States.
 pub(crate) struct Past {
     reader: Reader,
     milestones: Milestones,
     known: Mutex<Known>,
 }
 
-/// States kept in memory. They share most of what they are made of.
+/// Outlines kept in memory. They share most of what they are made of.
 #[derive(Default)]
 struct Known {
-    states: BTreeMap<Seq, Kept>,
+    /// Those spread over the log.
+    anchors: BTreeMap<Seq, Anchor>,
     bytes: usize,
-    uses: u64,
+    /// Those read lately, the latest last: whoever looks at the past looks around there.
+    recent: VecDeque<Outline>,
 }
 
-struct Kept {
-    state: State,
+struct Anchor {
+    outline: Outline,
     /// What it takes beyond what it shares, about.
     bytes: usize,
-    used: u64,
 }
 
 impl Known {
-    /// The last one at or before a seq.
-    fn nearest(&mut self, seq: Seq) -> Option<State> {
-        self.uses += 1;
-        let (_, kept) = self.states.range_mut(..=seq).next_back()?;
-        kept.used = self.uses;
-        Some(kept.state.clone())
+    fn at(&self, seq: Seq) -> Option<&Outline> {
+        let anchor = self.anchors.get(&seq).map(|anchor| &anchor.outline);
+        anchor.or_else(|| self.recent.iter().find(|outline| outline.seq() == seq))
     }
 
-    fn keep(&mut self, state: &State, facts: usize) {
-        self.uses += 1;
+    fn visit(&mut self, outline: &Outline) {
+        self.recent.retain(|known| known.seq() != outline.seq());
+        if self.recent.len() == PAST_RECENT_MAX {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(outline.clone());
+    }
+
+    fn keep(&mut self, outline: &Outline, facts: usize) {
         let bytes = facts.saturating_mul(PAST_FACT_BYTES);
-        let kept = Kept { state: state.clone(), bytes, used: self.uses };
         self.bytes += bytes;
-        if let Some(replaced) = self.states.insert(state.seq, kept) {
+        if let Some(replaced) = self.anchors.insert(outline.seq(), Anchor { outline: outline.clone(), bytes })
+        {
             self.bytes -= replaced.bytes;
         }
-        while self.bytes > PAST_MEMORY_BYTES && self.states.len() > 1 {
-            let oldest = self.states.iter().min_by_key(|(_, kept)| kept.used).map(|(seq, _)| *seq);
-            let Some(forgotten) = oldest.and_then(|seq| self.states.remove(&seq)) else { return };
+        while self.bytes > PAST_MEMORY_BYTES {
+            // Those that most others lie around go first.
+            let least = self.anchors.keys().copied().min_by_key(|seq| (level_of(*seq), *seq));
+            let Some(forgotten) = least.and_then(|seq| self.anchors.remove(&seq)) else { return };
             self.bytes -= forgotten.bytes;
         }
     }
@@ -110,14 +115,14 @@ impl Past {
         Ok(StoredRecord::from_bytes(&bytes)?.0.header()?)
     }
 
-    /// State right after a record.
-    pub(crate) fn state_at(&self, seq: Seq) -> Result<State, PastError> {
-        let mut state = self.nearest(seq)?;
-        let begin = state.seq;
+    /// State right after a record, which a later State of this log helps to rebuild.
+    pub(crate) fn state_at(&self, seq: Seq, later: &State) -> Result<State, PastError> {
+        let milestone = at_or_before(seq).min(self.milestones.through()?);
+        let mut state = match milestone {
+            0 => self.snapshot_before(seq)?,
+            _ => self.milestone(milestone)?.filled(later, seq),
+        };
         self.fold_to(&mut state, seq)?;
-        if state.seq > begin {
-            self.known().keep(&state, (state.seq - begin) as usize);
-        }
         Ok(state)
     }
 
@@ -136,16 +141,9 @@ impl Past {
         Ok(())
     }
 
-    fn nearest(&self, seq: Seq) -> Result<State, PastError> {
-        let known = self.known().nearest(seq).unwrap_or_default();
-        let milestone = at_or_before(seq).min(self.milestones.through()?);
-        if known.seq >= milestone.max(1) {
-            return Ok(known);
-        }
-        if milestone > 0 {
-            return self.milestone(milestone);
-        }
-        // While history is fetched there is no milestone; but the snapshot that came instead of it.
+    /// Before the first milestone there may be a snapshot; as the one that came instead of history,
+    /// which is still being fetched.
+    fn snapshot_before(&self, seq: Seq) -> Result<State, PastError> {
         match self.reader.snapshot_at_or_before(seq)?.map(|snapshot| Snapshot::decode(&snapshot.data)) {
             Some(Ok(snapshot)) => Ok(snapshot.state),
             // One of an earlier version says nothing here; the records do, once they are there.
@@ -154,43 +152,60 @@ impl Past {
         }
     }
 
-    /// State at a milestone.
-    pub(crate) fn milestone(&self, seq: Seq) -> Result<State, PastError> {
+    /// The outline of State at a milestone.
+    pub(crate) fn milestone(&self, seq: Seq) -> Result<Outline, PastError> {
         if seq == 0 {
-            return Ok(State::default());
+            return Ok(Outline::default());
         }
-        if let Some(state) = self.known().nearest(seq).filter(|state| state.seq == seq) {
-            return Ok(state);
+        let mut steps = vec![seq];
+        steps.extend(bases_of(seq));
+        let mut outline = self.nearest_base(&mut steps);
+        for step in steps.into_iter().rev() {
+            let delta = self.milestones.get(step)?.ok_or(PastError::Missing(step))?;
+            delta.put_on(&mut outline)?;
         }
-        let mut state = self.milestone(base_of(seq))?;
-        let delta = self.milestones.get(seq)?.ok_or(PastError::Missing(seq))?;
-        let facts = delta.count();
-        delta.put_on(&mut state)?;
-        self.known().keep(&state, facts);
-        Ok(state)
+        self.known().visit(&outline);
+        Ok(outline)
     }
 
-    /// Keeps a State in memory that differs in so many facts from one that is kept already.
-    pub(crate) fn keep(&self, state: &State, facts: usize) {
-        self.known().keep(state, facts);
+    /// The outline to begin from; leaves the steps that lead on from there.
+    fn nearest_base(&self, steps: &mut Vec<Seq>) -> Outline {
+        let known = self.known();
+        let found = steps.iter().enumerate().find_map(|(at, step)| Some((at, known.at(*step)?.clone())));
+        let (at, outline) = found.unwrap_or((steps.len(), Outline::default()));
+        steps.truncate(at);
+        outline
     }
 
-    /// Keeps State at a milestone in memory, as the neighbour of an earlier one: what is equal in
-    /// both is kept once. Answers the State kept, hashed.
-    pub(crate) fn keep_beside(&self, earlier: &State, state: &State) -> Result<State, PastError> {
-        let delta = Delta::between(earlier, state);
+    /// Keeps an outline in memory that differs in so many facts from one that is kept already.
+    pub(crate) fn keep(&self, outline: &Outline, facts: usize) {
+        self.known().keep(outline, facts);
+    }
+
+    /// Keeps the outline of a milestone in memory as the neighbour of an earlier one: what is equal in
+    /// both is kept once. Answers the one kept.
+    pub(crate) fn keep_beside(&self, earlier: &Outline, seq: Seq) -> Result<Outline, PastError> {
+        if let Some(kept) = self.known().anchors.get(&seq) {
+            return Ok(kept.outline.clone());
+        }
+        let delta = Delta::between(earlier, &self.milestone(seq)?);
         let facts = delta.count();
         let mut shared = earlier.clone();
         delta.put_on(&mut shared)?;
-        shared.digest();
         self.known().keep(&shared, facts);
         Ok(shared)
     }
 
     /// Whether there is room for more in memory.
     pub(crate) fn has_room(&self) -> bool {
-        // What is read later needs some, too.
+        // What the log grows by needs some, too.
         self.known().bytes < PAST_MEMORY_BYTES / 4 * 3
+    }
+
+    /// How many milestones are kept in memory, and what they take there, about, in bytes.
+    pub(crate) fn in_memory(&self) -> (usize, usize) {
+        let known = self.known();
+        (known.anchors.len(), known.bytes)
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {

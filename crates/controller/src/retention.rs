@@ -135,7 +135,7 @@ fn find(known: &mut Known, past: &Past, state: &State, begins: Time) -> Result<R
         let then = match known.pins.remove(&seq) {
             Some(then) => then,
             None if seq == state.seq => pinned(state),
-            None => pinned(&past.state_at(seq)?),
+            None => pinned(&past.state_at(seq, state)?),
         };
         pins.insert(seq, then);
     }

@@ -1,7 +1,8 @@
 //! What differs between two States, as something that can be kept and put on again.
 //!
 //! Two States of one log share most of their maps, and a comparison skips what they
-//! share. So a difference costs what changed and no more, however large State is.
+//! share. So a difference costs what changed and no more, however large State is. Annals
+//! are left out: what they held earlier is read off what they hold later.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -10,20 +11,20 @@ use imbl::ordmap::DiffItem;
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 
+use crate::annals::Annals;
 use crate::digest::{Digest, canonical_json};
 use crate::event::{Contacts, EnrolledNode, JoinToken, Pin, Token};
 use crate::ids::{
-    AppEnv, AppId, ControllerId, EnvironmentName, InstanceId, NodeName, Place, PrincipalId, ProjectName,
-    SecretName, Seq, Slot, Time,
+    AppEnv, AppId, ControllerId, EnvironmentName, InstanceId, NodeName, Place, PrincipalId, ProjectName, Seq,
+    Slot, Time,
 };
-use crate::leaf::Leaf;
+use crate::leaf::Leaves;
 use crate::release::Revision;
 use crate::scope::Scope;
 use crate::state::{
     Answered, Assigned, AssignedTo, Change, Control, Controller, Deployment, Fleet, History, Observed,
-    Refusals, ReleaseRecord, State, Target,
+    Refusals, State, Target,
 };
-use crate::value::{Sealed, Value};
 use crate::wire::{AssignmentVersion, InstanceReport};
 
 /// Everything that differs between an earlier State and a later one.
@@ -76,14 +77,12 @@ impl<K: Ord + Clone, V: Clone + PartialEq> Changes<K, V> {
         Self::with(before, after, |_, new| new.clone())
     }
 
-    fn put_on(self, map: &mut OrdMap<K, V>, mut touched: impl FnMut(K)) {
-        for key in self.gone {
-            map.remove(&key);
-            touched(key);
+    fn put_on(self, map: &mut OrdMap<K, V>) {
+        for key in &self.gone {
+            map.remove(key);
         }
         for (key, value) in self.set {
-            map.insert(key.clone(), value);
-            touched(key);
+            map.insert(key, value);
         }
     }
 }
@@ -156,9 +155,9 @@ impl ObservedChange {
     }
 }
 
-/// Lists State's maps once, with the leaf of State's digest that each key stands for.
+/// Lists State's maps once.
 macro_rules! maps {
-    ($($tree:ident $map:ident: $key:ty => $value:ty, $leaf:expr;)*) => {
+    ($($tree:ident $map:ident: $key:ty => $value:ty;)*) => {
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
         struct Maps {
             $($map: Changes<$key, $value>,)*
@@ -170,14 +169,7 @@ macro_rules! maps {
             }
 
             fn put_on(self, state: &mut State) {
-                let mut touched: Vec<Leaf> = Vec::with_capacity(self.count());
-                $({
-                    let leaf: fn($key) -> Option<Leaf> = $leaf;
-                    self.$map.put_on(&mut state.$tree.$map, |key| touched.extend(leaf(key)));
-                })*
-                for leaf in touched {
-                    state.touch(leaf);
-                }
+                $(self.$map.put_on(&mut state.$tree.$map);)*
             }
 
             fn count(&self) -> usize {
@@ -196,37 +188,32 @@ macro_rules! maps {
 }
 
 maps! {
-    target intent: AppEnv => Arc<Revision>, |it| Some(Leaf::Intent(it));
-    target placement: Slot => NodeName, |it| Some(Leaf::Placement(it));
-    target pins: (AppEnv, Place) => Arc<Pin>, |it| Some(Leaf::Pin(it.0, it.1));
-    control controllers: ControllerId => Controller, |it| Some(Leaf::Controller(it));
-    control tokens: PrincipalId => Token, |it| Some(Leaf::Token(it));
-    control bearers: Digest => PrincipalId, |_| None;
-    control join_tokens: Digest => JoinToken, |it| Some(Leaf::JoinToken(it));
-    control nodes: NodeName => Arc<EnrolledNode>, |it| Some(Leaf::Node(it));
-    control apps: AppId => Contacts, |it| Some(Leaf::App(it));
-    control latches: AppEnv => OrdSet<Digest>, |it| Some(Leaf::Latch(it));
-    control refusals: PrincipalId => Refusals, |it| Some(Leaf::Refusals(it));
-    control reviews: Seq => PrincipalId, |it| Some(Leaf::Review(it));
-    control erased: String => u32, |it| Some(Leaf::Erased(it));
-    history releases: Digest => Arc<ReleaseRecord>, |it| Some(Leaf::Release(it));
-    history numbers: (AppId, u32) => Digest, |_| None;
-    history configs: Digest => Arc<std::collections::BTreeMap<String, Value>>, |_| None;
-    history config_versions: (AppEnv, u32) => Digest, |it| Some(Leaf::Config(it.0, it.1));
-    history secrets: (AppEnv, SecretName, u32) => Sealed, |it| Some(Leaf::Secret(it.0, it.1, it.2));
-    history deployments: Seq => Arc<Deployment>, |it| Some(Leaf::Deployment(it));
-    history deployments_of: (AppEnv, Seq) => (), |_| None;
-    history latest: AppEnv => Seq, |it| Some(Leaf::AppHistory(it));
-    history changes: (AppEnv, Seq) => Change, |it| Some(Leaf::Change(it.0, it.1));
-    history last_changed: AppEnv => Seq, |it| Some(Leaf::AppHistory(it));
-    history barriers: (AppEnv, Seq) => String, |it| Some(Leaf::Barrier(it.0, it.1));
-    history answered: (PrincipalId, String) => Answered, |it| Some(Leaf::Answered(it.0, it.1));
-    history answered_by_age: (Time, PrincipalId, String) => (), |_| None;
+    target intent: AppEnv => Arc<Revision>;
+    target placement: Slot => NodeName;
+    target pins: (AppEnv, Place) => Arc<Pin>;
+    control controllers: ControllerId => Controller;
+    control tokens: PrincipalId => Token;
+    control bearers: Digest => PrincipalId;
+    control join_tokens: Digest => JoinToken;
+    control nodes: NodeName => Arc<EnrolledNode>;
+    control apps: AppId => Contacts;
+    control latches: AppEnv => OrdSet<Digest>;
+    control refusals: PrincipalId => Refusals;
+    control reviews: Seq => PrincipalId;
+    control erased: String => u32;
+    history deployments: Seq => Arc<Deployment>;
+    history deployments_of: (AppEnv, Seq) => ();
+    history latest: AppEnv => Seq;
+    history changes: (AppEnv, Seq) => Change;
+    history last_changed: AppEnv => Seq;
+    history barriers: (AppEnv, Seq) => String;
+    history answered: (PrincipalId, String) => Answered;
+    history answered_by_age: (Time, PrincipalId, String) => ();
 }
 
 /// The same for State's sets.
 macro_rules! sets {
-    ($($set:ident: $item:ty, $leaf:expr;)*) => {
+    ($($set:ident: $item:ty;)*) => {
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
         struct Sets {
             $($set: Changes<$item, ()>,)*
@@ -239,15 +226,10 @@ macro_rules! sets {
 
             fn put_on(self, state: &mut State) {
                 $({
-                    let leaf: fn($item) -> Leaf = $leaf;
-                    for item in self.$set.gone {
-                        state.control.$set.remove(&item);
-                        state.touch(leaf(item));
+                    for item in &self.$set.gone {
+                        state.control.$set.remove(item);
                     }
-                    for (item, ()) in self.$set.set {
-                        state.control.$set.insert(item.clone());
-                        state.touch(leaf(item));
-                    }
+                    state.control.$set.extend(self.$set.set.into_iter().map(|(item, ())| item));
                 })*
             }
 
@@ -272,12 +254,45 @@ macro_rules! sets {
 }
 
 sets! {
-    voters: ControllerId, |_| Leaf::Members;
-    learners: ControllerId, |_| Leaf::Members;
-    retired: ControllerId, |_| Leaf::Members;
-    projects: ProjectName, |_| Leaf::Registry;
-    environments: EnvironmentName, |_| Leaf::Registry;
-    marked_bad: (Scope, Seq), |it| Leaf::MarkedBad(it.0, it.1);
+    voters: ControllerId;
+    learners: ControllerId;
+    retired: ControllerId;
+    projects: ProjectName;
+    environments: EnvironmentName;
+    marked_bad: (Scope, Seq);
+}
+
+/// The same for State's annals, of which deltas say nothing.
+macro_rules! annals {
+    ($($map:ident;)*) => {
+        impl History {
+            /// Without anything in its annals.
+            fn without_annals(&self) -> Self {
+                Self { $($map: Annals::default(),)* ..self.clone() }
+            }
+
+            /// With the annals as a later history of the same log knows them.
+            fn with_annals(&self, later: &Self, through: Seq) -> Self {
+                Self { $($map: later.$map.as_of(through),)* ..self.clone() }
+            }
+
+            fn annals_mismatch(&self, other: &Self) -> Option<Mismatch> {
+                None$(.or_else(|| {
+                    let (key, one, other) = self.$map.first_difference(&other.$map)?;
+                    let field = format!("history.{}[{key:?}]", stringify!($map));
+                    Some(Mismatch { field, one: one.map(text), other: other.map(text) })
+                }))*
+            }
+        }
+    };
+}
+
+annals! {
+    releases;
+    numbers;
+    configs;
+    config_versions;
+    secrets;
 }
 
 fn set_changes<T: Ord + Clone>(before: &OrdSet<T>, after: &OrdSet<T>) -> Changes<T, ()> {
@@ -355,10 +370,46 @@ fn nothing_is_left_out(state: &State) {
     } = history;
 }
 
+/// A State without its annals.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Outline(State);
+
+impl Outline {
+    /// Of a State.
+    pub fn of(state: &State) -> Self {
+        let history = state.history.without_annals();
+        // Digests are of what is left out, too.
+        Self(State { history, leaves: Leaves::default(), ..state.clone() })
+    }
+
+    /// The last record folded.
+    pub fn seq(&self) -> Seq {
+        self.0.seq
+    }
+
+    /// The State that this is the outline of, with annals as a later State of the same log knows them.
+    /// Records of that log up to `through` may be folded onto it; other ones may only be when that is
+    /// its own seq.
+    ///
+    /// # Panics
+    ///
+    /// When the other State is not as late.
+    pub fn filled(&self, later: &State, through: Seq) -> State {
+        assert!(self.seq() <= through && through <= later.seq, "annals are read off a later State");
+        State { history: self.0.history.with_annals(&later.history, through), ..self.0.clone() }
+    }
+
+    /// The first fact in which this outline differs from another; none when they are equal.
+    pub fn first_mismatch(&self, other: &Self) -> Option<Mismatch> {
+        self.0.first_mismatch(&other.0)
+    }
+}
+
 impl Delta {
     /// What must change in `before` to get `after`. It is the same for the same two
-    /// States, however they came about.
-    pub fn between(before: &State, after: &State) -> Self {
+    /// outlines, however they came about.
+    pub fn between(before: &Outline, after: &Outline) -> Self {
+        let (Outline(before), Outline(after)) = (before, after);
         nothing_is_left_out(after);
         let term = |state: &State| (state.history.term, state.history.leader);
         Self {
@@ -395,68 +446,40 @@ impl Delta {
             + self.sets.count()
     }
 
-    /// Turns the earlier State into the later one.
-    pub fn put_on(self, state: &mut State) -> Result<(), DeltaError> {
+    /// Turns the earlier outline into the later one.
+    pub fn put_on(self, outline: &mut Outline) -> Result<(), DeltaError> {
+        let Outline(state) = outline;
         if self.from != (state.seq, state.time) {
             return Err(DeltaError { from: self.from.0, found: state.seq });
         }
         (state.seq, state.time) = self.to;
         if let Some(fleet) = self.fleet {
             state.control.fleet = fleet;
-            state.touch(Leaf::Fleet);
         }
         if let Some((term, leader)) = self.term {
             (state.history.term, state.history.leader) = (term, leader);
-            state.touch(Leaf::Term);
         }
-        put_assigned(state, self.assigned);
-        put_observed(state, self.observed);
+        for node in &self.assigned.gone {
+            state.assigned.remove(node);
+        }
+        for (node, AssignedChange { changed, instances }) in self.assigned.set {
+            let assigned = state.assigned.entry(node).or_default();
+            assigned.changed = changed;
+            instances.put_on(&mut assigned.instances);
+        }
+        for node in &self.observed.gone {
+            state.observed.remove(node);
+        }
+        for (node, change) in self.observed.set {
+            let ObservedChange { boot, number, applied, lost, time, instances } = change;
+            let observed = state.observed.entry(node).or_default();
+            (observed.boot, observed.number, observed.applied) = (boot, number, applied);
+            (observed.lost, observed.time) = (lost, time);
+            instances.put_on(&mut observed.instances);
+        }
         self.maps.put_on(state);
         self.sets.put_on(state);
         Ok(())
-    }
-}
-
-fn put_assigned(state: &mut State, changes: Changes<NodeName, AssignedChange>) {
-    for node in changes.gone {
-        let gone = state.assigned.remove(&node).unwrap_or_default();
-        for id in gone.instances.keys() {
-            state.touch(Leaf::AssignedTo(node.clone(), id.clone()));
-        }
-        state.touch(Leaf::Assigned(node));
-    }
-    for (node, AssignedChange { changed, instances }) in changes.set {
-        let mut touched = Vec::with_capacity(instances.count());
-        let assigned = state.assigned.entry(node.clone()).or_default();
-        assigned.changed = changed;
-        instances.put_on(&mut assigned.instances, |id| touched.push(Leaf::AssignedTo(node.clone(), id)));
-        touched.push(Leaf::Assigned(node));
-        for leaf in touched {
-            state.touch(leaf);
-        }
-    }
-}
-
-fn put_observed(state: &mut State, changes: Changes<NodeName, ObservedChange>) {
-    for node in changes.gone {
-        let gone = state.observed.remove(&node).unwrap_or_default();
-        for id in gone.instances.keys() {
-            state.touch(Leaf::ObservedInstance(node.clone(), id.clone()));
-        }
-        state.touch(Leaf::Observed(node));
-    }
-    for (node, change) in changes.set {
-        let ObservedChange { boot, number, applied, lost, time, instances } = change;
-        let mut touched = Vec::with_capacity(instances.count());
-        let observed = state.observed.entry(node.clone()).or_default();
-        (observed.boot, observed.number, observed.applied) = (boot, number, applied);
-        (observed.lost, observed.time) = (lost, time);
-        instances
-            .put_on(&mut observed.instances, |id| touched.push(Leaf::ObservedInstance(node.clone(), id)));
-        touched.push(Leaf::Observed(node));
-        for leaf in touched {
-            state.touch(leaf);
-        }
     }
 }
 
@@ -474,6 +497,7 @@ impl State {
             .or_else(|| scalar("history.leader", ours.leader.to_string(), theirs.leader.to_string()))
             .or_else(|| first_nested(self, other))
             .or_else(|| Maps::mismatch(self, other))
+            .or_else(|| self.history.annals_mismatch(&other.history))
             .or_else(|| Sets::mismatch(self, other))
     }
 }

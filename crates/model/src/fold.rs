@@ -117,23 +117,27 @@ fn apply(state: &mut State, header: &Header, event: &Event) {
             state.touch(Leaf::App(app.clone()));
         }
         Event::ReleaseCreated { number, digest, release, images } => {
-            state.history.numbers.insert((release.app.clone(), *number), *digest);
+            state.history.numbers.insert((release.app.clone(), *number), header.seq, *digest);
             let record = ReleaseRecord {
                 number: *number,
                 seq: header.seq,
                 release: release.clone(),
                 images: images.clone(),
             };
-            state.history.releases.insert(*digest, Arc::new(record));
+            state.history.releases.insert(*digest, header.seq, Arc::new(record));
             state.touch(Leaf::Release(*digest));
         }
         Event::ConfigChanged { app_env, version, digest, variables } => {
-            state.history.config_versions.insert((app_env.clone(), *version), *digest);
-            state.history.configs.insert(*digest, Arc::new(variables.clone()));
+            state.history.config_versions.insert((app_env.clone(), *version), header.seq, *digest);
+            state.history.configs.insert(*digest, header.seq, Arc::new(variables.clone()));
             state.touch(Leaf::Config(app_env.clone(), *version));
         }
         Event::SecretChanged { app_env, name, version, value } => {
-            state.history.secrets.insert((app_env.clone(), name.clone(), *version), value.clone());
+            state.history.secrets.insert(
+                (app_env.clone(), name.clone(), *version),
+                header.seq,
+                value.clone(),
+            );
             state.touch(Leaf::Secret(app_env.clone(), name.clone(), *version));
         }
         Event::DeploymentStarted { app_env, kind, from, to, now, barrier } => {

@@ -19,6 +19,7 @@ macro_rules! planted {
     }};
 }
 
+mod annals;
 mod assignment;
 pub mod command;
 pub mod convergence;
@@ -48,9 +49,10 @@ pub mod value;
 pub mod why;
 pub mod wire;
 
+pub use annals::Annals;
 pub use command::{Command, ReleaseChoice, Request};
 pub use decide::{Context, Decided, decide};
-pub use delta::{Delta, Mismatch};
+pub use delta::{Delta, Mismatch, Outline};
 pub use diff::{Difference, diff};
 pub use digest::{Digest, canonical_json};
 pub use event::{Event, Record};

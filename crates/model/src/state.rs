@@ -10,6 +10,7 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 
+use crate::annals::Annals;
 use crate::digest::Digest;
 use crate::event::{Contacts, DeploymentKind, EnrolledNode, JoinToken, Outcome, Pin, Token};
 use crate::ids::{
@@ -172,15 +173,15 @@ pub struct History {
     /// The leader of that term.
     pub leader: ControllerId,
     /// Every release by content.
-    pub releases: OrdMap<Digest, Arc<ReleaseRecord>>,
+    pub releases: Annals<Digest, Arc<ReleaseRecord>>,
     /// Every release by number.
-    pub numbers: OrdMap<(AppId, u32), Digest>,
+    pub numbers: Annals<(AppId, u32), Digest>,
     /// Config bundles by content.
-    pub configs: OrdMap<Digest, Arc<BTreeMap<String, Value>>>,
+    pub configs: Annals<Digest, Arc<BTreeMap<String, Value>>>,
     /// Config bundles by version.
-    pub config_versions: OrdMap<(AppEnv, u32), Digest>,
+    pub config_versions: Annals<(AppEnv, u32), Digest>,
     /// Sealed secrets by version.
-    pub secrets: OrdMap<(AppEnv, SecretName, u32), Sealed>,
+    pub secrets: Annals<(AppEnv, SecretName, u32), Sealed>,
     /// Deployments by the seq of their start: all that run, and the latest finished ones.
     pub deployments: OrdMap<Seq, Arc<Deployment>>,
     /// The same by app and environment.
@@ -275,7 +276,8 @@ impl State {
         let end = (app.clone(), u32::MAX);
         self.history
             .numbers
-            .get_prev(&end)
+            .range(..=end)
+            .next_back()
             .filter(|((owner, _), _)| owner == app)
             .map_or(0, |((_, number), _)| *number)
     }
@@ -285,7 +287,8 @@ impl State {
         let end = (app_env.clone(), u32::MAX);
         self.history
             .config_versions
-            .get_prev(&end)
+            .range(..=end)
+            .next_back()
             .filter(|((owner, _), _)| owner == app_env)
             .map_or(0, |((_, version), _)| *version)
     }
@@ -295,7 +298,8 @@ impl State {
         let end = (app_env.clone(), name.clone(), u32::MAX);
         self.history
             .secrets
-            .get_prev(&end)
+            .range(..=end)
+            .next_back()
             .filter(|((owner, present, _), _)| owner == app_env && present == name)
             .map_or(0, |((_, _, version), _)| *version)
     }

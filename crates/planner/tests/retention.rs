@@ -39,8 +39,9 @@ fn needed(then: &State, now: &State, node: &NodeName) -> BTreeSet<Image> {
         there.chain(then.target.intent.get(app).map(AsRef::as_ref))
     });
     let releases: BTreeSet<Digest> = revisions.map(|revision| revision.release).collect();
-    let services =
-        releases.iter().flat_map(|release| then.history.releases[release].release.services.values());
+    let services = releases
+        .iter()
+        .flat_map(|release| then.history.releases.get(release).unwrap().release.services.values());
     services
         .filter(|service| {
             let (Placement::Replicas { nodes, .. } | Placement::Every { nodes }) = &service.placement;
@@ -75,7 +76,7 @@ proptest! {
             }
             // Whatever runs there is never given up either.
             for (id, to) in world.state.assigned.get(node).map(|it| &it.instances).into_iter().flatten() {
-                let image = &world.state.history.releases[&to.revision.release].release.services[&id.slot.service];
+                let image = &world.state.history.releases.get(&to.revision.release).unwrap().release.services[&id.slot.service];
                 prop_assert!(keep.contains(&image.container.image));
             }
         }

@@ -34,7 +34,7 @@ fn undoing_one_change_keeps_the_later_ones() {
     assert_eq!(record.header.principal.as_str(), "dana");
     let state = &world.state;
     let revision = state.target.intent.get(&name::<AppEnv>(WEB)).unwrap();
-    let made = &state.history.releases[&revision.release];
+    let made = &state.history.releases.get(&revision.release).unwrap();
     assert_eq!(made.number, 4, "it is a release that never was before");
     let web = &made.release.services[&name("web")];
     assert_eq!(*made.release.services.keys().next().unwrap(), name("web"));

@@ -44,6 +44,7 @@ pub fn fetch_log(client: &Client, to: Seq) -> anyhow::Result<VerifiedLog> {
         }
     }
     let (mut state, chain) = verifier.into_parts();
-    let show: ShowAnswer = client.read(&format!("/v1/show?at=seq:{to}&consistency=stale"))?;
-    Ok(VerifiedLog { records, chain, folded: state.digest(), told: show.state_digest })
+    let show: ShowAnswer = client.read(&format!("/v1/show?at=seq:{to}&digest=true&consistency=stale"))?;
+    let told = show.state_digest.context("the controller tells no digest of State")?;
+    Ok(VerifiedLog { records, chain, folded: state.digest(), told })
 }

@@ -80,7 +80,7 @@ fn a_lost_replica_and_everything_derived_are_made_again_from_the_log() {
     assert_eq!(wanted.folded, wanted.told);
     let middle = last / 2;
     let at = |cluster: &Cluster, id: u64| -> serde_json::Value {
-        let path = format!("/v1/show?at=seq:{middle}&consistency=stale");
+        let path = format!("/v1/show?at=seq:{middle}&digest=true&consistency=stale");
         cluster.client(id).unwrap().read(&path).unwrap()
     };
     let then = at(&cluster, leader);

@@ -87,8 +87,10 @@ pub struct ShowAnswer {
     pub time: Time,
     /// Digest of the scope's target.
     pub digest: TargetDigest,
-    /// Digest of all of State, as recorded in the log for replicas to check.
-    pub state_digest: Digest,
+    /// Digest of all of State, as recorded in the log for replicas to check. Of a State of the past it
+    /// is told only to who asks for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_digest: Option<Digest>,
     /// Apps in the scope.
     pub apps: Vec<ShownApp>,
 }

@@ -97,6 +97,10 @@ pub struct ShowQuery {
     pub scope: Scope,
     /// As of when, such as `v3`; now unless said otherwise.
     pub at: Option<String>,
+    /// Whether State's digest at that point is wanted. It is over all that the log said by then, which
+    /// may take seconds to hash; the present one is always there.
+    #[serde(default)]
+    pub digest: bool,
     /// How fresh the answer must be.
     #[serde(default)]
     pub consistency: ReadConsistency,

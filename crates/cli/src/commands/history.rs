@@ -86,12 +86,21 @@ pub(crate) struct Show {
     /// As of when: seq:N, a time, "2h ago", v12, deploy:ID, prev, last-good
     #[arg(long, value_name = "POINT")]
     at: Option<String>,
+    /// With the digest of all of State at that point, which may take a moment
+    #[arg(long)]
+    digest: bool,
 }
 
 impl Show {
     pub(crate) fn run(self, session: &Session) -> Result<(), Failure> {
-        let path =
-            with_query("/v1/show", &[("scope", Some(self.scope.to_string())), ("at", self.at.clone())]);
+        let path = with_query(
+            "/v1/show",
+            &[
+                ("scope", Some(self.scope.to_string())),
+                ("at", self.at.clone()),
+                ("digest", self.digest.then(|| "true".to_owned())),
+            ],
+        );
         let answer: ShowAnswer = session.client()?.get(&path)?;
         session.terminal.answer(&answer, render_show)
     }
@@ -135,6 +144,9 @@ fn render_show(answer: &ShowAnswer) -> String {
         answer.digest.intent,
         answer.digest.placement
     ));
+    if let Some(digest) = answer.state_digest {
+        parts.push(format!("state {digest}"));
+    }
     parts.join("\n\n")
 }
 

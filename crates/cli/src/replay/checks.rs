@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use stele_codec::{Chain, DecodeError, Folder, Snapshot, decode_delta, encode_delta};
 use stele_controller::milestones::{Milestones, at_or_before, bases_of};
-use stele_model::{Delta, Digest, Mismatch, Seq, State};
+use stele_model::{Delta, Digest, Mismatch, Outline, Seq, State};
 use stele_store::Reader;
 
 use super::divergence::Divergence;
@@ -25,7 +25,7 @@ pub(crate) struct Checks {
     snapshots: BTreeSet<Seq>,
     milestones: Option<Milestones>,
     through: Seq,
-    bases: BTreeMap<Seq, State>,
+    bases: BTreeMap<Seq, Outline>,
     replicas: BTreeMap<Seq, Vec<Replica>>,
     pub(crate) snapshots_matched: u64,
     pub(crate) milestones_matched: u64,
@@ -68,7 +68,7 @@ impl Checks {
         }
         let state = folder.state();
         if state.seq > 0 && state.seq <= self.through && at_or_before(state.seq) == state.seq {
-            self.milestone(state)?;
+            self.milestone(&Outline::of(state))?;
         }
         Ok(())
     }
@@ -114,21 +114,21 @@ impl Checks {
         Ok(())
     }
 
-    fn milestone(&mut self, state: &State) -> Result<(), Failure> {
+    fn milestone(&mut self, outline: &Outline) -> Result<(), Failure> {
         let Some(milestones) = &self.milestones else { return Ok(()) };
-        let seq = state.seq;
-        let genesis = State::default();
+        let seq = outline.seq();
+        let genesis = Outline::default();
         let base = bases_of(seq).next().and_then(|base| self.bases.get(&base)).unwrap_or(&genesis);
-        let computed = encode_delta(&Delta::between(base, state));
+        let computed = encode_delta(&Delta::between(base, outline));
         let stored = milestones.bytes(seq).map_err(|error| Failure::Failed(error.to_string()))?;
         let Some(stored) = stored else {
             return Err(Divergence::new(seq, "milestone", "it is gone", "a milestone").into());
         };
         if stored != computed {
-            return Err(unlike(seq, &stored, base, state).into());
+            return Err(unlike(seq, &stored, base, outline).into());
         }
         self.milestones_matched += 1;
-        self.bases.insert(seq, state.clone());
+        self.bases.insert(seq, outline.clone());
         let needed: Vec<_> = bases_of(next_milestone(seq)).collect();
         self.bases.retain(|seq, _| needed.contains(seq));
         Ok(())
@@ -146,7 +146,7 @@ fn differs(seq: Seq, of: &str, mismatch: Mismatch) -> Divergence {
 }
 
 /// What is wrong with a milestone's bytes.
-fn unlike(seq: Seq, stored: &[u8], base: &State, state: &State) -> Divergence {
+fn unlike(seq: Seq, stored: &[u8], base: &Outline, computed: &Outline) -> Divergence {
     let mut told = base.clone();
     let put = decode_delta(stored)
         .map_err(|error| error.to_string())
@@ -154,7 +154,7 @@ fn unlike(seq: Seq, stored: &[u8], base: &State, state: &State) -> Divergence {
     if let Err(why) = put {
         return Divergence::new(seq, "milestone", why, "what differs from the milestone before");
     }
-    match told.first_mismatch(state) {
+    match told.first_mismatch(computed) {
         Some(mismatch) => differs(seq, "milestone", mismatch),
         None => Divergence::new(seq, "milestone", "other bytes", "the same State in its one encoding"),
     }

@@ -58,11 +58,17 @@ pub(crate) fn compare_at(
         if heard.iter().any(|replica| replica.controller == controller) {
             continue;
         }
-        let query = [("at", Some(format!("seq:{seq}"))), ("consistency", Some("stale".to_owned()))];
+        let query = [
+            ("at", format!("seq:{seq}")),
+            ("digest", "true".to_owned()),
+            ("consistency", "stale".to_owned()),
+        ]
+        .map(|(name, value)| (name, Some(value)));
         let asked = own.and_then(|own| own.get::<ShowAnswer>(&with_query("/v1/show", &query)));
         // One that is behind or away was named already.
-        if let Ok(show) = asked {
-            replicas.push(Replica { controller, seq: show.seq, root: None, state: show.state_digest });
+        let told = asked.ok().and_then(|show| Some((show.seq, show.state_digest?)));
+        if let Some((seq, state)) = told {
+            replicas.push(Replica { controller, seq, root: None, state });
         }
     }
     Ok(replicas)

@@ -282,20 +282,23 @@ fn resealed<T: serde::Serialize + serde::de::DeserializeOwned>(value: &T, with: 
 fn state_resealed(state: &State, with: &str) -> State {
     let mut state = state.clone();
     let history = &mut state.history;
-    history.secrets =
-        history.secrets.iter().map(|(key, value)| (key.clone(), resealed(value, with))).collect();
+    history.secrets = history
+        .secrets
+        .written()
+        .map(|(key, seq, value)| (key.clone(), seq, resealed(value, with)))
+        .collect();
     history.configs = history
         .configs
-        .iter()
-        .map(|(key, bundle)| (*key, Arc::new(resealed(bundle.as_ref(), with))))
+        .written()
+        .map(|(key, seq, bundle)| (*key, seq, Arc::new(resealed(bundle.as_ref(), with))))
         .collect();
     history.releases = history
         .releases
-        .iter()
-        .map(|(key, record)| {
+        .written()
+        .map(|(key, seq, record)| {
             let mut record = record.as_ref().clone();
             record.release = resealed(&record.release, with);
-            (*key, Arc::new(record))
+            (*key, seq, Arc::new(record))
         })
         .collect();
     state

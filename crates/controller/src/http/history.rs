@@ -72,7 +72,7 @@ pub(super) async fn show(handle: &Handle, asked: &Asked) -> Answered {
     let query: ShowQuery = asked.query()?;
     let mut state = state_at(handle, &asked.state, &query.scope, query.at.as_deref()).await?;
     check_known(&query.scope, &[&asked.state, &state])?;
-    let state_digest = state.digest();
+    let state_digest = (query.digest || query.at.is_none()).then(|| state.digest());
     let apps = state
         .targeted()
         .into_iter()

@@ -1,6 +1,7 @@
 //! How apps, instances, nodes and deployments are, read off State.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::http::header::ETAG;
 use stele_api::wire::{
@@ -9,6 +10,7 @@ use stele_api::wire::{
 };
 use stele_model::event::{EnrolledNode, Outcome, Pin};
 use stele_model::release::{Placement, Revision};
+use stele_model::state::AssignedTo;
 use stele_model::wire::Phase;
 use stele_model::{AppEnv, Digest, InstanceId, NodeName, Point, Scope, Seq, ServiceName, State};
 
@@ -46,14 +48,11 @@ pub(super) async fn status(handle: &Handle, asked: &Asked) -> Answered {
     let query: StatusQuery = asked.query()?;
     let state = state_at(handle, &asked.state, &query.scope, query.at.as_deref()).await?;
     check_known(&query.scope, &[&asked.state, &state])?;
-    let mut answer = StatusAnswer {
-        seq: state.seq,
-        time: state.time,
-        apps: apps(&state, &query.scope),
-        nodes: nodes(&state, &query.scope),
-        problems: problems(&state, &query.scope),
-        scope: query.scope,
-    };
+    let apps = apps(&state, &query.scope);
+    let nodes = nodes(&state, &query.scope);
+    let problems = problems(&state, &apps, &nodes);
+    let (seq, time, scope) = (state.seq, state.time, query.scope);
+    let mut answer = StatusAnswer { seq, time, apps, nodes, problems, scope };
     if query.problems {
         answer.apps.retain(|app| app.condition != Condition::Converged);
         answer.nodes.retain(|node| !node.reachable);
@@ -157,9 +156,16 @@ pub(super) fn pinned_places(state: &State, app_env: &AppEnv) -> Vec<PinnedPlace>
         .collect()
 }
 
-fn instances(state: &State, app_env: &AppEnv, expected: &Expected<'_>) -> Vec<InstanceStatus> {
-    let mut instances: Vec<_> = state
-        .assigned_to(app_env)
+/// An instance, the node that was told to run it, and what it was told.
+type Told<'a> = (&'a NodeName, &'a InstanceId, &'a Arc<AssignedTo>);
+
+fn instances<'a>(
+    state: &State,
+    told: impl IntoIterator<Item = Told<'a>>,
+    expected: &Expected<'_>,
+) -> Vec<InstanceStatus> {
+    let mut instances: Vec<_> = told
+        .into_iter()
         .map(|(node, id, assigned)| {
             let report = state.report_of(node, id);
             InstanceStatus {
@@ -203,19 +209,23 @@ fn services(expected: &Expected<'_>, instances: &[InstanceStatus]) -> Vec<Servic
 }
 
 fn apps(state: &State, scope: &Scope) -> Vec<AppStatus> {
-    let assigned =
-        state.assigned.values().flat_map(|assigned| assigned.instances.keys()).map(|id| &id.slot.app_env);
-    let known: BTreeSet<_> = state.targeted().into_iter().chain(assigned).collect();
-    known
-        .into_iter()
-        .filter(|app_env| scope.covers_app_env(app_env))
-        .filter_map(|app_env| app(state, scope, app_env))
-        .collect()
+    let targeted = state.targeted().into_iter().filter(|app_env| scope.covers_app_env(app_env));
+    let mut known: BTreeMap<_, Vec<Told<'_>>> = targeted.map(|app_env| (app_env, Vec::new())).collect();
+    // All of them in one pass: there may be many apps, and many instances of each.
+    for (node, assigned) in &state.assigned {
+        for (id, to) in &assigned.instances {
+            let app_env = &id.slot.app_env;
+            if scope.covers_app_env(app_env) {
+                known.entry(app_env).or_default().push((node, id, to));
+            }
+        }
+    }
+    known.into_iter().filter_map(|(app_env, told)| app(state, scope, app_env, told)).collect()
 }
 
-fn app(state: &State, scope: &Scope, app_env: &AppEnv) -> Option<AppStatus> {
+fn app(state: &State, scope: &Scope, app_env: &AppEnv, told: Vec<Told<'_>>) -> Option<AppStatus> {
     let expected = expected(state, app_env);
-    let mut instances = instances(state, app_env, &expected);
+    let mut instances = instances(state, told, &expected);
     let services = services(&expected, &instances);
     let is_converged = services.iter().all(|service| service.healthy >= service.wanted)
         && instances.iter().all(|instance| instance.current);
@@ -288,15 +298,15 @@ pub(super) fn node(state: &State, enrolled: &EnrolledNode) -> NodeStatus {
     }
 }
 
-fn problems(state: &State, scope: &Scope) -> Vec<ProblemStatus> {
+fn problems(state: &State, apps: &[AppStatus], nodes: &[NodeStatus]) -> Vec<ProblemStatus> {
     let mut problems = Vec::new();
-    for app in apps(state, scope) {
-        deployment_problem(state, &app, &mut problems);
+    for app in apps {
+        deployment_problem(state, app, &mut problems);
         for instance in &app.instances {
-            instance_problem(state, &app, instance, &mut problems);
+            instance_problem(state, app, instance, &mut problems);
         }
     }
-    for node in nodes(state, scope).into_iter().filter(|node| !node.reachable) {
+    for node in nodes.iter().filter(|node| !node.reachable) {
         problems.push(ProblemStatus {
             scope: Scope::of_node(&node.name),
             instance: None,
@@ -308,7 +318,7 @@ fn problems(state: &State, scope: &Scope) -> Vec<ProblemStatus> {
             contacts: stele_model::event::Contacts::default(),
             log_tail: Vec::new(),
             next: Some(format!("stele events --scope node:{}", node.name)),
-            node: Some(node.name),
+            node: Some(node.name.clone()),
         });
     }
     problems.sort_by_key(|problem| std::cmp::Reverse(problem.since));
@@ -392,7 +402,7 @@ pub(super) async fn deployment(handle: &Handle, asked: &Asked) -> Answered {
     })?;
     let app_env = &deployment.app_env;
     let expected = expected(state, app_env);
-    let instances = instances(state, app_env, &expected);
+    let instances = instances(state, state.assigned_to(app_env), &expected);
     let services = services(&expected, &instances);
     let number = |revision: &Option<stele_model::Revision>| {
         revision.as_ref().and_then(|revision| state.release_number(&revision.release))

@@ -1,7 +1,7 @@
 //! The bytes of the log: records, their headers, entries, snapshots and deltas.
 
 use stele_codec::{Chain, Entry, Linker, Snapshot, StoredRecord, decode_delta, encode_delta, encode_record};
-use stele_model::{Delta, Digest, Record, Time, fold};
+use stele_model::{Delta, Digest, Outline, Record, Time, fold};
 
 use super::story;
 use crate::mutate::Form;
@@ -212,10 +212,15 @@ fn delta(input: &[u8]) -> Result<Verdict, String> {
     let Ok(delta) = decode_delta(input) else { return Ok(Verdict::Refused) };
     let again = decode_delta(&encode_delta(&delta)).map_err(|error| format!("encoded again: {error}"))?;
     holds(again == delta, || "encoded again, it is another delta".to_owned())?;
-    let (mut state, _) = story::early()?.clone();
+    let (state, _) = story::early()?;
+    let mut outline = Outline::of(state);
     let _ = delta.count();
-    if delta.put_on(&mut state).is_ok() {
-        state.digest();
+    if delta.put_on(&mut outline).is_ok() {
+        // A delta may say that it leads to any seq.
+        let through = outline.seq();
+        let mut later = state.clone();
+        later.seq = through;
+        outline.filled(&later, through).digest();
     }
     Ok(Verdict::Read)
 }
@@ -232,10 +237,11 @@ fn made_deltas() -> anyhow::Result<Vec<Named>> {
     let (early, _) = story::early().map_err(anyhow::Error::msg)?;
     let (later, _) = story::state_after(early.seq as usize + 30)?;
     let (before, _) = story::state_after(20)?;
-    let nothing = Delta::between(early, early);
+    let [before, early, later] = [&before, early, &later].map(Outline::of);
+    let nothing = Delta::between(&early, &early);
     Ok(vec![
         ("nothing".to_owned(), encode_delta(&nothing)),
-        ("on-early".to_owned(), encode_delta(&Delta::between(early, &later))),
-        ("to-early".to_owned(), encode_delta(&Delta::between(&before, early))),
+        ("on-early".to_owned(), encode_delta(&Delta::between(&early, &later))),
+        ("to-early".to_owned(), encode_delta(&Delta::between(&before, &early))),
     ])
 }

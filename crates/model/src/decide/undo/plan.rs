@@ -202,12 +202,12 @@ impl UndoneApp {
                 Event::ReleaseCreated { number, digest, release, images } => {
                     let (release, images) = (release.clone(), images.clone());
                     let record = ReleaseRecord { number: *number, seq: state.seq, release, images };
-                    state.history.releases.insert(*digest, Arc::new(record));
-                    state.history.numbers.insert((app_env.app.clone(), *number), *digest);
+                    state.history.releases.insert(*digest, state.seq, Arc::new(record));
+                    state.history.numbers.insert((app_env.app.clone(), *number), state.seq, *digest);
                 }
                 Event::ConfigChanged { version, digest, variables, .. } => {
-                    state.history.config_versions.insert((app_env.clone(), *version), *digest);
-                    state.history.configs.insert(*digest, Arc::new(variables.clone()));
+                    state.history.config_versions.insert((app_env.clone(), *version), state.seq, *digest);
+                    state.history.configs.insert(*digest, state.seq, Arc::new(variables.clone()));
                 }
                 _ => {}
             }

@@ -1,0 +1,102 @@
+//! A State of the past is the same whether it was folded then, or is rebuilt from what is kept of it and
+//! from the State of today; and another history can go on from it.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use stele_codec::{Chain, decode_delta, encode_delta};
+use stele_model::{Command, Delta, Links, Outline, Record, Request, State, Time, Value, fold};
+use stele_testkit::history::{Scribe, golden};
+
+/// Decisions between two States that are looked at: no divisor of anything.
+const DISTANCE: usize = 23;
+
+fn records() -> Vec<Record> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
+    let generations = golden::generations(&folder).unwrap();
+    let all = generations.iter().flat_map(|generation| &generation.records);
+    all.map(|stored| stored.decode().unwrap()).collect()
+}
+
+/// Some of the States that a log leads through.
+fn states(records: &[Record]) -> Vec<State> {
+    let mut states = vec![State::default()];
+    let mut state = State::default();
+    let mut decisions = 0;
+    for record in records {
+        fold(&mut state, record);
+        if record.header.decision.last() == record.header.seq {
+            decisions += 1;
+            if decisions % DISTANCE == 0 {
+                states.push(state.clone());
+            }
+        }
+    }
+    states.push(state);
+    states
+}
+
+fn equal(rebuilt: &State, then: &State) {
+    if let Some(mismatch) = rebuilt.first_mismatch(then) {
+        panic!("seq {}: rebuilt and as it was: {mismatch:?}", then.seq);
+    }
+    assert_eq!(rebuilt, then, "seq {}", then.seq);
+    assert_eq!(rebuilt.clone().digest(), then.clone().digest(), "seq {}", then.seq);
+}
+
+#[test]
+fn every_state_is_rebuilt() {
+    let records = records();
+    let states = states(&records);
+    let now = states.last().unwrap();
+    assert!(states.len() > 20, "{}", states.len());
+    for pair in states.windows(2) {
+        let [before, then] = pair else { unreachable!() };
+        // What differs is kept as bytes, and put on again.
+        let delta = Delta::between(&Outline::of(before), &Outline::of(then));
+        let mut outline = Outline::of(before);
+        decode_delta(&encode_delta(&delta)).unwrap().put_on(&mut outline).unwrap();
+        assert_eq!(outline.first_mismatch(&Outline::of(then)), None);
+        equal(&outline.filled(now, then.seq), then);
+        // Or the records are folded again.
+        let mut folded = Outline::of(before).filled(now, then.seq);
+        for record in &records[before.seq as usize..then.seq as usize] {
+            fold(&mut folded, record);
+        }
+        equal(&folded, then);
+    }
+}
+
+#[test]
+fn another_history_goes_on_from_the_past() {
+    let records = records();
+    let states = states(&records);
+    let now = states.last().unwrap();
+    let mut gone_on = 0;
+    for then in &states {
+        let Some(app_env) = then.target.intent.keys().next() else { continue };
+        let variables = BTreeMap::from([("WHAT".to_owned(), Some(Value::Plain("if".to_owned())))]);
+        let request = Request {
+            principal: stele_model::decide::system(),
+            command: Command::SetConfig { app_env: app_env.clone(), variables },
+            idempotency: None,
+            trace: None,
+            cause: None,
+            reason: None,
+            links: Links::default(),
+            if_match: None,
+        };
+        let go_on = |state: State| {
+            let mut scribe = Scribe::after(state, Chain::GENESIS, Time(now.time.0 + 1));
+            let records = scribe.ask(&request, BTreeMap::new()).unwrap();
+            (records, scribe.state().clone())
+        };
+        let (decided, other) = go_on(Outline::of(then).filled(now, then.seq));
+        let (as_then, other_then) = go_on(then.clone());
+        assert_eq!(decided, as_then, "seq {}", then.seq);
+        equal(&other, &other_then);
+        gone_on += 1;
+    }
+    assert!(gone_on > 20, "{gone_on}");
+}
