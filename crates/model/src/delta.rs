@@ -202,13 +202,35 @@ maps! {
     control reviews: Seq => PrincipalId;
     control erased: String => u32;
     history deployments: Seq => Arc<Deployment>;
-    history deployments_of: (AppEnv, Seq) => ();
     history latest: AppEnv => Seq;
     history changes: (AppEnv, Seq) => Change;
     history last_changed: AppEnv => Seq;
     history barriers: (AppEnv, Seq) => String;
     history answered: (PrincipalId, String) => Answered;
-    history answered_by_age: (Time, PrincipalId, String) => ();
+}
+
+/// What follows from other maps is not kept but put right with them.
+fn put_indexes(maps: &Maps, history: &mut History) {
+    let History { deployments, deployments_of, answered, answered_by_age, .. } = history;
+    for seq in &maps.deployments.gone {
+        if let Some(gone) = deployments.get(seq) {
+            deployments_of.remove(&(gone.app_env.clone(), *seq));
+        }
+    }
+    for (seq, deployment) in &maps.deployments.set {
+        deployments_of.insert((deployment.app_env.clone(), *seq), ());
+    }
+    let by_age = |(principal, key): &(PrincipalId, String), it: &Answered| {
+        (it.time, principal.clone(), key.clone())
+    };
+    for key in maps.answered.gone.iter().chain(maps.answered.set.iter().map(|(key, _)| key)) {
+        if let Some(gone) = answered.get(key) {
+            answered_by_age.remove(&by_age(key, gone));
+        }
+    }
+    for (key, answer) in &maps.answered.set {
+        answered_by_age.insert(by_age(key, answer), ());
+    }
 }
 
 /// The same for State's sets.
@@ -477,6 +499,7 @@ impl Delta {
             (observed.lost, observed.time) = (lost, time);
             instances.put_on(&mut observed.instances);
         }
+        put_indexes(&self.maps, &mut state.history);
         self.maps.put_on(state);
         self.sets.put_on(state);
         Ok(())
@@ -497,7 +520,9 @@ impl State {
             .or_else(|| scalar("history.leader", ours.leader.to_string(), theirs.leader.to_string()))
             .or_else(|| first_nested(self, other))
             .or_else(|| Maps::mismatch(self, other))
-            .or_else(|| self.history.annals_mismatch(&other.history))
+            .or_else(|| first("history.deployments_of", &ours.deployments_of, &theirs.deployments_of))
+            .or_else(|| first("history.answered_by_age", &ours.answered_by_age, &theirs.answered_by_age))
+            .or_else(|| ours.annals_mismatch(theirs))
             .or_else(|| Sets::mismatch(self, other))
     }
 }
