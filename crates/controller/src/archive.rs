@@ -55,7 +55,7 @@ impl Archive {
             None => Delta::between(&Outline::default(), &outline),
         };
         past.milestones().keep(&delta)?;
-        if ANCHOR_LEVELS.contains(&level_of(next).min(*ANCHOR_LEVELS.end())) {
+        if level_of(next) >= *ANCHOR_LEVELS.start() {
             past.keep(&outline, Delta::between(&self.anchor, &outline).count());
             self.anchor = outline.clone();
         }
@@ -104,21 +104,34 @@ fn is_missing(handle: &Handle, through: Seq) -> bool {
     handle.reader().gaps().first().is_some_and(|(from, _)| *from <= through)
 }
 
-/// Reads milestones into memory, each as the neighbour of the one before it, as far as there is room.
+/// Reads milestones into memory, each as the neighbour of the one before it, as near to each other as
+/// there is room for.
 async fn warm_up(handle: &Handle, through: Seq) -> anyhow::Result<()> {
-    'all: for level in ANCHOR_LEVELS.rev() {
-        let mut before = Outline::default();
-        for anchor in of_level(level, through) {
-            if !handle.0.past.has_room() {
-                break 'all;
-            }
-            let earlier = before;
-            before = off_thread(handle, move |past| past.keep_beside(&earlier, anchor)).await?;
+    let level = off_thread(handle, move |past| level_with_room(past, through)).await?;
+    let mut before = Outline::default();
+    for anchor in of_level(level, through) {
+        if !handle.0.past.has_room() {
+            break;
         }
+        let earlier = before;
+        before = off_thread(handle, move |past| past.keep_beside(&earlier, anchor)).await?;
     }
     let (milestones, bytes) = handle.0.past.in_memory();
-    tracing::info!(through, milestones, bytes, "warm: past States are near");
+    tracing::info!(through, level, milestones, bytes, "warm: past States are near");
     Ok(())
+}
+
+/// The lowest level whose milestones all have room in memory, as the last ones of it let expect.
+fn level_with_room(past: &Past, through: Seq) -> Result<u32, PastError> {
+    for level in ANCHOR_LEVELS {
+        let mut latest = of_level(level, through).rev();
+        let (Some(last), before) = (latest.next(), latest.next()) else { return Ok(level) };
+        let facts = past.distance(before.unwrap_or_default(), last)?;
+        if past.has_room_for(facts.saturating_mul(latest.count() + 2)) {
+            return Ok(level);
+        }
+    }
+    Ok(*ANCHOR_LEVELS.end())
 }
 
 /// Folding takes a processor and the disk, which nothing else should wait for.

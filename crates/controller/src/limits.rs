@@ -29,9 +29,8 @@ pub const MILESTONE_INTERVAL_RECORDS: u64 = 1_024;
 /// Milestones between two of the next level. A milestone is kept as what differs from the one of the next
 /// level before it, so that one read puts on few differences, however long the log.
 pub const MILESTONE_BRANCHING: u64 = 4;
-/// Levels of milestones whose States are kept in memory, as far as there is room: those of the highest
-/// level first, and then those between them.
-pub const ANCHOR_LEVELS: std::ops::RangeInclusive<u32> = 1..=3;
+/// Levels of milestones, of which the lowest one is kept in memory that there is room for.
+pub const ANCHOR_LEVELS: std::ops::RangeInclusive<u32> = 1..=8;
 /// Past States kept in memory, in bytes, as estimated by [`PAST_FACT_BYTES`]. Beyond it, those of the
 /// lowest level are forgotten, and read from the disk again.
 pub const PAST_MEMORY_BYTES: usize = 2 * 1024 * 1024 * 1024;

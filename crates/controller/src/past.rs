@@ -78,8 +78,21 @@ impl Known {
         while self.bytes > PAST_MEMORY_BYTES {
             // Those that most others lie around go first.
             let least = self.anchors.keys().copied().min_by_key(|seq| (level_of(*seq), *seq));
-            let Some(forgotten) = least.and_then(|seq| self.anchors.remove(&seq)) else { return };
-            self.bytes -= forgotten.bytes;
+            let Some(least) = least else { return };
+            self.forget(least);
+        }
+    }
+
+    fn forget(&mut self, seq: Seq) {
+        let Some(forgotten) = self.anchors.remove(&seq) else { return };
+        self.bytes -= forgotten.bytes;
+        // What the next one shared with it is now its own.
+        let before = self.anchors.range(..seq).next_back().map(|(_, before)| before.outline.clone());
+        if let Some((_, next)) = self.anchors.range_mut(seq..).next() {
+            let facts = Delta::between(&before.unwrap_or_default(), &next.outline).count();
+            self.bytes -= next.bytes;
+            next.bytes = facts.saturating_mul(PAST_FACT_BYTES);
+            self.bytes += next.bytes;
         }
     }
 }
@@ -196,10 +209,21 @@ impl Past {
         Ok(shared)
     }
 
+    /// In how many facts two milestones differ.
+    pub(crate) fn distance(&self, earlier: Seq, later: Seq) -> Result<usize, PastError> {
+        Ok(Delta::between(&self.milestone(earlier)?, &self.milestone(later)?).count())
+    }
+
     /// Whether there is room for more in memory.
     pub(crate) fn has_room(&self) -> bool {
+        self.has_room_for(0)
+    }
+
+    /// Whether there is room for outlines that differ in so many facts from each other.
+    pub(crate) fn has_room_for(&self, facts: usize) -> bool {
         // What the log grows by needs some, too.
-        self.known().bytes < PAST_MEMORY_BYTES / 4 * 3
+        let more = facts.saturating_mul(PAST_FACT_BYTES);
+        self.known().bytes.saturating_add(more) < PAST_MEMORY_BYTES / 8 * 7
     }
 
     /// How many milestones are kept in memory, and what they take there, about, in bytes.
@@ -234,5 +258,47 @@ impl Past {
         }
         let decision = self.header(seq)?.decision;
         Ok(if decision.last() == seq { seq } else { decision.first - 1 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::MILESTONE_INTERVAL_RECORDS;
+
+    /// A milestone at which so many reviews are due.
+    fn milestone(number: u64) -> Outline {
+        let mut state = State::default();
+        state.seq = number * MILESTONE_INTERVAL_RECORDS;
+        let principal = stele_model::decide::system();
+        state.control.reviews = (1..=number).map(|seq| (seq, principal.clone())).collect();
+        Outline::of(&state)
+    }
+
+    #[test]
+    fn what_is_forgotten_first_lies_between_others() {
+        let mut known = Known::default();
+        let facts = PAST_MEMORY_BYTES / PAST_FACT_BYTES / 10;
+        for number in 1..=40 {
+            known.keep(&milestone(number), facts);
+            assert!(known.bytes <= PAST_MEMORY_BYTES);
+            assert_eq!(known.bytes, known.anchors.values().map(|anchor| anchor.bytes).sum::<usize>());
+        }
+        let kept: Vec<_> = known.anchors.keys().map(|seq| seq / MILESTONE_INTERVAL_RECORDS).collect();
+        assert!(kept.len() < 40, "{kept:?}");
+        assert!(kept.contains(&16) && kept.contains(&32) && kept.contains(&4), "{kept:?}");
+        assert!(!kept.contains(&1) && !kept.contains(&21), "{kept:?}");
+    }
+
+    #[test]
+    fn what_was_read_lately_is_found_and_bounded() {
+        let mut known = Known::default();
+        for number in 1..=PAST_RECENT_MAX as u64 + 3 {
+            known.visit(&milestone(number));
+        }
+        known.visit(&milestone(5));
+        assert_eq!(known.recent.len(), PAST_RECENT_MAX);
+        assert!(known.at(MILESTONE_INTERVAL_RECORDS).is_none());
+        assert!(known.at(5 * MILESTONE_INTERVAL_RECORDS).is_some());
     }
 }

@@ -220,9 +220,8 @@ fn put_indexes(maps: &Maps, history: &mut History) {
     for (seq, deployment) in &maps.deployments.set {
         deployments_of.insert((deployment.app_env.clone(), *seq), ());
     }
-    let by_age = |(principal, key): &(PrincipalId, String), it: &Answered| {
-        (it.time, principal.clone(), key.clone())
-    };
+    let by_age =
+        |(principal, key): &(PrincipalId, String), it: &Answered| (it.time, principal.clone(), key.clone());
     for key in maps.answered.gone.iter().chain(maps.answered.set.iter().map(|(key, _)| key)) {
         if let Some(gone) = answered.get(key) {
             answered_by_age.remove(&by_age(key, gone));
