@@ -32,7 +32,12 @@ pub const SYNC_RETRY_FIRST_MS: u64 = 1_000;
 /// Longest pause between two sync requests that did not help, in milliseconds.
 pub const SYNC_RETRY_MS_MAX: u64 = 60_000;
 /// Shortest pause between two reports with different content, in milliseconds.
-pub const REPORT_MS_MIN: u64 = 1_000;
+pub const REPORT_MS_MIN: u64 = 200;
+/// Pause between two reports with different content, on average, in milliseconds.
+pub const REPORT_MS: u64 = 1_000;
+/// Reports that may follow each other faster than on average. A container that is replaced changes
+/// about as often until it is healthy, and whoever waits for that should not wait for a pause.
+pub const REPORT_BURST: u64 = 3;
 /// Shortest pause before a report is sent again, in milliseconds; doubled at each further time.
 pub const REPORT_RETRY_FIRST_MS: u64 = 1_000;
 /// Longest pause before a report is sent again, in milliseconds.

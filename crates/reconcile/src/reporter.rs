@@ -7,7 +7,9 @@
 use stele_model::ids::{FleetName, NodeName};
 use stele_model::wire::{AssignmentVersion, InstanceReport, Report};
 
-use crate::limits::{REPORT_BODY_BYTES_MAX, REPORT_MS_MIN, REPORT_RETRY_FIRST_MS, REPORT_RETRY_MS_MAX};
+use crate::limits::{
+    REPORT_BODY_BYTES_MAX, REPORT_BURST, REPORT_MS, REPORT_MS_MIN, REPORT_RETRY_FIRST_MS, REPORT_RETRY_MS_MAX,
+};
 use crate::sync::doubled_ms;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +28,9 @@ pub struct Reporter {
     /// Number and content of the last report made.
     made: Option<(u64, Content)>,
     made_ms: u64,
+    /// When the next report would be made if all were equally far apart: the generic cell rate
+    /// algorithm (ITU-T I.371).
+    even_ms: u64,
     acked: u64,
     in_flight: bool,
     failures: u32,
@@ -51,6 +56,7 @@ impl Reporter {
             latest: None,
             made: None,
             made_ms: 0,
+            even_ms: 0,
             acked: 0,
             in_flight: false,
             failures: 0,
@@ -85,10 +91,15 @@ impl Reporter {
         };
         match &self.made {
             None => Due::At(retry_ms),
-            Some((_, made)) if made != latest => Due::At(retry_ms.max(self.made_ms + REPORT_MS_MIN)),
+            Some((_, made)) if made != latest => Due::At(retry_ms.max(self.next_ms())),
             Some((number, _)) if *number > self.acked => Due::At(retry_ms),
             Some(_) => Due::Nothing,
         }
+    }
+
+    /// When a report with other content than the last one may be made.
+    fn next_ms(&self) -> u64 {
+        (self.made_ms + REPORT_MS_MIN).max(self.even_ms.saturating_sub((REPORT_BURST - 1) * REPORT_MS))
     }
 
     /// The report to send now, if one is due: it counts as under way until [`Self::acked_by`] or
@@ -105,6 +116,7 @@ impl Reporter {
                 let number = made.as_ref().map_or(0, |(number, _)| *number) + 1;
                 self.made = Some((number, latest.clone()));
                 self.made_ms = now_ms;
+                self.even_ms = self.even_ms.max(now_ms) + REPORT_MS;
                 number
             }
         };
@@ -192,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_goes_at_once_and_later_ones_are_coalesced_to_one_a_second() {
+    fn the_first_goes_at_once_and_what_follows_is_coalesced() {
         let mut reporter = reporter();
         assert_eq!(reporter.take(100), None);
         see(&mut reporter, 0);
@@ -208,6 +220,30 @@ mod tests {
         assert_eq!(reporter.take(100 + REPORT_MS_MIN - 1), None);
         let second = reporter.take(100 + REPORT_MS_MIN).unwrap();
         assert_eq!((second.number, second.instances[0].restarts), (2, 49));
+    }
+
+    #[test]
+    fn a_few_go_soon_and_many_go_one_a_second() {
+        let mut reporter = reporter();
+        let mut times = Vec::new();
+        for now in (0..10_000).step_by(10) {
+            see(&mut reporter, now as u32);
+            if let Some(report) = reporter.take(now) {
+                assert!(reporter.acked_by(7, report.number));
+                times.push(now);
+            }
+        }
+        assert_eq!(times[..5], [0, 200, 400, 1_000, 2_000]);
+        assert_eq!(*times.last().unwrap(), 9_000);
+        // After a quiet while there are a few again.
+        for (now, is_due) in [(20_000, true), (20_100, false), (20_200, true), (20_400, true), (20_600, false)] {
+            see(&mut reporter, 100_000 + now as u32);
+            let report = reporter.take(now);
+            assert_eq!(report.is_some(), is_due, "{now}");
+            if let Some(report) = report {
+                reporter.acked_by(7, report.number);
+            }
+        }
     }
 
     #[test]
