@@ -33,7 +33,7 @@ pub const MILESTONE_BRANCHING: u64 = 4;
 pub const ANCHOR_LEVELS: std::ops::RangeInclusive<u32> = 1..=8;
 /// Past States kept in memory, in bytes, as estimated by [`PAST_FACT_BYTES`]. Beyond it, those of the
 /// lowest level are forgotten, and read from the disk again.
-pub const PAST_MEMORY_BYTES: usize = 2 * 1024 * 1024 * 1024;
+pub const PAST_MEMORY_BYTES: usize = 4 * 1024 * 1024 * 1024;
 /// Milestones kept in memory besides, because they were read lately.
 pub const PAST_RECENT_MAX: usize = 16;
 /// What one fact in which a State differs from its neighbour takes in memory, about, in bytes: with the
