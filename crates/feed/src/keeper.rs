@@ -161,7 +161,7 @@ impl Keeper {
             }
             // Nothing is published on top of what was not yet committed here when it was looked at,
             // or of what the server took for a repetition: it may be anybody's.
-            Stage::Known { last, .. } if last > self.proven && !planted!(FeedTrustsAhead) => {
+            Stage::Known { last, .. } if last > self.proven => {
                 self.stage = Stage::Unknown;
                 Step::Find
             }
@@ -232,7 +232,7 @@ impl Keeper {
         let Stage::Sent { acked, sent } = self.stage else { return false };
         let seq = acked + 1;
         let (counts, is_proof) = match answer {
-            Answer::Stored { at, repeated } => (at == seq, !repeated),
+            Answer::Stored { at, repeated } => (at == seq, !repeated || planted!(FeedRepetitionProves)),
             Answer::Refused => (false, false),
             // It may be there or not. Only a look tells.
             Answer::Unknown => (planted!(FeedCountsUnacked), false),
@@ -267,7 +267,6 @@ impl Keeper {
             // After a failure only time helps.
             (Woken::Committed, Stage::Known { dry, .. }) => *dry = false,
             (Woken::Committed, _) => {}
-            (Woken::Connection | Woken::Time, Stage::Known { .. }) if planted!(FeedKeepsPosition) => {}
             // The server may have come back empty, or somebody may have deleted the stream.
             (Woken::Connection | Woken::Time, stage) => *stage = Stage::Unknown,
         }

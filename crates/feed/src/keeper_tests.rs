@@ -3,8 +3,8 @@ use crate::{Answer, Gap, Keeper, Rest, Seen, Step, Woken, guards};
 
 const DONE: Step = Step::Rest(Rest::Done);
 
-const fn seen(made: i128, last: u64) -> Option<Seen> {
-    Some(Seen { made, first: if last == 0 { 0 } else { 1 }, last })
+const fn seen(made: i128, last: u64) -> Seen {
+    Seen { made, first: if last == 0 { 0 } else { 1 }, last }
 }
 
 const fn stored(at: u64) -> Answer {
@@ -19,7 +19,7 @@ const fn publish(after: u64) -> Step {
 fn knows(last: u64, committed: u64) -> Keeper {
     let mut keeper = Keeper::default();
     assert_eq!(keeper.next(true, committed), Step::Find);
-    keeper.found(seen(1, last), committed);
+    keeper.found(Some(seen(1, last)), committed);
     if let Step::Compare { .. } = keeper.next(true, committed) {
         keeper.compared(true);
     }
@@ -32,7 +32,7 @@ fn a_feed_that_is_gone_is_made_and_filled() {
     assert_eq!(keeper.next(true, 3), Step::Find);
     keeper.found(None, 3);
     assert_eq!(keeper.next(true, 3), Step::Create);
-    keeper.found(seen(1, 0), 3);
+    keeper.found(Some(seen(1, 0)), 3);
     assert_eq!(keeper.next(true, 3), publish(0));
     assert_eq!(keeper.read([1, 2]), Ok(()));
     assert_eq!(keeper.next(true, 3), Step::Await);
@@ -55,20 +55,20 @@ fn a_feed_that_was_made_at_the_same_time_is_looked_at_before_it_is_added_to() {
     let mut keeper = Keeper::default();
     keeper.found(None, 3);
     assert_eq!(keeper.next(true, 3), Step::Create);
-    keeper.found(seen(1, 2), 3);
+    keeper.found(Some(seen(1, 2)), 3);
     assert_eq!(keeper.next(true, 3), Step::Compare { from: 1, to: 2 });
 }
 
 #[test]
 fn a_feed_of_another_history_is_made_again() {
     let mut keeper = Keeper::default();
-    keeper.found(seen(1, 5), 9);
+    keeper.found(Some(seen(1, 5)), 9);
     assert_eq!(keeper.next(true, 9), Step::Compare { from: 1, to: 5 });
     keeper.compared(false);
     assert_eq!(keeper.next(true, 9), Step::Delete);
     keeper.deleted();
     assert_eq!(keeper.next(true, 9), Step::Create);
-    keeper.found(seen(2, 0), 9);
+    keeper.found(Some(seen(2, 0)), 9);
     assert_eq!(keeper.next(true, 9), publish(0));
 }
 
@@ -85,17 +85,17 @@ fn what_is_no_longer_kept_is_not_compared() {
 fn of_a_long_feed_its_end_is_compared_and_later_what_was_not_proven_and_the_last() {
     let batch = FEED_BATCH_RECORDS as u64;
     let mut keeper = Keeper::default();
-    keeper.found(seen(1, 5_000), 6_000);
+    keeper.found(Some(seen(1, 5_000)), 6_000);
     assert_eq!(keeper.next(true, 6_000), Step::Compare { from: 5_001 - batch, to: 5_000 });
     keeper.compared(true);
     assert_eq!(keeper.next(true, 5_000), DONE);
     keeper.woken(Woken::Time);
-    keeper.found(seen(1, 5_000), 6_000);
+    keeper.found(Some(seen(1, 5_000)), 6_000);
     assert_eq!(keeper.next(true, 6_000), Step::Compare { from: 5_000, to: 5_000 });
-    keeper.found(seen(1, 5_003), 6_000);
+    keeper.found(Some(seen(1, 5_003)), 6_000);
     assert_eq!(keeper.next(true, 6_000), Step::Compare { from: 5_001, to: 5_003 });
     // Made again by somebody: nothing of it is known.
-    keeper.found(seen(2, 5), 6_000);
+    keeper.found(Some(seen(2, 5)), 6_000);
     assert_eq!(keeper.next(true, 6_000), Step::Compare { from: 1, to: 5 });
 }
 
@@ -106,7 +106,7 @@ fn nothing_is_put_on_top_of_what_could_not_be_compared_yet() {
     assert_eq!(keeper.next(true, 10), DONE);
     keeper.woken(Woken::Committed);
     assert_eq!(keeper.next(true, 12), Step::Find);
-    keeper.found(seen(1, 11), 12);
+    keeper.found(Some(seen(1, 11)), 12);
     assert_eq!(keeper.next(true, 12), Step::Compare { from: 11, to: 11 });
     keeper.compared(true);
     assert_eq!(keeper.next(true, 12), publish(11));
@@ -121,7 +121,7 @@ fn what_the_server_took_for_a_repetition_is_compared_before_more_is_published() 
     assert!(keeper.answered(stored(3)));
     assert_eq!(keeper.published(), Some(3));
     assert_eq!(keeper.next(true, 9), Step::Find);
-    keeper.found(seen(1, 3), 9);
+    keeper.found(Some(seen(1, 3)), 9);
     assert_eq!(keeper.next(true, 9), Step::Compare { from: 2, to: 3 });
 }
 
@@ -141,7 +141,7 @@ fn what_is_not_acknowledged_as_it_was_sent_does_not_count() {
         keeper.woken(Woken::Time);
         assert_eq!(keeper.next(true, 9), Step::Find);
         // What came after may stand on something else.
-        keeper.found(seen(1, 5), 9);
+        keeper.found(Some(seen(1, 5)), 9);
         assert_eq!(keeper.next(true, 9), Step::Compare { from: 3, to: 5 });
     }
 }
@@ -189,7 +189,7 @@ fn pauses_double_until_something_works() {
     }
     assert_eq!(pauses, [200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
     assert_eq!(pauses[7], FEED_RETRY_MS_MAX);
-    keeper.found(seen(1, 0), 0);
+    keeper.found(Some(seen(1, 0)), 0);
     assert_eq!(keeper.next(true, 0), DONE);
     keeper.failed();
     assert_eq!(keeper.next(true, 0), Step::Rest(Rest::Retry { ms: FEED_RETRY_FIRST_MS }));

@@ -121,8 +121,7 @@ bugs! {
     FeedCountsUnacked, FEED, "A message on the feed that nobody acknowledged counts as published";
     FeedNotCompared, FEED, "What the feed shows is not compared with the log";
     FeedComparesLast, FEED, "Of what the feed shows only the last record is compared with the log";
-    FeedTrustsAhead, FEED, "Records are put on top of what nobody compared with the log";
-    FeedKeepsPosition, FEED, "The end of the feed once known is believed until something is refused";
+    FeedRepetitionProves, FEED, "What the server takes for a repetition counts as proof of what stands there";
     AnswerBeforeCommit, SHELL, "A decision is answered when it is proposed";
     NoOpUnconfirmed, SHELL, "\"Nothing had to change\" is answered without confirming leadership";
     ReadWithoutIndex, SHELL, "A read is answered from what this controller knows, without a ReadIndex";
