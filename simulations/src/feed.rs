@@ -27,6 +27,8 @@ pub(crate) struct Feed {
     pub(crate) out: Vec<(Tag, Request)>,
     /// Whether the disk does not give a record that is needed.
     pub(crate) starved: bool,
+    /// What was taken for published, and on which stream.
+    pub(crate) claims: Vec<(i128, Seq)>,
     /// What was found to be wrong with a feed that nobody but controllers wrote to.
     pub(crate) complaint: Option<String>,
 }
@@ -75,12 +77,6 @@ impl Process {
             // Of what was sent twice, the first answer counts.
             asked.replies.entry(seq).or_insert(reply);
         }
-    }
-
-    /// What counts as published, and on which stream.
-    pub(crate) fn feed_claims(&self) -> Option<(i128, Seq)> {
-        let run = self.feed.run.as_ref()?;
-        Some((run.made, run.keeper.published()?))
     }
 
     /// Does what can be done for the feed now. `connection` tells whether NATS is there, and how
@@ -213,6 +209,7 @@ impl Process {
                     if !run.keeper.answered(answer) {
                         break;
                     }
+                    self.feed.claims.push((run.made, seq));
                     asked.about.remove(0);
                 }
             }

@@ -273,7 +273,8 @@ impl Keeper {
     }
 
     /// The last seq that counts as published, as far as known.
-    pub const fn published(&self) -> Option<Seq> {
+    #[cfg(test)]
+    pub(crate) const fn published(&self) -> Option<Seq> {
         match self.stage {
             Stage::Known { last, .. } => Some(last),
             Stage::Sent { acked, .. } => Some(acked),

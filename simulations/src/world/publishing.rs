@@ -31,10 +31,10 @@ impl World {
         let (incarnation, local) = (controller.incarnation, controller.clock.local_us(now));
         let Some(process) = &mut controller.process else { return };
         process.serve_feed(local, connection);
-        let (out, claims) = (std::mem::take(&mut process.feed.out), process.feed_claims());
+        let (out, claims) = (std::mem::take(&mut process.feed.out), std::mem::take(&mut process.feed.claims));
         let complaint = process.feed.complaint.take();
         let mut oracle = self.oracle.borrow_mut();
-        if let Some((made, seq)) = claims {
+        for (made, seq) in claims {
             oracle.require(self.jetstream.ever_had(made, seq), "published-is-on-the-feed", || {
                 format!("controller {id} takes record {seq} for published on stream {made}")
             });
