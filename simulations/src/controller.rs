@@ -21,6 +21,7 @@ use stele_planted::{Bug, is_planted};
 
 use crate::app::{App, Reading, told_state};
 use crate::clock::Clock;
+use crate::feed::Feed;
 use crate::limits::{CONDUCTOR_COMMANDS_MAX, EPOCH_US, HOUSEKEEPING_US, RECORDS_PER_ANSWER_MAX, TICK_US};
 use crate::oracle::Oracle;
 use crate::outbox::{Outbox, Signer};
@@ -49,6 +50,8 @@ pub(crate) struct Process {
     pub(crate) kept_us: u64,
     began_us: u64,
     pub(crate) outbox: Outbox,
+    /// Publishes the public feed.
+    pub(crate) feed: Feed,
     snapshot: Option<(u64, StoredSnapshot, Snapshot)>,
     /// Pages of a gap fetched so far.
     pub(crate) gap: Vec<(Seq, Vec<u8>)>,
@@ -189,6 +192,7 @@ impl Controller {
             kept_us: now_us,
             began_us: now_us,
             outbox: Outbox::new(now_us),
+            feed: Feed::default(),
             snapshot: None,
             gap: Vec::new(),
             past,

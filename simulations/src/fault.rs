@@ -105,6 +105,28 @@ pub enum Fault {
     /// The leader is cut off and stands still while others lead and decide; clients ask it for what it
     /// believes to be so.
     Sleeper(u64),
+    /// Messages to the public feed are lost and repeated, the server's answers are lost (per thousand),
+    /// and some of both are late (milliseconds), so that they arrive when nobody waits for them.
+    FeedWeather {
+        /// Lost, of a thousand.
+        lose: u32,
+        /// Repeated, of a thousand.
+        repeat: u32,
+        /// Answers lost, of a thousand.
+        lose_answers: u32,
+        /// Latest, in milliseconds.
+        late_ms: u64,
+    },
+    /// JetStream loses the whole public feed.
+    FeedLost,
+    /// A stranger writes to the public feed, plainly or what looks like a record of another log.
+    FeedForge(u64),
+    /// JetStream drops so many of a thousand of the public feed's messages, the oldest.
+    FeedTrim(u64),
+    /// So many old messages to the public feed arrive once more, those of deposed leaders, too.
+    FeedReplay(u64, u64),
+    /// A controller publishes the public feed, whoever leads.
+    FeedRival(u64),
 }
 
 /// A fault, when, and for how long.
@@ -132,6 +154,8 @@ impl fmt::Display for Scheduled {
 const KINDS: usize = 24;
 /// Kinds that came later. They are drawn by themselves, so that they moved none of the others.
 const LATER_KINDS: usize = 16;
+/// Kinds that go for the public feed, drawn by themselves, too.
+const FEED_KINDS: usize = 6;
 /// Longest write of a slow disk, in milliseconds.
 const SLOW_MS_MAX: u64 = 600;
 /// Millionths by which a clock is off at most.
@@ -141,6 +165,7 @@ const DRIFT_PPM_MAX: u64 = 20_000;
 pub fn draw(seed: u64, minutes: u64) -> Vec<Scheduled> {
     let mut all = draw_kinds(&mut Rng::fork(seed, 1), KINDS, minutes, one);
     all.extend(draw_kinds(&mut Rng::fork(seed, 6), LATER_KINDS, minutes, later));
+    all.extend(draw_kinds(&mut Rng::fork(seed, 11), FEED_KINDS, minutes, of_the_feed));
     all.sort_by_key(|scheduled| scheduled.at_ms);
     all
 }
@@ -193,6 +218,27 @@ fn later(kind: usize, rng: &mut Rng) -> (Fault, u64) {
         13 => (Fault::Contest(pick), rng.range(2_000, 6_000)),
         14 => (Fault::StaleTail, rng.range(4_000, 12_000)),
         _ => (Fault::Sleeper(pick), rng.range(4_000, 9_000)),
+    }
+}
+
+fn of_the_feed(kind: usize, rng: &mut Rng) -> (Fault, u64) {
+    let pick = rng.next() >> 32;
+    let long = rng.range(1_000, 40_000);
+    match kind {
+        0 => {
+            let weather = Fault::FeedWeather {
+                lose: rng.below(200) as u32,
+                repeat: rng.below(300) as u32,
+                lose_answers: rng.below(500) as u32,
+                late_ms: rng.range(1, 12_000),
+            };
+            (weather, long)
+        }
+        1 => (Fault::FeedLost, 0),
+        2 => (Fault::FeedForge(pick), 0),
+        3 => (Fault::FeedTrim(rng.range(1, 1_000)), 0),
+        4 => (Fault::FeedReplay(pick, rng.range(1, 60)), 0),
+        _ => (Fault::FeedRival(pick), long),
     }
 }
 

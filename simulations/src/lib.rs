@@ -23,6 +23,8 @@ mod clock;
 mod controller;
 mod engine;
 pub mod fault;
+mod feed;
+mod jetstream;
 pub mod limits;
 pub mod log_file;
 mod oracle;

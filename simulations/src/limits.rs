@@ -17,6 +17,8 @@ pub const RESEND_US: u64 = 2_000_000;
 pub const REPORT_BATCH_US: u64 = 20_000;
 /// Reports in one record, as in the controller.
 pub const REPORTS_PER_BATCH_MAX: usize = 256;
+/// Longest wait for an answer of JetStream, in microseconds, as in the NATS client.
+pub const FEED_ANSWER_US: u64 = 5_000_000;
 /// Between heartbeats of an agent, in milliseconds, before jitter, as in the agent.
 pub const HEARTBEAT_MS: u64 = 5_000;
 /// Longest wait for a report's acknowledgement, in milliseconds, as in the agent.

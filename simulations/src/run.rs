@@ -167,7 +167,7 @@ fn unsettled(world: &World) -> Option<String> {
             ));
         }
     }
-    None
+    world.feed_lacks()
 }
 
 /// What is looked at once, when all is quiet: every replica's whole log, its proofs, and what runs.

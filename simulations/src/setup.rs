@@ -31,6 +31,10 @@ pub struct Setup {
     pub think_ms: u64,
     /// Whether controllers and agents are of several versions.
     pub skewed: bool,
+    /// How long JetStream remembers the ids of messages, in milliseconds.
+    pub feed_window_ms: u64,
+    /// Whether NATS still has the public feed after it was gone.
+    pub feed_outlasts: bool,
     /// Prints every line of the trace.
     pub loud: bool,
 }
@@ -50,6 +54,8 @@ impl Setup {
             entries_kept: rng.range(0, 30),
             think_ms: rng.range(1_000, 15_000),
             skewed: Rng::fork(seed, 7).chance(250),
+            feed_window_ms: *Rng::fork(seed, 8).pick(&[120_000, 2_000, 50, 0]).unwrap_or(&120_000),
+            feed_outlasts: Rng::fork(seed, 9).chance(500),
             loud: false,
         }
     }

@@ -9,6 +9,7 @@ const REGRESSIONS: &[(u64, &str)] = &[
     (1022, "a leader that begins anew has listened all along"),
     (571, "a leader that slept through another's reign has not listened all along"),
     (717, "the log may be ahead by a clock that was set back less than a minute ago, among those that vote"),
+    (93, "a leader that cannot read an old record cannot publish it, and is replaced"),
 ];
 
 fn passes(seed: u64) {

@@ -1,10 +1,8 @@
 //! The public event feed: every record of the log, in order, on JetStream.
 //!
 //! It is for integrators and is no ledger: whenever it is behind, gone, or not what
-//! the log says, it is made again from the log. The stream is written by nobody else
-//! and from its beginning, so its sequence numbers are the log's seqs; the server is
-//! asked to check that at each message, and so there can be no gap and no reordering,
-//! even when two controllers publish at once or a connection breaks half-way.
+//! the log says, it is made again from the log. What is done next is decided by
+//! [`stele_feed::Keeper`]; here it is carried out.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,21 +11,21 @@ use async_nats::HeaderMap;
 use async_nats::header::{NATS_EXPECTED_LAST_SEQUENCE, NATS_MESSAGE_ID};
 use async_nats::jetstream::{
     self, ErrorCode,
-    context::{GetStreamErrorKind, PublishErrorKind},
+    context::{GetStreamErrorKind, PublishError, PublishErrorKind},
     message::PublishMessage,
+    publish::PublishAck,
     stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType, Stream},
 };
 use bytes::Bytes;
+use stele_feed::limits::FEED_CHECK_MS;
+use stele_feed::{Answer, Keeper, Rest, Seen, Step, Woken, guards};
 use stele_model::Digest;
 use stele_model::ids::Seq;
 use tokio::sync::watch;
 
-use crate::connection::{Link, backoff_ms, jittered};
+use crate::connection::{Link, jittered};
 use crate::error::Error;
-use crate::limits::{
-    FEED_AGE_MAX, FEED_BATCH_RECORDS, FEED_BYTES_MAX, FEED_CHECK_INTERVAL, FEED_DUPLICATE_WINDOW,
-    FEED_EVENT_BYTES_MAX, FEED_RETRY_FIRST_MS, FEED_RETRY_MS_MAX,
-};
+use crate::limits::{FEED_AGE_MAX, FEED_BYTES_MAX, FEED_DUPLICATE_WINDOW, FEED_EVENT_BYTES_MAX};
 use crate::subjects;
 
 /// Header with the record's seq.
@@ -94,146 +92,161 @@ impl Feed {
     /// seq) is dropped. Failures are logged and tried again.
     pub async fn run<S: FeedSource>(&self, source: S, mut committed: watch::Receiver<Seq>) {
         let mut connections = self.link.connections();
-        let mut position = None;
-        let mut failures = 0;
+        let mut keeper = Keeper::default();
         loop {
-            let pause = if connections.borrow_and_update().up {
-                match self.catch_up(&source, &mut committed, position).await {
-                    Ok(last) => {
-                        position = Some(last);
-                        failures = 0;
-                        FEED_CHECK_INTERVAL
-                    }
-                    Err(error) => {
-                        position = None;
-                        failures += 1;
-                        tracing::warn!(
-                            error = &error as &dyn std::error::Error,
-                            "the public feed is behind; trying again"
-                        );
-                        let bound = backoff_ms(failures, FEED_RETRY_FIRST_MS, FEED_RETRY_MS_MAX);
-                        Duration::from_millis(jittered(bound))
-                    }
+            let connected = connections.borrow_and_update().up;
+            let goal = *committed.borrow_and_update();
+            let step = keeper.next(connected, goal);
+            let Step::Rest(rest) = step else {
+                if let Err(error) = self.carry_out(step, &mut keeper, &source, goal).await {
+                    keeper.failed();
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the public feed is behind; trying again"
+                    );
                 }
-            } else {
-                position = None;
-                FEED_CHECK_INTERVAL
+                continue;
             };
-            tokio::select! {
+            let pause = match rest {
+                Rest::Done | Rest::Away => FEED_CHECK_MS,
+                Rest::Retry { ms } => jittered(ms),
+            };
+            let woken = tokio::select! {
                 // After a failure only time helps: new records would fail in the same way.
-                changed = committed.changed(), if failures == 0 => {
-                    if changed.is_err() {
-                        return;
-                    }
-                }
-                // The server may have come back empty.
-                _ = connections.changed() => position = None,
-                () = tokio::time::sleep(pause) => position = None,
-            }
-            if failures > 0 && committed.has_changed().is_err() {
+                _ = committed.changed(), if !matches!(rest, Rest::Retry { .. }) => Woken::Committed,
+                _ = connections.changed() => Woken::Connection,
+                () = tokio::time::sleep(Duration::from_millis(pause)) => Woken::Time,
+            };
+            if committed.has_changed().is_err() {
                 return;
             }
+            keeper.woken(woken);
         }
     }
 
-    async fn catch_up<S: FeedSource>(
+    /// Does what the keeper decided, and tells it what came of it.
+    async fn carry_out<S: FeedSource>(
         &self,
+        step: Step,
+        keeper: &mut Keeper,
         source: &S,
-        committed: &mut watch::Receiver<Seq>,
-        position: Option<Seq>,
-    ) -> Result<Seq, Error> {
-        let goal = *committed.borrow_and_update();
-        let mut last = match position {
-            Some(last) => last,
-            None => self.look(source, goal).await?,
-        };
-        while last < goal {
-            let records = source.records_after(last, FEED_BATCH_RECORDS).map_err(Error::Source)?;
-            if records.is_empty() {
-                break;
-            }
-            last = self.publish(last, records).await?;
-        }
-        Ok(last)
-    }
-
-    /// Finds or makes the stream and returns the last seq on it.
-    async fn look<S: FeedSource>(&self, source: &S, committed: Seq) -> Result<Seq, Error> {
-        let stream = match self.find().await? {
-            Some(stream) => stream,
-            None => self.create().await?,
-        };
-        let state = &stream.cached_info().state;
-        let (first, last) = (state.first_sequence, state.last_sequence);
-        let shared = last.min(committed);
-        // One record tells the histories apart: each record's digest is over its content,
-        // and nobody but controllers of this log should write here at all.
-        if state.messages > 0 && shared >= first && shared > 0 {
-            let ours = source.records_after(shared - 1, 1).map_err(Error::Source)?;
-            let theirs = stream.get_raw_message(shared).await.map_err(Error::nats("read the public feed"))?;
-            let header = |name| theirs.headers.get(name).map(|value| value.as_str().to_owned());
-            let same = ours.first().is_some_and(|record| {
-                record.seq == shared
-                    && header(SEQ_HEADER) == Some(shared.to_string())
-                    && header(DIGEST_HEADER) == Some(record.digest.to_string())
-            });
-            if !same {
-                tracing::warn!(
-                    stream = self.stream,
-                    seq = shared,
-                    "the public feed does not show this log; making it again from the log"
-                );
+        committed: Seq,
+    ) -> Result<(), Error> {
+        match step {
+            Step::Find => keeper.found(self.find().await?.as_ref().map(seen), committed),
+            Step::Create => keeper.found(Some(seen(&self.create().await?)), committed),
+            Step::Compare { from, to } => keeper.compared(self.shows(source, from, to).await?),
+            Step::Delete => {
                 self.jetstream
                     .delete_stream(&self.stream)
                     .await
                     .map_err(Error::nats("delete the public feed"))?;
-                self.create().await?;
-                return Ok(0);
+                keeper.deleted();
             }
+            Step::Publish { after, limit } => {
+                let records = source.records_after(after, limit).map_err(Error::Source)?;
+                keeper
+                    .read(records.iter().map(|record| record.seq))
+                    .map_err(|gap| Error::SourceGap { expected: gap.expected, found: gap.found })?;
+                self.publish(keeper, records).await?;
+            }
+            // Answers are awaited where messages are sent.
+            Step::Await | Step::Rest(_) => {}
         }
-        Ok(last)
+        Ok(())
     }
 
-    /// Publishes the records that follow `last`; the acknowledgements are awaited together.
-    async fn publish(&self, last: Seq, records: Vec<FeedRecord>) -> Result<Seq, Error> {
-        let mut due = last + 1;
+    /// Whether the stream has what the log has, from one seq to another.
+    async fn shows<S: FeedSource>(&self, source: &S, from: Seq, to: Seq) -> Result<bool, Error> {
+        let stream = self
+            .jetstream
+            .get_stream_no_info(&self.stream)
+            .await
+            .map_err(Error::nats("look at the public feed"))?;
+        let mut due = from;
+        while due <= to {
+            let limit = usize::try_from(to - due).unwrap_or(usize::MAX).saturating_add(1);
+            let ours = source.records_after(due - 1, limit).map_err(Error::Source)?;
+            if ours.is_empty() {
+                return Err(Error::Source(format!("it did not give record {due}").into()));
+            }
+            for record in ours {
+                if record.seq != due {
+                    return Err(Error::SourceGap { expected: due, found: record.seq });
+                }
+                let theirs =
+                    stream.get_raw_message(due).await.map_err(Error::nats("read the public feed"))?;
+                let has = |name, value: String| {
+                    theirs.headers.get(name).is_some_and(|found| found.as_str() == value)
+                };
+                if !has(SEQ_HEADER, due.to_string()) || !has(DIGEST_HEADER, record.digest.to_string()) {
+                    tracing::warn!(
+                        stream = self.stream,
+                        seq = due,
+                        "the public feed does not show this log; making it again from the log"
+                    );
+                    return Ok(false);
+                }
+                due += 1;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Sends records; the acknowledgements are awaited together.
+    async fn publish(&self, keeper: &mut Keeper, records: Vec<FeedRecord>) -> Result<(), Error> {
         let mut acks = Vec::with_capacity(records.len());
         for record in records {
-            if record.seq != due {
-                return Err(Error::SourceGap { expected: due, found: record.seq });
-            }
             if !self.link.is_up() {
                 return Err(Error::Disconnected);
             }
+            let seq = record.seq;
             let (subject, message) = self.message(record);
             let ack = self
                 .jetstream
                 .send_publish(subject, message)
                 .await
                 .map_err(Error::nats("publish to the public feed"))?;
-            acks.push((due, ack));
-            due += 1;
+            acks.push((seq, ack));
         }
         for (seq, ack) in acks {
-            let ack = ack.await.map_err(|error| match error.kind() {
-                PublishErrorKind::WrongLastSequence | PublishErrorKind::StreamNotFound => {
-                    Error::FeedChanged { why: error.to_string() }
-                }
-                _ => Error::Nats { doing: "publish to the public feed", source: Box::new(error) },
-            })?;
-            if ack.sequence != seq || ack.stream != self.stream {
-                return Err(Error::FeedChanged {
-                    why: format!("record {seq} became {} of {}", ack.sequence, ack.stream),
-                });
+            let (answer, error) = self.answer(seq, ack.await);
+            if !keeper.answered(answer) {
+                return Err(error);
             }
         }
-        Ok(due - 1)
+        Ok(())
+    }
+
+    /// What came of a record's message, and how that is said if it does not count.
+    fn answer(&self, seq: Seq, ack: Result<PublishAck, PublishError>) -> (Answer, Error) {
+        match ack {
+            Ok(ack) => {
+                let why = format!("record {seq} became {} of {}", ack.sequence, ack.stream);
+                let answer = if ack.stream == self.stream {
+                    Answer::Stored { at: ack.sequence, repeated: ack.duplicate }
+                } else {
+                    Answer::Refused
+                };
+                (answer, Error::FeedChanged { why })
+            }
+            Err(error) => match error.kind() {
+                PublishErrorKind::WrongLastSequence | PublishErrorKind::StreamNotFound => {
+                    (Answer::Refused, Error::FeedChanged { why: error.to_string() })
+                }
+                _ => {
+                    let doing = "publish to the public feed";
+                    (Answer::Unknown, Error::Nats { doing, source: Box::new(error) })
+                }
+            },
+        }
     }
 
     fn message(&self, record: FeedRecord) -> (String, PublishMessage) {
         let mut headers = HeaderMap::new();
-        headers.insert(NATS_MESSAGE_ID, record.seq.to_string());
-        headers.insert(NATS_EXPECTED_LAST_SEQUENCE, (record.seq - 1).to_string());
+        let guards = guards(record.seq);
+        headers.insert(NATS_MESSAGE_ID, guards.id.to_string());
+        headers.insert(NATS_EXPECTED_LAST_SEQUENCE, guards.last.to_string());
         headers.insert(SEQ_HEADER, record.seq.to_string());
         headers.insert(DIGEST_HEADER, record.digest.to_string());
         let json = if record.json.len() > FEED_EVENT_BYTES_MAX {
@@ -282,4 +295,11 @@ impl Feed {
             .await
             .map_err(Error::nats("create the public feed"))
     }
+}
+
+fn seen(stream: &Stream<Info>) -> Seen {
+    let info = stream.cached_info();
+    let last = info.state.last_sequence;
+    let first = if info.state.messages == 0 { last + 1 } else { info.state.first_sequence };
+    Seen { made: info.created.unix_timestamp_nanos(), first, last }
 }

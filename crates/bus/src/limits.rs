@@ -52,14 +52,6 @@ pub const FEED_BYTES_MAX: i64 = 1024 * 1024 * 1024;
 pub const FEED_EVENT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How long NATS recognises an event published twice by its id.
 pub const FEED_DUPLICATE_WINDOW: Duration = Duration::from_mins(2);
-/// Events published before the first acknowledgement is awaited.
-pub const FEED_BATCH_RECORDS: usize = 256;
-/// Between looks at a feed that has nothing new, in case it was deleted.
-pub const FEED_CHECK_INTERVAL: Duration = Duration::from_secs(30);
-/// Shortest pause after a failure to publish, in milliseconds; doubled at each further one.
-pub const FEED_RETRY_FIRST_MS: u64 = 200;
-/// Longest pause after a failure to publish, in milliseconds.
-pub const FEED_RETRY_MS_MAX: u64 = 10_000;
 
 /// Longest a NATS server started here may take until it accepts connections.
 pub const SERVER_START_TIMEOUT: Duration = Duration::from_secs(20);

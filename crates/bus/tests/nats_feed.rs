@@ -185,6 +185,81 @@ async fn a_feed_that_somebody_else_wrote_to_is_put_right() {
     running.abort();
 }
 
+/// Headers of a message, as a stranger may write them.
+fn headers(pairs: &[(&str, String)]) -> async_nats::HeaderMap {
+    let mut headers = async_nats::HeaderMap::new();
+    for (name, value) in pairs {
+        headers.insert(*name, value.as_str());
+    }
+    headers
+}
+
+#[tokio::test]
+async fn a_forgery_under_records_that_were_on_their_way_is_found() {
+    let nats = Nats::start().await;
+    let bus = nats.controller().await;
+    let log = Log::filled("one", 10);
+    let running = run(&bus, &log);
+    published(&bus, &log).await;
+    running.abort();
+    // Of the next two records a leader's message of the second came after the forgery, and was taken.
+    let jetstream = async_nats::jetstream::new(nats.stranger().await);
+    let subject = "stele.acme.events.latched";
+    jetstream.publish(subject, "forged".into()).await.unwrap().await.unwrap();
+    log.append("one");
+    log.append("one");
+    let record = log.records.lock().unwrap()[11].clone();
+    let with = headers(&[
+        ("Nats-Msg-Id", "12".to_owned()),
+        ("Nats-Expected-Last-Sequence", "11".to_owned()),
+        (SEQ_HEADER, "12".to_owned()),
+        (DIGEST_HEADER, record.digest.to_string()),
+    ]);
+    jetstream.publish_with_headers(subject, with, record.json).await.unwrap().await.unwrap();
+
+    let running = run(&bus, &log);
+    becomes_right(&nats, &bus, &log).await;
+    running.abort();
+}
+
+#[tokio::test]
+async fn a_forgery_with_the_id_of_the_next_record_is_found() {
+    let nats = Nats::start().await;
+    let bus = nats.controller().await;
+    let log = Log::filled("one", 10);
+    let running = run(&bus, &log);
+    published(&bus, &log).await;
+    let jetstream = async_nats::jetstream::new(nats.stranger().await);
+    let with = headers(&[
+        ("Nats-Msg-Id", "11".to_owned()),
+        (SEQ_HEADER, "11".to_owned()),
+        (DIGEST_HEADER, Digest::of(&[b"another history"]).to_string()),
+    ]);
+    let forged = jetstream.publish_with_headers("stele.acme.events.latched", with, "forged".into());
+    forged.await.unwrap().await.unwrap();
+    // The server takes the record for a repetition of the forgery.
+    log.append("one");
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    log.append("one");
+    becomes_right(&nats, &bus, &log).await;
+    running.abort();
+}
+
+/// The feed is made again as the log has it; it is away for a moment meanwhile.
+async fn becomes_right(nats: &Nats, bus: &ControllerBus, log: &Log) {
+    let jetstream = async_nats::jetstream::new(nats.stranger().await);
+    eventually("the feed is as the log has it", async || {
+        let Ok(stream) = jetstream.get_stream(bus.feed().stream_name()).await else { return false };
+        let digest = log.records.lock().unwrap()[10].digest.to_string();
+        let message = stream.get_raw_message(11).await;
+        let is_ours = |found: &str| found == digest;
+        message.is_ok_and(|it| it.headers.get(DIGEST_HEADER).is_some_and(|it| is_ours(it.as_str())))
+    })
+    .await;
+    published(bus, log).await;
+    assert_shows(&content(nats, bus).await, log);
+}
+
 #[tokio::test]
 async fn an_event_too_large_for_the_feed_is_announced_without_its_content() {
     let nats = Nats::start().await;

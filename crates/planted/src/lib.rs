@@ -85,6 +85,7 @@ const LEDGER: Place = Place::Crate("ledger");
 const MODEL: Place = Place::Crate("model");
 const PLANNER: Place = Place::Crate("planner");
 const RECONCILE: Place = Place::Crate("reconcile");
+const FEED: Place = Place::Crate("feed");
 const SHELL: Place = Place::Shell;
 
 bugs! {
@@ -117,6 +118,10 @@ bugs! {
     AcceptUnsigned, RECONCILE, "An agent does not check the assignment's signature";
     AcceptForeign, RECONCILE, "An agent accepts another node's assignment";
     RemoveUnprepared, RECONCILE, "A running container is removed before its replacement can be made";
+    FeedCountsUnacked, FEED, "A message on the feed that nobody acknowledged counts as published";
+    FeedNotCompared, FEED, "What the feed shows is not compared with the log";
+    FeedComparesLast, FEED, "Of what the feed shows only the last record is compared with the log";
+    FeedRepetitionProves, FEED, "What the server takes for a repetition counts as proof of what stands there";
     AnswerBeforeCommit, SHELL, "A decision is answered when it is proposed";
     NoOpUnconfirmed, SHELL, "\"Nothing had to change\" is answered without confirming leadership";
     ReadWithoutIndex, SHELL, "A read is answered from what this controller knows, without a ReadIndex";

@@ -41,6 +41,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("stele-planner", Layer::Pure),
     ("stele-consensus", Layer::Pure),
     ("stele-reconcile", Layer::Pure),
+    ("stele-feed", Layer::Pure),
     ("stele-planted", Layer::Pure),
     ("stele-store", Layer::Adapter),
     ("stele-bus", Layer::Adapter),

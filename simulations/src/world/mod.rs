@@ -1,6 +1,7 @@
 //! The world: virtual time, the queue of what is to come, and everybody in it.
 
 mod elections;
+mod publishing;
 mod trouble;
 
 use std::cell::{RefCell, RefMut};
@@ -10,10 +11,13 @@ use std::rc::Rc;
 use stele_consensus::{MembershipChange, Role};
 use stele_model::ControllerId;
 
+use self::publishing::FeedWeather;
 use crate::agent::Agent;
 use crate::client::{Client, Histories};
 use crate::controller::{Controller, Ended};
 use crate::fault::Scheduled;
+use crate::feed::Tag;
+use crate::jetstream::{JetStream, Reply, Request};
 use crate::limits::{OLD_MESSAGES_KEPT, TICK_US, VOTERS_MIN};
 use crate::oracle::Oracle;
 use crate::rng::{Rng, mix};
@@ -47,6 +51,18 @@ enum Event {
     NodeHears {
         node: usize,
         said: ToNode,
+    },
+    FeedAsks {
+        from: ControllerId,
+        incarnation: u64,
+        tag: Tag,
+        request: Request,
+    },
+    FeedHears {
+        to: ControllerId,
+        incarnation: u64,
+        tag: Tag,
+        reply: Reply,
     },
     Agent(usize),
     Client(usize),
@@ -102,6 +118,11 @@ pub(crate) struct World {
     bus_weather: Weather,
     /// Pairs of controllers between which nothing passes: from, to, and the fault that says so.
     cuts: BTreeSet<(ControllerId, ControllerId, usize)>,
+    feed_rng: Rng,
+    feed_weather: FeedWeather,
+    /// When the last message of a controller to the stream, or back, gets there.
+    feed_ways: BTreeMap<ControllerId, u64>,
+    jetstream: JetStream,
     bus_up: bool,
     bus_count: u64,
     old: VecDeque<(usize, ToNode)>,
@@ -153,6 +174,10 @@ impl World {
             peer_weather: CALM,
             bus_weather: CALM,
             cuts: BTreeSet::new(),
+            feed_rng: Rng::fork(setup.seed, 10),
+            feed_weather: FeedWeather::default(),
+            feed_ways: BTreeMap::new(),
+            jetstream: JetStream::new(setup.feed_window_ms * 1000),
             bus_up: true,
             bus_count: 1,
             old: VecDeque::new(),
@@ -292,6 +317,14 @@ impl World {
                 let oracle = Rc::clone(&self.oracle);
                 self.agents[node].hear(now, &said, &mut oracle.borrow_mut());
                 self.queue_agent(node);
+            }
+            Event::FeedAsks { from, incarnation, tag, request } => {
+                self.trace.step(now, 13, from, tag.1);
+                self.stream_hears(from, incarnation, tag, request);
+            }
+            Event::FeedHears { to, incarnation, tag, reply } => {
+                self.trace.step(now, 14, to, tag.1);
+                self.publisher_hears(to, incarnation, tag, reply);
             }
             Event::Agent(index) => {
                 if self.agents_due[index] != now {
@@ -450,8 +483,11 @@ impl World {
         }
         if let Err(ended) = outcome {
             self.process_ended(id, &ended);
-        } else if restarts {
-            self.restart_soon(id);
+        } else {
+            self.publish(id);
+            if restarts {
+                self.restart_soon(id);
+            }
         }
     }
 
@@ -580,6 +616,7 @@ impl World {
         let now = self.now_us;
         self.trace.say(now, || "faults are over".to_owned());
         (self.peer_weather, self.bus_weather) = (CALM, CALM);
+        self.feed_weather = FeedWeather::default();
         self.cuts.clear();
         self.mute.clear();
         self.deaf.clear();
@@ -623,6 +660,7 @@ impl World {
 
     /// Whoever looks after a fleet removes a controller whose disk is damaged, and adds a new one.
     pub(crate) fn replace_broken(&mut self) {
+        self.end_starved();
         let broken: Vec<_> =
             self.controllers.values().filter(|it| it.broken && !it.retired).map(|it| it.id).collect();
         let Some(leader) = self.leader() else { return };

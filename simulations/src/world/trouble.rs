@@ -8,6 +8,7 @@ use stele_model::ControllerId;
 use stele_model::signature::Purpose;
 use stele_model::wire::{Assignment, Signed};
 
+use super::publishing::FeedWeather;
 use super::{CALM, Event, REGIONS, Weather, World};
 use crate::controller::{Controller, Process};
 use crate::fault::{Fault, Scheduled};
@@ -198,6 +199,21 @@ impl World {
             Fault::Contest(_) => self.contest_begins(index),
             Fault::StaleTail => self.stale_tail_begins(index),
             Fault::Sleeper(_) => self.sleeper_begins(index, for_ms),
+            Fault::FeedWeather { lose, repeat, lose_answers, late_ms } => {
+                self.feed_weather = FeedWeather { lose, repeat, lose_answers, late_us: late_ms * 1000 };
+            }
+            Fault::FeedLost => self.jetstream.lose(),
+            Fault::FeedForge(pick) => self.jetstream.forge(now, pick.is_multiple_of(2)),
+            Fault::FeedTrim(permille) => self.jetstream.trim(permille),
+            Fault::FeedReplay(pick, count) => self.replay_feed(pick, count),
+            Fault::FeedRival(pick) => {
+                if let Some(controller) = self.picked(pick).and_then(|id| self.controllers.get_mut(&id)) {
+                    let until = controller.clock.local_us(now) + for_ms * 1000;
+                    if let Some(process) = &mut controller.process {
+                        process.feed.rival_until = until;
+                    }
+                }
+            }
             Fault::RollBack(pick) => {
                 let count = self.clients.len() as u64;
                 let client = (pick % count) as usize;
@@ -216,6 +232,7 @@ impl World {
         match self.faults[index].fault.clone() {
             Fault::PeerWeather { .. } => self.peer_weather = CALM,
             Fault::BusWeather { .. } => self.bus_weather = CALM,
+            Fault::FeedWeather { .. } => self.feed_weather = FeedWeather::default(),
             Fault::Isolate(_) | Fault::OneWay(..) | Fault::Split(_) | Fault::Sleeper(_) => {
                 self.hit.remove(&index);
                 self.cuts.retain(|(_, _, fault)| *fault != index);
@@ -311,6 +328,9 @@ impl World {
     pub(super) fn set_bus(&mut self, up: bool) {
         if up && !self.bus_up {
             self.bus_count += 1;
+            if !self.setup.feed_outlasts {
+                self.jetstream.lose();
+            }
         }
         self.bus_up = up;
         for index in 0..self.agents.len() {
