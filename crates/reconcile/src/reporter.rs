@@ -236,7 +236,9 @@ mod tests {
         assert_eq!(times[..5], [0, 200, 400, 1_000, 2_000]);
         assert_eq!(*times.last().unwrap(), 9_000);
         // After a quiet while there are a few again.
-        for (now, is_due) in [(20_000, true), (20_100, false), (20_200, true), (20_400, true), (20_600, false)] {
+        for (now, is_due) in
+            [(20_000, true), (20_100, false), (20_200, true), (20_400, true), (20_600, false)]
+        {
             see(&mut reporter, 100_000 + now as u32);
             let report = reporter.take(now);
             assert_eq!(report.is_some(), is_due, "{now}");
