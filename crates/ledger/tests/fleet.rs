@@ -243,7 +243,7 @@ fn set_config(world: &mut World, key: &str, value: &str) {
 
 fn config(world: &World) -> std::collections::BTreeMap<String, stele_model::Value> {
     let digest = world.state().target.intent[&shop()].config.unwrap();
-    world.state().history.configs[&digest].as_ref().clone()
+    world.state().history.configs.get(&digest).unwrap().as_ref().clone()
 }
 
 #[test]
