@@ -6,6 +6,7 @@ mod support;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use futures::StreamExt as _;
 use stele_bus::feed::{DIGEST_HEADER, OMITTED_HEADER, SEQ_HEADER};
 use stele_bus::{ControllerBus, FeedRecord, FeedSource, SourceError};
 use stele_model::Digest;
@@ -229,7 +230,8 @@ async fn a_forgery_with_the_id_of_the_next_record_is_found() {
     let log = Log::filled("one", 10);
     let running = run(&bus, &log);
     published(&bus, &log).await;
-    let jetstream = async_nats::jetstream::new(nats.stranger().await);
+    let stranger = nats.stranger().await;
+    let jetstream = async_nats::jetstream::new(stranger.clone());
     let with = headers(&[
         ("Nats-Msg-Id", "11".to_owned()),
         (SEQ_HEADER, "11".to_owned()),
@@ -237,9 +239,11 @@ async fn a_forgery_with_the_id_of_the_next_record_is_found() {
     ]);
     let forged = jetstream.publish_with_headers("stele.acme.events.latched", with, "forged".into());
     forged.await.unwrap().await.unwrap();
-    // The server takes the record for a repetition of the forgery.
+    // The server takes the record for a repetition of the forgery. The one after it is sent by itself.
+    let mut sent = stranger.subscribe("stele.acme.events.*").await.unwrap();
+    stranger.flush().await.unwrap();
     log.append("one");
-    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    support::within("the record is sent", sent.next()).await.unwrap();
     log.append("one");
     becomes_right(&nats, &bus, &log).await;
     running.abort();

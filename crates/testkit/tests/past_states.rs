@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use stele_codec::{Chain, decode_delta, encode_delta};
-use stele_model::{Command, Delta, Links, Outline, Record, Request, State, Time, Value, fold};
+use stele_ledger::system_request;
+use stele_model::{Command, Delta, Outline, Record, State, Time, Value, fold};
 use stele_testkit::history::{Scribe, golden};
 
 /// Decisions between two States that are looked at: no divisor of anything.
@@ -77,16 +78,7 @@ fn another_history_goes_on_from_the_past() {
     for then in &states {
         let Some(app_env) = then.target.intent.keys().next() else { continue };
         let variables = BTreeMap::from([("WHAT".to_owned(), Some(Value::Plain("if".to_owned())))]);
-        let request = Request {
-            principal: stele_model::decide::system(),
-            command: Command::SetConfig { app_env: app_env.clone(), variables },
-            idempotency: None,
-            trace: None,
-            cause: None,
-            reason: None,
-            links: Links::default(),
-            if_match: None,
-        };
+        let request = system_request(Command::SetConfig { app_env: app_env.clone(), variables });
         let go_on = |state: State| {
             let mut scribe = Scribe::after(state, Chain::GENESIS, Time(now.time.0 + 1));
             let records = scribe.ask(&request, BTreeMap::new()).unwrap();

@@ -157,15 +157,24 @@ fn nasty_specs() -> Vec<Vec<u8>> {
 type Read = fn(&[u8]) -> Result<bool, String>;
 
 fn as_body<T: Serialize + DeserializeOwned>(body: &[u8]) -> Result<bool, String> {
-    let value = match parse_json::<T>(body) {
+    written_again(body, parse_json::<T>)
+}
+
+/// Whether a body is read; then it is written and read again to the same.
+fn written_again<T: Serialize, E: std::fmt::Display>(
+    body: &[u8],
+    read: impl Fn(&[u8]) -> Result<T, E>,
+) -> Result<bool, String> {
+    let value = match read(body) {
         Ok(value) => value,
-        Err(errors) => {
-            let _ = errors.to_string();
+        Err(error) => {
+            // Whoever sent it reads this.
+            let _ = error.to_string();
             return Ok(false);
         }
     };
     let written = serde_json::to_vec(&value).map_err(|error| format!("it cannot be written: {error}"))?;
-    let again = parse_json::<T>(&written)
+    let again = read(&written)
         .map_err(|error| format!("what was written is refused: {error}: {}", shapes::lossy(&written)))?;
     let twice = serde_json::to_vec(&again).map_err(|error| format!("it cannot be written again: {error}"))?;
     holds(written == twice, || format!("read again it is another: {}", shapes::lossy(&written)))?;
@@ -182,13 +191,7 @@ fn as_apply(body: &[u8]) -> Result<bool, String> {
 
 /// The commands of a batch keep their bodies as they were sent, which only JSON's own reader can give.
 fn as_batch(body: &[u8]) -> Result<bool, String> {
-    let Ok(request) = serde_json::from_slice::<BatchRequest>(body) else { return Ok(false) };
-    let written = serde_json::to_vec(&request).map_err(|error| format!("it cannot be written: {error}"))?;
-    let again: BatchRequest = serde_json::from_slice(&written)
-        .map_err(|error| format!("what was written is refused: {error}: {}", shapes::lossy(&written)))?;
-    let twice = serde_json::to_vec(&again).map_err(|error| format!("it cannot be written again: {error}"))?;
-    holds(written == twice, || format!("read again it is another: {}", shapes::lossy(&written)))?;
-    Ok(true)
+    written_again(body, |body| serde_json::from_slice::<BatchRequest>(body))
 }
 
 /// How the body of an operation is read; none where it has none.

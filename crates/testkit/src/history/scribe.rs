@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use stele_codec::{Chain, StoredRecord, encode_record};
 use stele_model::{
-    Command, Context, Decided, Decision, Digest, Event, Header, Links, Record, Rejection, RejectionKind,
-    Request, Seq, State, Time, decide, fold,
+    Command, Context, Decided, Decision, Digest, Event, Header, Record, Rejection, RejectionKind, Request,
+    Seq, State, Time, decide, fold,
 };
 
 /// One record as a store keeps it.
@@ -148,19 +148,5 @@ impl Scribe {
             kept.insert(self.state.seq, self.state.clone());
         }
         Ok(records)
-    }
-}
-
-/// A request of the controllers' own.
-pub(crate) fn system(command: Command) -> Request {
-    Request {
-        principal: stele_model::decide::system(),
-        command,
-        idempotency: None,
-        trace: None,
-        cause: None,
-        reason: None,
-        links: Links::default(),
-        if_match: None,
     }
 }

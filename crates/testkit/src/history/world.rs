@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, anyhow};
 use stele_codec::Chain;
+use stele_ledger::system_request;
 use stele_model::event::{Contacts, EnrolledNode, Holder, JoinToken, Role, Token};
 use stele_model::signature::PublicKey;
 use stele_model::wire::{InstanceReport, Phase, Report};
@@ -15,7 +16,7 @@ use stele_model::{
 
 use super::chance::Chance;
 use super::releases::{Version, release, sealed};
-use super::scribe::{Scribe, Written, system};
+use super::scribe::{Scribe, Written};
 
 /// The controller that leads, and its term.
 const CONTROLLER: u64 = 1;
@@ -184,7 +185,7 @@ impl World {
     }
 
     pub(crate) fn system(&mut self, command: Command) -> anyhow::Result<()> {
-        self.scribe.ask(&system(command), BTreeMap::new()).map_err(|error| anyhow!("{error}"))?;
+        self.scribe.ask(&system_request(command), BTreeMap::new()).map_err(|error| anyhow!("{error}"))?;
         Ok(())
     }
 
@@ -222,7 +223,7 @@ impl World {
             trace: Some(self.chance.hex(16)),
             reason: self.chance.percent(20).then(|| Value::Plain("routine release".to_owned())),
             links,
-            ..system(command)
+            ..system_request(command)
         })
     }
 
@@ -374,7 +375,7 @@ impl World {
             why: "intern is auditor; this needs the role deployer".to_owned(),
         };
         let principal: PrincipalId = "intern".parse()?;
-        let request = Request { principal, ..system(command) };
+        let request = Request { principal, ..system_request(command) };
         self.scribe.ask(&request, BTreeMap::new()).map_err(|error| anyhow!("{error}"))?;
         Ok(())
     }
@@ -452,7 +453,7 @@ impl World {
     /// Has the conductor's command decided, with what led to it.
     pub(crate) fn conduct(&mut self, command: Command) -> anyhow::Result<()> {
         let cause = stele_planner::cause(self.state(), &command);
-        let request = Request { cause, ..system(command) };
+        let request = Request { cause, ..system_request(command) };
         self.scribe.ask(&request, BTreeMap::new()).map_err(|error| anyhow!("{error}"))?;
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 use stele_codec::Chain;
+use stele_ledger::system_request;
 use stele_model::event::{Contacts, Holder, Role};
 use stele_model::signature::PublicKey;
 use stele_model::wire::{InstanceReport, Phase};
@@ -13,7 +14,7 @@ use stele_model::{
 };
 
 use super::super::releases::Version;
-use super::super::scribe::{Written, system};
+use super::super::scribe::Written;
 use super::super::world::{Shape, World};
 use super::chapters::{CHAPTERS, Chapter};
 use super::specs::{Style, styled};
@@ -453,7 +454,8 @@ impl Story {
 
     /// A request of the controllers' own, in somebody else's name.
     pub(super) fn system_for(&mut self, principal: &str, command: Command) -> anyhow::Result<()> {
-        let request = Request { principal: principal.parse()?, links: Links::default(), ..system(command) };
+        let request =
+            Request { principal: principal.parse()?, links: Links::default(), ..system_request(command) };
         self.world.scribe.ask(&request, BTreeMap::new()).map_err(|error| anyhow!("{error}"))?;
         Ok(())
     }
