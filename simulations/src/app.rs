@@ -52,6 +52,8 @@ pub(crate) struct App {
     /// Last entry applied.
     pub(crate) applied: u64,
     answers: Vec<(Asker, Outcome)>,
+    /// Answers that rest on what has committed, for which leadership is still to be confirmed.
+    pub(crate) unconfirmed: Vec<Reading>,
     reads: BTreeMap<Vec<u8>, PendingRead>,
     nonce: u64,
     next_read: u64,
@@ -103,6 +105,7 @@ impl App {
             resume_at: 0,
             applied,
             answers: Vec::new(),
+            unconfirmed: Vec::new(),
             reads: BTreeMap::new(),
             nonce,
             next_read: 0,
@@ -216,6 +219,11 @@ impl App {
 
     fn fail_confirmations(&mut self) {
         let mut failed = Vec::new();
+        for reading in std::mem::take(&mut self.unconfirmed) {
+            if let Reading::Outcome(asker, _) = reading {
+                failed.push(asker);
+            }
+        }
         for read in self.reads.values_mut() {
             for reader in std::mem::take(&mut read.readers) {
                 match reader {
@@ -329,6 +337,8 @@ impl Handler for App {
                 let committed = self.ledger.commit(index, term, &bytes)?;
                 self.note(&committed.decoded);
                 self.answers.extend(committed.answers);
+                let unconfirmed = committed.unconfirmed.into_iter();
+                self.unconfirmed.extend(unconfirmed.map(|(asker, outcome)| Reading::Outcome(asker, outcome)));
                 applied.records = committed.records;
                 self.changed = true;
                 let mut oracle = self.oracle.borrow_mut();

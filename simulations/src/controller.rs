@@ -327,6 +327,7 @@ impl Process {
         self.propose();
         while self.driver.ready(&mut self.app)? {
             self.remember();
+            self.start_reads();
             self.conduct();
             self.propose();
         }
@@ -465,6 +466,7 @@ impl Process {
 
     fn start_reads(&mut self) {
         let mut readers = std::mem::take(&mut self.waiting_reads);
+        readers.append(&mut self.app.unconfirmed);
         readers.extend(self.app.overdue_reads());
         if readers.is_empty() {
             return;

@@ -55,6 +55,8 @@ pub(crate) struct App {
     applied: u64,
     /// Answers to give once what they rest on can be read from the store.
     answers: Vec<(Waiter, Outcome)>,
+    /// Answers that rest on what has committed, for which leadership is still to be confirmed.
+    pub(crate) unconfirmed: Vec<Reading>,
     reads: BTreeMap<Vec<u8>, PendingRead>,
     /// Tells reads of this start from those of earlier ones.
     nonce: u64,
@@ -102,6 +104,7 @@ impl App {
             resume_at: 0,
             applied,
             answers: Vec::new(),
+            unconfirmed: Vec::new(),
             reads: BTreeMap::new(),
             nonce,
             next_read: 0,
@@ -196,6 +199,11 @@ impl App {
 
     /// What rests on this term's speculation cannot be answered in another.
     fn fail_confirmations(&mut self) {
+        for reading in std::mem::take(&mut self.unconfirmed) {
+            if let Reading::Outcome(waiter, _) = reading {
+                waiter.tell(Outcome::Unknown);
+            }
+        }
         for read in self.reads.values_mut() {
             for reader in std::mem::take(&mut read.readers) {
                 match reader {
@@ -296,6 +304,8 @@ impl Handler for App {
                 let committed = self.ledger.commit(index, term, &bytes)?;
                 self.note(&committed.decoded);
                 self.answers.extend(committed.answers);
+                let unconfirmed = committed.unconfirmed.into_iter();
+                self.unconfirmed.extend(unconfirmed.map(|(waiter, outcome)| Reading::Outcome(waiter, outcome)));
                 self.snapshots.note(committed.records.iter().map(|(_, bytes)| bytes.len()).sum());
                 applied.records = committed.records;
             }

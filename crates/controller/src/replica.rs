@@ -83,6 +83,7 @@ impl Replica {
             self.propose();
             while self.driver.ready(&mut self.app)? {
                 // A new leader's first record, and what commits made possible.
+                self.start_reads();
                 self.conduct();
                 self.propose();
             }
@@ -173,6 +174,7 @@ impl Replica {
     /// One ReadIndex for everybody who waits for one.
     fn start_reads(&mut self) {
         let mut readers = std::mem::take(&mut self.waiting_reads);
+        readers.append(&mut self.app.unconfirmed);
         readers.extend(self.app.overdue_reads());
         if readers.is_empty() {
             return;

@@ -81,7 +81,7 @@ pub enum Outcome {
 /// What became of a request handed in.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Submitted<W> {
-    /// The answer comes out of [`Ledger::commit`] or [`Ledger::deposed`].
+    /// The answer comes out of [`Ledger::commit`], perhaps still to be confirmed, or [`Ledger::deposed`].
     Waiting,
     /// Nothing is in flight: answer after a ReadIndex has confirmed leadership.
     Confirm(W, Outcome),
@@ -98,11 +98,14 @@ pub struct Committed<W> {
     pub decoded: Vec<Record>,
     /// Who is told what.
     pub answers: Vec<(W, Outcome)>,
+    /// Who is told what after a ReadIndex has confirmed leadership: they asked when the entry was on its
+    /// way already, so a majority may have taken it before, and follow another leader since.
+    pub unconfirmed: Vec<(W, Outcome)>,
 }
 
 impl<W> Default for Committed<W> {
     fn default() -> Self {
-        Self { records: Vec::new(), decoded: Vec::new(), answers: Vec::new() }
+        Self { records: Vec::new(), decoded: Vec::new(), answers: Vec::new(), unconfirmed: Vec::new() }
     }
 }
 
@@ -340,7 +343,8 @@ impl<W> Ledger<W> {
 
     /// What this controller decided itself was folded already, when it was decided.
     fn commit_own(&mut self, own: InFlight<W>) -> Committed<W> {
-        let mut committed = Committed { answers: own.waiters, ..Committed::default() };
+        let mut committed =
+            Committed { answers: own.waiters, unconfirmed: own.unconfirmed, ..Committed::default() };
         for (stored, record) in own.records {
             self.chain = self.chain.link(&stored.leaf);
             committed.records.push((record.header.seq, stored.to_bytes(self.chain)));

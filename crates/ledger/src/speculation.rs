@@ -38,6 +38,8 @@ pub(crate) struct InFlight<W> {
     index: Option<u64>,
     pub(crate) records: Vec<Pair>,
     pub(crate) waiters: Vec<(W, Outcome)>,
+    /// Those that asked after it was proposed, and whose answers rest on it.
+    pub(crate) unconfirmed: Vec<(W, Outcome)>,
     /// State and chain once it commits.
     pub(crate) state: State,
     pub(crate) chain: Chain,
@@ -153,7 +155,7 @@ impl<W> Speculation<W> {
         let newest = self.in_flight.back_mut();
         match newest {
             Some(newest) if !decided && self.batch.records.is_empty() => {
-                newest.waiters.push((waiter, outcome));
+                newest.unconfirmed.push((waiter, outcome));
             }
             _ => self.batch.waiters.push((waiter, outcome)),
         }
@@ -176,6 +178,7 @@ impl<W> Speculation<W> {
             index: None,
             records: batch.records,
             waiters: batch.waiters,
+            unconfirmed: Vec::new(),
             state: self.state.clone(),
             chain: self.chain,
         });
@@ -200,7 +203,8 @@ impl<W> Speculation<W> {
 
     /// Everybody who waits is told that nothing is known.
     pub(crate) fn abandon(self) -> Vec<(W, Outcome)> {
-        let in_flight = self.in_flight.into_iter().flat_map(|entry| entry.waiters);
+        let in_flight =
+            self.in_flight.into_iter().flat_map(|entry| entry.waiters.into_iter().chain(entry.unconfirmed));
         in_flight.chain(self.batch.waiters).map(|(waiter, _)| (waiter, Outcome::Unknown)).collect()
     }
 }
