@@ -305,7 +305,8 @@ impl Handler for App {
                 self.note(&committed.decoded);
                 self.answers.extend(committed.answers);
                 let unconfirmed = committed.unconfirmed.into_iter();
-                self.unconfirmed.extend(unconfirmed.map(|(waiter, outcome)| Reading::Outcome(waiter, outcome)));
+                self.unconfirmed
+                    .extend(unconfirmed.map(|(waiter, outcome)| Reading::Outcome(waiter, outcome)));
                 self.snapshots.note(committed.records.iter().map(|(_, bytes)| bytes.len()).sum());
                 applied.records = committed.records;
             }

@@ -13,7 +13,16 @@ use crate::limits::{CLOCK_OFF_US_MAX, CLOCK_READING_AGE_US_MAX};
 /// What a controller knows of the wall clocks of others.
 #[derive(Debug, Default)]
 pub struct Clocks {
-    readings: BTreeMap<ControllerId, Reading>,
+    readings: BTreeMap<ControllerId, Readings>,
+}
+
+/// Of one controller.
+#[derive(Clone, Copy, Debug)]
+struct Readings {
+    /// Of two readings the later clock is nearer to the truth, because a message can be late and never early.
+    best: Reading,
+    /// Stands in for the best one when that gets old: a clock that was heard of just now is known.
+    last: Reading,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +37,13 @@ impl Reading {
     /// Their wall clock now, were nothing lost on the way; it is later by as long as it travelled.
     fn at(self, monotonic_us: u64) -> u64 {
         self.wall_us.saturating_add(monotonic_us.saturating_sub(self.heard_us))
+    }
+}
+
+impl Readings {
+    /// The best one that is not old.
+    fn current(&self, now: Moment) -> Option<Reading> {
+        [self.best, self.last].into_iter().find(|reading| !is_old(*reading, now))
     }
 }
 
@@ -46,17 +62,12 @@ pub enum Fitness {
 }
 
 impl Clocks {
-    /// Takes in what a message said. Of two readings the later one is nearer to the truth, because a
-    /// message can be late and never early; an old one is forgotten all the same, for clocks are set back.
+    /// Takes in what a message said. The best one is forgotten once it is old, for clocks are set back.
     pub fn heard(&mut self, from: ControllerId, wall_us: u64, now: Moment) {
-        let reading = Reading { wall_us, heard_us: now.monotonic_us };
-        let is_better = self
-            .readings
-            .get(&from)
-            .is_none_or(|known| reading.wall_us >= known.at(now.monotonic_us) || is_old(*known, now));
-        if is_better {
-            self.readings.insert(from, reading);
-        }
+        let last = Reading { wall_us, heard_us: now.monotonic_us };
+        let known = self.readings.get(&from).and_then(|known| known.current(now));
+        let best = known.filter(|known| wall_us < known.at(now.monotonic_us)).unwrap_or(last);
+        self.readings.insert(from, Readings { best, last });
     }
 
     /// Whether a leader's clock agrees with the median of its own and those of the other voters that it
@@ -67,7 +78,7 @@ impl Clocks {
     /// and do not agree, the same one is fit whoever judges.
     pub fn fitness(&self, own: ControllerId, voters: &[ControllerId], now: Moment) -> Fitness {
         let others = voters.iter().filter(|id| **id != own).filter_map(|id| {
-            let reading = self.readings.get(id).filter(|reading| !is_old(**reading, now))?;
+            let reading = self.readings.get(id)?.current(now)?;
             Some((reading.at(now.monotonic_us), *id))
         });
         let mut clocks: Vec<_> = others.chain([(now.wall_us, own)]).collect();
@@ -163,5 +174,15 @@ mod tests {
             now += 1_000_000;
         }
         assert!(matches!(clocks.fitness(1, &[1, 2], at(NOON + now, now)), Fitness::Off { to: 2, .. }));
+    }
+
+    #[test]
+    fn a_clock_that_was_heard_of_just_now_is_known_though_an_earlier_message_came_sooner() {
+        let mut clocks = heard(&[(2, NOON)]);
+        let age = CLOCK_READING_AGE_US_MAX;
+        // Every later message took longer.
+        clocks.heard(2, NOON + age - 300_000, at(NOON, age));
+        let just_old = at(NOON + DAY, age + 1);
+        assert!(matches!(clocks.fitness(1, &[1, 2], just_old), Fitness::Off { to: 2, .. }));
     }
 }
