@@ -56,6 +56,9 @@ pub const FOUNDING_US: u64 = 60_000_000;
 pub const FOUNDING_US_PER_NODE: u64 = 40_000;
 /// Virtual time after the last fault within which everything must have converged, in microseconds.
 pub const CONVERGENCE_US: u64 = 600_000_000;
+/// The same for each node, in microseconds: a rollout on every node that may miss one at a time takes a
+/// step for each, and an operator may have begun another before.
+pub const CONVERGENCE_US_PER_NODE: u64 = 10_000_000;
 /// Between two looks whether everything has converged, in microseconds.
 pub const CONVERGENCE_LOOK_US: u64 = 1_000_000;
 /// Records between two State digests compared among replicas.
@@ -66,6 +69,12 @@ pub const RECORDS_PER_ANSWER_MAX: u64 = 200;
 pub const OLD_MESSAGES_KEPT: usize = 256;
 /// Runs spent on shrinking one failure.
 pub const SHRINK_RUNS_MAX: usize = 120;
+/// Steps of all runs after which shrinking begins no other; some minutes.
+pub const SHRINK_STEPS_MAX: u64 = 20_000_000;
+/// Every so many seeds, a fleet is of scores to hundreds of nodes.
+pub const LARGE_FLEET_EVERY: u64 = 50;
+/// Every so many seeds, a fleet is of one or two thousand nodes.
+pub const HUGE_FLEET_EVERY: u64 = 500;
 /// Seeds within which every planted bug must be caught.
 pub const PLANTED_SEEDS_MAX: u64 = 60;
 /// Controllers of one fleet, voters and learners together.

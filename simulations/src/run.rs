@@ -8,7 +8,7 @@ use stele_model::wire::{AssignmentVersion, Phase};
 use stele_proof::merkle::{Tree, consistency_proof, leaf_hash, verify_consistency};
 
 use crate::fault::{Scheduled, draw};
-use crate::limits::{CONVERGENCE_LOOK_US, CONVERGENCE_US};
+use crate::limits::CONVERGENCE_LOOK_US;
 use crate::oracle::Violation;
 use crate::setup::Setup;
 use crate::world::World;
@@ -84,7 +84,7 @@ fn live(world: &mut World) {
         return;
     }
     world.heal();
-    let end = world.now_us + CONVERGENCE_US;
+    let end = world.now_us + world.setup.convergence_us();
     loop {
         let next = world.now_us + CONVERGENCE_LOOK_US;
         world.run_until(next);

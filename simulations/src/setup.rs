@@ -5,7 +5,10 @@ use stele_model::event::{Holder, Role, Token};
 use stele_model::signature::{Certificate, CertificateBody, PublicKey, public_key};
 use stele_model::{ControllerId, Digest, FleetName, NodeName, Time};
 
-use crate::limits::{EPOCH_US, FOUNDING_US, FOUNDING_US_PER_NODE};
+use crate::limits::{
+    CONVERGENCE_US, CONVERGENCE_US_PER_NODE, EPOCH_US, FOUNDING_US, FOUNDING_US_PER_NODE, HUGE_FLEET_EVERY,
+    LARGE_FLEET_EVERY,
+};
 use crate::rng::{Rng, mix};
 
 /// What a run is made of.
@@ -46,7 +49,7 @@ impl Setup {
         Self {
             seed,
             controllers: *rng.pick(&[3, 3, 3, 5, 5, 7]).unwrap_or(&3),
-            agents: rng.range(2, 9),
+            agents: agents(seed, rng.range(2, 9)),
             apps: rng.range(1, 3),
             clients: rng.range(2, 4),
             minutes: rng.range(2, 5),
@@ -61,10 +64,28 @@ impl Setup {
     }
 }
 
+/// How many nodes a fleet has that most seeds would give a few: most faults need no more, and a seed
+/// then takes a second instead of a minute.
+fn agents(seed: u64, few: u64) -> u64 {
+    let mut rng = Rng::fork(seed, 12);
+    if seed % HUGE_FLEET_EVERY == 0 {
+        rng.range(1_000, 2_000)
+    } else if seed % LARGE_FLEET_EVERY == 0 {
+        rng.range(30, 300)
+    } else {
+        few
+    }
+}
+
 impl Setup {
     /// How long the fleet may take to be founded before faults begin, in microseconds of virtual time.
     pub(crate) fn founding_us(&self) -> u64 {
         FOUNDING_US.max(self.agents * FOUNDING_US_PER_NODE)
+    }
+
+    /// How long everything may take to converge after the last fault, in microseconds of virtual time.
+    pub(crate) fn convergence_us(&self) -> u64 {
+        CONVERGENCE_US + self.agents * CONVERGENCE_US_PER_NODE
     }
 }
 

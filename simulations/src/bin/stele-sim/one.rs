@@ -91,7 +91,8 @@ pub(crate) fn run_one(cli: &Cli, seed: u64) -> Result<bool, String> {
     let log = write(cli, &format!("seed-{seed}.log.hex"), &log_file::to_text(&shortest.log))?;
     let faults = write(cli, &format!("seed-{seed}.txt"), &text)?;
     say(&format!("\nits log: {}\nits faults: {}", log.display(), faults.display()));
-    say(&format!("once more: cargo xtask sim --seed {seed} --loud"));
+    let agents = cli.agents.map(|agents| format!(" --agents {agents}")).unwrap_or_default();
+    say(&format!("once more: cargo xtask sim --seed {seed}{agents} --loud"));
     Ok(false)
 }
 
