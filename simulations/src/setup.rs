@@ -68,9 +68,9 @@ impl Setup {
 /// then takes a second instead of a minute.
 fn agents(seed: u64, few: u64) -> u64 {
     let mut rng = Rng::fork(seed, 12);
-    if seed % HUGE_FLEET_EVERY == 0 {
+    if seed.is_multiple_of(HUGE_FLEET_EVERY) {
         rng.range(1_000, 2_000)
-    } else if seed % LARGE_FLEET_EVERY == 0 {
+    } else if seed.is_multiple_of(LARGE_FLEET_EVERY) {
         rng.range(30, 300)
     } else {
         few
