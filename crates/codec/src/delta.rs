@@ -1,6 +1,8 @@
 //! What differs between two States, as bytes: derived data from which a past State is rebuilt.
 
-use stele_model::{Delta, Digest};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use stele_model::{AnswersDelta, Delta, Digest};
 
 use crate::bytes::{Reader, Writer};
 use crate::error::DecodeError;
@@ -8,9 +10,10 @@ use crate::limits::SNAPSHOT_BYTES_MAX;
 use crate::message;
 
 const MAGIC: &[u8; 4] = b"STDL";
+const ANSWERS_MAGIC: &[u8; 4] = b"STDA";
 /// Raised whenever a kept delta could not be read any more, or would mean something else:
 /// State's maps are encoded as they are, so also when State gets another part.
-const FORMAT: u8 = 4;
+const FORMAT: u8 = 5;
 
 /// The format of deltas that this program writes and reads. What was written in another
 /// one is derived again.
@@ -18,32 +21,47 @@ pub const DELTA_FORMAT: u8 = FORMAT;
 
 /// Magic, format, checksum of the rest, then the delta.
 pub fn encode_delta(delta: &Delta) -> Vec<u8> {
+    encode(MAGIC, delta)
+}
+
+/// Reads what [`encode_delta`] wrote.
+pub fn decode_delta(bytes: &[u8]) -> Result<Delta, DecodeError> {
+    decode("delta", MAGIC, bytes)
+}
+
+/// The same for what was answered.
+pub fn encode_answers(delta: &AnswersDelta) -> Vec<u8> {
+    encode(ANSWERS_MAGIC, delta)
+}
+
+/// Reads what [`encode_answers`] wrote.
+pub fn decode_answers(bytes: &[u8]) -> Result<AnswersDelta, DecodeError> {
+    decode("delta of answers", ANSWERS_MAGIC, bytes)
+}
+
+fn encode<T: Serialize>(magic: &[u8; 4], delta: &T) -> Vec<u8> {
     let body = message::encode(delta);
     let mut out = Writer::default();
-    out.raw(MAGIC);
+    out.raw(magic);
     out.u8(FORMAT);
     out.raw(&Digest::of(&[&body]).0);
     out.raw(&body);
     out.0
 }
 
-/// Reads what [`encode_delta`] wrote.
-pub fn decode_delta(bytes: &[u8]) -> Result<Delta, DecodeError> {
-    const WHAT: &str = "delta";
-    let mut from = Reader::new(WHAT, bytes);
-    if from.take(MAGIC.len())? != MAGIC {
-        return Err(from.malformed("it does not begin with STDL"));
+fn decode<T: DeserializeOwned>(what: &'static str, magic: &[u8; 4], bytes: &[u8]) -> Result<T, DecodeError> {
+    let mut from = Reader::new(what, bytes);
+    if from.take(magic.len())? != magic {
+        return Err(from.malformed(format!("it does not begin with {}", magic.escape_ascii())));
     }
     let format = from.u8()?;
     if format != FORMAT {
-        return Err(DecodeError::Format { what: WHAT, found: format, known: FORMAT });
+        return Err(DecodeError::Format { what, found: format, known: FORMAT });
     }
     let checksum = Digest(from.array()?);
     let body = &bytes[from.at()..];
     if Digest::of(&[body]) != checksum {
-        return Err(DecodeError::Checksum(WHAT));
+        return Err(DecodeError::Checksum(what));
     }
-    message::decode::<Delta, SNAPSHOT_BYTES_MAX, { message::CLAIMS_PER_BYTE * SNAPSHOT_BYTES_MAX }>(
-        WHAT, body,
-    )
+    message::decode::<T, SNAPSHOT_BYTES_MAX, { message::CLAIMS_PER_BYTE * SNAPSHOT_BYTES_MAX }>(what, body)
 }

@@ -24,7 +24,7 @@ mod record;
 mod snapshot;
 mod verify;
 
-pub use delta::{DELTA_FORMAT, decode_delta, encode_delta};
+pub use delta::{DELTA_FORMAT, decode_answers, decode_delta, encode_answers, encode_delta};
 pub use entry::Entry;
 pub use error::DecodeError;
 pub use message::{decode_message, encode_message};

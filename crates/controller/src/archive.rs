@@ -9,7 +9,7 @@ use stele_model::{Delta, Outline, Seq, State};
 
 use crate::handle::{Handle, Inner};
 use crate::limits::{ANCHOR_LEVELS, MILESTONE_INTERVAL_RECORDS};
-use crate::milestones::{base_of, bases_of, level_of, of_level};
+use crate::milestones::{Parts, base_of, bases_of, level_of, of_level};
 use crate::past::{Past, PastError};
 
 /// Between two attempts after a failure.
@@ -18,9 +18,9 @@ const RETRY: Duration = Duration::from_secs(5);
 /// Where the making of milestones stands.
 struct Archive {
     /// The last milestone.
-    frontier: Outline,
+    frontier: Parts,
     /// Those that further milestones are kept as differences from.
-    bases: BTreeMap<Seq, Outline>,
+    bases: BTreeMap<Seq, Parts>,
     /// The last one handed over to be kept in memory.
     anchor: Outline,
 }
@@ -29,38 +29,43 @@ impl Archive {
     /// Goes on where it ended.
     fn open(past: &Past) -> Result<Self, PastError> {
         past.milestones().prepare()?;
-        let frontier = past.milestone(past.milestones().through()?)?;
+        let parts = |seq| -> Result<Parts, PastError> {
+            Ok(Parts { outline: past.milestone(seq)?, answers: past.answers(seq)? })
+        };
+        let through = past.milestones().through()?;
         let mut bases = BTreeMap::new();
-        for base in bases_of(frontier.seq() + MILESTONE_INTERVAL_RECORDS) {
-            bases.insert(base, past.milestone(base)?);
+        for base in bases_of(through + MILESTONE_INTERVAL_RECORDS) {
+            bases.insert(base, parts(base)?);
         }
-        let anchor = of_level(*ANCHOR_LEVELS.start(), frontier.seq()).next_back();
+        let anchor = of_level(*ANCHOR_LEVELS.start(), through).next_back();
         let anchor = past.milestone(anchor.unwrap_or_default())?;
-        Ok(Self { frontier, bases, anchor })
+        Ok(Self { frontier: parts(through)?, bases, anchor })
     }
 
     /// The next milestone.
     fn next(&self) -> Seq {
-        self.frontier.seq() + MILESTONE_INTERVAL_RECORDS
+        self.frontier.outline.seq() + MILESTONE_INTERVAL_RECORDS
     }
 
     /// Makes the next milestone, whose records are all here. A State at or after it helps.
     fn step(&mut self, past: &Past, later: &State) -> Result<(), PastError> {
         let next = self.next();
-        let mut state = self.frontier.filled(later, next);
+        let Parts { outline, answers } = &self.frontier;
+        let mut state = outline.filled(later, next);
+        answers.clone().put_into(&mut state);
         past.fold_to(&mut state, next)?;
-        let outline = Outline::of(&state);
-        let delta = match self.bases.get(&base_of(next)) {
-            Some(before) => Delta::between(before, &outline),
-            None => Delta::between(&Outline::default(), &outline),
+        let parts = Parts::of(&state);
+        let difference = match self.bases.get(&base_of(next)) {
+            Some(before) => parts.since(before),
+            None => parts.since(&Parts::default()),
         };
-        past.milestones().keep(&delta)?;
+        past.milestones().keep(&difference)?;
         if level_of(next) >= *ANCHOR_LEVELS.start() {
-            past.keep(&outline, Delta::between(&self.anchor, &outline).count());
-            self.anchor = outline.clone();
+            past.keep(&parts.outline, Delta::between(&self.anchor, &parts.outline).count());
+            self.anchor = parts.outline.clone();
         }
-        self.bases.insert(next, outline.clone());
-        self.frontier = outline;
+        self.bases.insert(next, parts.clone());
+        self.frontier = parts;
         let needed: Vec<_> = bases_of(self.next()).collect();
         self.bases.retain(|seq, _| needed.contains(seq));
         Ok(())
@@ -91,7 +96,7 @@ async fn follow(handle: &Handle) -> anyhow::Result<()> {
             if !is_warm {
                 // Caught up: now there is time to prepare for questions about what is long past.
                 is_warm = true;
-                warm_up(handle, archive.frontier.seq()).await?;
+                warm_up(handle, archive.frontier.outline.seq()).await?;
                 continue;
             }
             published.changed().await?;

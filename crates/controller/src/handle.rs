@@ -256,19 +256,33 @@ impl Handle {
         }
     }
 
-    /// State right after a record.
+    /// State right after a record. It may lack what was answered, and then has no digest.
     pub async fn state_at(&self, seq: Seq) -> Result<State, ReadError> {
-        let mut published = self.watch();
-        // Whoever knows of a record may know it from elsewhere.
-        let is_here = published.wait_for(|published| published.state.seq >= seq);
-        let now = match tokio::time::timeout(READ_DEADLINE, is_here).await {
-            Ok(Ok(published)) => published.state.clone(),
-            Ok(Err(_)) | Err(_) => return Err(ReadError::Unavailable),
-        };
+        let now = self.state_since(seq).await?;
         if now.seq == seq {
             return Ok(now);
         }
         self.in_past(move |past| past.state_at(seq, &now)).await
+    }
+
+    /// State right after a record with everything that belongs to it: for its digest.
+    pub async fn whole_state_at(&self, seq: Seq) -> Result<State, ReadError> {
+        let now = self.state_since(seq).await?;
+        if now.seq == seq {
+            return Ok(now);
+        }
+        self.in_past(move |past| past.whole_state_at(seq, &now)).await
+    }
+
+    /// A State that is at least as late as a record.
+    async fn state_since(&self, seq: Seq) -> Result<State, ReadError> {
+        let mut published = self.watch();
+        // Whoever knows of a record may know it from elsewhere.
+        let is_here = published.wait_for(|published| published.state.seq >= seq);
+        match tokio::time::timeout(READ_DEADLINE, is_here).await {
+            Ok(Ok(published)) => Ok(published.state.clone()),
+            Ok(Err(_)) | Err(_) => Err(ReadError::Unavailable),
+        }
     }
 
     /// The earlier States that deciding a command needs.

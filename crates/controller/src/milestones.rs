@@ -4,8 +4,8 @@
 //! again from the records; nothing is ever decided by them, and `stele replay` compares
 //! every one with what the records say.
 
-use stele_codec::{DELTA_FORMAT, DecodeError, decode_delta, encode_delta};
-use stele_model::{Delta, Seq};
+use stele_codec::{DELTA_FORMAT, DecodeError, decode_answers, decode_delta, encode_answers, encode_delta};
+use stele_model::{Answers, AnswersDelta, Delta, Outline, Seq};
 use stele_store::{Reader, StoreError};
 
 use crate::limits::{MILESTONE_BRANCHING, MILESTONE_INTERVAL_RECORDS};
@@ -14,6 +14,44 @@ const PREFIX: &[u8] = b"milestones/";
 const LAYOUT: &[u8] = b"milestones/layout";
 const THROUGH: &[u8] = b"milestones/through";
 const AT: &[u8] = b"milestones/at/";
+const ANSWERS_AT: &[u8] = b"milestones/answers/";
+
+/// What milestones are made of, at one seq.
+#[derive(Clone, Debug, Default)]
+pub struct Parts {
+    /// What reads of the past look at.
+    pub outline: Outline,
+    /// What only State's digest needs.
+    pub answers: Answers,
+}
+
+/// What milestones keep: how parts differ from those before them.
+#[derive(Debug)]
+pub struct Difference {
+    /// Between the outlines.
+    pub delta: Delta,
+    /// Between the answers.
+    pub answers: AnswersDelta,
+}
+
+impl Parts {
+    /// Of a whole State.
+    ///
+    /// # Panics
+    ///
+    /// When it lacks its answers.
+    pub fn of(state: &stele_model::State) -> Self {
+        Self { outline: Outline::of(state), answers: Answers::of(state) }
+    }
+
+    /// What must change in earlier parts to get these.
+    pub fn since(&self, before: &Self) -> Difference {
+        Difference {
+            delta: Delta::between(&before.outline, &self.outline),
+            answers: AnswersDelta::between(&before.answers, &self.answers),
+        }
+    }
+}
 
 /// Why milestones cannot be read or kept.
 #[derive(Debug, thiserror::Error)]
@@ -104,31 +142,43 @@ impl Milestones {
         self.reader.put_derived(&[(LAYOUT.to_vec(), Some(layout().to_vec()))])
     }
 
-    /// A milestone's bytes.
-    pub fn bytes(&self, seq: Seq) -> Result<Option<Vec<u8>>, StoreError> {
-        self.reader.get_derived(&key(seq))
+    /// A milestone's bytes: of the outline, and of the answers.
+    pub fn bytes(&self, seq: Seq) -> Result<Option<(Vec<u8>, Vec<u8>)>, StoreError> {
+        let (outline, answers) =
+            (self.reader.get_derived(&key(AT, seq))?, self.reader.get_derived(&key(ANSWERS_AT, seq))?);
+        Ok(outline.zip(answers))
     }
 
-    /// A milestone: what differs between [`base_of`] it and itself.
+    /// What differs between the outlines of [`base_of`] a milestone and of itself.
     pub fn get(&self, seq: Seq) -> Result<Option<Delta>, MilestoneError> {
-        let bytes = self.bytes(seq)?;
+        let bytes = self.reader.get_derived(&key(AT, seq))?;
         let decode =
             |bytes: Vec<u8>| decode_delta(&bytes).map_err(|error| MilestoneError::Decode { seq, error });
         bytes.map(decode).transpose()
     }
 
+    /// The same between the answers.
+    pub fn answers(&self, seq: Seq) -> Result<Option<AnswersDelta>, MilestoneError> {
+        let bytes = self.reader.get_derived(&key(ANSWERS_AT, seq))?;
+        let decode =
+            |bytes: Vec<u8>| decode_answers(&bytes).map_err(|error| MilestoneError::Decode { seq, error });
+        bytes.map(decode).transpose()
+    }
+
     /// Keeps the next milestone.
-    pub fn keep(&self, delta: &Delta) -> Result<(), StoreError> {
+    pub fn keep(&self, difference: &Difference) -> Result<(), StoreError> {
+        let Difference { delta, answers } = difference;
         let seq = delta.to();
         self.reader.put_derived(&[
-            (key(seq), Some(encode_delta(delta))),
+            (key(AT, seq), Some(encode_delta(delta))),
+            (key(ANSWERS_AT, seq), Some(encode_answers(answers))),
             (THROUGH.to_vec(), Some(seq.to_be_bytes().to_vec())),
         ])
     }
 }
 
-fn key(seq: Seq) -> Vec<u8> {
-    [AT, &seq.to_be_bytes()].concat()
+fn key(kind: &[u8], seq: Seq) -> Vec<u8> {
+    [kind, &seq.to_be_bytes()].concat()
 }
 
 fn layout() -> [u8; 17] {

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use stele_codec::{Chain, DecodeError, Snapshot, StoredRecord};
 use stele_model::delta::DeltaError;
-use stele_model::{Delta, Header, Outline, Seq, State, Time, fold};
+use stele_model::{Answers, Delta, Header, Outline, Seq, State, Time, fold};
 use stele_store::{Reader, StoreError};
 
 use crate::limits::{PAST_FACT_BYTES, PAST_MEMORY_BYTES, PAST_RECENT_MAX, RECORDS_PER_READ_BYTES};
@@ -128,7 +128,8 @@ impl Past {
         Ok(StoredRecord::from_bytes(&bytes)?.0.header()?)
     }
 
-    /// State right after a record, which a later State of this log helps to rebuild.
+    /// State right after a record, which a later State of this log helps to rebuild. It may lack what was
+    /// answered, and then has no digest.
     pub(crate) fn state_at(&self, seq: Seq, later: &State) -> Result<State, PastError> {
         let milestone = at_or_before(seq).min(self.milestones.through()?);
         let mut state = match milestone {
@@ -137,6 +138,36 @@ impl Past {
         };
         self.fold_to(&mut state, seq)?;
         Ok(state)
+    }
+
+    /// The same with everything that belongs to State: for its digest.
+    pub(crate) fn whole_state_at(&self, seq: Seq, later: &State) -> Result<State, PastError> {
+        let milestone = at_or_before(seq).min(self.milestones.through()?);
+        let mut state = match milestone {
+            0 => self.snapshot_before(seq)?,
+            _ => {
+                let mut state = self.milestone(milestone)?.filled(later, seq);
+                self.answers(milestone)?.put_into(&mut state);
+                state
+            }
+        };
+        self.fold_to(&mut state, seq)?;
+        Ok(state)
+    }
+
+    /// What had been answered at a milestone.
+    pub(crate) fn answers(&self, seq: Seq) -> Result<Answers, PastError> {
+        let mut answers = Answers::default();
+        if seq == 0 {
+            return Ok(answers);
+        }
+        let mut steps = vec![seq];
+        steps.extend(bases_of(seq));
+        for step in steps.into_iter().rev() {
+            let delta = self.milestones.answers(step)?.ok_or(PastError::Missing(step))?;
+            delta.put_on(&mut answers)?;
+        }
+        Ok(answers)
     }
 
     /// Folds the records after a State, up to a seq.

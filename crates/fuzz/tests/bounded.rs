@@ -52,6 +52,7 @@ targets! {
     entry: "entry",
     snapshot: "snapshot",
     delta: "delta",
+    answers: "answers",
     peer_frame: "peer-frame",
     raft_message: "raft-message",
     raft_step: "raft-step",

@@ -2,7 +2,9 @@
 //!
 //! Two States of one log share most of their maps, and a comparison skips what they
 //! share. So a difference costs what changed and no more, however large State is. Annals
-//! are left out: what they held earlier is read off what they hold later.
+//! are left out: what they held earlier is read off what they hold later. What requests were
+//! answered is kept apart: it changes with almost every decision, and only whoever decides, or wants
+//! State's digest, looks at it.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -206,12 +208,11 @@ maps! {
     history changes: (AppEnv, Seq) => Change;
     history last_changed: AppEnv => Seq;
     history barriers: (AppEnv, Seq) => String;
-    history answered: (PrincipalId, String) => Answered;
 }
 
 /// What follows from other maps is not kept but put right with them.
 fn put_indexes(maps: &Maps, history: &mut History) {
-    let History { deployments, deployments_of, answered, answered_by_age, .. } = history;
+    let History { deployments, deployments_of, .. } = history;
     for seq in &maps.deployments.gone {
         if let Some(gone) = deployments.get(seq) {
             deployments_of.remove(&(gone.app_env.clone(), *seq));
@@ -219,16 +220,6 @@ fn put_indexes(maps: &Maps, history: &mut History) {
     }
     for (seq, deployment) in &maps.deployments.set {
         deployments_of.insert((deployment.app_env.clone(), *seq), ());
-    }
-    let by_age =
-        |(principal, key): &(PrincipalId, String), it: &Answered| (it.time, principal.clone(), key.clone());
-    for key in maps.answered.gone.iter().chain(maps.answered.set.iter().map(|(key, _)| key)) {
-        if let Some(gone) = answered.get(key) {
-            answered_by_age.remove(&by_age(key, gone));
-        }
-    }
-    for (key, answer) in &maps.answered.set {
-        answered_by_age.insert(by_age(key, answer), ());
     }
 }
 
@@ -287,9 +278,14 @@ sets! {
 macro_rules! annals {
     ($($map:ident;)*) => {
         impl History {
-            /// Without anything in its annals.
-            fn without_annals(&self) -> Self {
-                Self { $($map: Annals::default(),)* ..self.clone() }
+            /// Without its annals, and without what was answered.
+            fn outline(&self) -> Self {
+                Self {
+                    $($map: Annals::default(),)*
+                    answered: OrdMap::new(),
+                    answered_by_age: OrdMap::new(),
+                    ..self.clone()
+                }
             }
 
             /// With the annals as a later history of the same log knows them.
@@ -391,16 +387,23 @@ fn nothing_is_left_out(state: &State) {
     } = history;
 }
 
-/// A State without its annals.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// A State without its annals, and without what was answered.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Outline(State);
+
+impl Default for Outline {
+    /// That of the State before the first record.
+    fn default() -> Self {
+        Self::of(&State::default())
+    }
+}
 
 impl Outline {
     /// Of a State.
     pub fn of(state: &State) -> Self {
-        let history = state.history.without_annals();
+        let history = state.history.outline();
         // Digests are of what is left out, too.
-        Self(State { history, leaves: Leaves::default(), ..state.clone() })
+        Self(State { history, leaves: Leaves::partial(), ..state.clone() })
     }
 
     /// The last record folded.
@@ -408,7 +411,8 @@ impl Outline {
         self.0.seq
     }
 
-    /// The State that this is the outline of, with annals as a later State of the same log knows them.
+    /// The State that this is the outline of, with annals as a later State of the same log knows them,
+    /// and without what was answered: it has no digest until [`Answers::put_into`] it.
     /// Records of that log up to `through` may be folded onto it; other ones may only be when that is
     /// its own seq.
     ///
@@ -423,6 +427,76 @@ impl Outline {
     /// The first fact in which this outline differs from another; none when they are equal.
     pub fn first_mismatch(&self, other: &Self) -> Option<Mismatch> {
         self.0.first_mismatch(&other.0)
+    }
+}
+
+/// What a State remembers to have answered lately.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answers {
+    seq: Seq,
+    answered: OrdMap<(PrincipalId, String), Answered>,
+}
+
+impl Answers {
+    /// Of a State.
+    ///
+    /// # Panics
+    ///
+    /// When it was made from an outline and knows none.
+    pub fn of(state: &State) -> Self {
+        assert!(!state.leaves.are_partial(), "a State without its answers is asked for them");
+        Self { seq: state.seq, answered: state.history.answered.clone() }
+    }
+
+    /// The last record folded.
+    pub fn seq(&self) -> Seq {
+        self.seq
+    }
+
+    /// Makes a State that was filled from an outline a whole one.
+    ///
+    /// # Panics
+    ///
+    /// When they are not of the same seq.
+    pub fn put_into(self, state: &mut State) {
+        assert_eq!(self.seq, state.seq, "answers belong to the State of their seq");
+        let by_age = |((principal, key), it): (&(PrincipalId, String), &Answered)| {
+            ((it.time, principal.clone(), key.clone()), ())
+        };
+        state.history.answered_by_age = self.answered.iter().map(by_age).collect();
+        state.history.answered = self.answered;
+        state.leaves = Leaves::default();
+    }
+
+    /// The first answer in which these differ from others; none when they are equal.
+    pub fn first_mismatch(&self, other: &Self) -> Option<Mismatch> {
+        first("history.answered", &self.answered, &other.answered)
+    }
+}
+
+/// What differs between what an earlier State remembers to have answered, and a later one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnswersDelta {
+    from: Seq,
+    to: Seq,
+    answered: Changes<(PrincipalId, String), Answered>,
+}
+
+impl AnswersDelta {
+    /// What must change in `before` to get `after`.
+    pub fn between(before: &Answers, after: &Answers) -> Self {
+        let answered = Changes::between(&before.answered, &after.answered);
+        Self { from: before.seq, to: after.seq, answered }
+    }
+
+    /// Turns earlier answers into later ones.
+    pub fn put_on(self, answers: &mut Answers) -> Result<(), DeltaError> {
+        if self.from != answers.seq {
+            return Err(DeltaError { from: self.from, found: answers.seq });
+        }
+        answers.seq = self.to;
+        self.answered.put_on(&mut answers.answered);
+        Ok(())
     }
 }
 
@@ -520,6 +594,7 @@ impl State {
             .or_else(|| first_nested(self, other))
             .or_else(|| Maps::mismatch(self, other))
             .or_else(|| first("history.deployments_of", &ours.deployments_of, &theirs.deployments_of))
+            .or_else(|| first("history.answered", &ours.answered, &theirs.answered))
             .or_else(|| first("history.answered_by_age", &ours.answered_by_age, &theirs.answered_by_age))
             .or_else(|| ours.annals_mismatch(theirs))
             .or_else(|| Sets::mismatch(self, other))

@@ -399,6 +399,10 @@ fn observe(state: &mut State, header: &Header, report: &ReportedChange) {
 }
 
 fn remember_answer(state: &mut State, header: &Header, event: &Event) {
+    // A State of the past may know nothing of this, and nothing else depends on it.
+    if state.leaves.are_partial() {
+        return;
+    }
     let Some(idempotency) = &header.idempotency else { return };
     let key = (header.principal.clone(), idempotency.key.clone());
     let is_first = header.seq == header.decision.first;

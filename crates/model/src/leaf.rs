@@ -55,6 +55,19 @@ pub(crate) struct Leaves {
     touched: OrdSet<Leaf>,
     /// False after State was read from bytes: every leaf must be hashed once.
     built: bool,
+    /// Whether State lacks some of its leaves, and so has no digest.
+    partial: bool,
+}
+
+impl Leaves {
+    /// Of a State that lacks some of them.
+    pub(crate) fn partial() -> Self {
+        Self { partial: true, ..Self::default() }
+    }
+
+    pub(crate) fn are_partial(&self) -> bool {
+        self.partial
+    }
 }
 
 fn json<T: Serialize>(value: Option<T>) -> Option<Digest> {
@@ -208,7 +221,12 @@ impl State {
     }
 
     /// The digest of all five trees. Hashes what changed since it was last asked for.
+    ///
+    /// # Panics
+    ///
+    /// When this State was made from an outline, and what was answered was not put into it.
     pub fn digest(&mut self) -> Digest {
+        assert!(!self.leaves.partial, "a State without its answers has no digest");
         let mut leaves = std::mem::take(&mut self.leaves);
         let touched: Vec<_> = if leaves.built {
             std::mem::take(&mut leaves.touched).into_iter().collect()

@@ -52,7 +52,7 @@ pub mod wire;
 pub use annals::Annals;
 pub use command::{Command, ReleaseChoice, Request};
 pub use decide::{Context, Decided, decide};
-pub use delta::{Delta, Mismatch, Outline};
+pub use delta::{Answers, AnswersDelta, Delta, Mismatch, Outline};
 pub use diff::{Difference, diff};
 pub use digest::{Digest, canonical_json};
 pub use event::{Event, Record};

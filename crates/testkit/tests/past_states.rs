@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use stele_codec::{Chain, decode_delta, encode_delta};
+use stele_codec::{Chain, decode_answers, decode_delta, encode_answers, encode_delta};
 use stele_ledger::system_request;
-use stele_model::{Command, Delta, Outline, Record, State, Time, Value, fold};
+use stele_model::{Answers, AnswersDelta, Command, Delta, Outline, Record, State, Time, Value, fold};
 use stele_testkit::history::{Scribe, golden};
 
 /// Decisions between two States that are looked at: no divisor of anything.
@@ -38,6 +38,13 @@ fn states(records: &[Record]) -> Vec<State> {
     states
 }
 
+/// Filled, and made whole.
+fn whole(outline: &Outline, answers: Answers, now: &State, through: u64) -> State {
+    let mut state = outline.filled(now, through);
+    answers.put_into(&mut state);
+    state
+}
+
 fn equal(rebuilt: &State, then: &State) {
     if let Some(mismatch) = rebuilt.first_mismatch(then) {
         panic!("seq {}: rebuilt and as it was: {mismatch:?}", then.seq);
@@ -59,13 +66,23 @@ fn every_state_is_rebuilt() {
         let mut outline = Outline::of(before);
         decode_delta(&encode_delta(&delta)).unwrap().put_on(&mut outline).unwrap();
         assert_eq!(outline.first_mismatch(&Outline::of(then)), None);
-        equal(&outline.filled(now, then.seq), then);
+        let delta = AnswersDelta::between(&Answers::of(before), &Answers::of(then));
+        let mut answers = Answers::of(before);
+        decode_answers(&encode_answers(&delta)).unwrap().put_on(&mut answers).unwrap();
+        assert_eq!(answers.first_mismatch(&Answers::of(then)), None);
+        equal(&whole(&outline, answers, now, then.seq), then);
         // Or the records are folded again.
-        let mut folded = Outline::of(before).filled(now, then.seq);
+        let mut folded = whole(&Outline::of(before), Answers::of(before), now, then.seq);
+        let mut read = Outline::of(before).filled(now, then.seq);
         for record in &records[before.seq as usize..then.seq as usize] {
             fold(&mut folded, record);
+            fold(&mut read, record);
         }
         equal(&folded, then);
+        // Without what was answered, everything else is the same.
+        assert!(read.history.answered.is_empty() && read.history.answered_by_age.is_empty());
+        Answers::of(then).put_into(&mut read);
+        equal(&read, then);
     }
 }
 
@@ -84,7 +101,7 @@ fn another_history_goes_on_from_the_past() {
             let records = scribe.ask(&request, BTreeMap::new()).unwrap();
             (records, scribe.state().clone())
         };
-        let (decided, other) = go_on(Outline::of(then).filled(now, then.seq));
+        let (decided, other) = go_on(whole(&Outline::of(then), Answers::of(then), now, then.seq));
         let (as_then, other_then) = go_on(then.clone());
         assert_eq!(decided, as_then, "seq {}", then.seq);
         equal(&other, &other_then);

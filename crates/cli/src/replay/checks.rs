@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use stele_codec::{Chain, DecodeError, Folder, Snapshot, decode_delta, encode_delta};
-use stele_controller::milestones::{Milestones, at_or_before, bases_of};
-use stele_model::{Delta, Digest, Mismatch, Outline, Seq, State};
+use stele_codec::{
+    Chain, DecodeError, Folder, Snapshot, decode_answers, decode_delta, encode_answers, encode_delta,
+};
+use stele_controller::milestones::{Milestones, Parts, at_or_before, bases_of};
+use stele_model::{Answers, Digest, Mismatch, Outline, Seq, State};
 use stele_store::Reader;
 
 use super::divergence::Divergence;
@@ -25,7 +27,7 @@ pub(crate) struct Checks {
     snapshots: BTreeSet<Seq>,
     milestones: Option<Milestones>,
     through: Seq,
-    bases: BTreeMap<Seq, Outline>,
+    bases: BTreeMap<Seq, Parts>,
     replicas: BTreeMap<Seq, Vec<Replica>>,
     pub(crate) snapshots_matched: u64,
     pub(crate) milestones_matched: u64,
@@ -68,7 +70,7 @@ impl Checks {
         }
         let state = folder.state();
         if state.seq > 0 && state.seq <= self.through && at_or_before(state.seq) == state.seq {
-            self.milestone(&Outline::of(state))?;
+            self.milestone(&Parts::of(state))?;
         }
         Ok(())
     }
@@ -114,21 +116,24 @@ impl Checks {
         Ok(())
     }
 
-    fn milestone(&mut self, outline: &Outline) -> Result<(), Failure> {
+    fn milestone(&mut self, parts: &Parts) -> Result<(), Failure> {
         let Some(milestones) = &self.milestones else { return Ok(()) };
-        let seq = outline.seq();
-        let genesis = Outline::default();
+        let seq = parts.outline.seq();
+        let genesis = Parts::default();
         let base = bases_of(seq).next().and_then(|base| self.bases.get(&base)).unwrap_or(&genesis);
-        let computed = encode_delta(&Delta::between(base, outline));
         let stored = milestones.bytes(seq).map_err(|error| Failure::Failed(error.to_string()))?;
-        let Some(stored) = stored else {
+        let Some((outline, answers)) = stored else {
             return Err(Divergence::new(seq, "milestone", "it is gone", "a milestone").into());
         };
-        if stored != computed {
-            return Err(unlike(seq, &stored, base, outline).into());
+        let computed = parts.since(base);
+        if outline != encode_delta(&computed.delta) {
+            return Err(unlike(seq, &outline, &base.outline, &parts.outline).into());
+        }
+        if answers != encode_answers(&computed.answers) {
+            return Err(answers_unlike(seq, &answers, &base.answers, &parts.answers).into());
         }
         self.milestones_matched += 1;
-        self.bases.insert(seq, outline.clone());
+        self.bases.insert(seq, parts.clone());
         let needed: Vec<_> = bases_of(next_milestone(seq)).collect();
         self.bases.retain(|seq, _| needed.contains(seq));
         Ok(())
@@ -145,16 +150,29 @@ fn differs(seq: Seq, of: &str, mismatch: Mismatch) -> Divergence {
     Divergence::new(seq, format!("{of}: {}", mismatch.field), recorded, computed)
 }
 
-/// What is wrong with a milestone's bytes.
+/// What is wrong with the bytes of a milestone's outline.
 fn unlike(seq: Seq, stored: &[u8], base: &Outline, computed: &Outline) -> Divergence {
     let mut told = base.clone();
     let put = decode_delta(stored)
         .map_err(|error| error.to_string())
         .and_then(|delta| delta.put_on(&mut told).map_err(|error| error.to_string()));
+    wrong(seq, put, || told.first_mismatch(computed))
+}
+
+/// The same for its answers.
+fn answers_unlike(seq: Seq, stored: &[u8], base: &Answers, computed: &Answers) -> Divergence {
+    let mut told = base.clone();
+    let put = decode_answers(stored)
+        .map_err(|error| error.to_string())
+        .and_then(|delta| delta.put_on(&mut told).map_err(|error| error.to_string()));
+    wrong(seq, put, || told.first_mismatch(computed))
+}
+
+fn wrong(seq: Seq, put: Result<(), String>, mismatch: impl FnOnce() -> Option<Mismatch>) -> Divergence {
     if let Err(why) = put {
         return Divergence::new(seq, "milestone", why, "what differs from the milestone before");
     }
-    match told.first_mismatch(computed) {
+    match mismatch() {
         Some(mismatch) => differs(seq, "milestone", mismatch),
         None => Divergence::new(seq, "milestone", "other bytes", "the same State in its one encoding"),
     }

@@ -70,7 +70,14 @@ fn entry(state: &State, id: Seq, deployment: &Deployment, header: Option<Header>
 
 pub(super) async fn show(handle: &Handle, asked: &Asked) -> Answered {
     let query: ShowQuery = asked.query()?;
-    let mut state = state_at(handle, &asked.state, &query.scope, query.at.as_deref()).await?;
+    let mut state = match query.at.as_deref() {
+        // All of it, not only what is shown.
+        Some(at) if query.digest => {
+            let seq = point_seq(handle, &asked.state, &query.scope, at).await?;
+            handle.whole_state_at(seq).await?
+        }
+        at => state_at(handle, &asked.state, &query.scope, at).await?,
+    };
     check_known(&query.scope, &[&asked.state, &state])?;
     let state_digest = (query.digest || query.at.is_none()).then(|| state.digest());
     let apps = state

@@ -1,7 +1,10 @@
 //! The bytes of the log: records, their headers, entries, snapshots and deltas.
 
-use stele_codec::{Chain, Entry, Linker, Snapshot, StoredRecord, decode_delta, encode_delta, encode_record};
-use stele_model::{Delta, Digest, Outline, Record, Time, fold};
+use stele_codec::{
+    Chain, Entry, Linker, Snapshot, StoredRecord, decode_answers, decode_delta, encode_answers, encode_delta,
+    encode_record,
+};
+use stele_model::{Answers, AnswersDelta, Delta, Digest, Outline, Record, Time, fold};
 
 use super::story;
 use crate::mutate::Form;
@@ -69,6 +72,17 @@ pub(super) fn targets() -> Vec<Target> {
             run: delta,
             mend: Some(mend_delta),
             made: made_deltas,
+            nasty: nasty::bytes,
+        },
+        Target {
+            name: "answers",
+            decoder: "`decode_answers`, `AnswersDelta::put_on`",
+            holds: "encoded again and read, it is the same; it is put on answers or refused",
+            form: Form::Bytes,
+            budget: Budget { fixed: 8 << 20, per_byte: 2000 },
+            run: answers,
+            mend: Some(mend_delta),
+            made: made_answers,
             nasty: nasty::bytes,
         },
     ]
@@ -220,9 +234,42 @@ fn delta(input: &[u8]) -> Result<Verdict, String> {
         let through = outline.seq();
         let mut later = state.clone();
         later.seq = through;
-        outline.filled(&later, through).digest();
+        let mut filled = outline.filled(&later, through);
+        let answers = Answers::of(state);
+        if answers.seq() == through {
+            answers.put_into(&mut filled);
+            filled.digest();
+        }
     }
     Ok(Verdict::Read)
+}
+
+fn answers(input: &[u8]) -> Result<Verdict, String> {
+    let Ok(delta) = decode_answers(input) else { return Ok(Verdict::Refused) };
+    let again = decode_answers(&encode_answers(&delta)).map_err(|error| format!("encoded again: {error}"))?;
+    holds(again == delta, || "encoded again, it is another delta".to_owned())?;
+    let (state, _) = story::early()?;
+    let mut answers = Answers::of(state);
+    if delta.put_on(&mut answers).is_ok() {
+        let mut whole = state.clone();
+        // A delta may say that it leads to any seq.
+        whole.seq = answers.seq();
+        answers.put_into(&mut whole);
+        whole.digest();
+    }
+    Ok(Verdict::Read)
+}
+
+fn made_answers() -> anyhow::Result<Vec<Named>> {
+    let (early, _) = story::early().map_err(anyhow::Error::msg)?;
+    let (later, _) = story::state_after(early.seq as usize + 30)?;
+    let [early, later] = [early, &later].map(Answers::of);
+    let none = Answers::default();
+    Ok(vec![
+        ("nothing".to_owned(), encode_answers(&AnswersDelta::between(&early, &early))),
+        ("on-early".to_owned(), encode_answers(&AnswersDelta::between(&early, &later))),
+        ("from-none".to_owned(), encode_answers(&AnswersDelta::between(&none, &early))),
+    ])
 }
 
 fn mend_delta(input: &mut Vec<u8>) {
