@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use stele_ledger::Outcome;
+use stele_linear::Deed;
 use stele_model::event::{Contacts, EnrolledNode, Holder, JoinToken, Role, TargetDigest, Token};
 use stele_model::release::{
     Check, Container, EnvValue, Health, Image, Order, Placement, Port, Protocol, Service, Update,
@@ -381,14 +382,8 @@ fn acknowledged(pending: &Pending, decision: Decision, histories: &mut Histories
     oracle.require(is_there, "acknowledged-is-committed", || {
         format!("{key} was told that it is decided at {}, which the log does not say", decision.first)
     });
-    let attempts = pending.attempts;
     // Decided at its first attempt or at a later one, but never before it was asked.
-    oracle.require(decision.first > pending.floor, "linearizable-writes", || {
-        format!(
-            "{key} is decided at {} after {attempts} attempts, and {} was told before",
-            decision.first, pending.floor
-        )
-    });
+    fits(pending, &Deed::Write { seq: decision.first }, "linearizable-writes", oracle);
     histories.told = histories.told.max(decision.last());
     if *principal != stele_model::decide::system() {
         let before = histories.acknowledged.insert((principal.clone(), key.clone()), decision);
@@ -401,20 +396,15 @@ fn acknowledged(pending: &Pending, decision: Decision, histories: &mut Histories
 /// "Nothing had to change" must have been true at some moment between question and answer.
 fn nothing_changed(pending: &Pending, oracle: &mut Oracle) {
     let Some((app_env, value)) = &pending.register else { return };
-    let mut was = oracle.values.get(app_env).into_iter().flatten().rev();
-    let mut found = false;
-    for (seq, then) in was.by_ref() {
-        found |= then.as_ref() == Some(value);
-        if *seq <= pending.floor {
-            break;
-        }
+    let read = Deed::Read { register: app_env.clone(), value: Some(value.clone()) };
+    fits(pending, &read, "linearizable-no-ops", oracle);
+}
+
+/// Whether what a client was told can have been so between its question and the answer.
+fn fits(pending: &Pending, deed: &Deed<AppEnv>, invariant: &'static str, oracle: &mut Oracle) {
+    if let Err(why) = deed.earliest(pending.floor, &oracle.values) {
+        oracle.fail(invariant, format!("{} after {} attempts: {why}", pending.asked.key, pending.attempts));
     }
-    oracle.require(found, "linearizable-no-ops", || {
-        format!(
-            "{}: {app_env} was said to be {value} already, after record {}",
-            pending.asked.key, pending.floor
-        )
-    });
 }
 
 fn read(
@@ -432,9 +422,7 @@ fn read(
             format!("{key} read {at} as it was at {seq}: {target:?} instead of {known:?}")
         });
     } else {
-        oracle.require(seq >= pending.floor, "linearizable-reads", || {
-            format!("{key} read record {seq}, and {} had been told before it asked", pending.floor)
-        });
+        fits(pending, &Deed::ReadAsOf { seq }, "linearizable-reads", oracle);
         histories.told = histories.told.max(seq);
     }
     let Some(state) = oracle.states.get(&seq).cloned() else {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use stele_codec::{Chain, StoredRecord};
 use stele_consensus::CommittedKind;
+use stele_linear::Written;
 use stele_model::{AppEnv, ControllerId, Digest, Event, NodeName, PrincipalId, Record, Seq, State, fold};
 use stele_proof::merkle::{Tree, leaf_hash};
 
@@ -47,7 +48,7 @@ pub(crate) struct Oracle {
     /// What each node was told, by the seq that told it.
     pub(crate) assignments: BTreeMap<(NodeName, Seq), Digest>,
     /// When each config of an app came into force, and the value of its one variable.
-    pub(crate) values: BTreeMap<AppEnv, Vec<(Seq, Option<String>)>>,
+    pub(crate) values: BTreeMap<AppEnv, Written>,
     /// Where each principal's key was decided.
     pub(crate) keys: BTreeMap<(PrincipalId, String), Seq>,
     /// What time it is.

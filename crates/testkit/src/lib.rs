@@ -25,7 +25,6 @@ pub mod docker;
 pub mod facts;
 pub mod history;
 pub mod limits;
-pub mod linear;
 pub mod load;
 mod log;
 mod member;

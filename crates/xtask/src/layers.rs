@@ -54,6 +54,7 @@ const LAYERS: &[(&str, Layer)] = &[
     ("stele-agent", Layer::Shell),
     ("stele-cli", Layer::Shell),
     ("stele-console", Layer::Shell),
+    ("stele-linear", Layer::Dev),
     ("stele-testkit", Layer::Dev),
     ("stele-xtask", Layer::Dev),
     ("stele-simulations", Layer::Dev),

@@ -6,10 +6,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use serde_json::Value;
 use stele_api::wire::ShowAnswer;
+use stele_linear::{Written, misfits};
 use stele_model::event::{ReportedChange, TargetDigest};
 use stele_model::wire::{InstanceReport, Phase};
 use stele_model::{Event, InstanceId, NodeName, Record, Scope, Seq, State, fold};
-use stele_testkit::linear::{Written, misfits};
 use stele_testkit::{VerifiedLog, fetch_log};
 
 use crate::clients::{APP, Acked, History, LABEL};
@@ -138,7 +138,7 @@ fn registers(records: &[Record]) -> BTreeMap<String, Written> {
         if let Event::NodeLabelled { node, labels } = &record.event
             && let Some(value) = labels.get(LABEL)
         {
-            registers.entry(node.to_string()).or_default().push((record.header.seq, value.clone()));
+            registers.entry(node.to_string()).or_default().push((record.header.seq, Some(value.clone())));
         }
     }
     registers

@@ -6,8 +6,8 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use serde_json::{Value, json};
+use stele_linear::{Deed, Operation};
 use stele_model::Seq;
-use stele_testkit::linear::{Deed, Operation};
 use stele_testkit::{Answer, Client, pause};
 use ureq::http::Method;
 
@@ -31,7 +31,7 @@ pub(crate) struct Acked {
 /// What all clients saw.
 #[derive(Debug, Default)]
 pub(crate) struct History {
-    pub(crate) operations: Vec<Operation>,
+    pub(crate) operations: Vec<Operation<String>>,
     pub(crate) acked: Vec<Acked>,
     /// Changes that were refused, with the words.
     pub(crate) refused: Vec<String>,
