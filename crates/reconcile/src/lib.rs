@@ -52,7 +52,7 @@ pub use health::{HealthState, Verdict};
 pub use images::{ImageHere, PulledImage, PulledImages};
 pub use memory::{Failure, InstanceMemory, Memory, RunEnd};
 pub use observation::{ContainerState, Observation, ObservedContainer};
-pub use plan::{Action, Subject, Task, plan};
+pub use plan::{Action, Subject, Task, first_start, plan};
 pub use policy::{CreateContext, HostMount, HostPolicy, PolicyViolation, merge};
 pub use report::report;
 pub use reporter::{Due, Reporter};

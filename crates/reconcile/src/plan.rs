@@ -177,6 +177,15 @@ fn make(
     vec![Action::Create(instance.id.clone())]
 }
 
+/// What a container that was created and never ran takes. Whoever has just created it need not look
+/// first.
+pub fn first_start(instance: &InstanceId, container: &str) -> [Action; 2] {
+    [
+        Action::WriteFiles { instance: instance.clone(), container: container.to_owned() },
+        Action::Start { container: container.to_owned(), again: false },
+    ]
+}
+
 fn tend(
     instance: &AssignedInstance,
     container: &ObservedContainer,
@@ -186,10 +195,7 @@ fn tend(
     let id = || container.id.clone();
     match container.state {
         // Whether its files are in it cannot be told, so they are written again.
-        ContainerState::Created => vec![
-            Action::WriteFiles { instance: instance.id.clone(), container: id() },
-            Action::Start { container: id(), again: false },
-        ],
+        ContainerState::Created => first_start(&instance.id, &container.id).to_vec(),
         ContainerState::Paused => vec![Action::Unpause { container: id() }],
         ContainerState::Exited
             if starts_again(instance, container) && memory.restart_due_ms(&instance.id) <= now_ms =>

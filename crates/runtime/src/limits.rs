@@ -9,7 +9,12 @@ pub const POLL_INTERVAL_MS: u64 = 5_000;
 /// Shortest pause between two looks. Milliseconds.
 pub const WAKE_MS_MIN: u64 = 20;
 /// Pause after a look at the engine, in times of how long the look took.
-pub const REST_PER_LOOK: u32 = 2;
+pub const REST_PER_LOOK: u32 = 1;
+/// Containers that one agent creates, starts or removes at the same time, for each processor. More would
+/// all take longer, the first one too.
+pub const WORK_PER_PROCESSOR: usize = 2;
+/// The same where there are few processors.
+pub const WORK_MIN: usize = 4;
 /// A request to the engine that should be quick has failed after this. Milliseconds.
 pub const REQUEST_TIMEOUT_MS: u64 = 30_000;
 /// A pull has failed after this. Milliseconds (30 minutes).

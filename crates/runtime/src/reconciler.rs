@@ -1,6 +1,6 @@
 //! Carries out what `stele-reconcile` decides.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use stele_model::limits::{LOG_LINE_BYTES_MAX, LOG_TAIL_LINES_MAX};
 use stele_model::release::Image;
 use stele_model::wire::{AssignedInstance, InstanceReport, Observed, Phase};
 use stele_reconcile::{
-    Action, Inspection, Inspections, Memory, Observation, Subject, Task, plan, report, statement,
+    Action, Inspection, Inspections, Memory, Observation, Subject, Task, first_start, plan, report, statement,
 };
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
@@ -19,7 +19,8 @@ use tokio::time::Instant;
 
 use crate::limits::{
     INSPECTION_INTERVAL_MS, INSPECTION_TIMEOUT_MS, INSPECTIONS_PER_ROUND_MAX, INSPECTS_MAX,
-    LOG_TAIL_TIMEOUT_MS, POLL_INTERVAL_MS, PULLS_MAX, REST_PER_LOOK, WAKE_MS_MIN,
+    LOG_TAIL_TIMEOUT_MS, POLL_INTERVAL_MS, PULLS_MAX, REST_PER_LOOK, WAKE_MS_MIN, WORK_MIN,
+    WORK_PER_PROCESSOR,
 };
 use crate::runtime::{LogRequest, Runtime, RuntimeError};
 
@@ -86,6 +87,7 @@ pub struct Reconciler<R: Runtime + ?Sized> {
     running: JoinSet<Ended>,
     tails: BTreeMap<InstanceId, Run>,
     pulls: Arc<Semaphore>,
+    work: Arc<Semaphore>,
     pull_record: Option<PullRecord>,
     mirror: Option<String>,
     inspections: Inspections,
@@ -105,6 +107,8 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
     pub fn new(runtime: Arc<R>, config: ReconcilerConfig) -> Self {
         let changes = runtime.changes();
         let pulls = Arc::new(Semaphore::new(config.pulls_max.max(1)));
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let work = Arc::new(Semaphore::new((processors * WORK_PER_PROCESSOR).max(WORK_MIN)));
         Self {
             runtime,
             config,
@@ -116,6 +120,7 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
             running: JoinSet::new(),
             tails: BTreeMap::new(),
             pulls,
+            work,
             pull_record: None,
             mirror: None,
             inspections: Inspections::default(),
@@ -274,12 +279,28 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
                 _ => None,
             },
         };
+        let work = Arc::clone(&self.work);
         self.running.spawn(async move {
+            let mut left = VecDeque::from(task.actions);
+            let mut permit = None;
             let mut outcome = Ok(());
-            for action in task.actions {
-                if let Err(error) = worker.perform(&action).await {
-                    outcome = Err((action, error.to_string()));
-                    break;
+            while let Some(action) = left.pop_front() {
+                if !is_work(&action) {
+                    permit = None;
+                } else if permit.is_none() {
+                    // Never closed while a task holds it, so failing to acquire cannot happen.
+                    permit = work.acquire().await.ok();
+                }
+                match worker.perform(&action).await {
+                    Ok(None) => {}
+                    Ok(Some(created)) => {
+                        let instance = worker.instance.as_ref().map(|instance| &instance.id);
+                        left.extend(instance.into_iter().flat_map(|id| first_start(id, &created)));
+                    }
+                    Err(error) => {
+                        outcome = Err((action, error.to_string()));
+                        break;
+                    }
                 }
             }
             Ended::Task { subject: task.subject, outcome }
@@ -387,6 +408,18 @@ fn bounded_line(mut text: String) -> String {
     text
 }
 
+/// Whether the engine has work with it, rather than time to pass.
+fn is_work(action: &Action) -> bool {
+    match action {
+        Action::Create(_) | Action::WriteFiles { .. } | Action::Start { .. } | Action::Remove { .. } => true,
+        Action::Prepare(_)
+        | Action::EnsureNetwork(_)
+        | Action::RemoveNetwork(_)
+        | Action::Stop { .. }
+        | Action::Unpause { .. } => false,
+    }
+}
+
 struct Worker<R: Runtime + ?Sized> {
     runtime: Arc<R>,
     pulls: Arc<Semaphore>,
@@ -428,25 +461,27 @@ impl<R: Runtime + ?Sized> Worker<R> {
         }
     }
 
-    async fn perform(&self, action: &Action) -> Result<(), RuntimeError> {
+    /// Carries an action out; answers the engine's id of a container that it created.
+    async fn perform(&self, action: &Action) -> Result<Option<String>, RuntimeError> {
         match action {
+            Action::Create(_) => return self.runtime.create(self.instance()?).await.map(Some),
             Action::Prepare(_) => {
                 let instance = self.instance()?;
                 self.runtime.admit(instance)?;
                 // Never closed while a worker holds it, so failing to acquire cannot happen.
                 let _permit = self.pulls.acquire().await;
-                self.pull(&instance.spec.container.image).await
+                self.pull(&instance.spec.container.image).await?;
             }
-            Action::EnsureNetwork(app_env) => self.runtime.ensure_network(app_env).await,
-            Action::RemoveNetwork(app_env) => self.runtime.remove_network(app_env).await,
-            Action::Create(_) => self.runtime.create(self.instance()?).await.map(drop),
+            Action::EnsureNetwork(app_env) => self.runtime.ensure_network(app_env).await?,
+            Action::RemoveNetwork(app_env) => self.runtime.remove_network(app_env).await?,
             Action::WriteFiles { container, .. } => {
-                self.runtime.write_files(self.instance()?, container).await
+                self.runtime.write_files(self.instance()?, container).await?;
             }
-            Action::Start { container, .. } => self.runtime.start(container).await,
-            Action::Stop { container, grace_seconds } => self.runtime.stop(container, *grace_seconds).await,
-            Action::Remove { container } => self.runtime.remove(container).await,
-            Action::Unpause { container } => self.runtime.unpause(container).await,
+            Action::Start { container, .. } => self.runtime.start(container).await?,
+            Action::Stop { container, grace_seconds } => self.runtime.stop(container, *grace_seconds).await?,
+            Action::Remove { container } => self.runtime.remove(container).await?,
+            Action::Unpause { container } => self.runtime.unpause(container).await?,
         }
+        Ok(None)
     }
 }
