@@ -287,7 +287,7 @@ pub static ROUTES: &[Route] = &[
     write(Deployer, Post, "/v1/undo", Operation::Undo,
         "Take chosen changes back and keep later ones, or answer what that would change and what is in the way.",
         Some(of::<UndoRequest>), of::<UndoAnswer>),
-    write(Auditor, Post, "/v1/what-if", Operation::WhatIf,
+    write(Deployer, Post, "/v1/what-if", Operation::WhatIf,
         "What a change would come to, now or at any earlier point. Nothing is written.",
         Some(of::<WhatIfRequest>), of::<WhatIfAnswer>),
     read("/v1/why", Operation::Why,

@@ -216,14 +216,20 @@ impl State {
                     .find(|entry| entry.release == Some(*number))
                     .map(|entry| entry.until)
                     .ok_or_else(|| {
-                        not_found(format!("v{number} was never in force in {app_env}"))
-                            .with_next(format!("stele history {app_env}"))
+                        not_found(format!(
+                            "v{number} was never in force in {app_env}, as far back as State remembers"
+                        ))
+                        .with_next(format!(
+                            "stele history {app_env}; an older point is written seq:N or as a time"
+                        ))
                     })
             }
             Point::Deployment(seq) => {
                 let deployment = self.history.deployments.get(seq).ok_or_else(|| {
-                    not_found(format!("there is no deployment {seq}"))
-                        .with_next(format!("stele history {scope}"))
+                    not_found(format!("there is no deployment {seq} among those that State remembers"))
+                        .with_next(format!(
+                            "stele history {scope}; an older point is written seq:N or as a time"
+                        ))
                 })?;
                 Ok(deployment.finished.as_ref().map_or(self.seq, |(_, seq, _)| *seq))
             }

@@ -202,7 +202,7 @@ pub(crate) fn parse(note: &str) -> Result<SignedCheckpoint, Failure> {
     note.parse().map_err(refused)
 }
 
-fn refused(error: NoteError) -> Failure {
+pub(crate) fn refused(error: NoteError) -> Failure {
     Failure::Failed(format!("the checkpoint does not verify: {error}"))
 }
 

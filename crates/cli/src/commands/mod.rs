@@ -1,7 +1,7 @@
 //! The commands, one module for each group.
 
 mod audit;
-mod checkpoint;
+pub(crate) mod checkpoint;
 mod cluster;
 mod configure;
 mod convergence;

@@ -100,7 +100,7 @@ impl Replay {
         };
         let client = Client::new(&context)?;
         let asked = self.point()?.map(|point| end_at(&client, &point)).transpose()?;
-        let (mut replicas, unheard) = ask_all(&client, &context)?;
+        let (mut replicas, mut unheard) = ask_all(&client, &context)?;
         // The log goes on growing: what was there at the first look is what is replayed, and what was signed.
         let mut to = match asked {
             Some(to) => to,
@@ -111,7 +111,7 @@ impl Replay {
         }
         to = whole(&client, to)?;
         replicas.retain(|replica| replica.seq <= to);
-        replicas.extend(compare_at(&client, &context, to, &replicas)?);
+        replicas.extend(compare_at(&client, &context, to, &replicas, &mut unheard)?);
         let mut checks = Checks::of_replicas(replicas);
         let unheard = unheard.into_iter().map(|(controller, why)| Unheard { controller, why }).collect();
         self.report(session, FromApi(client), to, &mut checks, unheard)
@@ -202,7 +202,7 @@ fn render(report: &Report) -> String {
         lines.push(format!("controller {} {what} at seq {}", replica.controller, replica.seq));
     }
     for Unheard { controller, why } in &report.unheard {
-        lines.push(format!("controller {controller} could not be asked: {why}"));
+        lines.push(format!("controller {controller} says nothing that counts: {why}"));
     }
     lines.push(format!("chain {}\nroot  {}\nstate {}", report.chain, report.root, report.state_digest));
     lines.join("\n")

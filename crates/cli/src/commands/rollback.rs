@@ -29,6 +29,9 @@ pub(crate) struct Rollback {
     /// Say which earlier points could be restored exactly right now, and what blocks the others
     #[arg(long, conflicts_with = "to")]
     check: bool,
+    /// Of how many points, the newest first; 5 unless said otherwise, at most 20
+    #[arg(long, value_name = "N", conflicts_with = "to")]
+    limit: Option<usize>,
     /// Only show what would change
     #[arg(long, requires = "to", conflicts_with = "wait")]
     plan: bool,
@@ -60,7 +63,7 @@ impl Rollback {
     pub(crate) fn run(self, session: &Session) -> Result<(), Failure> {
         let client = session.client()?;
         let Some(to) = self.to.clone() else {
-            return candidates(session, &client, &self.scope, self.check);
+            return candidates(session, &client, &self);
         };
         let mut request = RollbackRequest {
             scope: self.scope.clone(),
@@ -199,8 +202,13 @@ fn app_lines(terminal: Terminal, app: &RollbackApp) -> Vec<String> {
 }
 
 /// Bare, it says what could be gone back to.
-fn candidates(session: &Session, client: &Client, scope: &Scope, check: bool) -> Result<(), Failure> {
-    let parameters = [("scope", Some(scope.to_string())), ("check", check.then(|| "true".to_owned()))];
+fn candidates(session: &Session, client: &Client, rollback: &Rollback) -> Result<(), Failure> {
+    let check = rollback.check;
+    let parameters = [
+        ("scope", Some(rollback.scope.to_string())),
+        ("check", check.then(|| "true".to_owned())),
+        ("limit", rollback.limit.map(|limit| limit.to_string())),
+    ];
     let answer: CandidatesAnswer = client.get(&with_query("/v1/rollbacks/candidates", &parameters))?;
     let terminal = session.terminal;
     terminal.answer(&answer, |answer| {
@@ -232,8 +240,10 @@ fn candidate_lines(terminal: Terminal, candidate: &Candidate, check: bool) -> St
         lines.push(terminal.differences(&candidate.differences));
         return lines.join("\n");
     }
-    if candidate.blocked.is_empty() {
+    if candidate.blocked.is_empty() && candidate.deviations.is_empty() {
         lines.push(terminal.paint(Tone::Good, "  could be restored exactly right now"));
+    } else if candidate.blocked.is_empty() {
+        lines.push(terminal.paint(Tone::Busy, "  could be restored right now, except that:"));
     }
     for why in &candidate.blocked {
         lines.push(terminal.paint(Tone::Bad, &format!("  blocked: {why}")));

@@ -1,11 +1,13 @@
 //! What every replica says of the log and of State.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use stele_api::ProblemKind;
-use stele_api::wire::{ClusterAnswer, MemberRole, ShowAnswer};
+use stele_api::wire::{CheckpointAnswer, ClusterAnswer, MemberRole, ShowAnswer};
 use stele_model::{ControllerId, Digest, Seq};
+use stele_proof::Checkpoint;
 
 use crate::client::{Client, with_query};
+use crate::commands::checkpoint::{controller_keys, parse, refused};
 use crate::context::Context;
 use crate::exit::Failure;
 
@@ -16,18 +18,10 @@ pub(crate) struct Replica {
     pub(crate) controller: ControllerId,
     /// As of which record.
     pub(crate) seq: Seq,
-    /// The root of the Merkle tree over the records, when it was told in a checkpoint.
+    /// The root of the Merkle tree over the records, when it was told in a checkpoint that it signed.
     pub(crate) root: Option<Digest>,
     /// State's digest.
     pub(crate) state: Digest,
-}
-
-/// What is read of a checkpoint. It is believed no more than the rest: all of it is compared.
-#[derive(Deserialize)]
-struct Told {
-    size: u64,
-    root: Digest,
-    state: Digest,
 }
 
 /// A controller that could not be asked, and why.
@@ -38,7 +32,7 @@ pub(crate) type Unheard = (ControllerId, String);
 pub(crate) fn ask_all(client: &Client, context: &Context) -> Result<(Vec<Replica>, Vec<Unheard>), Failure> {
     let (mut replicas, mut unheard) = (Vec::new(), Vec::new());
     for (controller, own) in members(client, context)? {
-        match own.and_then(|own| checkpoint(controller, &own)) {
+        match own.and_then(|own| checkpoint(controller, &own, context)) {
             Ok(replica) => replicas.extend(replica),
             Err(failure) => unheard.push((controller, failure.to_string())),
         }
@@ -46,12 +40,14 @@ pub(crate) fn ask_all(client: &Client, context: &Context) -> Result<(Vec<Replica
     Ok((replicas, unheard))
 }
 
-/// Asks every controller that gave no checkpoint for State's digest at a seq instead.
+/// Asks every controller that gave no checkpoint for State's digest at a seq instead. Those that cannot
+/// be asked are listed once, with the reason.
 pub(crate) fn compare_at(
     client: &Client,
     context: &Context,
     seq: Seq,
     heard: &[Replica],
+    unheard: &mut Vec<Unheard>,
 ) -> Result<Vec<Replica>, Failure> {
     let mut replicas = Vec::new();
     for (controller, own) in members(client, context)? {
@@ -65,10 +61,17 @@ pub(crate) fn compare_at(
         ]
         .map(|(name, value)| (name, Some(value)));
         let asked = own.and_then(|own| own.get::<ShowAnswer>(&with_query("/v1/show", &query)));
-        // One that is behind or away was named already.
-        let told = asked.ok().and_then(|show| Some((show.seq, show.state_digest?)));
-        if let Some((seq, state)) = told {
-            replicas.push(Replica { controller, seq, root: None, state });
+        let told = asked.and_then(|show| match show.state_digest {
+            Some(state) => Ok((show.seq, state)),
+            None => Err(Failure::Failed("it does not say what State was".to_owned())),
+        });
+        match told {
+            Ok((seq, state)) => {
+                unheard.retain(|(named, _)| *named != controller);
+                replicas.push(Replica { controller, seq, root: None, state });
+            }
+            Err(_) if unheard.iter().any(|(named, _)| *named == controller) => {}
+            Err(failure) => unheard.push((controller, failure.to_string())),
         }
     }
     Ok(replicas)
@@ -93,13 +96,23 @@ pub(crate) fn members(client: &Client, context: &Context) -> Result<Vec<Member>,
     Ok(members.map(|member| (member.id, client_of(member.api))).collect())
 }
 
-/// None where controllers sign no checkpoints, or have not yet.
-fn checkpoint(controller: ControllerId, own: &Client) -> Result<Option<Replica>, Failure> {
-    match own.get::<Told>("/v1/checkpoint") {
-        Ok(Told { size, root, state }) => {
-            Ok(Some(Replica { controller, seq: size, root: Some(root), state }))
+/// A controller's newest checkpoint, as it signed it. None where controllers sign no checkpoints, or have
+/// not yet.
+fn checkpoint(controller: ControllerId, own: &Client, context: &Context) -> Result<Option<Replica>, Failure> {
+    let answer: CheckpointAnswer = match own.get("/v1/checkpoint") {
+        Ok(answer) => answer,
+        Err(Failure::Problem(problem)) if problem.known_kind() == Some(ProblemKind::NotFound) => {
+            return Ok(None);
         }
-        Err(Failure::Problem(problem)) if problem.known_kind() == Some(ProblemKind::NotFound) => Ok(None),
-        Err(failure) => Err(failure),
+        Err(failure) => return Err(failure),
+    };
+    let (keys, ..) = controller_keys(own, &answer, context.root.clone())?;
+    let signed = parse(&answer.note)?;
+    let (by, _) = signed.verify(&keys, &[]).map_err(refused)?;
+    let Checkpoint { fleet, size, root, state, .. } = signed.checkpoint.clone();
+    let name = Checkpoint::key_name(&fleet, controller);
+    if !by.iter().any(|signed| signed.by.name() == name) {
+        return Err(Failure::Failed(format!("its checkpoint is not signed by {name}")));
     }
+    Ok(Some(Replica { controller, seq: size, root: Some(root), state }))
 }

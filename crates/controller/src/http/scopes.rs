@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use stele_api::spec::nearest;
-use stele_model::{EnvironmentName, Scope, State};
+use stele_model::{AppEnv, EnvironmentName, Scope, State};
 
 use super::failure::Failure;
 
@@ -48,20 +48,22 @@ pub(super) fn check_known(scope: &Scope, states: &[&State]) -> Result<(), Failur
     Ok(())
 }
 
-/// Fills in the environment of an app that is in one alone; in several, a write must say which.
+/// Fills in the environment of an app that is in one alone, or that is in none and was in one; in several,
+/// a write must say which.
 pub(super) fn with_environment(
     state: &State,
     scope: Scope,
     next: impl Fn(&Scope) -> String,
 ) -> Result<Scope, Failure> {
     let (Some(app), None) = (&scope.app, &scope.environment) else { return Ok(scope) };
-    let environments: BTreeSet<_> = state
-        .history
-        .last_changed
-        .keys()
-        .filter(|app_env| app_env.app == *app)
-        .map(|app_env| &app_env.environment)
-        .collect();
+    let of_app = |app_envs: &mut dyn Iterator<Item = &AppEnv>| -> BTreeSet<EnvironmentName> {
+        let own = app_envs.filter(|app_env| app_env.app == *app);
+        own.map(|app_env| app_env.environment.clone()).collect()
+    };
+    let mut environments = of_app(&mut state.target.intent.keys());
+    if environments.is_empty() {
+        environments = of_app(&mut state.history.last_changed.keys());
+    }
     let in_environment =
         |environment: &EnvironmentName| Scope { environment: Some(environment.clone()), ..scope.clone() };
     let mut each = environments.iter();

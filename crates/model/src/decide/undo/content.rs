@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 
-use super::super::validate;
+use super::super::{erase, validate};
 use super::plan::UndoneApp;
 use crate::digest::Digest;
 use crate::event::{Event, Pin};
@@ -45,6 +45,11 @@ pub(super) fn mixed(
     if merged["services"].is_object() {
         let release = Release { app: app_env.app.clone(), services: typed(app_env, &merged["services"])? };
         validate::validate_release(&release)?;
+        app.blocked.extend(
+            erase::sealed_of(&release).filter(|sealed| state.is_erased(sealed)).map(|sealed| {
+                format!("a value it would restore was erased with the key of {}", sealed.subject)
+            }),
+        );
         let config = config(state, app_env, &merged["config"], &mut app.made)?;
         let secrets = secrets(state, app_env, &release, &merged["secrets"], &mut app.blocked)?;
         let digest = make_release(state, past, app_env, release, made, &mut app.made);
