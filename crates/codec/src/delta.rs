@@ -9,8 +9,8 @@ use crate::error::DecodeError;
 use crate::limits::SNAPSHOT_BYTES_MAX;
 use crate::message;
 
-const MAGIC: &[u8; 4] = b"STDL";
-const ANSWERS_MAGIC: &[u8; 4] = b"STDA";
+const MAGIC: [u8; 4] = *b"STDL";
+const ANSWERS_MAGIC: [u8; 4] = *b"STDA";
 /// Raised whenever a kept delta could not be read any more, or would mean something else:
 /// State's maps are encoded as they are, so also when State gets another part.
 const FORMAT: u8 = 5;
@@ -39,17 +39,17 @@ pub fn decode_answers(bytes: &[u8]) -> Result<AnswersDelta, DecodeError> {
     decode("delta of answers", ANSWERS_MAGIC, bytes)
 }
 
-fn encode<T: Serialize>(magic: &[u8; 4], delta: &T) -> Vec<u8> {
+fn encode<T: Serialize>(magic: [u8; 4], delta: &T) -> Vec<u8> {
     let body = message::encode(delta);
     let mut out = Writer::default();
-    out.raw(magic);
+    out.raw(&magic);
     out.u8(FORMAT);
     out.raw(&Digest::of(&[&body]).0);
     out.raw(&body);
     out.0
 }
 
-fn decode<T: DeserializeOwned>(what: &'static str, magic: &[u8; 4], bytes: &[u8]) -> Result<T, DecodeError> {
+fn decode<T: DeserializeOwned>(what: &'static str, magic: [u8; 4], bytes: &[u8]) -> Result<T, DecodeError> {
     let mut from = Reader::new(what, bytes);
     if from.take(magic.len())? != magic {
         return Err(from.malformed(format!("it does not begin with {}", magic.escape_ascii())));

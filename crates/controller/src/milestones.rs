@@ -34,6 +34,15 @@ pub struct Difference {
     pub answers: AnswersDelta,
 }
 
+/// A milestone as it is kept.
+#[derive(Debug)]
+pub struct Bytes {
+    /// How its outline differs.
+    pub outline: Vec<u8>,
+    /// How its answers differ.
+    pub answers: Vec<u8>,
+}
+
 impl Parts {
     /// Of a whole State.
     ///
@@ -142,11 +151,11 @@ impl Milestones {
         self.reader.put_derived(&[(LAYOUT.to_vec(), Some(layout().to_vec()))])
     }
 
-    /// A milestone's bytes: of the outline, and of the answers.
-    pub fn bytes(&self, seq: Seq) -> Result<Option<(Vec<u8>, Vec<u8>)>, StoreError> {
-        let (outline, answers) =
-            (self.reader.get_derived(&key(AT, seq))?, self.reader.get_derived(&key(ANSWERS_AT, seq))?);
-        Ok(outline.zip(answers))
+    /// A milestone's bytes.
+    pub fn bytes(&self, seq: Seq) -> Result<Option<Bytes>, StoreError> {
+        let outline = self.reader.get_derived(&key(AT, seq))?;
+        let answers = self.reader.get_derived(&key(ANSWERS_AT, seq))?;
+        Ok(outline.zip(answers).map(|(outline, answers)| Bytes { outline, answers }))
     }
 
     /// What differs between the outlines of [`base_of`] a milestone and of itself.

@@ -143,13 +143,12 @@ impl Past {
     /// The same with everything that belongs to State: for its digest.
     pub(crate) fn whole_state_at(&self, seq: Seq, later: &State) -> Result<State, PastError> {
         let milestone = at_or_before(seq).min(self.milestones.through()?);
-        let mut state = match milestone {
-            0 => self.snapshot_before(seq)?,
-            _ => {
-                let mut state = self.milestone(milestone)?.filled(later, seq);
-                self.answers(milestone)?.put_into(&mut state);
-                state
-            }
+        let mut state = if milestone == 0 {
+            self.snapshot_before(seq)?
+        } else {
+            let mut state = self.milestone(milestone)?.filled(later, seq);
+            self.answers(milestone)?.put_into(&mut state);
+            state
         };
         self.fold_to(&mut state, seq)?;
         Ok(state)

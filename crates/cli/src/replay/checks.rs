@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use stele_codec::{
     Chain, DecodeError, Folder, Snapshot, decode_answers, decode_delta, encode_answers, encode_delta,
 };
-use stele_controller::milestones::{Milestones, Parts, at_or_before, bases_of};
+use stele_controller::milestones::{Bytes, Milestones, Parts, at_or_before, bases_of};
 use stele_model::{Answers, Digest, Mismatch, Outline, Seq, State};
 use stele_store::Reader;
 
@@ -122,7 +122,7 @@ impl Checks {
         let genesis = Parts::default();
         let base = bases_of(seq).next().and_then(|base| self.bases.get(&base)).unwrap_or(&genesis);
         let stored = milestones.bytes(seq).map_err(|error| Failure::Failed(error.to_string()))?;
-        let Some((outline, answers)) = stored else {
+        let Some(Bytes { outline, answers }) = stored else {
             return Err(Divergence::new(seq, "milestone", "it is gone", "a milestone").into());
         };
         let computed = parts.since(base);
