@@ -79,9 +79,16 @@ fn a_lost_replica_and_everything_derived_are_made_again_from_the_log() {
     let wanted = fetch_log(&cluster.client(leader).unwrap(), last).unwrap();
     assert_eq!(wanted.folded, wanted.told);
     let middle = last / 2;
-    let at = |cluster: &Cluster, id: u64| -> serde_json::Value {
-        let path = format!("/v1/show?at=seq:{middle}&digest=true&consistency=stale");
-        cluster.client(id).unwrap().read(&path).unwrap()
+    // Every kind of read of the past; every replica gives the same answer.
+    let at = |cluster: &Cluster, id: u64| -> Vec<serde_json::Value> {
+        let client = cluster.client(id).unwrap();
+        let reads = [
+            format!("/v1/show?at=seq:{middle}&digest=true&consistency=stale"),
+            format!("/v1/status?at=seq:{middle}&consistency=stale"),
+            format!("/v1/nodes?at=seq:{middle}&consistency=stale"),
+            format!("/v1/diff?from=seq:{}&to=seq:{middle}&consistency=stale", middle / 2),
+        ];
+        reads.map(|path| client.read(&path).unwrap()).to_vec()
     };
     let then = at(&cluster, leader);
 
