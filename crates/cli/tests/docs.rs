@@ -80,10 +80,10 @@ fn stele_words(line: &str) -> Option<Vec<String>> {
 /// Commands that would run for ever, ask other hosts or need what nobody made: only their words are checked.
 fn must_not_run(words: &[String]) -> bool {
     let is = |at: usize, word: &str| words.get(at).is_some_and(|present| present == word);
-    // A pack would have to be there to be verified.
-    let needs_pack = is(0, "audit") && is(1, "verify");
+    // A pack, or an exported proof, would have to be there to be verified.
+    let verifies = (is(0, "audit") && is(1, "verify")) || words.iter().any(|word| word == "--verify");
     let runs_on = is(0, "dev") || (is(0, "controller") && is(1, "run"));
-    needs_pack || runs_on || words.iter().any(|word| word == "--addr")
+    verifies || runs_on || words.iter().any(|word| word == "--addr")
 }
 
 fn stele(words: &[String], folder: &Path) -> Output {
