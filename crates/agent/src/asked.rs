@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use futures::StreamExt as _;
 use stele_bus::ask::{Outcome, Question, Request};
-use stele_bus::limits::{ASKED_IMAGES_MAX, LOGS_LINES_MAX, QUESTION_AGE_US_MAX};
+use stele_bus::limits::{ASKED_IMAGES_MAX, ASKED_PORTS_MAX, LOGS_LINES_MAX, QUESTION_AGE_US_MAX};
 use stele_bus::purposes;
 use stele_model::ids::{InstanceId, Time};
 use stele_model::release::Image;
@@ -47,6 +47,13 @@ pub(crate) async fn answer(
                 Ok(Outcome::Logs { lines })
             }
             Question::Images { images } => Ok(Outcome::Images { here: here(runtime, images).await? }),
+            Question::Ports { ports } => {
+                if ports.len() > ASKED_PORTS_MAX {
+                    return Err(too_many(ports.len(), "ports", ASKED_PORTS_MAX));
+                }
+                let taken = runtime.ports_taken(ports).await.map_err(|error| error.to_string())?;
+                Ok(Outcome::Ports { taken })
+            }
         }
     };
     let found = tokio::time::timeout(ANSWER_TIMEOUT, found).await;
@@ -57,15 +64,16 @@ pub(crate) async fn answer(
 
 async fn here(runtime: &dyn Runtime, images: &[Image]) -> Result<Vec<Image>, String> {
     if images.len() > ASKED_IMAGES_MAX {
-        return Err(format!(
-            "{} images are more than the {ASKED_IMAGES_MAX} that may be asked for",
-            images.len()
-        ));
+        return Err(too_many(images.len(), "images", ASKED_IMAGES_MAX));
     }
     // By content, as [`Runtime::has_image`] has it, but asking the engine once.
     let present = runtime.images().await.map_err(|error| error.to_string())?;
     let present: BTreeSet<_> = present.iter().flat_map(|one| &one.names).map(|name| name.digest).collect();
     Ok(images.iter().filter(|image| present.contains(&image.digest)).cloned().collect())
+}
+
+fn too_many(count: usize, of: &str, max: usize) -> String {
+    format!("{count} {of} are more than the {max} that may be asked for")
 }
 
 async fn last_lines(runtime: &dyn Runtime, container: &str, count: u32) -> Result<Vec<String>, String> {

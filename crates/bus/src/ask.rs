@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use stele_model::ids::{FleetName, InstanceId, NodeName, Time};
 use stele_model::release::Image;
 use stele_model::signature::Certificate;
+use stele_model::wire::{HostPort, TakenPort};
 
 /// Asks a node. Signed by a controller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +37,11 @@ pub enum Question {
         /// At most [`crate::limits::ASKED_IMAGES_MAX`] of them.
         images: Vec<Image>,
     },
+    /// Which of these ports of its host somebody else has.
+    Ports {
+        /// At most [`crate::limits::ASKED_PORTS_MAX`] of them.
+        ports: Vec<HostPort>,
+    },
 }
 
 /// What a node says. Signed by the node.
@@ -64,6 +70,11 @@ pub enum Outcome {
     Images {
         /// In the question's order.
         here: Vec<Image>,
+    },
+    /// Those of the ports that are not free, though none of the node's own containers has them.
+    Ports {
+        /// In the question's order.
+        taken: Vec<TakenPort>,
     },
     /// It could not be found out.
     Failed {

@@ -16,6 +16,8 @@ pub const QUESTION_BYTES_MAX: usize = 256 * 1024;
 pub const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// Most images one question may name.
 pub const ASKED_IMAGES_MAX: usize = 256;
+/// Most ports one question may name.
+pub const ASKED_PORTS_MAX: usize = 1024;
 /// Most log lines one question may ask for.
 pub const LOGS_LINES_MAX: u32 = 10_000;
 /// How far a question may be from the node's clock, in microseconds (5 minutes).

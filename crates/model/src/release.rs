@@ -283,6 +283,14 @@ pub enum Placement {
     },
 }
 
+impl Placement {
+    /// The nodes it may choose from.
+    pub fn nodes(&self) -> &Selector {
+        let (Self::Replicas { nodes, .. } | Self::Every { nodes }) = self;
+        nodes
+    }
+}
+
 /// How running instances are replaced.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Update {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::ids::{FleetName, InstanceId, NodeName, RegionName, Seq, Time};
-use crate::release::{Image, InstanceSpec};
+use crate::release::{Image, InstanceSpec, Protocol};
 use crate::signature::{Certificate, PublicKey, Purpose, Signature, SignatureError, sign, verify};
 
 /// A node's whole desired state.
@@ -291,4 +291,22 @@ pub struct ReportAck {
     pub number: u64,
     /// Whose signature it carries, and the root's word for that key.
     pub controller: Certificate,
+}
+
+/// A port of a host, which one process or container can have at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct HostPort {
+    /// Its number.
+    pub port: u16,
+    /// Of which protocol.
+    pub protocol: Protocol,
+}
+
+/// A port that somebody has who is none of the node's own containers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakenPort {
+    /// Which.
+    pub port: HostPort,
+    /// Who has it, in words for people.
+    pub holder: String,
 }

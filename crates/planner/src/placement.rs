@@ -69,12 +69,6 @@ pub fn place(state: &State, app_env: &AppEnv) -> (Vec<Change>, Option<Unplaced>)
     (changes, unplaced)
 }
 
-fn selector(service: &Service) -> &Selector {
-    match &service.placement {
-        Placement::Replicas { nodes, .. } | Placement::Every { nodes } => nodes,
-    }
-}
-
 /// The services of what is in force wherever no place is pinned.
 fn services_of<'a>(state: &'a State, app_env: &AppEnv) -> &'a BTreeMap<ServiceName, Service> {
     static NONE: BTreeMap<ServiceName, Service> = BTreeMap::new();
@@ -88,7 +82,7 @@ fn services_of<'a>(state: &'a State, app_env: &AppEnv) -> &'a BTreeMap<ServiceNa
 pub(crate) fn choosing_by_labels(state: &State) -> impl Iterator<Item = &AppEnv> {
     let any = Selector::default();
     state.target.intent.keys().filter(move |app_env| {
-        let chooses = services_of(state, app_env).values().any(|service| *selector(service) != any);
+        let chooses = services_of(state, app_env).values().any(|service| *service.placement.nodes() != any);
         chooses || state.pins(app_env).next().is_some()
     })
 }
@@ -111,7 +105,7 @@ fn stays(state: &State, slot: &Slot, node: &NodeName) -> bool {
         Placement::Replicas { count, .. } => slot.index < count,
         Placement::Every { .. } => true,
     };
-    selector(service).matches(&state.node_labels(enrolled))
+    service.placement.nodes().matches(&state.node_labels(enrolled))
         && (counts || is_pinned(state, &slot.app_env, node))
 }
 
@@ -157,7 +151,7 @@ fn open_nodes<'a>(
         .control
         .nodes
         .values()
-        .filter(|node| selector(service).matches(&state.node_labels(node)))
+        .filter(|node| service.placement.nodes().matches(&state.node_labels(node)))
         .filter(|node| !is_pinned(state, app_env, &node.name))
 }
 
@@ -216,7 +210,7 @@ fn why_not(state: &State, service: &Service, matching: &[&Arc<EnrolledNode>], ro
         return "the fleet has no node; `stele node token` lets one join".to_owned();
     }
     if matching.is_empty() {
-        return format!("no node matches {:?}", selector(service).to_string());
+        return format!("no node matches {:?}", service.placement.nodes().to_string());
     }
     let reasons: Vec<_> = matching
         .iter()

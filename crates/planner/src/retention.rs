@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use stele_model::event::{DeploymentKind, Pin};
 use stele_model::limits::{CHANGES_PER_APP_MAX, DEPLOYMENTS_PER_APP_MAX, KEPT_IMAGES_MAX, RELEASES_KEPT_MIN};
-use stele_model::release::{Image, Placement};
+use stele_model::release::Image;
 use stele_model::{AppEnv, Digest, NodeName, Selector, Seq, State};
 
 /// Releases that places were pinned to.
@@ -86,7 +86,7 @@ impl Retained {
     fn add(&mut self, state: &State, release: &Digest) {
         let Some(record) = state.history.releases.get(release) else { return };
         for service in record.release.services.values() {
-            let (Placement::Replicas { nodes, .. } | Placement::Every { nodes }) = &service.placement;
+            let nodes = service.placement.nodes();
             let images = self.by_selector.entry(nodes.clone()).or_default();
             images.insert(service.container.image.clone());
         }

@@ -44,7 +44,7 @@ fn needed(then: &State, now: &State, node: &NodeName) -> BTreeSet<Image> {
         .flat_map(|release| then.history.releases.get(release).unwrap().release.services.values());
     services
         .filter(|service| {
-            let (Placement::Replicas { nodes, .. } | Placement::Every { nodes }) = &service.placement;
+            let nodes = service.placement.nodes();
             nodes.matches(&labels)
         })
         .map(|service| service.container.image.clone())

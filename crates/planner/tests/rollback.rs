@@ -28,15 +28,31 @@ const SCOPES: [&str; 12] = [
     "project:shop,node:eu-2",
 ];
 
-/// A part of a life: some changes, and then a node may come or go.
+/// What may happen to a node.
+#[derive(Clone, Copy, Debug)]
+enum Happens {
+    ComesOrGoes,
+    IsLabelled(bool),
+    IsLostOrReturns,
+}
+
+/// A part of a life: some changes, and then something may happen to a node.
 #[derive(Clone, Debug)]
 struct Chapter {
     changes: Vec<Change>,
-    node: Option<usize>,
+    node: Option<(usize, Happens)>,
+}
+
+fn happens() -> impl Strategy<Value = Happens> {
+    prop_oneof![
+        Just(Happens::ComesOrGoes),
+        any::<bool>().prop_map(Happens::IsLabelled),
+        Just(Happens::IsLostOrReturns),
+    ]
 }
 
 fn chapters(moves: bool) -> impl Strategy<Value = Vec<Chapter>> {
-    let node = if moves { proptest::option::of(0..4_usize).boxed() } else { Just(None).boxed() };
+    let node = if moves { proptest::option::of((0..4_usize, happens())).boxed() } else { Just(None).boxed() };
     let chapter = (changes(), node).prop_map(|(changes, node)| Chapter { changes, node });
     proptest::collection::vec(chapter, 1..4)
 }
@@ -45,14 +61,18 @@ const NODES: [&str; 4] = ["eu-1", "eu-2", "us-1", "us-2"];
 
 fn world_of(chapters: &[Chapter]) -> World {
     let mut world = World::new();
+    // So that there is somewhere to be for what wants an ssd.
+    ["eu-1", "us-1"].into_iter().for_each(|node| world.label(node, true));
     for Chapter { changes, node } in chapters {
         live(&mut world, changes);
-        if let Some(at) = node {
-            let node: NodeName = name(NODES[*at]);
-            if world.state.control.nodes.contains_key(&node) {
-                world.remove_node(NODES[*at]);
-            } else {
-                world.enrol(NODES[*at]);
+        if let Some((at, happens)) = node {
+            let node = NODES[*at];
+            let is_there = world.state.control.nodes.contains_key(&name::<NodeName>(node));
+            match happens {
+                Happens::ComesOrGoes if is_there => world.remove_node(node),
+                _ if !is_there => world.enrol(node),
+                Happens::IsLabelled(ssd) => world.label(node, *ssd),
+                Happens::ComesOrGoes | Happens::IsLostOrReturns => world.lose_or_return(node),
             }
             world.settle();
         }
@@ -92,7 +112,7 @@ fn point(world: &World, at: prop::sample::Index) -> u64 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
 
     #[test]
     fn a_scope_is_what_it_was_and_nothing_else_is_touched(
@@ -156,7 +176,7 @@ proptest! {
     }
 
     #[test]
-    fn with_nodes_gone_intent_is_exact_and_every_difference_is_told(
+    fn whatever_nodes_do_intent_is_exact_and_every_difference_is_told(
         life in chapters(true),
         scope in prop::sample::select(&SCOPES[..]),
         at in any::<prop::sample::Index>(),
@@ -179,14 +199,25 @@ proptest! {
         let now = world.state.target_digest(&scope);
         prop_assert_eq!(now.intent, wanted.intent);
         prop_assert!(!strict || told.is_empty(), "strict, and yet {told:?}");
+        for cell in cells().iter().filter(|cell| told.is_empty() && covers(&scope, cell)) {
+            let node = cell.node.as_ref().unwrap();
+            let is_lost = before.control.nodes.contains_key(node) && !before.is_reachable(node);
+            let stays = before.target_digest(cell) == world.state.target_digest(cell);
+            prop_assert!(!is_lost || stays, "{cell} cannot be restored now, and nobody told");
+        }
         if told.is_empty() {
             prop_assert_eq!(now.placement, wanted.placement);
         }
         for cell in cells().iter().filter(|cell| !covers(&scope, cell)) {
             prop_assert_eq!(before.target_digest(cell).intent, world.state.target_digest(cell).intent);
         }
+        let placed = is_placed(&world.states[&seq]);
         world.settle();
-        prop_assert_eq!(world.state.target_digest(&scope).intent, wanted.intent);
+        let then = world.state.target_digest(&scope);
+        prop_assert_eq!(then.intent, wanted.intent);
+        if told.is_empty() && placed {
+            prop_assert_eq!(then.placement, wanted.placement, "what nobody told of drifts afterwards");
+        }
     }
 
     #[test]

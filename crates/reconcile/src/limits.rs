@@ -35,9 +35,9 @@ pub const SYNC_RETRY_MS_MAX: u64 = 60_000;
 pub const REPORT_MS_MIN: u64 = 200;
 /// Pause between two reports with different content, on average, in milliseconds.
 pub const REPORT_MS: u64 = 1_000;
-/// Reports that may follow each other faster than on average. A container that is replaced changes
-/// about as often until it is healthy, and whoever waits for that should not wait for a pause.
-pub const REPORT_BURST: u64 = 3;
+/// Reports that may follow each other faster than on average, if they tell what a rollout waits for:
+/// that an instance is healthy, failed or gone.
+pub const REPORT_BURST: u64 = 8;
 /// Shortest pause before a report is sent again, in milliseconds; doubled at each further time.
 pub const REPORT_RETRY_FIRST_MS: u64 = 1_000;
 /// Longest pause before a report is sent again, in milliseconds.

@@ -4,8 +4,10 @@
 //! changes meanwhile goes into the next. One that was not acknowledged is sent again with its
 //! number, or replaced by a newer one if there is something newer to tell.
 
+use std::collections::BTreeMap;
+
 use stele_model::ids::{FleetName, NodeName};
-use stele_model::wire::{AssignmentVersion, InstanceReport, Report};
+use stele_model::wire::{AssignmentVersion, InstanceReport, Phase, Report};
 
 use crate::limits::{
     REPORT_BODY_BYTES_MAX, REPORT_BURST, REPORT_MS, REPORT_MS_MIN, REPORT_RETRY_FIRST_MS, REPORT_RETRY_MS_MAX,
@@ -16,6 +18,21 @@ use crate::sync::doubled_ms;
 struct Content {
     applied: AssignmentVersion,
     instances: Vec<InstanceReport>,
+}
+
+impl Content {
+    /// Whether it tells what a rollout waits for and an earlier one did not: that an instance came to
+    /// something, or is gone. What only is on its way is not worth a hurry.
+    fn is_awaited_after(&self, earlier: &Self) -> bool {
+        let before: BTreeMap<_, _> = earlier.instances.iter().map(|one| (&one.id, one.phase)).collect();
+        let mut stays = 0;
+        let came_to_something = self.instances.iter().any(|one| {
+            let was = before.get(&one.id).copied();
+            stays += usize::from(was.is_some());
+            was != Some(one.phase) && !matches!(one.phase, Phase::Pending | Phase::Pulling | Phase::Starting)
+        });
+        came_to_something || stays < before.len()
+    }
 }
 
 /// The reports of one boot.
@@ -91,15 +108,18 @@ impl Reporter {
         };
         match &self.made {
             None => Due::At(retry_ms),
-            Some((_, made)) if made != latest => Due::At(retry_ms.max(self.next_ms())),
+            Some((_, made)) if made != latest => {
+                Due::At(retry_ms.max(self.next_ms(latest.is_awaited_after(made))))
+            }
             Some((number, _)) if *number > self.acked => Due::At(retry_ms),
             Some(_) => Due::Nothing,
         }
     }
 
     /// When a report with other content than the last one may be made.
-    fn next_ms(&self) -> u64 {
-        (self.made_ms + REPORT_MS_MIN).max(self.even_ms.saturating_sub((REPORT_BURST - 1) * REPORT_MS))
+    fn next_ms(&self, is_awaited: bool) -> u64 {
+        let (pause, ahead) = if is_awaited { (REPORT_MS_MIN, REPORT_BURST - 1) } else { (REPORT_MS, 0) };
+        (self.made_ms + pause).max(self.even_ms.saturating_sub(ahead * REPORT_MS))
     }
 
     /// The report to send now, if one is due: it counts as under way until [`Self::acked_by`] or
@@ -177,10 +197,8 @@ fn size(report: &Report) -> usize {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use stele_model::limits::{INSTANCES_PER_NODE_MAX, LOG_LINE_BYTES_MAX, LOG_TAIL_LINES_MAX};
-    use stele_model::wire::Phase;
-
     use super::*;
+    use stele_model::limits::{INSTANCES_PER_NODE_MAX, LOG_LINE_BYTES_MAX, LOG_TAIL_LINES_MAX};
 
     fn reporter() -> Reporter {
         Reporter::new("acme".parse().unwrap(), "eu-1".parse().unwrap(), 7)
@@ -203,6 +221,11 @@ mod tests {
         reporter.observe(AssignmentVersion::default(), vec![instance(0, restarts)]);
     }
 
+    fn see_phase(reporter: &mut Reporter, phase: Phase) {
+        let instances = vec![InstanceReport { phase, ..instance(0, 0) }];
+        reporter.observe(AssignmentVersion::default(), instances);
+    }
+
     #[test]
     fn the_first_goes_at_once_and_what_follows_is_coalesced() {
         let mut reporter = reporter();
@@ -216,36 +239,41 @@ mod tests {
         for restarts in 1..50 {
             see(&mut reporter, restarts);
         }
-        assert_eq!(reporter.due(), Due::At(100 + REPORT_MS_MIN));
-        assert_eq!(reporter.take(100 + REPORT_MS_MIN - 1), None);
-        let second = reporter.take(100 + REPORT_MS_MIN).unwrap();
+        assert_eq!(reporter.due(), Due::At(100 + REPORT_MS));
+        assert_eq!(reporter.take(100 + REPORT_MS - 1), None);
+        let second = reporter.take(100 + REPORT_MS).unwrap();
         assert_eq!((second.number, second.instances[0].restarts), (2, 49));
     }
 
     #[test]
-    fn a_few_go_soon_and_many_go_one_a_second() {
+    fn what_is_awaited_goes_soon_and_the_rest_one_a_second() {
         let mut reporter = reporter();
-        let mut times = Vec::new();
-        for now in (0..10_000).step_by(10) {
-            see(&mut reporter, now as u32);
-            if let Some(report) = reporter.take(now) {
-                assert!(reporter.acked_by(7, report.number));
-                times.push(now);
-            }
-        }
-        assert_eq!(times[..5], [0, 200, 400, 1_000, 2_000]);
-        assert_eq!(*times.last().unwrap(), 9_000);
-        // After a quiet while there are a few again.
-        for (now, is_due) in
-            [(20_000, true), (20_100, false), (20_200, true), (20_400, true), (20_600, false)]
-        {
-            see(&mut reporter, 100_000 + now as u32);
+        let mut told = |now: u64, phase: Phase| {
+            see_phase(&mut reporter, phase);
             let report = reporter.take(now);
-            assert_eq!(report.is_some(), is_due, "{now}");
-            if let Some(report) = report {
-                reporter.acked_by(7, report.number);
-            }
-        }
+            report.inspect(|report| assert!(reporter.acked_by(7, report.number))).is_some()
+        };
+        assert!(told(0, Phase::Pulling));
+        assert!(!told(300, Phase::Starting));
+        assert!(!told(999, Phase::Starting));
+        assert!(told(300, Phase::Healthy), "healthy is what a rollout waits for");
+        assert!(!told(300 + REPORT_MS_MIN - 1, Phase::Failed));
+        assert!(told(300 + REPORT_MS_MIN, Phase::Failed));
+        // However much happens, the average stays.
+        let phases = [Phase::Healthy, Phase::Failed];
+        let busy = (1_000..101_000).step_by(10).filter(|now| told(*now, phases[(*now / 10 % 2) as usize]));
+        let count = busy.count() as u64;
+        assert!((100..=100 + REPORT_BURST).contains(&count), "{count}");
+    }
+
+    #[test]
+    fn one_that_is_gone_is_awaited_too() {
+        let mut reporter = reporter();
+        see(&mut reporter, 0);
+        reporter.take(0).unwrap();
+        assert!(reporter.acked_by(7, 1));
+        reporter.observe(AssignmentVersion::default(), Vec::new());
+        assert_eq!(reporter.due(), Due::At(REPORT_MS_MIN));
     }
 
     #[test]

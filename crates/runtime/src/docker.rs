@@ -19,6 +19,7 @@
 //!   environment values: never bridge `log` at that level.
 
 mod networks;
+mod ports;
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -37,7 +38,7 @@ use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 use stele_model::AppEnv;
 use stele_model::release::{Check, Image};
-use stele_model::wire::AssignedInstance;
+use stele_model::wire::{AssignedInstance, HostPort, TakenPort};
 use stele_reconcile::{ContainerState, ImageHere, Observation, ObservedContainer};
 use tokio::sync::OnceCell;
 
@@ -507,6 +508,13 @@ impl Runtime for Docker {
                 .await
                 .map_err(engine_error)
         })
+    }
+
+    fn ports_taken<'a>(
+        &'a self,
+        ports: &'a [HostPort],
+    ) -> BoxFuture<'a, Result<Vec<TakenPort>, RuntimeError>> {
+        Box::pin(self.taken(ports))
     }
 
     fn start<'a>(&'a self, container: &'a str) -> BoxFuture<'a, Result<(), RuntimeError>> {

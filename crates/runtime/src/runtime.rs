@@ -4,7 +4,7 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use stele_model::AppEnv;
 use stele_model::release::{Check, Image};
-use stele_model::wire::AssignedInstance;
+use stele_model::wire::{AssignedInstance, HostPort, TakenPort};
 use stele_reconcile::{ImageHere, Observation, ObservedContainer, PolicyViolation};
 
 /// Something asked of the engine did not happen.
@@ -102,6 +102,13 @@ pub trait Runtime: Send + Sync + 'static {
     /// Takes an image's name and digest away, and with its last name the image itself. Never by
     /// force: refused while a container is made of it, whoever made that. Nothing when it is gone.
     fn remove_image<'a>(&'a self, image: &'a Image) -> BoxFuture<'a, Result<(), RuntimeError>>;
+
+    /// Which of these ports of the host are not free, though none of this node's containers has
+    /// them: another container or, as far as the agent can see, a process.
+    fn ports_taken<'a>(
+        &'a self,
+        ports: &'a [HostPort],
+    ) -> BoxFuture<'a, Result<Vec<TakenPort>, RuntimeError>>;
 
     /// Starts a container.
     fn start<'a>(&'a self, container: &'a str) -> BoxFuture<'a, Result<(), RuntimeError>>;

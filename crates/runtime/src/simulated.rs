@@ -16,7 +16,7 @@ use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use stele_model::release::{Check, Image, Protocol, Restart};
-use stele_model::wire::AssignedInstance;
+use stele_model::wire::{AssignedInstance, HostPort, TakenPort};
 use stele_model::{AppEnv, Digest, FleetName, InstanceId, NodeName};
 use stele_reconcile::{ContainerState, HostPolicy, ImageHere, Observation, ObservedContainer};
 use tokio::sync::watch;
@@ -50,6 +50,16 @@ struct Container {
     starts: u32,
     drift: Option<String>,
     log: Vec<LogLine>,
+}
+
+impl Container {
+    fn is_up(&self) -> bool {
+        matches!(self.state, ContainerState::Running | ContainerState::Paused)
+    }
+
+    fn is_of(&self, host: &Host) -> bool {
+        (&self.fleet, &self.node) == (&host.fleet, &host.node)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -372,12 +382,10 @@ impl Simulated {
             Some(one) if one.state == ContainerState::Running => return Ok(()),
             Some(one) => one.ports.clone(),
         };
-        let holds =
-            |one: &&Container| one.state == ContainerState::Running || one.state == ContainerState::Paused;
         let taken = engine
             .containers
             .values()
-            .filter(holds)
+            .filter(|one| one.is_up())
             .flat_map(|one| &one.ports)
             .find(|port| ports.contains(port));
         if let Some((address, port, _)) = taken {
@@ -604,6 +612,22 @@ impl Runtime for Simulated {
             Ok(())
         });
         self.done(outcome)
+    }
+
+    fn ports_taken<'a>(
+        &'a self,
+        ports: &'a [HostPort],
+    ) -> BoxFuture<'a, Result<Vec<TakenPort>, RuntimeError>> {
+        let taken = self.up().map(|engine| {
+            let others = ports.iter().filter_map(|port| {
+                let wanted = (self.host.publish_address.clone(), port.port, port.protocol);
+                let holds = |one: &&Container| one.is_up() && one.ports.contains(&wanted);
+                let holder = engine.containers.values().find(holds).filter(|one| !one.is_of(&self.host))?;
+                Some(TakenPort { port: *port, holder: format!("container {}", holder.name) })
+            });
+            others.collect()
+        });
+        Box::pin(std::future::ready(taken))
     }
 
     fn start<'a>(&'a self, container: &'a str) -> BoxFuture<'a, Result<(), RuntimeError>> {

@@ -129,7 +129,7 @@ pub struct CandidatesQuery {
     /// What to roll back.
     pub scope: Scope,
     /// Also look whether each point could be restored exactly right now: whether images are still to be had,
-    /// and nodes still there.
+    /// nodes still there, and ports free.
     #[serde(default)]
     pub check: bool,
     /// Most candidates; 5 unless said otherwise.

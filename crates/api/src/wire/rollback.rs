@@ -68,7 +68,8 @@ pub struct RollbackAnswer {
     pub seq: Option<Seq>,
     /// Deployments it began, by id.
     pub deployments: Vec<Seq>,
-    /// What is not as it was then: instances placed anew, and apps left as they are.
+    /// What is not as it was then, or not at once: instances placed otherwise, nodes that are lost, and
+    /// apps left as they are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deviations: Vec<Deviation>,
 }
@@ -84,7 +85,7 @@ pub struct RollbackApp {
     pub to: Option<u32>,
     /// Instances whose place changes.
     pub moves: usize,
-    /// Instances that cannot be where they were; they are placed anew.
+    /// What would not be as it was, or not at once: instances placed otherwise, nodes that are lost.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deviations: Vec<Deviation>,
     /// Why it cannot be restored; empty when it can.
@@ -155,9 +156,12 @@ pub struct Candidate {
     /// Why it cannot be restored exactly right now.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blocked: Vec<String>,
-    /// Instances that cannot be where they were; they are placed anew.
+    /// What would not be as it was, or not at once: instances placed otherwise, nodes that are lost.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deviations: Vec<Deviation>,
+    /// Deployments it goes back past that raised a barrier.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub barriers: Vec<Barrier>,
 }
 
 /// Marks a point so that it is never offered as `last-good`, or takes that back.

@@ -1,7 +1,8 @@
 //! Bringing an earlier state back.
 
 use stele_api::wire::{
-    Candidate, CandidatesAnswer, ChangeAnswer, RollbackAnswer, RollbackApp, RollbackRequest, UnlatchRequest,
+    Barrier, Candidate, CandidatesAnswer, ChangeAnswer, RollbackAnswer, RollbackApp, RollbackRequest,
+    UnlatchRequest,
 };
 use stele_model::event::Deviation;
 use stele_model::point::Verdict;
@@ -38,7 +39,7 @@ pub(crate) struct Rollback {
     /// Replace everything at once, without waiting for health
     #[arg(long, requires = "to")]
     now: bool,
-    /// Refuse when an instance cannot be where it was
+    /// Refuse when an instance cannot be where it was, or not at once
     #[arg(long, requires = "to", conflicts_with = "best_effort")]
     strict: bool,
     /// Restore what can be restored; the log lists every deviation
@@ -191,14 +192,15 @@ fn app_lines(terminal: Terminal, app: &RollbackApp) -> Vec<String> {
     for it in &app.deviations {
         lines.push(terminal.paint(Tone::Busy, &format!("    {}: {}", it.what, it.why)));
     }
-    for barrier in &app.barriers {
-        let told = format!("    past deploy:{}, which {}: that stays done", barrier.deployment, barrier.what);
-        lines.push(terminal.paint(Tone::Busy, &told));
-    }
+    lines.extend(app.barriers.iter().map(|it| terminal.paint(Tone::Busy, &format!("    {}", barrier(it)))));
     for why in &app.blocked {
         lines.push(terminal.paint(Tone::Bad, &format!("    cannot be restored: {why}")));
     }
     lines
+}
+
+fn barrier(barrier: &Barrier) -> String {
+    format!("past deploy:{}, which {}: that stays done", barrier.deployment, barrier.what)
 }
 
 /// Bare, it says what could be gone back to.
@@ -251,6 +253,8 @@ fn candidate_lines(terminal: Terminal, candidate: &Candidate, check: bool) -> St
     for it in &candidate.deviations {
         lines.push(terminal.paint(Tone::Busy, &format!("  {}: {}", it.what, it.why)));
     }
+    let barriers = candidate.barriers.iter();
+    lines.extend(barriers.map(|it| terminal.paint(Tone::Busy, &format!("  {}", barrier(it)))));
     lines.join("\n")
 }
 

@@ -50,6 +50,8 @@ pub(super) const IMAGES_ASKED_AT_ONCE: usize = 16;
 pub(super) const NODES_ASKED_AT_ONCE: usize = 256;
 /// Longest wait for a node's word on that.
 pub(super) const IMAGES_DEADLINE: Duration = Duration::from_secs(3);
+/// Longest wait for a node's word on its ports: without it, they are taken to be free.
+pub(super) const PORTS_DEADLINE: Duration = Duration::from_secs(1);
 /// First, short wait for a registry's word, before nodes are asked.
 pub(super) const REGISTRY_DEADLINE_FIRST: Duration = Duration::from_secs(1);
 /// Nodes that one refusal names.

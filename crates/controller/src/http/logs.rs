@@ -65,7 +65,9 @@ async fn fetch(
     match handle.ask_node(node, question, LOGS_DEADLINE).await {
         Ok(Outcome::Logs { lines }) => Ok(lines),
         Ok(Outcome::Failed { why }) => Err(Failure::not_found(format!("node {}: {why}", node.name))),
-        Ok(Outcome::Images { .. }) => Err(unavailable("it answered something else".to_owned())),
+        Ok(Outcome::Images { .. } | Outcome::Ports { .. }) => {
+            Err(unavailable("it answered something else".to_owned()))
+        }
         Err(error) => Err(unavailable(error.to_string())),
     }
 }

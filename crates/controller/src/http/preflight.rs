@@ -6,14 +6,15 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream;
 use stele_bus::ask::{Outcome, Question};
-use stele_bus::limits::ASKED_IMAGES_MAX;
-use stele_model::decide::RollbackPlan;
+use stele_bus::limits::{ASKED_IMAGES_MAX, ASKED_PORTS_MAX};
 use stele_model::event::EnrolledNode;
-use stele_model::release::Image;
-use stele_model::{AppEnv, NodeName, State};
+use stele_model::release::{Container, Image};
+use stele_model::wire::HostPort;
+use stele_model::{AppEnv, NodeName, Slot, State};
 
 use super::limits::{
-    IMAGES_ASKED_AT_ONCE, IMAGES_DEADLINE, NODES_ASKED_AT_ONCE, NODES_NAMED, REGISTRY_DEADLINE_FIRST,
+    IMAGES_ASKED_AT_ONCE, IMAGES_DEADLINE, NODES_ASKED_AT_ONCE, NODES_NAMED, PORTS_DEADLINE,
+    REGISTRY_DEADLINE_FIRST,
 };
 use crate::handle::Handle;
 use crate::limits::RESOLVE_DEADLINE;
@@ -21,17 +22,32 @@ use crate::limits::RESOLVE_DEADLINE;
 /// Images, the nodes that need each, and the app it is for.
 type Needed = BTreeMap<Image, BTreeMap<NodeName, AppEnv>>;
 
+/// What stands in the way of some apps becoming what they are in a State that is wanted, as far as
+/// registries and nodes say: images that cannot be had, and ports that others have.
+pub(super) async fn obstacles(
+    handle: &Handle,
+    state: &State,
+    after: &State,
+    apps: &BTreeSet<AppEnv>,
+) -> Vec<(AppEnv, String)> {
+    let (mut told, ports) =
+        tokio::join!(unobtainable(handle, state, after, apps), taken(handle, state, after, apps));
+    told.extend(ports);
+    told
+}
+
 /// Apps whose images cannot be had any more, with what is missing where.
 ///
 /// An image can be had when its registry has it, or when every node that needs it has it already.
 /// A registry that is away must not hold an emergency up: it is waited for shortly, then the nodes
 /// are asked, and only for what they lack it is waited for as long as for a deployment.
-pub(super) async fn unobtainable(
+async fn unobtainable(
     handle: &Handle,
     state: &State,
-    plans: &[RollbackPlan],
+    after: &State,
+    apps: &BTreeSet<AppEnv>,
 ) -> Vec<(AppEnv, String)> {
-    let mut needed = needed(state, plans);
+    let mut needed = needed(state, after, apps);
     let unsure = not_in_registries(handle, needed.keys(), REGISTRY_DEADLINE_FIRST).await;
     needed.retain(|image, _| unsure.contains_key(image));
     let mut absent = absent(handle, state, &needed).await;
@@ -75,27 +91,83 @@ async fn not_in_registries(
 }
 
 /// What the instances of the apps would be made of, where that is not what their node was told to run.
-fn needed(state: &State, plans: &[RollbackPlan]) -> Needed {
-    let mut after = state.clone();
-    for plan in plans {
-        plan.apply(&mut after);
-    }
+fn needed(state: &State, after: &State, apps: &BTreeSet<AppEnv>) -> Needed {
     let mut needed = Needed::new();
-    for plan in plans.iter().filter(|plan| plan.is_change(state)) {
-        for (slot, node) in after.slots(&plan.app_env) {
-            let Some(image) = image_of(&after, slot, node) else { continue };
-            if !runs(state, node, image) {
-                needed.entry(image.clone()).or_default().insert(node.clone(), plan.app_env.clone());
+    for app_env in apps {
+        for (slot, node) in after.slots(app_env) {
+            let Some(container) = container_of(after, slot, node) else { continue };
+            if !runs(state, node, &container.image) {
+                needed.entry(container.image.clone()).or_default().insert(node.clone(), app_env.clone());
             }
         }
     }
     needed
 }
 
-fn image_of<'a>(state: &'a State, slot: &stele_model::Slot, node: &NodeName) -> Option<&'a Image> {
+fn container_of<'a>(state: &'a State, slot: &Slot, node: &NodeName) -> Option<&'a Container> {
     let revision = state.revision_at(&slot.app_env, node)?;
     let record = state.history.releases.get(&revision.release)?;
-    Some(&record.release.services.get(&slot.service)?.container.image)
+    Some(&record.release.services.get(&slot.service)?.container)
+}
+
+/// Ports that the instances of some apps would want and do not have yet, with the app of each.
+fn new_ports(
+    state: &State,
+    after: &State,
+    apps: &BTreeSet<AppEnv>,
+) -> BTreeMap<NodeName, BTreeMap<HostPort, AppEnv>> {
+    let mut wanted: BTreeMap<NodeName, BTreeMap<HostPort, AppEnv>> = BTreeMap::new();
+    for app_env in apps {
+        let ports = |state: &State| -> BTreeSet<(NodeName, HostPort)> {
+            let slots = state.slots(app_env);
+            let of_slot = |(slot, node): (&Slot, &NodeName)| {
+                let ports = container_of(state, slot, node).map_or(&[][..], |container| &container.ports);
+                let ports = ports.iter().filter_map(|port| {
+                    Some((node.clone(), HostPort { port: port.host?, protocol: port.protocol }))
+                });
+                ports.collect::<Vec<_>>()
+            };
+            slots.flat_map(of_slot).collect()
+        };
+        for (node, port) in ports(after).difference(&ports(state)) {
+            wanted.entry(node.clone()).or_default().insert(*port, app_env.clone());
+        }
+    }
+    wanted
+}
+
+/// Apps that want a port which something else on its host has. A node that does not say is no
+/// obstacle: its ports most likely are free.
+async fn taken(
+    handle: &Handle,
+    state: &State,
+    after: &State,
+    apps: &BTreeSet<AppEnv>,
+) -> Vec<(AppEnv, String)> {
+    let wanted = new_ports(state, after, apps).into_iter().filter_map(|(name, ports)| {
+        let node = state.control.nodes.get(&name).filter(|_| state.is_reachable(&name))?;
+        Some((node.clone(), ports))
+    });
+    let told = stream::iter(wanted.collect::<Vec<_>>()).map(|(node, ports)| async move {
+        let mut told = Vec::new();
+        let asked: Vec<HostPort> = ports.keys().copied().collect();
+        for some in asked.chunks(ASKED_PORTS_MAX) {
+            let question = Question::Ports { ports: some.to_vec() };
+            match handle.ask_node(&node, question, PORTS_DEADLINE).await {
+                Ok(Outcome::Ports { taken }) => told.extend(taken.into_iter().filter_map(|taken| {
+                    let app_env = ports.get(&taken.port)?.clone();
+                    let (port, holder) = (taken.port.port, taken.holder);
+                    Some((app_env, format!("port {port} on node {} is taken by {holder}", node.name)))
+                })),
+                Ok(other) => tracing::warn!(node = %node.name, ?other, "does not say which ports are taken"),
+                Err(error) => tracing::warn!(node = %node.name, %error, "does not say which ports are taken"),
+            }
+        }
+        stream::iter(told)
+    });
+    let mut told: Vec<_> = told.buffer_unordered(NODES_ASKED_AT_ONCE).flatten().collect().await;
+    told.sort();
+    told
 }
 
 /// Whether a node has a container of an image, by its own report.
@@ -151,7 +223,9 @@ async fn here(
         match handle.ask_node(node, question, IMAGES_DEADLINE).await {
             Ok(Outcome::Images { here }) => all.extend(here),
             Ok(Outcome::Failed { why }) => return Err(format!("cannot say: {why}")),
-            Ok(Outcome::Logs { .. }) => return Err("answered something else".to_owned()),
+            Ok(Outcome::Logs { .. } | Outcome::Ports { .. }) => {
+                return Err("answered something else".to_owned());
+            }
             Err(error) => return Err(format!("cannot say: {error}")),
         }
     }

@@ -15,7 +15,7 @@ use super::asked::{Asked, Why};
 use super::failure::Failure;
 use super::history::header_of;
 use super::limits::CANDIDATES_MAX;
-use super::preflight::unobtainable;
+use super::preflight::obstacles;
 use super::scopes::{check_known, with_environment};
 use super::status::point_seq;
 use super::{Answered, json};
@@ -32,7 +32,7 @@ pub(super) async fn rollback(handle: &Handle, asked: &Asked) -> Answered {
     let point = point_seq(handle, &state, &scope, &request.to).await?;
     let past = handle.state_at(point).await?;
     let mut plans = plan_rollback(&state, &past, &scope, &request.except);
-    let unobtainable = unobtainable(handle, &state, &plans).await;
+    let unobtainable = obstacles_of(handle, &state, &plans).await;
     for (app_env, why) in &unobtainable {
         let blocked = plans.iter_mut().filter(|plan| plan.app_env == *app_env);
         blocked.for_each(|plan| plan.blocked.push(why.clone()));
@@ -77,6 +77,13 @@ pub(super) async fn rollback(handle: &Handle, asked: &Asked) -> Answered {
     json(&answer)
 }
 
+async fn obstacles_of(handle: &Handle, state: &State, plans: &[RollbackPlan]) -> Vec<(AppEnv, String)> {
+    let mut after = state.clone();
+    plans.iter().for_each(|plan| plan.apply(&mut after));
+    let changed = plans.iter().filter(|plan| plan.is_change(state));
+    obstacles(handle, state, &after, &changed.map(|plan| plan.app_env.clone()).collect()).await
+}
+
 /// The same rollback where nothing is refused, to show what it would come to.
 fn passing(command: Command) -> Command {
     match command {
@@ -115,7 +122,7 @@ fn overview(
         after: None,
         seq: None,
         deployments: Vec::new(),
-        deviations: plans.iter().flat_map(|plan| plan.deviations.iter().cloned()).collect(),
+        deviations: plans.iter().flat_map(RollbackPlan::told).cloned().collect(),
     }
 }
 
@@ -127,18 +134,21 @@ fn app(state: &State, plan: &RollbackPlan) -> RollbackApp {
         let stele_model::decide::NodeChange { added, replaced, removed } = change;
         (node, NodeChange { added, replaced, removed })
     });
-    let barriers = plan.barriers.iter();
     RollbackApp {
         app_env: plan.app_env.clone(),
         from: number(&plan.from),
         to: number(&plan.restored),
         moves: plan.slots.len(),
-        deviations: plan.deviations.clone(),
+        deviations: plan.told().cloned().collect(),
         blocked: plan.blocked.clone(),
-        barriers: barriers.map(|(seq, what)| Barrier { deployment: *seq, what: what.clone() }).collect(),
+        barriers: barriers_of(plan).collect(),
         nodes: nodes.collect(),
         volumes: volumes(state, &plan.app_env, plan.restored.as_ref()),
     }
+}
+
+fn barriers_of(plan: &RollbackPlan) -> impl Iterator<Item = Barrier> {
+    plan.barriers.iter().map(|(seq, what)| Barrier { deployment: *seq, what: what.clone() })
 }
 
 /// What no rollback brings back, because it is not in the log: the data in volumes.
@@ -213,14 +223,16 @@ pub(super) async fn candidates(handle: &Handle, asked: &Asked) -> Answered {
             checked: query.check,
             blocked: Vec::new(),
             deviations: Vec::new(),
+            barriers: Vec::new(),
         };
         if query.check {
             let plans = plan_rollback(state, &past, &scope, &[]);
-            let unobtainable = unobtainable(handle, state, &plans).await;
+            let unobtainable = obstacles_of(handle, state, &plans).await;
             let known = plans.iter().flat_map(|plan| plan.blocked.iter().map(|why| (&plan.app_env, why)));
             let told = unobtainable.iter().map(|(app_env, why)| (app_env, why));
             candidate.blocked = known.chain(told).map(|(app_env, why)| format!("{app_env}: {why}")).collect();
-            candidate.deviations = plans.into_iter().flat_map(|plan| plan.deviations).collect();
+            candidate.barriers = plans.iter().flat_map(barriers_of).collect();
+            candidate.deviations = plans.iter().flat_map(RollbackPlan::told).cloned().collect();
         }
         candidates.push(candidate);
     }

@@ -6,12 +6,14 @@ use stele_api::ProblemKind;
 use stele_api::wire::{UndoAnswer, UndoApp, UndoRequest, UndoneDecision};
 use stele_model::decide::{UndoPlan, plan_undo};
 use stele_model::limits::UNDO_DECISIONS_MAX;
+use stele_model::rejection::{Rejection, RejectionKind};
 use stele_model::{Command, Decision, Header, PrincipalId, Scope, Seq, State, diff};
 
 use super::asked::{Asked, Why};
 use super::failure::Failure;
 use super::history::header_of;
 use super::limits::UNDO_RECORDS_SCANNED_MAX;
+use super::preflight::obstacles;
 use super::status::point_seq;
 use super::{Answered, json, scan};
 use crate::handle::{Consistency, Handle};
@@ -50,8 +52,17 @@ pub(super) async fn undo(handle: &Handle, asked: &Asked) -> Answered {
     if request.plan {
         answer.conflicts = plan.conflicts.clone();
         answer.blocked = blocked(&state, &plan, &decisions, request.pass_barriers);
+        answer.blocked.extend(obstacles_of(handle, &state, &after, &plan).await);
         answer.differences = diff(&state, &after, &Scope::fleet());
         return json(&answer);
+    }
+    // Refusals that need nobody's word come first, and with all their words, from the decision itself.
+    if plan.conflicts.is_empty() && blocked(&state, &plan, &decisions, request.pass_barriers).is_empty() {
+        let obstacles = obstacles_of(handle, &state, &after, &plan).await;
+        if !obstacles.is_empty() {
+            let message = format!("{} cannot be undone", chosen.what);
+            return Err(Rejection::new(RejectionKind::Conflict, message).with_details(obstacles).into());
+        }
     }
     let command = Command::Undo {
         decisions,
@@ -94,6 +105,12 @@ fn after(state: &State, plan: &UndoPlan) -> State {
     let mut after = state.clone();
     plan.apps.iter().for_each(|app| app.apply(&mut after));
     after
+}
+
+async fn obstacles_of(handle: &Handle, state: &State, after: &State, plan: &UndoPlan) -> Vec<String> {
+    let apps = plan.apps.iter().map(|app| app.app_env.clone()).collect();
+    let obstacles = obstacles(handle, state, after, &apps).await;
+    obstacles.into_iter().map(|(app_env, why)| format!("{app_env}: {why}")).collect()
 }
 
 fn apps(state: &State, after: &State, plan: &UndoPlan) -> Vec<UndoApp> {

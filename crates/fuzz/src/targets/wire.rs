@@ -8,11 +8,12 @@ use stele_bus::ask::{Answer, Outcome, Question, Request};
 use stele_bus::join::{JoinAnswer, JoinLine, JoinRequest, NatsAccess, open_answer, open_request};
 use stele_bus::subjects::{self, NodeTopic};
 use stele_bus::{Auth, purposes, sealing};
-use stele_model::release::{Container, EnvValue, File, Image, InstanceSpec};
+use stele_model::release::{Container, EnvValue, File, Image, InstanceSpec, Protocol};
 use stele_model::signature::{Purpose, public_key};
 use stele_model::wire::{
-    AssignedInstance, Assignment, AssignmentVersion, Heartbeat, ImagePolicy, InstanceDifference,
-    InstanceReport, Observed, Phase, Report, ReportAck, Signed, SyncRequest, WrappedKey, assignment_digest,
+    AssignedInstance, Assignment, AssignmentVersion, Heartbeat, HostPort, ImagePolicy, InstanceDifference,
+    InstanceReport, Observed, Phase, Report, ReportAck, Signed, SyncRequest, TakenPort, WrappedKey,
+    assignment_digest,
 };
 use stele_model::{Digest, InstanceId, Sealed, Value};
 use stele_reconcile::{Pinned, accept};
@@ -341,16 +342,17 @@ fn made_syncs() -> anyhow::Result<Vec<Named>> {
     Ok(vec![envelope("sync", &keys::node(), purposes::SYNC, &sync)?])
 }
 
-fn questions() -> anyhow::Result<[Question; 2]> {
+fn questions() -> anyhow::Result<[Question; 3]> {
     Ok([
         Question::Logs { instance: "shop/web@prod/web.0-7".parse()?, lines: 100 },
         Question::Images { images: vec![image("v1")] },
+        Question::Ports { ports: vec![HostPort { port: 80, protocol: Protocol::Tcp }] },
     ])
 }
 
 fn made_questions() -> anyhow::Result<Vec<Named>> {
     let mut all = Vec::new();
-    for (name, question) in ["logs", "images"].into_iter().zip(questions()?) {
+    for (name, question) in ["logs", "images", "ports"].into_iter().zip(questions()?) {
         let request = Request {
             fleet: keys::fleet()?,
             node: keys::node_name()?,
@@ -364,10 +366,13 @@ fn made_questions() -> anyhow::Result<Vec<Named>> {
 }
 
 fn made_answers() -> anyhow::Result<Vec<Named>> {
-    let [logs, images] = questions()?;
+    let [logs, images, ports] = questions()?;
+    let port = HostPort { port: 80, protocol: Protocol::Tcp };
+    let taken = vec![TakenPort { port, holder: "container web".to_owned() }];
     let outcomes = [
         ("lines", logs.clone(), Outcome::Logs { lines: vec!["started".to_owned()] }),
         ("images", images, Outcome::Images { here: vec![image("v1")] }),
+        ("ports", ports, Outcome::Ports { taken }),
         ("failed", logs, Outcome::Failed { why: "no container".to_owned() }),
     ];
     let mut all = Vec::new();

@@ -3,12 +3,12 @@
 use proptest::prelude::*;
 use stele_model::{Command, Decision, Seq};
 
-use super::{Spec, World, name, rollback, set_config, set_secret};
+use super::{Place, Spec, World, name, rollback, set_config, set_secret};
 
 /// A change somebody may make.
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
-    Deploy { app: usize, image: u8, replicas: u32, a: u8, b: bool, cache: bool, secret: bool },
+    Deploy { app: usize, image: u8, replicas: u32, place: Place, a: u8, b: bool, cache: bool, secret: bool },
     Config { app: usize, key: bool, value: Option<u8> },
     Secret { app: usize, value: u8 },
     Remove { app: usize },
@@ -18,14 +18,22 @@ pub(crate) enum Change {
 pub(crate) const APPS: [&str; 3] = ["shop/web@prod", "shop/web@staging", "shop/cart@prod"];
 const PLACES: [&str; 4] = ["", ",region:eu", ",node:us-1", ""];
 
+fn places() -> impl Strategy<Value = Place> {
+    prop_oneof![
+        4 => Just(Place::Anywhere),
+        1 => Just(Place::Ssd),
+        1 => Just(Place::Everywhere),
+        1 => Just(Place::EverySsd),
+    ]
+}
+
 pub(crate) fn changes() -> impl Strategy<Value = Vec<Change>> {
     let app = 0..APPS.len();
     let change = prop_oneof![
-        5 => (app.clone(), 0..3_u8, 0..4_u32, 0..3_u8, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
-            |(app, image, replicas, a, b, cache, secret)| {
-                Change::Deploy { app, image, replicas, a, b, cache, secret }
-            }
-        ),
+        5 => (app.clone(), 0..3_u8, 0..4_u32, places(), 0..3_u8, any::<bool>(), any::<bool>(), any::<bool>())
+            .prop_map(|(app, image, replicas, place, a, b, cache, secret)| {
+                Change::Deploy { app, image, replicas, place, a, b, cache, secret }
+            }),
         3 => (app.clone(), any::<bool>(), proptest::option::of(0..3_u8))
             .prop_map(|(app, key, value)| Change::Config { app, key, value }),
         1 => (app.clone(), 0..3_u8).prop_map(|(app, value)| Change::Secret { app, value }),
@@ -38,12 +46,12 @@ pub(crate) fn changes() -> impl Strategy<Value = Vec<Change>> {
 
 fn command(world: &World, change: &Change) -> Command {
     match change {
-        Change::Deploy { app, image, replicas, a, b, cache, secret } => {
+        Change::Deploy { app, image, replicas, place, a, b, cache, secret } => {
             let mut spec = Spec::new(*image, *replicas).with_env("A", &a.to_string());
             if *b {
                 spec = spec.with_env("B", "b");
             }
-            (spec.cache, spec.secret) = (*cache, *secret);
+            (spec.cache, spec.secret, spec.place) = (*cache, *secret, *place);
             spec.deploy(APPS[*app])
         }
         Change::Config { app, key, value } => {

@@ -85,6 +85,25 @@ impl World {
         self.node_event = Some(self.state.seq);
     }
 
+    /// Gives a node the label that [`Place::Ssd`] asks for, or takes it away.
+    pub(crate) fn label(&mut self, node: &str, ssd: bool) {
+        let labels = ssd.then(|| ("disk".to_owned(), "ssd".to_owned())).into_iter().collect();
+        self.ask(&request("admin", Command::LabelNode { node: name(node), labels })).unwrap();
+        self.node_event = Some(self.state.seq);
+    }
+
+    /// Marks a node as not heard of, or as back.
+    pub(crate) fn lose_or_return(&mut self, node: &str) {
+        let (node, mut lost, mut returned) = (name(node), Vec::new(), Vec::new());
+        if self.state.is_reachable(&node) {
+            lost.push(node)
+        } else {
+            returned.push(node)
+        }
+        self.ask(&request("system", Command::MarkNodes { lost, returned })).unwrap();
+        self.node_event = Some(self.state.seq);
+    }
+
     pub(crate) fn remove_node(&mut self, node: &str) {
         self.ask(&request("admin", Command::RemoveNode { node: name(node) })).unwrap();
         self.node_event = Some(self.state.seq);
@@ -128,7 +147,8 @@ impl World {
 
     fn report(&mut self) {
         self.reports += 1;
-        let reports = self.state.control.nodes.keys().map(|node| {
+        let nodes = self.state.control.nodes.keys().filter(|node| self.state.is_reachable(node));
+        let reports = nodes.map(|node| {
             let assigned = self.state.assigned.get(node).cloned().unwrap_or_default();
             let instances = assigned.instances.iter().map(|(id, to)| InstanceReport {
                 id: id.clone(),
@@ -171,6 +191,20 @@ fn token(principal: &str, role: Role, holder: Holder) -> Token {
     Token { principal: name(principal), hash, role, holder, expires: Time(30 * 86_400 * 1_000_000) }
 }
 
+/// Where a release's web service runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// So many, anywhere.
+    #[default]
+    Anywhere,
+    /// So many, on nodes with an ssd.
+    Ssd,
+    /// One on every node.
+    Everywhere,
+    /// One on every node with an ssd.
+    EverySsd,
+}
+
 /// A release of one or two services, with what tests vary.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Spec {
@@ -180,6 +214,7 @@ pub(crate) struct Spec {
     pub(crate) file: Option<String>,
     pub(crate) cache: bool,
     pub(crate) secret: bool,
+    pub(crate) place: Place,
 }
 
 impl Spec {
@@ -202,6 +237,13 @@ impl Spec {
             update: Update { max_unavailable: 1, order: Order::StartFirst, deadline_ms: 60_000 },
         };
         let mut web = service(self.image, self.replicas);
+        let count = self.replicas;
+        web.placement = match self.place {
+            Place::Anywhere => Placement::Replicas { count, nodes: name("") },
+            Place::Ssd => Placement::Replicas { count, nodes: name("disk=ssd") },
+            Place::Everywhere => Placement::Every { nodes: name("") },
+            Place::EverySsd => Placement::Every { nodes: name("disk=ssd") },
+        };
         for (key, value) in &self.env {
             web.container.env.insert(key.clone(), EnvValue::Value(Value::Plain(value.clone())));
         }

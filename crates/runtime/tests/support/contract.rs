@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use futures::StreamExt as _;
 use stele_model::Value;
-use stele_model::release::{Check, EnvValue, Image, Restart};
-use stele_model::wire::Phase;
+use stele_model::release::{Check, EnvValue, Image, Protocol, Restart};
+use stele_model::wire::{HostPort, Phase};
 use stele_runtime::LogRequest;
 use stele_runtime::simulated::Deed;
 
@@ -36,6 +36,7 @@ macro_rules! contract {
             a_container_that_keeps_ending_has_failed_with_its_last_words,
             one_that_ends_as_it_should_is_completed,
             a_taken_port_is_told_in_the_engines_words_and_tried_again,
+            a_port_is_taken_for_all_but_its_holder,
             health_is_what_the_checks_say,
             files_arrive_byte_for_byte,
             what_labels_hide_is_seen,
@@ -241,6 +242,22 @@ pub async fn a_taken_port_is_told_in_the_engines_words_and_tried_again(fixture: 
     holder.set_desired(Vec::new());
     all(&mut holder, 0, Phase::Healthy).await;
     all(&mut waiter, 1, Phase::Healthy).await;
+}
+
+pub async fn a_port_is_taken_for_all_but_its_holder(fixture: &impl Fixture) {
+    let [held, free] = [fixture.free_port(), fixture.free_port()];
+    let web = instance("shop/web@prod/web.0-1", published(fixture.container(Kind::Runs, 1), held));
+    let mut holder = agent(fixture.runtime("n1"), std::slice::from_ref(&web));
+    all(&mut holder, 1, Phase::Healthy).await;
+    let port = |port| HostPort { port, protocol: Protocol::Tcp };
+    let asked = [port(free), port(held), HostPort { port: held, protocol: Protocol::Udp }];
+    let taken = fixture.runtime("n2").ports_taken(&asked).await.unwrap();
+    assert_eq!(taken.iter().map(|taken| taken.port).collect::<Vec<_>>(), [port(held)]);
+    assert!(taken[0].holder.starts_with("container "), "{taken:?}");
+    assert_eq!(fixture.runtime("n1").ports_taken(&asked).await.unwrap(), [], "its own does not count");
+    holder.set_desired(Vec::new());
+    all(&mut holder, 0, Phase::Healthy).await;
+    assert_eq!(fixture.runtime("n2").ports_taken(&asked).await.unwrap(), []);
 }
 
 pub async fn health_is_what_the_checks_say(fixture: &impl Fixture) {

@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use stele_model::AppEnv;
 use stele_model::release::{Check, Image};
-use stele_model::wire::AssignedInstance;
+use stele_model::wire::{AssignedInstance, HostPort, TakenPort};
 use stele_reconcile::{ImageHere, Observation, ObservedContainer};
 use stele_runtime::{LogRequest, LogStream, Runtime, RuntimeError};
 use tokio::sync::Notify;
@@ -84,6 +84,12 @@ impl Runtime for Faulty {
     }
     fn images(&self) -> BoxFuture<'_, Result<Vec<ImageHere>, RuntimeError>> {
         self.inner.images()
+    }
+    fn ports_taken<'a>(
+        &'a self,
+        ports: &'a [HostPort],
+    ) -> BoxFuture<'a, Result<Vec<TakenPort>, RuntimeError>> {
+        self.inner.ports_taken(ports)
     }
     fn remove_image<'a>(&'a self, image: &'a Image) -> BoxFuture<'a, Result<(), RuntimeError>> {
         self.inner.remove_image(image)

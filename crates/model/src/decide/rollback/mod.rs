@@ -1,5 +1,7 @@
 //! Rollback: a forward decision whose result is checked against the past.
 
+mod exact;
+mod nodes;
 mod places;
 mod plan;
 mod preflight;
@@ -8,7 +10,7 @@ pub use plan::{NodeChange, RollbackPlan, plan_rollback};
 
 use super::{Context, deploy};
 use crate::command::Command;
-use crate::event::{DeploymentKind, Deviation, Event, TargetDigest};
+use crate::event::{DeploymentKind, Deviation, Event};
 use crate::ids::Place;
 use crate::rejection::{Rejection, RejectionKind};
 use crate::scope::Scope;
@@ -53,7 +55,7 @@ pub(super) fn rollback(state: &State, command: &Command, context: &Context) -> R
             return Err(refuse(blocked, format!("stele rollback {scope} --to {point} --best-effort --plan")));
         }
     }
-    deviations.extend(plans.iter().flat_map(|plan| plan.deviations.iter().cloned()));
+    deviations.extend(plans.iter().flat_map(RollbackPlan::told).cloned());
     if *strict && !deviations.is_empty() {
         let details = deviations.iter().map(|Deviation { what, why }| format!("{what}: {why}")).collect();
         return Err(refuse(details, format!("stele rollback {scope} --to {point}")));
@@ -72,7 +74,7 @@ pub(super) fn rollback(state: &State, command: &Command, context: &Context) -> R
         restore(state, plan, *now, &mut events);
     }
     for plan in &plans {
-        if let Err(mismatch) = check_result(past, &after, plan, scope, except) {
+        if let Err(mismatch) = exact::check(past, &after, plan, scope, except) {
             if !*best_effort {
                 return Err(mismatch);
             }
@@ -151,35 +153,6 @@ fn restore(state: &State, plan: &RollbackPlan, now: bool, events: &mut Vec<Event
     if let Some(release) = plan.rejected {
         events.push(Event::Latched { app_env: app_env.clone(), release });
     }
-}
-
-/// The result must be what was, by digest: a rollback that is not exact is refused.
-fn check_result(
-    past: &State,
-    after: &State,
-    plan: &RollbackPlan,
-    scope: &Scope,
-    except: &[Scope],
-) -> Result<(), Rejection> {
-    let app_env = &plan.app_env;
-    // What stays out of a restored app makes its digest another.
-    if except.iter().any(|scope| scope.covers_app_env(app_env)) {
-        return Ok(());
-    }
-    let scope = Scope { region: scope.region.clone(), node: scope.node.clone(), ..Scope::app_env(app_env) };
-    let (wanted, found) = (past.target_digest(&scope), after.target_digest(&scope));
-    let halves = |digest: TargetDigest| {
-        format!("intent {}, placement {}", digest.intent.short(), digest.placement.short())
-    };
-    let moved = !plan.deviations.is_empty();
-    if wanted.intent == found.intent && (moved || wanted.placement == found.placement) {
-        return Ok(());
-    }
-    Err(Rejection::new(
-        RejectionKind::Conflict,
-        format!("{scope} would not be what it was at seq {}: {}", past.seq, halves(found)),
-    )
-    .with_details(vec![format!("at seq {} it was {}", past.seq, halves(wanted))]))
 }
 
 /// The place a scope is about, if it is about one.

@@ -6,11 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::place_of;
-use super::plan::placed_anew;
+use super::nodes::{self, Growth};
+use super::{place_of, preflight};
 use crate::event::{Deviation, Pin};
 use crate::ids::{AppEnv, NodeName, Place, RegionName, ServiceName, Slot};
-use crate::release::{Placement, Revision};
+use crate::release::{Placement, Protocol, Revision};
 use crate::scope::Scope;
 use crate::state::State;
 
@@ -128,7 +128,9 @@ pub(super) fn restore(state: &State, past: &State, app_env: &AppEnv, scope: &Sco
     let covered = |node: &NodeName| {
         scope.covers_node(node, region(node)) && !held.iter().any(|held| held.covers_node(node, region(node)))
     };
-    let (slots, deviations) = restore_slots(state, past, app_env, &covered);
+    // What is pinned to a place never grows by itself.
+    let growth = target.is_none().then(|| Growth::of(state, past, app_env));
+    let (slots, deviations) = restore_slots(state, past, app_env, &covered, growth.as_ref());
     let mut part = Part { pins, slots, deviations, untouched: false };
     if let Some(place) = &target
         && held.is_empty()
@@ -189,6 +191,7 @@ fn restore_slots(
     past: &State,
     app_env: &AppEnv,
     covered: &dyn Fn(&NodeName) -> bool,
+    growth: Option<&Growth<'_>>,
 ) -> Changes {
     let mut present: BTreeMap<(ServiceName, NodeName), BTreeSet<u32>> = BTreeMap::new();
     let mut result: BTreeMap<Slot, NodeName> = BTreeMap::new();
@@ -201,6 +204,10 @@ fn restore_slots(
     }
     let mut missing: Vec<(&Slot, &NodeName)> = Vec::new();
     for (slot, node) in past.slots(app_env).filter(|(_, node)| covered(node)) {
+        if nodes::unfit(state, past, slot, node).is_some() {
+            missing.push((slot, node));
+            continue;
+        }
         let at = present.get_mut(&(slot.service.clone(), node.clone()));
         if at.is_some_and(|indices| indices.remove(&slot.index)) {
             result.insert(slot.clone(), node.clone());
@@ -211,19 +218,28 @@ fn restore_slots(
     // One of the same service may be on the node already, under another index. All of them come
     // first: what is made anew takes an index that none of them has.
     missing.retain(|(slot, node)| {
+        if nodes::unfit(state, past, slot, node).is_some() {
+            return true;
+        }
         let at = present.get_mut(&(slot.service.clone(), (*node).clone()));
         let Some(index) = at.and_then(BTreeSet::pop_first) else { return true };
         result.insert(Slot { index, ..(*slot).clone() }, (*node).clone());
         false
     });
     let mut deviations = Vec::new();
+    if let Some(growth) = growth {
+        let grown = |node: &NodeName, service: &ServiceName| covered(node) && growth.has(service, node);
+        let stay = state.slots(app_env).filter(|(slot, node)| grown(node, &slot.service));
+        result.extend(stay.map(|(slot, node)| (slot.clone(), node.clone())));
+        deviations.extend(growth.told(covered));
+    }
     for (slot, node) in missing {
         let mut chosen = Some(node.clone());
-        if !state.control.nodes.contains_key(node) {
+        if let Some(why) = nodes::unfit(state, past, slot, node) {
             chosen = another_node(state, past, slot, node, covered, &result);
-            let mut deviation = placed_anew(slot, node);
+            let mut deviation = nodes::placed_anew(past, slot, node, &why);
             if chosen.is_none() {
-                deviation.why = format!("node {node} is no longer of the fleet, and no other one fits");
+                deviation.why = format!("{why}, and no other one fits");
             }
             deviations.push(deviation);
         }
@@ -250,7 +266,8 @@ fn restore_slots(
     (changes, deviations)
 }
 
-/// A node in the place for an instance whose own is gone: the one with the fewest of its service.
+/// A node in the place for an instance that cannot be on its own: the one with the fewest of its
+/// service, whose ports are free there.
 fn another_node(
     state: &State,
     past: &State,
@@ -259,15 +276,30 @@ fn another_node(
     covered: &dyn Fn(&NodeName) -> bool,
     placed: &BTreeMap<Slot, NodeName>,
 ) -> Option<NodeName> {
-    let revision = past.revision_at(&slot.app_env, gone)?;
-    let service = past.history.releases.get(&revision.release)?.release.services.get(&slot.service)?;
-    let (Placement::Replicas { nodes, .. } | Placement::Every { nodes }) = &service.placement;
+    let service = nodes::service_at(past, slot, gone)?;
+    if matches!(service.placement, Placement::Every { .. }) {
+        // Every node that matches has its own.
+        return None;
+    }
+    let others = state.target.placement.iter().filter(|(other, _)| other.app_env != slot.app_env);
+    let held: BTreeSet<(&NodeName, u16, Protocol)> = others
+        .chain(placed)
+        .flat_map(|(other, node)| {
+            let source = if other.app_env == slot.app_env { past } else { state };
+            preflight::ports(source, other, node).map(move |(port, protocol)| (node, port, protocol))
+        })
+        .collect();
+    let has_room = |node: &NodeName| {
+        let wanted = service.container.ports.iter().filter_map(|port| Some((port.host?, port.protocol)));
+        !wanted.into_iter().any(|(port, protocol)| held.contains(&(node, port, protocol)))
+    };
     state
         .control
         .nodes
         .values()
         .filter(|node| covered(&node.name) && state.is_reachable(&node.name))
-        .filter(|node| nodes.matches(&state.node_labels(node)))
+        .filter(|node| service.placement.nodes().matches(&state.node_labels(node)))
+        .filter(|node| has_room(&node.name))
         .map(|node| {
             let here = placed
                 .iter()

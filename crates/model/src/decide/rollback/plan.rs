@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::nodes::{self, Growth};
 use super::{place_of, places, preflight};
 use crate::digest::Digest;
 use crate::event::{Deviation, Pin};
@@ -26,8 +27,10 @@ pub struct RollbackPlan {
     pub pins: Vec<(Place, Option<Pin>)>,
     /// Where instances would be: changes only.
     pub slots: Vec<(Slot, Option<NodeName>)>,
-    /// Instances that cannot be where they were, with the reason; they are placed anew.
+    /// How instances would be placed otherwise than they were, each with the reason.
     pub deviations: Vec<Deviation>,
+    /// Instances whose node is lost: they are what they were as soon as it is heard of again.
+    pub late: Vec<Deviation>,
     /// Why it cannot be restored; empty when it can.
     pub blocked: Vec<String>,
     /// Deployments between then and now that raised a barrier, with what it says.
@@ -69,6 +72,11 @@ pub fn plan_rollback(state: &State, past: &State, scope: &Scope, except: &[Scope
         }
     }
     preflight::check(state, &mut plans);
+    let mut after = state.clone();
+    plans.iter().for_each(|plan| plan.apply(&mut after));
+    for plan in &mut plans {
+        plan.late = nodes::late(state, &after, plan);
+    }
     plans
 }
 
@@ -111,6 +119,7 @@ fn plan_app(state: &State, past: &State, app_env: &AppEnv, scope: &Scope, held: 
         to,
         slots,
         deviations,
+        late: Vec::new(),
         blocked: Vec::new(),
         barriers,
         rejected,
@@ -121,26 +130,22 @@ fn plan_app(state: &State, past: &State, app_env: &AppEnv, scope: &Scope, held: 
 fn whole(state: &State, past: &State, app_env: &AppEnv) -> (Vec<(Slot, Option<NodeName>)>, Vec<Deviation>) {
     let mut slots = Vec::new();
     let mut deviations = Vec::new();
+    let growth = Growth::of(state, past, app_env);
     for (slot, node) in past.slots(app_env) {
-        if !state.control.nodes.contains_key(node) {
-            deviations.push(placed_anew(slot, node));
+        if let Some(why) = nodes::unfit(state, past, slot, node) {
+            deviations.push(nodes::placed_anew(past, slot, node, &why));
         } else if state.target.placement.get(slot) != Some(node) {
             slots.push((slot.clone(), Some(node.clone())));
         }
     }
-    for (slot, _) in state.slots(app_env) {
-        if !past.target.placement.contains_key(slot) {
+    for (slot, node) in state.slots(app_env) {
+        let stays = || growth.has(&slot.service, node);
+        if !past.target.placement.contains_key(slot) && !stays() {
             slots.push((slot.clone(), None));
         }
     }
+    deviations.extend(growth.told(&|_| true));
     (slots, deviations)
-}
-
-pub(super) fn placed_anew(slot: &Slot, node: &NodeName) -> Deviation {
-    Deviation {
-        what: slot.to_string(),
-        why: format!("node {node} is no longer of the fleet; it is placed on another"),
-    }
 }
 
 impl RollbackPlan {
@@ -206,6 +211,11 @@ impl RollbackPlan {
         }
         nodes.retain(|_, change| *change != NodeChange::default());
         nodes
+    }
+
+    /// What will not be as it was, or not at once.
+    pub fn told(&self) -> impl Iterator<Item = &Deviation> {
+        self.deviations.iter().chain(&self.late)
     }
 
     /// Why it cannot be restored, each with the app.

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::nodes;
 use super::plan::RollbackPlan;
 use crate::decide::erase::sealed_in;
 use crate::event::{Deviation, Pin};
 use crate::ids::{AppEnv, NodeName, Slot};
-use crate::release::{Port, Revision};
+use crate::release::{Protocol, Revision};
 use crate::state::State;
 
 /// Writes into each plan why it cannot be carried out.
@@ -83,36 +84,30 @@ fn unreadable(state: &State, app_env: &AppEnv, revision: &Revision, blocked: &mu
 /// Published ports that two instances on one node would both want, by the restored app.
 fn port_conflicts(after: &State, plans: &[RollbackPlan]) -> BTreeMap<AppEnv, Vec<String>> {
     let restored: BTreeSet<_> = plans.iter().map(|plan| &plan.app_env).collect();
-    let mut held: BTreeMap<(&NodeName, u16, crate::release::Protocol), Vec<&Slot>> = BTreeMap::new();
+    let mut held: BTreeMap<(&NodeName, u16, Protocol), Vec<&Slot>> = BTreeMap::new();
     for (slot, node) in &after.target.placement {
-        for Port { host, protocol, .. } in ports(after, slot, node) {
-            if let Some(host) = host {
-                held.entry((node, *host, *protocol)).or_default().push(slot);
-            }
+        for (port, protocol) in ports(after, slot, node) {
+            held.entry((node, port, protocol)).or_default().push(slot);
         }
     }
     let mut conflicts: BTreeMap<AppEnv, Vec<String>> = BTreeMap::new();
-    for ((node, port, _), slots) in held {
-        let apps: BTreeSet<_> = slots.iter().map(|slot| &slot.app_env).collect();
-        if apps.len() < 2 {
-            continue;
-        }
-        for app_env in apps.iter().filter(|app_env| restored.contains(*app_env)) {
-            let other = slots.iter().find(|slot| slot.app_env != **app_env);
-            let Some(other) = other else { continue };
-            conflicts
-                .entry((*app_env).clone())
-                .or_default()
-                .push(format!("port {port} on node {node} is {other}'s"));
+    for ((node, port, _), slots) in held.into_iter().filter(|(_, slots)| slots.len() > 1) {
+        for slot in slots.iter().filter(|slot| restored.contains(&slot.app_env)) {
+            let Some(other) = slots.iter().find(|other| *other != slot) else { continue };
+            let told = conflicts.entry(slot.app_env.clone()).or_default();
+            told.push(format!("port {port} on node {node} is {other}'s"));
         }
     }
     conflicts
 }
 
-fn ports<'a>(state: &'a State, slot: &Slot, node: &NodeName) -> &'a [Port] {
-    state
-        .revision_at(&slot.app_env, node)
-        .and_then(|revision| state.history.releases.get(&revision.release))
-        .and_then(|record| record.release.services.get(&slot.service))
-        .map_or(&[], |service| &service.container.ports)
+/// The host's ports that an instance wants.
+pub(super) fn ports<'a>(
+    state: &'a State,
+    slot: &Slot,
+    node: &NodeName,
+) -> impl Iterator<Item = (u16, Protocol)> + use<'a> {
+    let service = nodes::service_at(state, slot, node);
+    let ports = service.into_iter().flat_map(|service| &service.container.ports);
+    ports.filter_map(|port| Some((port.host?, port.protocol)))
 }

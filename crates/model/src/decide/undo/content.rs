@@ -50,7 +50,7 @@ pub(super) fn mixed(
                 format!("a value it would restore was erased with the key of {}", sealed.subject)
             }),
         );
-        let config = config(state, app_env, &merged["config"], &mut app.made)?;
+        let config = config(state, app_env, &merged["config"], &mut app)?;
         let secrets = secrets(state, app_env, &release, &merged["secrets"], &mut app.blocked)?;
         let digest = make_release(state, past, app_env, release, made, &mut app.made);
         app.to = Some(Revision { release: digest, config, secrets });
@@ -94,17 +94,25 @@ fn config(
     state: &State,
     app_env: &AppEnv,
     fields: &Json,
-    made: &mut Vec<Event>,
+    app: &mut UndoneApp,
 ) -> Result<Option<Digest>, Rejection> {
     if fields.is_null() {
         return Ok(None);
     }
     let variables: BTreeMap<String, Value> = typed(app_env, fields)?;
+    for (name, value) in &variables {
+        if let Value::Sealed(sealed) = value
+            && state.is_erased(sealed)
+        {
+            let subject = &sealed.subject;
+            app.blocked.push(format!("config {name} was sealed for {subject}, whose keys are destroyed"));
+        }
+    }
     let digest = Digest::of_json(&variables);
     let versions = state.history.config_versions.range((app_env.clone(), 0)..=(app_env.clone(), u32::MAX));
     if !versions.into_iter().any(|(_, known)| *known == digest) {
         let version = state.newest_config(app_env) + 1;
-        made.push(Event::ConfigChanged { app_env: app_env.clone(), version, digest, variables });
+        app.made.push(Event::ConfigChanged { app_env: app_env.clone(), version, digest, variables });
     }
     Ok(Some(digest))
 }

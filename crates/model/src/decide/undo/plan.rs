@@ -61,7 +61,7 @@ pub struct UndoneApp {
     pub to: Option<Revision>,
     /// The app would be exactly what it was just before the oldest of the chosen decisions, at this seq.
     pub restores: Option<Seq>,
-    /// Instances that cannot be where they were then; they are placed anew.
+    /// How instances would be placed otherwise than they were then, or later.
     pub deviations: Vec<Deviation>,
     /// Why it cannot be done; empty when it can.
     pub blocked: Vec<String>,
@@ -163,9 +163,10 @@ fn restored(state: &State, before: &State, app_env: &AppEnv) -> UndoneApp {
     };
     let plan = plan_rollback(state, before, &Scope::app_env(app_env), &[]).into_iter().next();
     if let Some(plan) = plan.filter(|plan| plan.is_change(state)) {
+        app.deviations = plan.told().cloned().collect();
         app.to = plan.to;
         (app.pins, app.slots) = (plan.pins, plan.slots);
-        (app.deviations, app.blocked, app.rejected) = (plan.deviations, plan.blocked, plan.rejected);
+        (app.blocked, app.rejected) = (plan.blocked, plan.rejected);
     }
     app
 }
