@@ -62,7 +62,9 @@ const NODES: [&str; 4] = ["eu-1", "eu-2", "us-1", "us-2"];
 fn world_of(chapters: &[Chapter]) -> World {
     let mut world = World::new();
     // So that there is somewhere to be for what wants an ssd.
-    ["eu-1", "us-1"].into_iter().for_each(|node| world.label(node, true));
+    for node in ["eu-1", "us-1"] {
+        world.label(node, true);
+    }
     for Chapter { changes, node } in chapters {
         live(&mut world, changes);
         if let Some((at, happens)) = node {

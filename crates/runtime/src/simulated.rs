@@ -7,6 +7,8 @@
 //!
 //! Its requests are made and checked by the same code as Docker's.
 
+mod behaviour;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +23,7 @@ use stele_model::{AppEnv, Digest, FleetName, InstanceId, NodeName};
 use stele_reconcile::{ContainerState, HostPolicy, ImageHere, Observation, ObservedContainer};
 use tokio::sync::watch;
 
+use self::behaviour::Behaviour;
 use crate::host::Host;
 use crate::inspect::{ImageShown, differences, same_content};
 use crate::request::{create_request, plain};
@@ -59,34 +62,6 @@ impl Container {
 
     fn is_of(&self, host: &Host) -> bool {
         (&self.fleet, &self.node) == (&host.fleet, &host.node)
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Behaviour {
-    Runs,
-    Missing,
-    Crashes,
-    Exits,
-    Sick,
-}
-
-impl Behaviour {
-    fn of(repository: &str) -> Self {
-        if repository.starts_with("gone.example/") {
-            return Self::Missing;
-        }
-        let name = repository.rsplit('/').next().unwrap_or_default();
-        let known = [
-            ("missing", Self::Missing),
-            ("crash", Self::Crashes),
-            ("exit", Self::Exits),
-            ("sick", Self::Sick),
-        ];
-        known
-            .into_iter()
-            .find(|(prefix, _)| name.starts_with(prefix))
-            .map_or(Self::Runs, |(_, behaviour)| behaviour)
     }
 }
 
@@ -619,13 +594,14 @@ impl Runtime for Simulated {
         ports: &'a [HostPort],
     ) -> BoxFuture<'a, Result<Vec<TakenPort>, RuntimeError>> {
         let taken = self.up().map(|engine| {
-            let others = ports.iter().filter_map(|port| {
+            let other = |port: &HostPort| {
                 let wanted = (self.host.publish_address.clone(), port.port, port.protocol);
-                let holds = |one: &&Container| one.is_up() && one.ports.contains(&wanted);
-                let holder = engine.containers.values().find(holds).filter(|one| !one.is_of(&self.host))?;
+                let holder =
+                    engine.containers.values().find(|one| one.is_up() && one.ports.contains(&wanted))?;
+                let holder = Some(holder).filter(|one| !one.is_of(&self.host))?;
                 Some(TakenPort { port: *port, holder: format!("container {}", holder.name) })
-            });
-            others.collect()
+            };
+            ports.iter().filter_map(other).collect()
         });
         Box::pin(std::future::ready(taken))
     }

@@ -36,12 +36,17 @@ impl Server {
         Self::serve(tempfile::tempdir().unwrap(), ports::free().unwrap(), false)
     }
 
-    /// The same registry, for those alone who know its password.
-    fn locked(mut self) -> Self {
+    /// Ends it; what it was, to be served again.
+    fn gone(mut self) -> (tempfile::TempDir, SocketAddr) {
         let _ = self.process.kill();
         let _ = self.process.wait();
-        let folder = std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap());
-        Self::serve(folder, self.address, true)
+        (std::mem::replace(&mut self.folder, tempfile::tempdir().unwrap()), self.address)
+    }
+
+    /// The same registry, for those alone who know its password.
+    fn locked(self) -> Self {
+        let (folder, address) = self.gone();
+        Self::serve(folder, address, true)
     }
 
     fn serve(folder: tempfile::TempDir, address: SocketAddr, locked: bool) -> Self {
@@ -112,9 +117,13 @@ fn cluster(configure: impl FnOnce(&mut Value)) -> Cluster {
 }
 
 fn deploy(cluster: &Cluster, origin: &Server, version: &str) {
+    deploy_with(cluster, origin, version, "");
+}
+
+fn deploy_with(cluster: &Cluster, origin: &Server, version: &str, more: &str) {
     let image = format!("{}/shop/web:{version}", origin.address);
     let text = format!(
-        "app: shop/web\nenvironments: [prod]\nservices:\n  web:\n    image: {image}\n    replicas: 1\n    stop: {{grace: 2s}}\n"
+        "app: shop/web\nenvironments: [prod]\nservices:\n  web:\n    image: {image}\n    replicas: 1\n    stop: {{grace: 2s}}\n{more}"
     );
     let path = cluster.dir().join("web.yaml");
     std::fs::write(&path, text).unwrap();
@@ -180,6 +189,51 @@ fn a_rollback_finds_its_image_in_the_mirror_when_its_registry_is_gone() {
     let prove = || cluster.output_of(&["status", "--prove"]).ok().filter(|output| output.status.success());
     eventually(DEADLINE, "the node vouches for it", prove).unwrap();
 
+    assert_eq!(cluster.end().0, Vec::<String>::new());
+}
+
+#[test]
+fn what_a_rollback_needs_is_looked_for_before_anything_is_written() {
+    let origin = Server::start();
+    let _images = Images([origin.address, origin.address]);
+    let cluster = cluster(|_| {});
+    let [first, _] = ["1", "2"].map(|version| publish(&origin, cluster.fleet(), version));
+    let wanted: SocketAddr = format!("127.0.0.61:{}", ports::free().unwrap().port()).parse().unwrap();
+    deploy_with(&cluster, &origin, "1", &format!("    ports: [\"{}:8080\"]\n", wanted.port()));
+    deploy(&cluster, &origin, "2");
+    let history = || cluster.run_cli(&["history", "shop/web@prod", "--output", "json"]).unwrap();
+    let before: Value = serde_json::from_str(&history()).unwrap();
+    let newest = before["entries"][0]["deployment"].to_string();
+    let refused = |arguments: &[&str], words: &str| {
+        let told = cluster.run_cli(arguments).unwrap_err().to_string();
+        assert!(told.contains(words), "{arguments:?}: {told}");
+    };
+    let back = ["rollback", "shop/web@prod", "--to", "v1"];
+
+    // A process of the host has the port meanwhile.
+    let holder = std::net::TcpListener::bind(wanted).unwrap();
+    let taken = format!("port {} on node eu-1 is taken by a process", wanted.port());
+    refused(&back, &taken);
+    let check = cluster.run_cli(&["rollback", "shop/web@prod", "--check"]).unwrap();
+    assert!(check.contains(&taken), "{check}");
+    let plan = cluster.run_cli(&[&back[..], &["--plan"]].concat()).unwrap();
+    assert!(plan.contains(&taken), "{plan}");
+    refused(&["undo", "--deployment", &newest], &taken);
+    drop(holder);
+
+    // Then it is the image that nobody has any more.
+    docker(&["rmi", &format!("{}/shop/web@{first}", origin.address)]).unwrap();
+    let (folder, address) = origin.gone();
+    refused(&back, "cannot be had");
+    refused(&["undo", "--deployment", &newest], "cannot be had");
+    assert_eq!(serde_json::from_str::<Value>(&history()).unwrap(), before, "nothing was deployed");
+    let left = cluster.run_cli(&[&back[..], &["--best-effort", "--plan"]].concat()).unwrap();
+    assert!(left.contains("cannot be had"), "{left}");
+
+    let _origin = Server::serve(folder, address, false);
+    cluster.run_cli(&[&back[..], &["--wait"]].concat()).unwrap();
+    let published = docker(&["port", &containers(cluster.fleet()).unwrap()[0]]).unwrap();
+    assert!(published.contains(&wanted.to_string()), "{published}");
     assert_eq!(cluster.end().0, Vec::<String>::new());
 }
 

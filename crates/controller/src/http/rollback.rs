@@ -79,7 +79,9 @@ pub(super) async fn rollback(handle: &Handle, asked: &Asked) -> Answered {
 
 async fn obstacles_of(handle: &Handle, state: &State, plans: &[RollbackPlan]) -> Vec<(AppEnv, String)> {
     let mut after = state.clone();
-    plans.iter().for_each(|plan| plan.apply(&mut after));
+    for plan in plans {
+        plan.apply(&mut after);
+    }
     let changed = plans.iter().filter(|plan| plan.is_change(state));
     obstacles(handle, state, &after, &changed.map(|plan| plan.app_env.clone()).collect()).await
 }

@@ -96,9 +96,9 @@ impl World {
     pub(crate) fn lose_or_return(&mut self, node: &str) {
         let (node, mut lost, mut returned) = (name(node), Vec::new(), Vec::new());
         if self.state.is_reachable(&node) {
-            lost.push(node)
+            lost.push(node);
         } else {
-            returned.push(node)
+            returned.push(node);
         }
         self.ask(&request("system", Command::MarkNodes { lost, returned })).unwrap();
         self.node_event = Some(self.state.seq);

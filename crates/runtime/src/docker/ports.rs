@@ -23,12 +23,12 @@ impl Docker {
         };
         let taken = ports.iter().filter_map(|port| {
             let holds = |container: &&ContainerSummary| {
-                container.ports.iter().flatten().any(|published| clashes(published, port, address))
+                container.ports.iter().flatten().any(|published| clashes(published, *port, address))
             };
             let holder = match running.iter().find(holds) {
                 Some(own) if is_own(own) => return None,
                 Some(other) => format!("container {}", name(other)),
-                None if is_bound(address, port) => "a process".to_owned(),
+                None if is_bound(address, *port) => "a process".to_owned(),
                 None => return None,
             };
             Some(TakenPort { port: *port, holder })
@@ -42,7 +42,7 @@ fn name(container: &ContainerSummary) -> &str {
     names.map(|name| name.trim_start_matches('/')).next().or(container.id.as_deref()).unwrap_or_default()
 }
 
-fn clashes(published: &PortSummary, wanted: &HostPort, address: &str) -> bool {
+fn clashes(published: &PortSummary, wanted: HostPort, address: &str) -> bool {
     let protocol = match published.typ {
         Some(PortSummaryTypeEnum::UDP) => Protocol::Udp,
         _ => Protocol::Tcp,
@@ -56,7 +56,7 @@ fn clashes(published: &PortSummary, wanted: &HostPort, address: &str) -> bool {
 
 /// Whether a process has the port, as far as this agent's own network shows: it is bound for a
 /// moment, and only "in use" counts.
-fn is_bound(address: &str, port: &HostPort) -> bool {
+fn is_bound(address: &str, port: HostPort) -> bool {
     let Ok(address) = address.parse::<IpAddr>() else { return false };
     let bound = match port.protocol {
         Protocol::Tcp => TcpListener::bind((address, port.port)).map(drop),

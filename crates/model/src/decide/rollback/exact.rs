@@ -89,7 +89,7 @@ fn cells<'a>(
 }
 
 fn tell((revision, services): &Cell<'_>) -> String {
-    let release = revision.map_or_else(|| "no release".to_owned(), |it| it.release.short().to_string());
+    let release = revision.map_or_else(|| "no release".to_owned(), |it| it.release.short());
     let services: Vec<_> = services.iter().map(|(name, count)| format!("{count} of {name}")).collect();
     format!("{release}, {}", services.join(", "))
 }

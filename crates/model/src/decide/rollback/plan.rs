@@ -73,7 +73,9 @@ pub fn plan_rollback(state: &State, past: &State, scope: &Scope, except: &[Scope
     }
     preflight::check(state, &mut plans);
     let mut after = state.clone();
-    plans.iter().for_each(|plan| plan.apply(&mut after));
+    for plan in &plans {
+        plan.apply(&mut after);
+    }
     for plan in &mut plans {
         plan.late = nodes::late(state, &after, plan);
     }
