@@ -9,12 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use stele_codec::{Chain, Snapshot, StoredRecord, Verifier};
+use stele_codec::{Chain, Snapshot, StoredRecord, Verifier, encode_record};
 use stele_model::event::{DeploymentKind, Outcome, Pin};
-use stele_model::{Digest, Event, Scope, State};
+use stele_model::{Digest, Event, Record, Scope, State};
 use stele_testkit::Programs;
 use stele_testkit::history::golden::{self, Generation, LOG_BYTES_MAX};
-use stele_testkit::history::{Written, new_store, store_records};
+use stele_testkit::history::{Written, new_store, store_bytes, store_records};
 
 /// `stele replay`: the log contradicts itself.
 const EXIT_DIVERGED: i32 = 7;
@@ -307,6 +307,87 @@ fn stele_replays_it_and_names_the_record_in_which_a_bit_was_flipped() {
     assert_eq!(report["diverged"]["seq"], seq, "{report}");
     assert_eq!(report["diverged"]["field"], "payload hash", "{report}");
     assert!(why.contains(&format!("the log diverges at seq {seq}: payload hash")), "{why}");
+}
+
+/// The first thing that differs, by a replay that must find one.
+fn divergence(data: &Path) -> serde_json::Value {
+    let output = replay(data);
+    let why = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(EXIT_DIVERGED), "{why}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let seq = report["diverged"]["seq"].as_u64().unwrap();
+    assert!(why.contains(&format!("the log diverges at seq {seq}: ")), "{why}");
+    report["diverged"].clone()
+}
+
+/// The records with one of them said otherwise, and all hashes put right for it.
+fn forged(records: &[Written], seq: u64, change: impl FnOnce(&mut Event)) -> Vec<Written> {
+    let mut records = records.to_vec();
+    let at = seq as usize - 1;
+    let Record { header, mut event } = records[at].stored.decode().unwrap();
+    change(&mut event);
+    records[at].stored = encode_record(header, &event).unwrap().0;
+    let mut chain = if at == 0 { Chain::GENESIS } else { records[at - 1].chain };
+    for written in &mut records[at..] {
+        chain = chain.link(&written.stored.leaf);
+        written.chain = chain;
+    }
+    records
+}
+
+#[test]
+fn a_replay_says_where_and_how_a_log_or_what_is_derived_of_it_is_wrong() {
+    let records = written(&generations());
+    let middle = records.len() as u64 / 2;
+
+    // A State digest that nothing folds into, though every hash is right.
+    let is_digest = |written: &&Written| written.stored.header().unwrap().kind == "state_digest_recorded";
+    let recorded = records.iter().skip(middle as usize).find(is_digest).unwrap().seq;
+    let wrong = Digest::of(&[b"another State"]);
+    let lying = forged(&records, recorded, |event| match event {
+        Event::StateDigestRecorded { digest } => *digest = wrong,
+        other => panic!("{other:?} is no State digest"),
+    });
+    let found = divergence(data_of(lying).path());
+    assert_eq!((&found["seq"], &found["field"]), (&recorded.into(), &"state digest".into()), "{found}");
+    assert_eq!(found["recorded"], wrong.to_string());
+    assert_ne!(found["computed"], found["recorded"]);
+
+    // A record that is no record.
+    let data = tempfile::tempdir().unwrap();
+    let mut store = new_store(&data.path().join("log"), "demo", 1).unwrap();
+    let mut bytes: Vec<(u64, Vec<u8>)> =
+        records.iter().map(|written| (written.seq, written.stored.to_bytes(written.chain))).collect();
+    bytes[middle as usize - 1].1 = b"garbage".to_vec();
+    store_bytes(&mut store, bytes).unwrap();
+    drop(store);
+    let found = divergence(data.path());
+    assert_eq!((&found["seq"], &found["field"]), (&middle.into(), &"record".into()), "{found}");
+
+    // A snapshot of another State than the records lead to.
+    let mut state = State::default();
+    for written in &records[..middle as usize] {
+        stele_model::fold(&mut state, &written.stored.decode().unwrap());
+    }
+    let with_snapshot = |state: State| {
+        let data = tempfile::tempdir().unwrap();
+        let mut store = new_store(&data.path().join("log"), "demo", 1).unwrap();
+        store_records(&mut store, records.clone(), true).unwrap();
+        let chain = records[middle as usize - 1].chain;
+        store.reader().put_snapshot(middle, &Snapshot { chain, state }.encode()).unwrap();
+        data
+    };
+    let output = replay(with_snapshot(state.clone()).path());
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    // The one of the State before the first record is in every store.
+    assert_eq!(report["snapshots_matched"], 1, "{report}");
+    let node = state.control.nodes.keys().next().unwrap().clone();
+    state.control.nodes.remove(&node);
+    let found = divergence(with_snapshot(state).path());
+    assert_eq!(found["seq"], middle, "{found}");
+    let field = found["field"].as_str().unwrap();
+    assert!(field.starts_with("snapshot: control.nodes") && field.contains(node.as_str()), "{found}");
+    assert_eq!(found["recorded"], "nothing", "{found}");
 }
 
 #[test]
