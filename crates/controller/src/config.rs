@@ -68,6 +68,10 @@ pub struct Config {
     /// Folder outside the fleet that receives each checkpoint, and where witnesses put their cosignatures.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub publish_checkpoints: Option<PathBuf>,
+    /// Whether anybody may read checkpoints and the hashes of the log's tree under `/log/`, without a
+    /// token: what witnesses and mirrors of a public log need. Records are never public.
+    #[serde(default)]
+    pub public_tree: bool,
     /// Keys of witnesses whose cosignatures are believed, as `<name>+<id>+<base64 of the key>`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub witnesses: Vec<String>,

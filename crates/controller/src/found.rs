@@ -181,6 +181,7 @@ fn write_controller(folder: &Path, place: &Place, settings: Settings) -> anyhow:
         certificate,
         master_key: "master.key".into(),
         publish_checkpoints: None,
+        public_tree: false,
         witnesses: Vec::new(),
     };
     let path = own.join(CONFIG);

@@ -92,6 +92,8 @@ pub(crate) struct Inner {
     pub(crate) reader: Reader,
     pub(crate) past: Past,
     pub(crate) proofs: Proofs,
+    /// Whether strangers may read the tree's hashes.
+    pub(crate) public_tree: bool,
     pub(crate) peers: Peers,
     pub(crate) keyring: Keyring,
     /// Held while a data key is made.

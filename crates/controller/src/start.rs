@@ -123,6 +123,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         committed,
         past: Past::new(reader.clone()),
         proofs: proof::Proofs::new(reader.clone(), witnesses(&config)?),
+        public_tree: config.public_tree,
         reader,
         peers,
         keyring,

@@ -136,6 +136,7 @@ fn three_controllers_sign_one_log_that_anybody_can_check() {
         if id == 1 {
             config["publish_checkpoints"] = json!(published.path());
         }
+        config["public_tree"] = json!(id == 2);
         config["witnesses"] = json!([witness_key.to_string()]);
     });
     let root = root_of(&cluster);
@@ -151,6 +152,7 @@ fn three_controllers_sign_one_log_that_anybody_can_check() {
     the_files_alone_rebuild_the_tree(&cluster, &first, &checkpoint);
     proofs_of_the_api_verify(&cluster, &first, &checkpoint);
     what_is_not_there_is_said(&cluster, checkpoint.size);
+    strangers_read_hashes_where_they_may(&cluster);
     controllers_compare_themselves(&cluster);
     the_command_line_verifies(&cluster, &first, &root);
     let size = a_witness_is_believed(&cluster, published.path(), &witness, &witness_key, &root);
@@ -212,6 +214,22 @@ fn proofs_of_the_api_verify(cluster: &Cluster, first: &Checkpoint, checkpoint: &
         let path = format!("/v1/proofs/consistency?from={}&to={size}", first.size);
         let proof: ConsistencyAnswer = client.read(&path).unwrap();
         verify_consistency(first.size, size, &proof.hashes, first.root, checkpoint.root).unwrap();
+    }
+}
+
+fn strangers_read_hashes_where_they_may(cluster: &Cluster) {
+    let get = |id: u64, path: &str| {
+        let url = format!("{}{path}", cluster.addresses().split(',').nth(id as usize - 1).unwrap());
+        let config = ureq::Agent::config_builder().http_status_as_error(false);
+        config.build().new_agent().get(url).call().unwrap()
+    };
+    for path in ["/log/checkpoint", "/log/tile/0/000"] {
+        assert_eq!((get(1, path).status().as_u16(), get(2, path).status().as_u16()), (401, 200), "{path}");
+    }
+    let kept = get(2, "/log/tile/0/000").headers()["cache-control"].to_str().unwrap().to_owned();
+    assert!(kept.starts_with("public"), "{kept}");
+    for path in ["/log/tile/entries/000", "/v1/checkpoint", "/log/tile/nonsense", "/v1/records?from=1"] {
+        assert_eq!(get(2, path).status(), 401, "{path}");
     }
 }
 

@@ -19,6 +19,7 @@ use stele_model::{
     Answer, Command, Digest, Idempotency, Links, PrincipalId, Request as Submission, Scope, Seq, State,
     Value, is_subject,
 };
+use stele_proof::tile::{TileKind, TilePath};
 
 use super::failure::Failure;
 use super::limits::{APPLY_DEADLINE, BODY_DEADLINE, BODY_DRAINED_BYTES_MAX, TARGET_BYTES_MAX};
@@ -101,7 +102,8 @@ impl Asked {
         let Path(path) = Path::<BTreeMap<String, String>>::from_request_parts(&mut parts, &())
             .await
             .map_err(|error| Failure::new(ProblemKind::Malformed, error.body_text()))?;
-        let (state, caller) = if route.role.is_none() {
+        let is_open = route.role.is_none() || is_public(handle, route, &parts.uri, &parts.headers);
+        let (state, caller) = if is_open {
             (handle.published().state, None)
         } else {
             let state = fresh_enough(handle, route, &parts.uri).await?;
@@ -337,6 +339,19 @@ async fn fresh_enough(handle: &Handle, route: &Route, uri: &Uri) -> Result<State
         Ok(_) | Err(_) => Consistency::Linearizable,
     };
     Ok(handle.read(consistency).await?)
+}
+
+/// Whether a stranger may read it: hashes of the tree and what is signed of them, where that is wanted.
+fn is_public(handle: &Handle, route: &Route, uri: &Uri, headers: &HeaderMap) -> bool {
+    let of_tree = match route.operation {
+        Operation::LogCheckpoint => true,
+        Operation::LogTile => {
+            let path = uri.path().trim_start_matches("/log/").parse::<TilePath>();
+            path.is_ok_and(|path| matches!(path.kind, TileKind::Hashes(_)))
+        }
+        _ => false,
+    };
+    of_tree && handle.0.public_tree && !headers.contains_key(AUTHORIZATION)
 }
 
 async fn authenticate(

@@ -18,8 +18,9 @@ use super::{Answered, json};
 use crate::handle::Handle;
 use crate::proof::TreeError;
 
-/// A full tile never changes, and only who holds a token may keep it.
-const FOR_EVER: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
+/// A tile never changes. Only who holds a token may keep what needed one.
+const KEPT_PRIVATELY: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
+const KEPT_BY_ANYBODY: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 
 pub(super) fn checkpoint(handle: &Handle, asked: &Asked) -> Answered {
     let proofs = handle.proofs();
@@ -85,7 +86,8 @@ pub(super) async fn log_tile(handle: &Handle, asked: &Asked) -> Answered {
         return Err(Failure::not_found(format!("the log has not grown to {path} yet")));
     };
     let mut response = ([(CONTENT_TYPE, "application/octet-stream")], bytes).into_response();
-    response.headers_mut().insert(CACHE_CONTROL, FOR_EVER);
+    let kept = if asked.caller.is_some() { KEPT_PRIVATELY } else { KEPT_BY_ANYBODY };
+    response.headers_mut().insert(CACHE_CONTROL, kept);
     Ok(response)
 }
 

@@ -209,7 +209,7 @@ fn made_controller_files() -> anyhow::Result<Vec<Named>> {
         "mirror": "mirror.example.com/stele", "root": keys::root_public(), "first_admin": null,
         "tls": {"authority": "a.pem", "certificate": "c.pem", "key": "k.pem"}, "signing_key": "signing.key",
         "certificate": keys::certificate()?, "master_key": "master.key", "publish_checkpoints": "out",
-        "witnesses": ["w+00000000+BA=="],
+        "public_tree": true,         "witnesses": ["w+00000000+BA=="],
     });
     let key = json!({"subject": "shop/web@prod", "version": 1, "sealed": wire::one_sealed()});
     let credentials =
