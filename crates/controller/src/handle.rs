@@ -12,7 +12,9 @@ use stele_codec::{Chain, StoredRecord};
 use stele_ledger::Outcome;
 use stele_model::point::Point;
 use stele_model::release::Image;
-use stele_model::{Answer, Command, ControllerId, Rejection, Request, Scope, Seq, State, Time};
+use stele_model::{
+    Answer, Command, ControllerId, Rejection, RejectionKind, Request, Scope, Seq, State, Time,
+};
 use stele_peer::Peers;
 use stele_store::Reader;
 use tokio::sync::{oneshot, watch};
@@ -298,7 +300,7 @@ impl Handle {
         Ok(past)
     }
 
-    async fn in_past<T: Send + 'static>(
+    pub(crate) async fn in_past<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Past) -> Result<T, PastError> + Send + 'static,
     ) -> Result<T, ReadError> {
@@ -329,7 +331,12 @@ impl Handle {
         let now = self.now().max(state.time);
         let seq = match wall_time(point, now.0)? {
             Some(time) => self.in_past(move |past| past.seq_at(time, last)).await?,
-            None => state.resolve_point(scope, point)?,
+            None => match state.resolve_point(scope, point) {
+                Err(refused) if refused.kind == RejectionKind::NotFound => {
+                    self.resolve_forgotten(state, scope, point).await?.ok_or(refused)?
+                }
+                resolved => resolved?,
+            },
         };
         if seq == 0 && last > 0 && !matches!(point, Point::Seq(_)) {
             let genesis = self.in_past(|past| past.header(1)).await?.time;

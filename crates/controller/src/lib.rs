@@ -24,6 +24,7 @@ mod cluster;
 mod config;
 mod erasure;
 mod feed;
+mod forgotten;
 mod forward;
 pub mod found;
 #[doc(hidden)]

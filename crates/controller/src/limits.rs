@@ -41,6 +41,9 @@ pub const PAST_RECENT_MAX: usize = 16;
 pub const PAST_FACT_BYTES: usize = 1024;
 /// Bytes of records read from the store at once.
 pub const RECORDS_PER_READ_BYTES: usize = 4 * 1024 * 1024;
+/// States of the past looked at for a point that State forgot; each knows as many changes of an app as State
+/// keeps.
+pub const FORGOTTEN_STATES_MAX: usize = 64;
 /// Records given in one answer of the API.
 pub const RECORDS_PER_ANSWER_MAX: usize = 1000;
 /// Least time between two checkpoints that a controller signs.

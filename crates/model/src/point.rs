@@ -183,6 +183,11 @@ impl State {
         entries
     }
 
+    /// The first record of the decision that changed an app's intent at a seq, as far as State remembers.
+    pub fn first_of_change(&self, app_env: &AppEnv, from: Seq) -> Option<Seq> {
+        self.history.changes.get(&(app_env.clone(), from)).map(|change| change.first)
+    }
+
     /// The seq a point stands for, as far as State alone knows.
     ///
     /// `Ago` and `Time` are for the caller, who has the log's times.
@@ -216,20 +221,14 @@ impl State {
                     .find(|entry| entry.release == Some(*number))
                     .map(|entry| entry.until)
                     .ok_or_else(|| {
-                        not_found(format!(
-                            "v{number} was never in force in {app_env}, as far back as State remembers"
-                        ))
-                        .with_next(format!(
-                            "stele history {app_env}; an older point is written seq:N or as a time"
-                        ))
+                        not_found(format!("v{number} was never in force in {app_env}"))
+                            .with_next(format!("stele history {app_env}"))
                     })
             }
             Point::Deployment(seq) => {
                 let deployment = self.history.deployments.get(seq).ok_or_else(|| {
-                    not_found(format!("there is no deployment {seq} among those that State remembers"))
-                        .with_next(format!(
-                            "stele history {scope}; an older point is written seq:N or as a time"
-                        ))
+                    not_found(format!("there is no deployment {seq}"))
+                        .with_next(format!("stele history {scope}"))
                 })?;
                 Ok(deployment.finished.as_ref().map_or(self.seq, |(_, seq, _)| *seq))
             }

@@ -68,6 +68,45 @@ fn every_refusal_says_what_it_is_and_changes_nothing() {
     automation_cannot_bring_back_what_was_rejected(&admin);
 }
 
+#[test]
+fn points_that_state_forgot_are_found_in_the_log() {
+    let config = ClusterConfig { controllers: 1, nodes: Vec::new(), ..ClusterConfig::simulated("points") };
+    let cluster = Cluster::start(config).unwrap();
+    let admin = cluster.client(1).unwrap();
+    let image = format!("{}/stele/busybox@sha256:{}", registry(), "b".repeat(64));
+    let first = apply(&admin, "one");
+    let second: Value = admin.change("/v1/apply", &json!({"spec": spec(&image, "two")})).unwrap();
+    // As many changes as make State forget the first ones, and their deployments long before that.
+    let changes = stele_model::limits::CHANGES_PER_APP_MAX + 100;
+    let config = |at: usize| {
+        let body = json!({"app_env": "shop/web@prod", "variables": {"N": {"value": at.to_string()}}});
+        json!({"method": "POST", "path": "/v1/config", "body": body})
+    };
+    for at in (0..changes).step_by(100) {
+        let commands: Vec<Value> = (at..at + 100).map(config).collect();
+        let answer: Value = admin.change("/v1/batch", &json!({"commands": commands})).unwrap();
+        assert!(answer["answers"].as_array().unwrap().iter().all(|it| it["status"] == 200), "{answer}");
+    }
+    let at = |point: &str| -> Value {
+        let (point, path) = (point.replace(':', "%3A"), "/v1/show?scope=shop/web@prod");
+        admin.read(&format!("{path}&at={point}")).unwrap()
+    };
+    let until = |change: &Value| change["seq"].as_u64().unwrap();
+    let (v1, v2) = (at("v1"), at("v2"));
+    assert!(until(&first) <= v1["seq"].as_u64().unwrap(), "{v1}");
+    assert_eq!(v1["seq"], second["deployments"][0].as_u64().unwrap() - 2, "{second}");
+    assert!(v2["seq"].as_u64() > v1["seq"].as_u64());
+    // The first deployment ended when the second began.
+    let deployment = at(&format!("deploy:{}", first["deployments"][0]));
+    assert!(deployment["seq"].as_u64().unwrap() >= until(&first), "{deployment}");
+    assert!(deployment["seq"].as_u64().unwrap() < until(&second), "{deployment}");
+    assert_eq!(at(&format!("prev:{}", changes + 1))["seq"], v1["seq"]);
+    for nonsense in ["v3", "deploy:1", "deploy:999999", &format!("prev:{}", changes + 2)] {
+        let path = format!("/v1/show?scope=shop/web@prod&at={}", nonsense.replace(':', "%3A"));
+        assert_eq!(admin.get(&path).unwrap().status, 404, "{nonsense}");
+    }
+}
+
 fn the_same_key_has_one_answer(admin: &Client) {
     let path = "/v1/nodes/eu-1/labels";
     let send = |disk: &str| {

@@ -1,0 +1,76 @@
+//! Points that State no longer remembers, found in States of the past that still do.
+//!
+//! State keeps the newest changes of an app and its newest deployments; the log keeps them all.
+
+use stele_model::limits::CHANGES_PER_APP_MAX;
+use stele_model::{AppEnv, Point, Scope, Seq, State};
+
+use crate::handle::{Handle, ReadError};
+use crate::limits::FORGOTTEN_STATES_MAX;
+
+impl Handle {
+    /// The seq of a point that `state` does not know of, if an earlier State does.
+    pub(crate) async fn resolve_forgotten(
+        &self,
+        state: &State,
+        scope: &Scope,
+        point: &Point,
+    ) -> Result<Option<Seq>, ReadError> {
+        match (point, scope.as_app_env()) {
+            (Point::Release(_) | Point::Previous(_), Some(app_env)) => {
+                self.earlier_in_force(state, &app_env, scope, point).await
+            }
+            (Point::Deployment(id), _) => self.earlier_deployment(state, *id).await,
+            _ => Ok(None),
+        }
+    }
+
+    /// Goes back from one State's oldest change to the State before it, which remembers as many again.
+    async fn earlier_in_force(
+        &self,
+        state: &State,
+        app_env: &AppEnv,
+        scope: &Scope,
+        point: &Point,
+    ) -> Result<Option<Seq>, ReadError> {
+        let (mut state, mut point) = (state.clone(), point.clone());
+        for _ in 0..FORGOTTEN_STATES_MAX {
+            let known = state.timeline(app_env);
+            let Some(oldest) = known.last().filter(|_| known.len() >= CHANGES_PER_APP_MAX) else { break };
+            let before = state.first_of_change(app_env, oldest.from).unwrap_or(oldest.from) - 1;
+            if let Point::Previous(steps) = &mut point {
+                *steps -= known.len().min(*steps as usize) as u32;
+            }
+            state = self.state_at(before).await?;
+            if let Ok(seq) = state.resolve_point(scope, &point) {
+                return Ok(Some(seq));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Halves the log until a State is found in which the deployment is finished and not forgotten:
+    /// first it runs, then it is remembered, then it never is again.
+    async fn earlier_deployment(&self, state: &State, id: Seq) -> Result<Option<Seq>, ReadError> {
+        if id == 0 || id > state.seq {
+            return Ok(None);
+        }
+        let begins = self.in_past(move |past| past.header(id)).await?.decision.last();
+        let (mut running, mut forgotten) = (begins, state.seq);
+        if !self.state_at(begins).await?.history.deployments.contains_key(&id) {
+            return Ok(None);
+        }
+        while running + 1 < forgotten {
+            let middle = running.midpoint(forgotten);
+            let whole = self.in_past(move |past| past.whole(middle)).await?.max(begins);
+            match self.state_at(whole).await?.history.deployments.get(&id) {
+                Some(deployment) => match &deployment.finished {
+                    Some((_, seq, _)) => return Ok(Some(*seq)),
+                    None => running = middle,
+                },
+                None => forgotten = middle,
+            }
+        }
+        Ok(None)
+    }
+}
