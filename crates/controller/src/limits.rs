@@ -52,6 +52,8 @@ pub const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(250);
 pub const CHECKPOINT_INTERVAL_MAX: Duration = Duration::from_millis(900);
 /// How many times as long as a checkpoint took is waited before the next: bounds its share of a processor.
 pub const CHECKPOINT_PAUSE_FACTOR: u32 = 9;
+/// Longest a proof of convergence waits for a checkpoint of its State.
+pub const CHECKPOINT_DEADLINE: Duration = Duration::from_secs(2);
 /// Between two looks at what the other controllers sign.
 pub const CHECKPOINT_COMPARE_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two checkpoints written into the published folder.

@@ -12,6 +12,7 @@ use stele_model::wire::Signed;
 use stele_model::{NodeName, Scope, State, Time};
 
 use crate::handle::Handle;
+use crate::limits::CHECKPOINT_DEADLINE;
 
 /// The newest verified statement of each node.
 #[derive(Default)]
@@ -58,15 +59,21 @@ impl Statements {
 }
 
 impl Handle {
-    /// The signed proof of how far the nodes of a scope are what State says.
-    pub(crate) fn prove_convergence(&self, state: &State, scope: &Scope) -> Signed {
+    /// The signed proof of how far the nodes of a scope are what State says: the first State from the
+    /// one asked about on that a checkpoint signs too, if there is one in time.
+    pub(crate) async fn prove_convergence(&self, state: &State, scope: &Scope) -> Signed {
         let identity = self.identity();
+        let signed = self.proofs().signed_since(state.seq, CHECKPOINT_DEADLINE).await;
+        let (state, checkpoint) = match &signed {
+            Some((later, signed)) => (later, Some(signed.to_string())),
+            None => (state, None),
+        };
         let proof: ConvergenceProof = gather(
             state,
             scope,
             self.now(),
             |node| self.0.statements.of(node),
-            None,
+            checkpoint,
             identity.certificate.clone(),
         );
         identity.sign(Purpose::Convergence, &proof)

@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 use stele_api::wire::{ChangeAnswer, ClusterAnswer};
+use stele_proof::SignedCheckpoint;
 use stele_testkit::limits::RECOVERY_DEADLINE;
 use stele_testkit::{Client, Cluster, ClusterConfig, eventually};
 
@@ -67,6 +68,11 @@ fn what_every_node_runs_is_proved_in_its_own_words() {
     let file = path.to_str().unwrap();
     let (kept, content) = prove(&cluster, &["--export", file, "--root", &root, "--log"]);
     assert!(content, "{kept}");
+    let exported: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let body: Value = serde_json::from_str(exported["body"].as_str().unwrap()).unwrap();
+    let note: SignedCheckpoint = body["checkpoint"].as_str().unwrap().parse().unwrap();
+    assert_eq!(body["seq"], note.checkpoint.size);
+    assert_eq!(body["state_digest"], note.checkpoint.state.to_string());
     let verify = |more: &[&str]| cluster.output_of(&[&["status", "--verify", file], more].concat()).unwrap();
     let said = |more: &[&str]| {
         let output = verify(more);

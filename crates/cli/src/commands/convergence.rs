@@ -11,7 +11,10 @@ use stele_model::convergence::{ConvergenceProof, Summary, against, open};
 use stele_model::signature::PublicKey;
 use stele_model::wire::Signed;
 use stele_model::{Scope, Time};
+use stele_proof::note::SignatureKind;
+use stele_proof::{Checkpoint as LogCheckpoint, VerifierKey};
 
+use super::checkpoint::{parse, refused, root_key};
 use crate::client::with_query;
 use crate::exit::Failure;
 use crate::limits::PROOF_BYTES_MAX;
@@ -38,14 +41,6 @@ pub(super) struct Convergence {
     log: bool,
 }
 
-fn root_key(text: &str) -> Result<PublicKey, String> {
-    let mut bytes = [0; 32];
-    match hex::decode_to_slice(text, &mut bytes) {
-        Ok(()) => Ok(PublicKey(text.to_lowercase())),
-        Err(_) => Err("a public key is 64 hex digits".to_owned()),
-    }
-}
-
 impl Convergence {
     /// Whether anything of it was asked for.
     pub(super) fn is_asked(&self) -> bool {
@@ -61,6 +56,7 @@ impl Convergence {
         };
         let (proof, summary) = open(&signed, self.root.as_ref())
             .map_err(|error| Failure::Failed(format!("the proof is not believed: {error}")))?;
+        let is_signed = verify_checkpoint(&proof)?;
         if self.log {
             compare_with_log(session, &proof)?;
         }
@@ -71,7 +67,7 @@ impl Convergence {
                 .map_err(|error| Failure::Failed(format!("cannot write {}: {error}", path.display())))?;
         }
         let terminal = session.terminal;
-        terminal.answer(&summary, |summary| render(terminal, summary, &self))?;
+        terminal.answer(&summary, |summary| render(terminal, summary, is_signed, &self))?;
         if summary.matches {
             Ok(())
         } else {
@@ -89,6 +85,25 @@ fn read(path: &Path) -> Result<Signed, Failure> {
     }
     let text = std::fs::read(path).map_err(|error| unreadable(error.to_string()))?;
     serde_json::from_slice(&text).map_err(|error| unreadable(format!("it is no proof: {error}")))
+}
+
+/// Whether a checkpoint in the proof, signed by the same controller, is of its record and its State. One
+/// that is of anything else is refused.
+fn verify_checkpoint(proof: &ConvergenceProof) -> Result<bool, Failure> {
+    let Some(note) = &proof.checkpoint else { return Ok(false) };
+    let signed = parse(note)?;
+    let by = &proof.controller.body;
+    let name = LogCheckpoint::key_name(&proof.fleet, by.controller);
+    let key = VerifierKey::new(&name, SignatureKind::Ed25519, &by.key).map_err(refused)?;
+    signed.verify(&[key], &[]).map_err(refused)?;
+    let LogCheckpoint { fleet, size, state, .. } = &signed.checkpoint;
+    if (fleet, *size, *state) == (&proof.fleet, proof.seq, proof.state_digest) {
+        return Ok(true);
+    }
+    Err(Failure::Failed(format!(
+        "the proof is not believed: it is of State {} at seq {}, and its checkpoint of {state} at seq {size}",
+        proof.state_digest, proof.seq
+    )))
 }
 
 /// Fetches the log up to the proof's record, verifies and folds it, and compares.
@@ -126,7 +141,7 @@ fn stored(raw: &RawRecord) -> Result<StoredRecord, Failure> {
     Ok(StoredRecord { leaf: bytes(&raw.leaf)?, payload: bytes(&raw.payload)? })
 }
 
-fn render(terminal: Terminal, summary: &Summary, asked: &Convergence) -> String {
+fn render(terminal: Terminal, summary: &Summary, is_signed: bool, asked: &Convergence) -> String {
     let (tone, verb) = if summary.matches { (Tone::Good, "match") } else { (Tone::Bad, "match") };
     let mut lines = vec![terminal.paint(
         tone,
@@ -168,6 +183,10 @@ fn render(terminal: Terminal, summary: &Summary, asked: &Convergence) -> String 
     let age = |oldest: Time| format!(", statements up to {} s old", summary.made.millis_since(oldest) / 1000);
     let age = summary.oldest.map(age).unwrap_or_default();
     lines.push(terminal.paint(Tone::Faint, &format!("as of {}{age}", time(summary.made))));
+    if is_signed {
+        let line = format!("a checkpoint of the log's {} records signs that State", summary.seq);
+        lines.push(terminal.paint(Tone::Faint, &line));
+    }
     lines.push(terminal.paint(Tone::Faint, trust(asked)));
     if let Some(path) = &asked.export {
         lines.push(format!(

@@ -114,7 +114,7 @@ async fn answer(handle: &Handle, asked: Asked) -> Answered {
         Operation::Deployment => status::deployment(handle, &asked).await,
         Operation::Remove => changes::remove(handle, &asked).await,
         Operation::Status => status::status(handle, &asked).await,
-        Operation::Convergence => status::convergence(handle, &asked),
+        Operation::Convergence => status::convergence(handle, &asked).await,
         Operation::History => history::history(handle, &asked).await,
         Operation::Events => events::events(handle, &asked).await,
         Operation::Records => events::records(handle, &asked).await,

@@ -66,9 +66,9 @@ pub(super) async fn status(handle: &Handle, asked: &Asked) -> Answered {
 }
 
 /// The nodes of a scope beside what they state under their own signatures; signed by this controller.
-pub(super) fn convergence(handle: &Handle, asked: &Asked) -> Answered {
+pub(super) async fn convergence(handle: &Handle, asked: &Asked) -> Answered {
     let query: ConvergenceQuery = asked.query()?;
-    json(&handle.prove_convergence(&asked.state, &query.scope))
+    json(&handle.prove_convergence(&asked.state, &query.scope).await)
 }
 
 /// What each service of an app should be: number, and what it is made of.

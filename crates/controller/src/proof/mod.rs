@@ -14,6 +14,7 @@ mod publish;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use stele_codec::{Chain, DecodeError, StoredRecord};
 use stele_model::{ControllerId, Digest, Seq, State, fold};
@@ -104,6 +105,22 @@ impl Proofs {
     pub(crate) fn checkpoint(&self) -> Option<Arc<SignedCheckpoint>> {
         let newest = self.checkpoint.borrow().clone()?;
         Some(self.cosigned().filter(|cosigned| cosigned.checkpoint == newest.checkpoint).unwrap_or(newest))
+    }
+
+    /// The first State from a seq on that a checkpoint signs, with that checkpoint; nothing when there is
+    /// none in time.
+    pub(crate) async fn signed_since(
+        &self,
+        seq: Seq,
+        within: Duration,
+    ) -> Option<(State, Arc<SignedCheckpoint>)> {
+        let mut newest = self.checkpoint.subscribe();
+        let covers = |it: &Option<Arc<SignedCheckpoint>>| {
+            it.as_ref().is_some_and(|signed| signed.checkpoint.size >= seq)
+        };
+        let signed = tokio::time::timeout(within, newest.wait_for(covers)).await.ok()?.ok()?.clone()?;
+        let state = lock(&self.states).iter().find(|it| it.seq == signed.checkpoint.size).cloned()?;
+        Some((state, signed))
     }
 
     /// The newest checkpoint that a known witness cosigned.

@@ -32,7 +32,7 @@ pub struct ConvergenceProof {
     pub time: Time,
     /// Digest of all of State there; the log records such digests.
     pub state_digest: Digest,
-    /// A signed checkpoint of the log that covers that record, when there is one.
+    /// The controller's signed checkpoint of the log at exactly that record, when there was one in time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<String>,
     /// When it was made, by the controller's clock.
