@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use stele_model::event::{AssignmentChange, Deviation, Outcome};
+use stele_model::event::{AssignmentChange, DeploymentKind, Deviation, Outcome};
 use stele_model::ids::ServiceName;
 use stele_model::wire::Phase;
 use stele_model::{AppEnv, Event, InstanceId, NodeName, Scope, Seq, Slot, State};
@@ -191,10 +191,12 @@ fn check_budget(
         let begins = changes.iter().any(
             |change| matches!(change, AssignmentChange::Assign { instance, .. } if instance.slot == *slot),
         );
-        if begins && !old.is_empty() && fresh(before).is_none() {
+        let served = old.iter().any(|(node, id)| before.is_healthy(node, id));
+        // A rollback takes nothing away where nothing serves.
+        let counts = served || deployment.kind != DeploymentKind::Rollback;
+        if begins && counts && !old.is_empty() && fresh(before).is_none() {
             counted.begun += 1;
         }
-        let served = old.iter().any(|(node, id)| before.is_healthy(node, id));
         let serves = new.iter().any(|(node, id)| healthy(before, id, node));
         if served && !serves && !begins {
             counted.emptied += 1;

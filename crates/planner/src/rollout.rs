@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use stele_model::event::{AssignmentChange, Outcome};
+use stele_model::event::{AssignmentChange, DeploymentKind, Outcome};
 use stele_model::ids::ServiceName;
 use stele_model::release::{Order, Service, Update};
 use stele_model::state::AssignedTo;
@@ -34,6 +34,17 @@ struct Wanted<'a> {
     stale: Vec<Running<'a>>,
 }
 
+/// How many slots are replaced together.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    /// As many as the service's budget allows.
+    Careful,
+    /// A rollback: what serves nobody is replaced whatever the budget, since that takes nothing away.
+    Rescue,
+    /// All.
+    AtOnce,
+}
+
 /// The next step, or the end, of an app's way to its target.
 pub(crate) fn advance(
     state: &State,
@@ -61,13 +72,17 @@ pub(crate) fn advance(
             return Some(finish(app_env, seq, Outcome::Unplaced { slot, reason }));
         }
     }
-    let at_once = deployment.is_some_and(|(_, deployment)| deployment.now);
+    let pace = match deployment {
+        Some((_, deployment)) if deployment.now => Pace::AtOnce,
+        Some((_, deployment)) if deployment.kind == DeploymentKind::Rollback => Pace::Rescue,
+        _ => Pace::Careful,
+    };
     let mut changes = Vec::new();
     // Slots that should not be there any more.
     for left in running.into_values().flatten() {
         changes.push(withdraw(&left));
     }
-    changes.extend(replace(state, &wanted, at_once));
+    changes.extend(replace(state, &wanted, pace));
     if !changes.is_empty() {
         return Some(Command::Assign { app_env: app_env.clone(), changes });
     }
@@ -167,14 +182,14 @@ fn failure(state: &State, wanted: &[Wanted<'_>], started: Time, now: Time) -> Op
 }
 
 /// The changes that may be made now, within each service's budget.
-fn replace(state: &State, wanted: &[Wanted<'_>], at_once: bool) -> Vec<AssignmentChange> {
+fn replace(state: &State, wanted: &[Wanted<'_>], pace: Pace) -> Vec<AssignmentChange> {
     let mut changes = Vec::new();
     let mut services: BTreeMap<&ServiceName, Vec<&Wanted<'_>>> = BTreeMap::new();
     for slot in wanted {
         services.entry(&slot.slot.service).or_default().push(slot);
     }
     for slots in services.into_values() {
-        replace_service(state, slots, at_once, &mut changes);
+        replace_service(state, slots, pace, &mut changes);
     }
     changes
 }
@@ -182,13 +197,13 @@ fn replace(state: &State, wanted: &[Wanted<'_>], at_once: bool) -> Vec<Assignmen
 fn replace_service(
     state: &State,
     mut slots: Vec<&Wanted<'_>>,
-    at_once: bool,
+    pace: Pace,
     changes: &mut Vec<AssignmentChange>,
 ) {
     let mut in_progress = 0_u32;
     for slot in &slots {
         let Some(fresh) = &slot.fresh else { continue };
-        if at_once || is_excused_or_healthy(state, fresh) || planted!(NoHealthGate) {
+        if pace == Pace::AtOnce || is_excused_or_healthy(state, fresh) || planted!(NoHealthGate) {
             changes.extend(slot.stale.iter().map(withdraw));
         } else {
             // Whatever it stands for, a slot that is not healthy is one that is unavailable.
@@ -196,18 +211,22 @@ fn replace_service(
         }
     }
     // What serves nobody is replaced first.
-    slots.sort_by_key(|slot| slot.stale.iter().any(|stale| state.is_healthy(stale.node, stale.id)));
+    let serves = |slot: &Wanted<'_>| slot.stale.iter().any(|stale| state.is_healthy(stale.node, stale.id));
+    slots.sort_by_key(|slot| serves(slot));
     for slot in slots {
         if slot.fresh.is_some() {
             continue;
         }
         let budget = slot.service.update.max_unavailable + u32::from(planted!(BudgetOffByOne));
-        if !slot.stale.is_empty() && !at_once {
-            if in_progress >= budget {
-                continue;
-            }
-            in_progress += 1;
+        let is_free = match pace {
+            Pace::AtOnce => true,
+            Pace::Rescue => !serves(slot),
+            Pace::Careful => slot.stale.is_empty(),
+        };
+        if !is_free && in_progress >= budget {
+            continue;
         }
+        in_progress += u32::from(!slot.stale.is_empty());
         start(state, slot, changes);
     }
 }

@@ -104,6 +104,10 @@ fn a_rollback_is_looked_at_by_somebody_else(shop: &Shop) {
         shop.run(&["review", rollback, "--reason", "right call", "--token", eve.trim()]);
     }
     assert_eq!(shop.json(&["review"])["owed"], Value::Array(Vec::new()));
+    let then = shop.json(&["review", "--at", &format!("seq:{}", owed[1])])["owed"].clone();
+    assert_eq!(then.as_array().unwrap().len(), 2, "{then}");
+    let newest = shop.json(&["events", "-n", "1", "--at", &format!("seq:{}", owed[0])]);
+    assert_eq!(newest["header"]["seq"].to_string(), owed[0], "{newest}");
     assert!(shop.refused(&["review", &owed[0], "--token", eve.trim()]).contains("waits for a review"));
 }
 
@@ -206,6 +210,7 @@ fn what_is_erased_stays_proved_and_never_comes_back() {
     })
     .unwrap();
     assert_eq!(shop.json(&["erase"])["erased"][0]["subject"], WEB);
+    assert_eq!(shop.json(&["erase", "--at", "seq:5"])["erased"], Value::Array(Vec::new()));
 
     let refused = shop.refused(&["rollback", WEB, "--to", "v2"]);
     assert!(refused.contains("whose keys are destroyed"), "{refused}");

@@ -76,6 +76,9 @@ pub struct EventsQuery {
     pub principal: Option<PrincipalId>,
     /// Most events on a page.
     pub limit: Option<usize>,
+    /// The log as it was at a point, such as `v3` of the scope or `2h ago`; now unless said otherwise. Not
+    /// for streams.
+    pub at: Option<String>,
 }
 
 /// `GET /v1/records`.

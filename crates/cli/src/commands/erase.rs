@@ -3,6 +3,7 @@
 use stele_api::wire::{ErasureAnswer, ErasureRequest, ErasuresAnswer};
 use ureq::http::Method;
 
+use crate::client::with_query;
 use crate::exit::Failure;
 use crate::options::ChangeOptions;
 use crate::session::{Session, count};
@@ -16,6 +17,9 @@ use crate::terminal::{cell, table};
 pub(crate) struct Erase {
     /// Whose keys, such as shop/web@prod
     subject: Option<String>,
+    /// List whose keys were destroyed by this point: seq:N, a time, "2h ago"
+    #[arg(long, value_name = "POINT", conflicts_with = "subject")]
+    at: Option<String>,
     /// Even when containers that run, or should run, use what is sealed
     #[arg(long, requires = "subject")]
     even_in_use: bool,
@@ -30,7 +34,7 @@ impl Erase {
     pub(crate) fn run(self, session: &Session) -> Result<(), Failure> {
         let client = session.client()?;
         let Some(subject) = self.subject else {
-            let answer: ErasuresAnswer = client.get("/v1/erasures")?;
+            let answer: ErasuresAnswer = client.get(&with_query("/v1/erasures", &[("at", self.at)]))?;
             return session.terminal.answer(&answer, |answer| {
                 if answer.erased.is_empty() {
                     return "No subject's keys are destroyed.".to_owned();

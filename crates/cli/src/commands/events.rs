@@ -16,12 +16,15 @@ use crate::session::Session;
 /// Print events of the log
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  stele events --after 0 --limit 1000\n  stele events --follow --scope shop/web@prod\n  stele events --kind deployment_finished,rolled_back --principal ci\n  stele events --follow --output json | jq .event"
+    after_help = "Examples:\n  stele events --after 0 --limit 1000\n  stele events --at \"2h ago\" -n 20\n  stele events --follow --scope shop/web@prod\n  stele events --kind deployment_finished,rolled_back --principal ci\n  stele events --follow --output json | jq .event"
 )]
 pub(crate) struct Events {
     /// Only events after this record; without it, the newest ones
     #[arg(long, value_name = "SEQ")]
     after: Option<Seq>,
+    /// The log as it was at this point: seq:N, a time, "2h ago", and of one app's scope v3, prev, last-good
+    #[arg(long, value_name = "POINT", conflicts_with = "follow")]
+    at: Option<String>,
     /// Go on as the log grows, until interrupted
     #[arg(short, long)]
     follow: bool,
@@ -68,7 +71,7 @@ impl Events {
 
     /// Looks back from the end, further and further, until enough events are found.
     fn print_newest(&self, session: &Session, client: &Client) -> Result<Seq, Failure> {
-        let last = client.get::<EventsPage>("/v1/events?limit=1")?.last;
+        let last = client.get::<EventsPage>(&self.path(0, Some(1)))?.last;
         let mut found: VecDeque<Record> = VecDeque::new();
         let (mut end, mut window) = (last, self.limit as u64);
         while end > 0 && found.len() < self.limit {
@@ -101,6 +104,7 @@ impl Events {
                 ("kind", self.kind.clone()),
                 ("principal", self.principal.as_ref().map(ToString::to_string)),
                 ("limit", limit.map(|limit| limit.to_string())),
+                ("at", self.at.clone()),
             ],
         )
     }

@@ -4,6 +4,7 @@ use stele_api::wire::{ChangeAnswer, MarkAnswer, MarkRequest, ReviewRequest, Revi
 use stele_model::{Scope, Seq};
 use ureq::http::Method;
 
+use crate::client::with_query;
 use crate::exit::Failure;
 use crate::options::ChangeOptions;
 use crate::session::{Session, count};
@@ -57,6 +58,9 @@ pub(crate) struct Review {
     /// Seq of the rollback
     #[arg(value_name = "SEQ")]
     rollback: Option<Seq>,
+    /// List what waited for a look at this point: seq:N, a time, "2h ago"
+    #[arg(long, value_name = "POINT", conflicts_with = "rollback")]
+    at: Option<String>,
     #[command(flatten)]
     change: ChangeOptions,
 }
@@ -65,7 +69,7 @@ impl Review {
     pub(crate) fn run(self, session: &Session) -> Result<(), Failure> {
         let client = session.client()?;
         let Some(rollback) = self.rollback else {
-            let answer: ReviewsAnswer = client.get("/v1/reviews")?;
+            let answer: ReviewsAnswer = client.get(&with_query("/v1/reviews", &[("at", self.at)]))?;
             return session.terminal.answer(&answer, |answer| {
                 if answer.owed.is_empty() {
                     return "No rollback waits for a review.".to_owned();

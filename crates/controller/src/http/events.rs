@@ -17,6 +17,7 @@ use stele_model::{Event, Header, PrincipalId, Record, Scope, Seq, State};
 use super::asked::{Asked, Caller};
 use super::failure::Failure;
 use super::limits::{EVENTS_PAGE_BYTES_MAX, EVENTS_SCANNED_MAX, RECORDS_PER_SCAN, STREAM_KEEPALIVE};
+use super::status::point_seq;
 use super::{Answered, json};
 use crate::handle::Handle;
 
@@ -121,12 +122,18 @@ pub(super) async fn events(handle: &Handle, asked: &Asked) -> Answered {
         })?,
         None => query.after.unwrap_or(0),
     };
+    if wants_stream && query.at.is_some() {
+        return Err(Failure::invalid("at: a stream goes on from now; only pages are of the past"));
+    }
     if wants_stream {
         return Ok(stream_response(handle.clone(), filter, after, asked.caller.clone()));
     }
     let limit = query.limit.unwrap_or(EVENTS_PAGE_DEFAULT).clamp(1, EVENTS_PAGE_MAX);
     // What the linearizable read saw is there; more may be.
-    let last = asked.state.seq;
+    let last = match &query.at {
+        Some(at) => point_seq(handle, &asked.state, &query.scope.unwrap_or_default(), at).await?,
+        None => asked.state.seq,
+    };
     let (events, after) = scan(handle, &filter, after, last, limit).await?;
     json(&EventsPage { events, after, last })
 }

@@ -5,11 +5,13 @@
 
 pub(crate) mod changes;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use stele_model::event::{Contacts, EnrolledNode, Holder, JoinToken, Role, Token};
+use stele_model::ids::ServiceName;
 use stele_model::release::{Container, EnvValue, File, Image, Order, Placement, Service, Update};
 use stele_model::signature::PublicKey;
+use stele_model::state::AssignedTo;
 use stele_model::trial::try_out;
 use stele_model::wire::{InstanceReport, Phase, Report};
 use stele_model::{
@@ -41,6 +43,8 @@ pub(crate) struct World {
     pub(crate) states: BTreeMap<Seq, State>,
     pub(crate) records: Vec<Record>,
     reports: u64,
+    /// Images whose containers are never healthy.
+    pub(crate) sick: BTreeSet<Digest>,
     /// What last happened to a node.
     node_event: Option<Seq>,
 }
@@ -49,7 +53,8 @@ impl World {
     pub(crate) fn new() -> Self {
         let state = State::default();
         let states = BTreeMap::from([(0, state.clone())]);
-        let mut world = Self { state, states, records: Vec::new(), reports: 0, node_event: None };
+        let mut world =
+            Self { state, states, records: Vec::new(), reports: 0, sick: BTreeSet::new(), node_event: None };
         let admin = token("admin", Role::Admin, Holder::Person);
         let (fleet, root) = (name("demo"), PublicKey("00".repeat(32)));
         world.ask(&request("system", Command::CreateFleet { fleet, root, admin })).unwrap();
@@ -150,9 +155,13 @@ impl World {
         let nodes = self.state.control.nodes.keys().filter(|node| self.state.is_reachable(node));
         let reports = nodes.map(|node| {
             let assigned = self.state.assigned.get(node).cloned().unwrap_or_default();
+            let is_sick = |to: &AssignedTo, service: &ServiceName| {
+                let record = &self.state.history.releases.get(&to.revision.release).unwrap();
+                self.sick.contains(&record.release.services[service].container.image.digest)
+            };
             let instances = assigned.instances.iter().map(|(id, to)| InstanceReport {
                 id: id.clone(),
-                phase: Phase::Healthy,
+                phase: if is_sick(to, &id.slot.service) { Phase::Unhealthy } else { Phase::Healthy },
                 spec_digest: Some(to.spec),
                 container: None,
                 restarts: 0,
@@ -180,6 +189,11 @@ impl World {
     pub(crate) fn intent(&self, app_env: &str) -> stele_model::event::TargetDigest {
         self.state.target_digest(&Scope::app_env(&name(app_env)))
     }
+}
+
+/// The digest of the image of a [`Spec`].
+pub(crate) fn image_digest(image: u8) -> Digest {
+    Digest::of(&[&[image]])
 }
 
 pub(crate) fn undo(decisions: &[Decision]) -> Command {
@@ -231,7 +245,7 @@ impl Spec {
         let service = |image: u8, count: u32| Service {
             container: Container::new(Image {
                 repository: "registry.example/shop".to_owned(),
-                digest: Digest::of(&[&[image]]),
+                digest: image_digest(image),
             }),
             placement: Placement::Replicas { count, nodes: name("") },
             update: Update { max_unavailable: 1, order: Order::StartFirst, deadline_ms: 60_000 },

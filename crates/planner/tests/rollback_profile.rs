@@ -1,0 +1,149 @@
+//! A rollback's own way: what serves nobody goes first, ports and erased secrets are looked for, and
+//! what cannot be restored can be left.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod world;
+
+use std::collections::BTreeMap;
+
+use stele_model::decide::plan_rollback;
+use stele_model::event::{AssignmentChange, Contacts, Event};
+use stele_model::release::{Placement, Port, Protocol};
+use stele_model::{AppEnv, Command, ReleaseChoice, Scope};
+use world::{Spec, World, image_digest, name, request, rollback, set_secret};
+
+const WEB: &str = "shop/web@prod";
+const CART: &str = "shop/cart@prod";
+
+/// The number of instances assigned by each of the planner's steps.
+fn begun(commands: &[Command]) -> Vec<usize> {
+    let assigned = commands.iter().filter_map(|command| match command {
+        Command::Assign { changes, .. } => {
+            let begun = changes.iter().filter(|it| matches!(it, AssignmentChange::Assign { .. }));
+            Some(begun.count()).filter(|count| *count > 0)
+        }
+        _ => None,
+    });
+    assigned.collect()
+}
+
+/// Four instances of one image, and then of another; the seq at which the first was in force.
+fn world(second: u8) -> (World, u64) {
+    let mut world = World::new();
+    world.dana(Spec::new(1, 4).deploy(WEB)).unwrap();
+    world.settle();
+    let good = world.state.seq;
+    world.dana(Spec::new(second, 4).deploy(WEB)).unwrap();
+    (world, good)
+}
+
+#[test]
+fn healthy_instances_are_replaced_one_after_the_other() {
+    let (mut world, good) = world(2);
+    assert_eq!(begun(&world.settle()), [1, 1, 1, 1]);
+    world.dana(rollback(WEB, good)).unwrap();
+    assert_eq!(begun(&world.settle()), [1, 1, 1, 1]);
+}
+
+#[test]
+fn what_serves_nobody_is_replaced_at_once() {
+    let (mut world, good) = world(2);
+    world.settle();
+    // All that runs falls ill.
+    world.sick.insert(image_digest(2));
+    world.settle();
+    world.dana(rollback(WEB, good)).unwrap();
+    assert_eq!(begun(&world.settle()), [4]);
+
+    // One that is healthy still waits its turn, and goes last.
+    let (mut world, good) = self::world(2);
+    world.sick.insert(image_digest(2));
+    world.settle();
+    let healthy = world.state.assigned_to(&name::<AppEnv>(WEB)).count();
+    assert!(healthy >= 4, "the rollout stopped at the first sick one, and the old ones stay");
+    world.dana(rollback(WEB, good)).unwrap();
+    let steps = world.settle();
+    assert!(begun(&steps).iter().all(|count| *count <= 1), "{:?}", begun(&steps));
+}
+
+#[test]
+fn now_replaces_all_at_once() {
+    let (mut world, good) = world(2);
+    world.settle();
+    let mut command = rollback(WEB, good);
+    if let Command::Rollback { now, .. } = &mut command {
+        *now = true;
+    }
+    world.dana(command).unwrap();
+    assert_eq!(begun(&world.settle()), [4]);
+}
+
+/// A release of one instance on a node, with a port of its host.
+fn with_port(app_env: &str, image: u8, port: Option<u16>) -> Command {
+    let app_env: AppEnv = name(app_env);
+    let mut release = Spec::new(image, 1).release(&app_env);
+    for service in release.services.values_mut() {
+        service.placement = Placement::Replicas { count: 1, nodes: name("node=eu-1") };
+        let publish = |host| Port { container: 8080, host: Some(host), protocol: Protocol::Tcp };
+        service.container.ports = port.map(publish).into_iter().collect();
+    }
+    let images = BTreeMap::from([(name("web"), "registry.example/shop:1".to_owned())]);
+    let release = ReleaseChoice::Content { release, images };
+    Command::Deploy { app_env, contacts: Some(Contacts::default()), release, again: false, barrier: None }
+}
+
+#[test]
+fn a_port_that_another_app_has_by_now_is_in_the_way() {
+    let mut world = World::new();
+    for command in [with_port(WEB, 1, Some(80)), with_port(WEB, 2, None), with_port(CART, 3, Some(80))] {
+        world.dana(command).unwrap();
+        world.settle();
+    }
+    let points: Vec<u64> = world.states.keys().copied().collect();
+    let then = points.into_iter().find(|seq| {
+        let plans = plan_rollback(&world.state, &world.states[seq], &name(WEB), &[]);
+        plans.first().is_some_and(|plan| !plan.blocked.is_empty())
+    });
+    let then = then.expect("a point at which it had the port");
+    let refused = world.dana(rollback(WEB, then)).unwrap_err();
+    assert_eq!(refused.details, ["shop/web@prod: port 80 on node eu-1 is shop/cart@prod/web.0's"]);
+}
+
+#[test]
+fn best_effort_leaves_what_cannot_be_restored_and_says_so() {
+    let mut world = World::new();
+    let secretive = Spec { secret: true, ..Spec::new(1, 1) };
+    world.dana(set_secret(WEB, "hunter2")).unwrap();
+    world.dana(secretive.deploy(WEB)).unwrap();
+    world.dana(Spec::new(1, 1).deploy(CART)).unwrap();
+    world.settle();
+    let then = world.state.seq;
+    let wanted = world.intent(CART);
+    for app in [WEB, CART] {
+        world.dana(Spec::new(2, 1).deploy(app)).unwrap();
+        world.settle();
+    }
+    let erase = Command::EraseSubject { subject: WEB.to_owned(), even_in_use: false };
+    world.ask(&request("admin", erase)).unwrap();
+    let before = world.state.clone();
+    let refused = world.dana(rollback("fleet", then)).unwrap_err();
+    assert!(refused.details[0].contains("PASSWORD of service web was sealed"), "{refused:?}");
+    assert_eq!(world.state, before, "nothing happened");
+
+    let mut command = rollback("fleet", then);
+    if let Command::Rollback { best_effort, .. } = &mut command {
+        *best_effort = true;
+    }
+    world.dana(command).unwrap();
+    let told = world.records.iter().rev().find_map(|record| match &record.event {
+        Event::RolledBack { deviations, .. } => Some(deviations.clone()),
+        _ => None,
+    });
+    let told = told.unwrap();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0].what, WEB);
+    assert!(told[0].why.starts_with("left as it is: PASSWORD of service web"), "{told:?}");
+    assert_eq!(world.intent(CART), wanted);
+    assert_eq!(world.intent(WEB), before.target_digest(&Scope::app_env(&name(WEB))));
+}
