@@ -8,7 +8,8 @@ use std::process::Command;
 use ed25519_dalek::SigningKey;
 use serde_json::{Value, json};
 use stele_api::wire::{CheckpointAnswer, ConsistencyAnswer, InclusionAnswer};
-use stele_codec::{Chain, StoredRecord};
+use stele_codec::{Chain, Snapshot, StoredRecord};
+use stele_consensus::{LogStore as _, StoredSnapshot, WriteBatch};
 use stele_model::signature::{PublicKey, public_key};
 use stele_model::{Digest, FleetName};
 use stele_proof::merkle::{
@@ -109,11 +110,14 @@ impl TileSource for &Mirror {
     }
 }
 
-fn open_store<T>(cluster: &Cluster, id: u64, work: impl FnOnce(&Reader) -> T) -> T {
+fn store_of(cluster: &Cluster, id: u64) -> Store {
     let identity = Identity { fleet: cluster.fleet().to_owned(), node: id };
     let path = cluster.folder(id).unwrap().join("data/log");
-    let store = Store::open(&path, &identity, &Settings::default()).unwrap();
-    work(&store.reader())
+    Store::open(&path, &identity, &Settings::default()).unwrap()
+}
+
+fn open_store<T>(cluster: &Cluster, id: u64, work: impl FnOnce(&Reader) -> T) -> T {
+    work(&store_of(cluster, id).reader())
 }
 
 #[test]
@@ -411,4 +415,32 @@ fn a_lost_tree_is_rebuilt_and_a_false_one_stops_its_controller() {
         (agree.count() == 2).then_some(())
     })
     .unwrap();
+}
+
+#[test]
+fn a_false_state_stops_its_controller() {
+    let mut cluster = cluster("state", |_, _| ());
+    let root = root_of(&cluster);
+    let leader = cluster.leader().unwrap();
+    write_tokens(&cluster.client(leader).unwrap(), "some", 5);
+    agreed(&cluster, &root, 5);
+    let follower = cluster.ids().into_iter().find(|id| *id != leader).unwrap();
+
+    // The snapshot it begins with is whole, and of a State that never was.
+    cluster.kill(follower).unwrap();
+    let mut store = store_of(&cluster, follower);
+    let genesis = store.latest_snapshot().unwrap().unwrap();
+    let Snapshot { chain, mut state } = Snapshot::decode(&genesis.data).unwrap();
+    state.control.erased.insert("somebody".to_owned(), 1);
+    let data = Snapshot { chain, state }.encode();
+    let snapshot = Some(StoredSnapshot { data, ..genesis });
+    store.write(WriteBatch { snapshot, sync: true, ..WriteBatch::default() }).unwrap();
+    drop(store);
+    cluster.start_controller(follower).unwrap();
+    let log = cluster.wait_for_end(follower).unwrap();
+    assert!(log.contains("this replica has diverged") && log.contains("State"), "{log}");
+
+    // The others go on.
+    let leader = cluster.leader_besides(follower).unwrap();
+    write_tokens(&cluster.client(leader).unwrap(), "more", 1);
 }
