@@ -31,6 +31,11 @@ enum Test {
 }
 
 impl Selector {
+    /// Whether it selects every node.
+    pub fn is_any(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether a node with these labels is selected.
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
         self.0.iter().all(|requirement| {

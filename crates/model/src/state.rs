@@ -19,6 +19,7 @@ use crate::ids::{
 };
 use crate::release::{Container, EnvValue, InstanceSpec, Release, Revision};
 use crate::scope::Scope;
+use crate::selector::Selector;
 use crate::signature::{Certificate, PublicKey};
 use crate::value::{Sealed, Value};
 use crate::wire::{AssignmentVersion, InstanceReport, Phase};
@@ -333,6 +334,11 @@ impl State {
         labels.insert("node".to_owned(), node.name.to_string());
         labels.insert("region".to_owned(), node.region.to_string());
         labels
+    }
+
+    /// Whether a node is selected. Most selectors ask for nothing, and labels are dear to put together.
+    pub fn selects(&self, selector: &Selector, node: &EnrolledNode) -> bool {
+        selector.is_any() || selector.matches(&self.node_labels(node))
     }
 
     /// A node's region.

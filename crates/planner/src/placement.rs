@@ -15,7 +15,7 @@ use std::sync::Arc;
 use stele_model::event::EnrolledNode;
 use stele_model::ids::ServiceName;
 use stele_model::release::{Placement, Port, Service};
-use stele_model::{AppEnv, NodeName, RegionName, Selector, Slot, State};
+use stele_model::{AppEnv, NodeName, RegionName, Slot, State};
 
 /// A slot for which no node fits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,9 +80,8 @@ fn services_of<'a>(state: &'a State, app_env: &AppEnv) -> &'a BTreeMap<ServiceNa
 /// The apps whose instances may have to move when a node's labels change: those that say which
 /// nodes they want, and those whose pinned places may.
 pub(crate) fn choosing_by_labels(state: &State) -> impl Iterator<Item = &AppEnv> {
-    let any = Selector::default();
     state.target.intent.keys().filter(move |app_env| {
-        let chooses = services_of(state, app_env).values().any(|service| *service.placement.nodes() != any);
+        let chooses = services_of(state, app_env).values().any(|service| !service.placement.nodes().is_any());
         chooses || state.pins(app_env).next().is_some()
     })
 }
@@ -105,8 +104,7 @@ fn stays(state: &State, slot: &Slot, node: &NodeName) -> bool {
         Placement::Replicas { count, .. } => slot.index < count,
         Placement::Every { .. } => true,
     };
-    service.placement.nodes().matches(&state.node_labels(enrolled))
-        && (counts || is_pinned(state, &slot.app_env, node))
+    state.selects(service.placement.nodes(), enrolled) && (counts || is_pinned(state, &slot.app_env, node))
 }
 
 /// How many slots a service has too few.
@@ -151,7 +149,7 @@ fn open_nodes<'a>(
         .control
         .nodes
         .values()
-        .filter(|node| service.placement.nodes().matches(&state.node_labels(node)))
+        .filter(|node| state.selects(service.placement.nodes(), node))
         .filter(|node| !is_pinned(state, app_env, &node.name))
 }
 

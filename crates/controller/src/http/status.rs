@@ -110,11 +110,7 @@ fn expected<'a>(state: &'a State, app_env: &AppEnv) -> Expected<'a> {
                     _ if has_pins => placed(state, app_env, name),
                     Placement::Replicas { count, .. } => *count,
                     Placement::Every { nodes } => {
-                        let nodes = state
-                            .control
-                            .nodes
-                            .values()
-                            .filter(|node| nodes.matches(&state.node_labels(node)));
+                        let nodes = state.control.nodes.values().filter(|node| state.selects(nodes, node));
                         nodes.count() as u32
                     }
                 },

@@ -21,7 +21,7 @@ pub(super) fn service_at<'a>(state: &'a State, slot: &Slot, node: &NodeName) -> 
 /// Whether a node is of a fleet and one that a service may run on.
 fn matches(state: &State, node: &NodeName, service: &Service) -> bool {
     let enrolled = state.control.nodes.get(node);
-    enrolled.is_some_and(|node| service.placement.nodes().matches(&state.node_labels(node)))
+    enrolled.is_some_and(|node| state.selects(service.placement.nodes(), node))
 }
 
 /// Why an instance cannot be on the node where it was, if it cannot.

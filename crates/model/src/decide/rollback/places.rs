@@ -175,8 +175,7 @@ impl Part {
                     mine.len() == *count as usize && mine.iter().all(|slot| slot.index < *count)
                 }
                 Placement::Every { nodes } => {
-                    let matching =
-                        state.control.nodes.values().filter(|node| nodes.matches(&state.node_labels(node)));
+                    let matching = state.control.nodes.values().filter(|node| state.selects(nodes, node));
                     matching.count() == mine.len()
                 }
             }
@@ -298,7 +297,7 @@ fn another_node(
         .nodes
         .values()
         .filter(|node| covered(&node.name) && state.is_reachable(&node.name))
-        .filter(|node| service.placement.nodes().matches(&state.node_labels(node)))
+        .filter(|node| state.selects(service.placement.nodes(), node))
         .filter(|node| has_room(&node.name))
         .map(|node| {
             let here = placed
