@@ -42,6 +42,6 @@ mod world;
 
 pub use oracle::Violation;
 pub use run::{Finished, run, run_seed};
-pub use setup::Setup;
+pub use setup::{Setup, is_huge};
 pub use shrink::shrink;
 pub use stele_planted::Bug;

@@ -1,12 +1,12 @@
 //! What must hold of every record, given the State before it and after it. Written against the
 //! meaning of the events, not with the code that decided them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use stele_model::event::{AssignmentChange, DeploymentKind, Deviation, Outcome};
 use stele_model::ids::ServiceName;
 use stele_model::wire::Phase;
-use stele_model::{AppEnv, Event, InstanceId, NodeName, Scope, Seq, Slot, State};
+use stele_model::{AppEnv, Digest, Event, InstanceId, NodeName, Revision, Scope, Seq, Slot, State};
 
 use crate::limits::NODE_GRACE_US;
 use crate::oracle::Oracle;
@@ -167,34 +167,34 @@ fn check_budget(
         return;
     }
     let mut services: BTreeMap<ServiceName, Slots> = BTreeMap::new();
+    let (held_before, held_after) = (held_by_slot(before, app_env), held_by_slot(&oracle.state, app_env));
+    let begun: BTreeSet<&Slot> = changes
+        .iter()
+        .filter_map(|change| match change {
+            AssignmentChange::Assign { instance, .. } => Some(&instance.slot),
+            AssignmentChange::Withdraw { .. } => None,
+        })
+        .collect();
+    let nothing = Vec::new();
+    let mut specs = Specs::new(before);
     for (slot, node) in before.slots(app_env) {
-        let fresh = |state: &State| fresh_instance(state, app_env, slot, node);
+        let fresh = fresh_instance(&mut specs, app_env, slot, node);
         let healthy = |state: &State, id: &InstanceId, node: &NodeName| {
             !state.is_reachable(node) || state.is_healthy(node, id)
         };
         let counted = services.entry(slot.service.clone()).or_default();
-        if let Some(id) = fresh(before)
-            && !healthy(before, &id, node)
+        if let Some(id) = &fresh
+            && !healthy(before, id, node)
         {
             counted.unready += 1;
         }
-        let held = |state: &State| -> Vec<(NodeName, InstanceId)> {
-            let mut held = Vec::new();
-            for (node, id, _) in state.assigned_to(app_env) {
-                if id.slot == *slot {
-                    held.push((node.clone(), id.clone()));
-                }
-            }
-            held
-        };
-        let (old, new) = (held(before), held(&oracle.state));
-        let begins = changes.iter().any(
-            |change| matches!(change, AssignmentChange::Assign { instance, .. } if instance.slot == *slot),
-        );
+        let (old, new) =
+            (held_before.get(slot).unwrap_or(&nothing), held_after.get(slot).unwrap_or(&nothing));
+        let begins = begun.contains(slot);
         let served = old.iter().any(|(node, id)| before.is_healthy(node, id));
         // A rollback takes nothing away where nothing serves.
         let counts = served || deployment.kind != DeploymentKind::Rollback;
-        if begins && counts && !old.is_empty() && fresh(before).is_none() {
+        if begins && counts && !old.is_empty() && fresh.is_none() {
             counted.begun += 1;
         }
         let serves = new.iter().any(|(node, id)| healthy(before, id, node));
@@ -214,16 +214,56 @@ fn check_budget(
     }
 }
 
+/// The instances that nodes are told to run, by the slots they are for.
+fn held_by_slot<'a>(
+    state: &'a State,
+    app_env: &'a AppEnv,
+) -> BTreeMap<&'a Slot, Vec<(&'a NodeName, &'a InstanceId)>> {
+    let mut held: BTreeMap<&Slot, Vec<_>> = BTreeMap::new();
+    for (node, id, _) in state.assigned_to(app_env) {
+        held.entry(&id.slot).or_default().push((node, id));
+    }
+    held
+}
+
 fn budget(state: &State, app_env: &AppEnv, service: &ServiceName) -> Option<u32> {
     let revision = state.target.intent.get(app_env)?;
     let record = state.history.releases.get(&revision.release)?;
     Some(record.release.services.get(service)?.update.max_unavailable)
 }
 
+/// What instances should be made of: the same for all slots of a service with one revision.
+struct Specs<'a> {
+    state: &'a State,
+    known: Vec<(&'a Revision, &'a ServiceName, Option<Digest>)>,
+}
+
+impl<'a> Specs<'a> {
+    fn new(state: &'a State) -> Self {
+        Self { state, known: Vec::new() }
+    }
+
+    fn of(&mut self, app_env: &AppEnv, revision: &'a Revision, service: &'a ServiceName) -> Option<Digest> {
+        let found = self.known.iter().find(|(of, name, _)| *of == revision && *name == service);
+        if let Some((.., spec)) = found {
+            return *spec;
+        }
+        let spec = self.state.instance_spec(app_env, revision, service).map(|spec| spec.digest());
+        self.known.push((revision, service, spec));
+        spec
+    }
+}
+
 /// The instance of a slot that is as the target wants it, if the node was told of one.
-fn fresh_instance(state: &State, app_env: &AppEnv, slot: &Slot, node: &NodeName) -> Option<InstanceId> {
+fn fresh_instance<'a>(
+    specs: &mut Specs<'a>,
+    app_env: &AppEnv,
+    slot: &'a Slot,
+    node: &NodeName,
+) -> Option<InstanceId> {
+    let state = specs.state;
     let revision = state.revision_at(app_env, node)?;
-    let spec = state.instance_spec(app_env, revision, &slot.service)?.digest();
+    let spec = specs.of(app_env, revision, &slot.service)?;
     let assigned = state.assigned.get(node)?;
     let since = state.running_deployment(app_env).map(|(_, deployment)| deployment.started);
     let found = assigned.instances.iter().find(|(id, to)| {
@@ -237,11 +277,12 @@ fn fresh_instance(state: &State, app_env: &AppEnv, slot: &Slot, node: &NodeName)
 
 /// A success is one: every slot has an instance as wanted, healthy where that can be known.
 fn check_success(oracle: &mut Oracle, before: &State, seq: Seq, app_env: &AppEnv) {
+    let mut specs = Specs::new(before);
     for (slot, node) in before.slots(app_env) {
         if before.revision_at(app_env, node).is_none() {
             continue;
         }
-        let fresh = fresh_instance(before, app_env, slot, node);
+        let fresh = fresh_instance(&mut specs, app_env, slot, node);
         let good = fresh.is_some_and(|id| !before.is_reachable(node) || before.is_healthy(node, &id));
         oracle.require(good, "a-success-is-one", || format!("record {seq}: {slot} on {node} is not healthy"));
     }

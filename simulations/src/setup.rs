@@ -64,11 +64,16 @@ impl Setup {
     }
 }
 
+/// Whether a seed is of a fleet of a thousand nodes and more, which takes minutes.
+pub fn is_huge(seed: u64) -> bool {
+    seed.is_multiple_of(HUGE_FLEET_EVERY)
+}
+
 /// How many nodes a fleet has that most seeds would give a few: most faults need no more, and a seed
 /// then takes a second instead of a minute.
 fn agents(seed: u64, few: u64) -> u64 {
     let mut rng = Rng::fork(seed, 12);
-    if seed.is_multiple_of(HUGE_FLEET_EVERY) {
+    if is_huge(seed) {
         rng.range(1_000, 2_000)
     } else if seed.is_multiple_of(LARGE_FLEET_EVERY) {
         rng.range(30, 300)

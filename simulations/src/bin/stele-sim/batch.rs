@@ -4,6 +4,8 @@ use std::io::IsTerminal as _;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use stele_simulations::is_huge;
+
 use crate::{Cli, one, say};
 
 /// Between two looks whether a process has ended.
@@ -47,10 +49,20 @@ pub(crate) fn again() -> Result<Command, String> {
     Ok(command)
 }
 
+/// The seeds of a range: those of the largest fleets first, so that no processor waits for one of them
+/// in the end. Of an open range, of which as many run as fit, one after the other.
+fn in_order(from: u64, to: u64, is_open: bool) -> Box<dyn Iterator<Item = u64>> {
+    if is_open {
+        return Box::new(from..to);
+    }
+    let (first, rest) = ((from..to).filter(|seed| is_huge(*seed)), (from..to).filter(|seed| !is_huge(*seed)));
+    Box::new(first.chain(rest))
+}
+
 /// Runs seeds; true when none broke anything.
 pub(crate) fn run(cli: &Cli, from: u64, to: u64, budget: Option<Duration>) -> Result<bool, String> {
     let began = Instant::now();
-    let mut next = from;
+    let mut seeds = in_order(from, to, budget.is_some()).peekable();
     let mut running: Vec<(u64, Child)> = Vec::new();
     let mut failures: Vec<(u64, String)> = Vec::new();
     let (mut done, mut virtual_s) = (0_u64, 0.0_f64);
@@ -58,7 +70,8 @@ pub(crate) fn run(cli: &Cli, from: u64, to: u64, budget: Option<Duration>) -> Re
     loop {
         let is_over =
             budget.is_some_and(|budget| began.elapsed() >= budget) || failures.len() >= FAILURES_MAX;
-        while !is_over && next < to && running.len() < jobs(cli) {
+        while !is_over && running.len() < jobs(cli) {
+            let Some(next) = seeds.next() else { break };
             let mut command = again()?;
             command.args(["--seed", &next.to_string(), "--brief"]);
             if let Some(agents) = cli.agents {
@@ -69,7 +82,6 @@ pub(crate) fn run(cli: &Cli, from: u64, to: u64, budget: Option<Duration>) -> Re
             }
             let child = command.spawn().map_err(|error| format!("cannot start a process: {error}"))?;
             running.push((next, child));
-            next += 1;
         }
         let mut left = Vec::new();
         for (seed, mut child) in running {
@@ -87,7 +99,7 @@ pub(crate) fn run(cli: &Cli, from: u64, to: u64, budget: Option<Duration>) -> Re
             }
         }
         running = left;
-        if running.is_empty() && (is_over || next >= to) {
+        if running.is_empty() && (is_over || seeds.peek().is_none()) {
             break;
         }
         let watched = std::io::stderr().is_terminal();
