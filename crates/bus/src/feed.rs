@@ -25,7 +25,7 @@ use tokio::sync::watch;
 
 use crate::connection::{Link, jittered};
 use crate::error::Error;
-use crate::limits::{FEED_AGE_MAX, FEED_BYTES_MAX, FEED_DUPLICATE_WINDOW, FEED_EVENT_BYTES_MAX};
+use crate::limits::{FEED_AGE_MAX, FEED_BYTES_MAX, FEED_DUPLICATE_WINDOW, FEED_EVENT_BYTES_MAX, FEED_LINGER};
 use crate::subjects;
 
 /// Header with the record's seq.
@@ -117,6 +117,10 @@ impl Feed {
                 _ = connections.changed() => Woken::Connection,
                 () = tokio::time::sleep(Duration::from_millis(pause)) => Woken::Time,
             };
+            if woken == Woken::Committed {
+                // What follows at once is published together: every message alone would cost a round trip.
+                tokio::time::sleep(FEED_LINGER).await;
+            }
             if committed.has_changed().is_err() {
                 return;
             }

@@ -52,6 +52,8 @@ pub const FEED_AGE_MAX: Duration = Duration::from_hours(30 * 24);
 pub const FEED_BYTES_MAX: i64 = 1024 * 1024 * 1024;
 /// Largest event on the public feed, in bytes; a larger one is announced without its content.
 pub const FEED_EVENT_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How long committed records are collected before they are published.
+pub const FEED_LINGER: Duration = Duration::from_millis(5);
 /// How long NATS recognises an event published twice by its id.
 pub const FEED_DUPLICATE_WINDOW: Duration = Duration::from_mins(2);
 

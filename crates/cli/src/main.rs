@@ -30,6 +30,11 @@ use clap::Parser as _;
 
 use commands::Cli;
 
+/// A controller allocates much and gives most of it back from another thread, which the C library's allocator
+/// pays dearly for: `docs/benchmarks/README.md`.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.run() {

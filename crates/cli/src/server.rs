@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::exit::Failure;
+use crate::limits::REQUESTS_NICENESS;
 use crate::session::Session;
 
 /// Found and run controllers
@@ -203,7 +204,8 @@ impl Run {
         config.witnesses.extend(self.witnesses.iter().map(ToString::to_string));
         config.mirror = self.mirror.or(config.mirror);
         config.image_retention_days = self.image_retention_days.unwrap_or(config.image_retention_days);
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.enable_all().on_thread_start(give_way).build().map_err(failed)?;
         runtime
             .block_on(async {
                 let running = start(config).await?;
@@ -219,6 +221,13 @@ impl Run {
             })
             .map_err(|error: anyhow::Error| failed(error))
     }
+}
+
+/// Lets a thread that serves requests, or works in the background, give way to the two that Raft needs: on a
+/// machine that is busy, a leader that does not get a processor in time is taken for dead.
+fn give_way() {
+    // Where the system does not allow it, all are equal.
+    let _ = rustix::process::nice(REQUESTS_NICENESS);
 }
 
 /// The wall clock.

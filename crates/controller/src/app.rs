@@ -14,6 +14,7 @@ use stele_peer::Peers;
 use stele_planner::Dirty;
 use tokio::sync::watch;
 
+use crate::digested::Digested;
 use crate::limits::READ_RETRY_INTERVAL;
 use crate::snapshots::Snapshots;
 use crate::waiter::{Reading, Waiter};
@@ -45,6 +46,8 @@ pub(crate) struct App {
     peers: Peers,
     published: watch::Sender<Published>,
     committed: watch::Sender<Seq>,
+    /// What was hashed elsewhere.
+    digested: Digested,
     started: Instant,
     leader: Option<ControllerId>,
     term: u64,
@@ -87,6 +90,7 @@ impl App {
         peers: Peers,
         published: watch::Sender<Published>,
         committed: watch::Sender<Seq>,
+        digested: Digested,
         snapshot_at: Seq,
         applied: u64,
         nonce: u64,
@@ -97,6 +101,7 @@ impl App {
             peers,
             published,
             committed,
+            digested,
             started: Instant::now(),
             leader: None,
             term: 0,
@@ -228,6 +233,13 @@ impl App {
         }
     }
 
+    /// Takes over what was hashed beside this thread: hashing much here would hold up everything else.
+    pub(crate) fn adopt_digest(&mut self) {
+        if let Some(state) = self.digested.take() {
+            self.ledger.adopt_digest(&state);
+        }
+    }
+
     /// Gives up speculation; whoever waits hears that nothing is known.
     pub(crate) fn abandon(&mut self) {
         // What was planned on the speculation must be planned again.
@@ -301,6 +313,7 @@ impl Handler for App {
         let mut applied = Applied::default();
         match kind {
             CommittedKind::Normal(bytes) => {
+                self.adopt_digest();
                 let committed = self.ledger.commit(index, term, &bytes)?;
                 self.note(&committed.decoded);
                 self.answers.extend(committed.answers);

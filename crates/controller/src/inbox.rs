@@ -11,7 +11,10 @@ use stele_model::wire::{Report, ReportAck};
 use stele_model::{Command, NodeName, RejectionKind};
 
 use crate::handle::{Handle, SubmitError};
-use crate::limits::{HOUSEKEEPING_INTERVAL, NODE_GRACE, REPORT_BATCH_WINDOW, REPORTS_PER_BATCH_MAX};
+use crate::limits::{
+    HOUSEKEEPING_INTERVAL, NODE_GRACE, REPORT_BATCH_WINDOW, REPORTED_INSTANCES_PER_BATCH_MAX,
+    REPORTS_PER_BATCH_MAX,
+};
 use crate::outbox::Heard;
 
 /// Takes reports, has them decided in batches, and acknowledges what committed.
@@ -21,9 +24,14 @@ pub(crate) async fn reports(handle: Handle) -> anyhow::Result<()> {
         let mut batch = Vec::new();
         batch.extend(verified(&handle, first));
         let window = tokio::time::Instant::now() + REPORT_BATCH_WINDOW;
-        while batch.len() < REPORTS_PER_BATCH_MAX {
+        let mut instances = instances_of(&batch);
+        while batch.len() < REPORTS_PER_BATCH_MAX && instances < REPORTED_INSTANCES_PER_BATCH_MAX {
             match tokio::time::timeout_at(window, reports.next()).await {
-                Ok(Some(next)) => batch.extend(verified(&handle, next)),
+                Ok(Some(next)) => {
+                    let next = verified(&handle, next);
+                    instances += instances_of(next.as_slice());
+                    batch.extend(next);
+                }
                 Ok(None) | Err(_) => break,
             }
         }
@@ -32,6 +40,10 @@ pub(crate) async fn reports(handle: Handle) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+fn instances_of(batch: &[(Report, Ack)]) -> usize {
+    batch.iter().map(|(report, _)| report.instances.len()).sum()
 }
 
 /// A report whose signature is its node's.

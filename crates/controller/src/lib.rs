@@ -22,6 +22,7 @@ mod asking;
 mod backfill;
 mod cluster;
 mod config;
+mod digested;
 mod erasure;
 mod feed;
 mod forgotten;

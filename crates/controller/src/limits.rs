@@ -18,6 +18,13 @@ pub const SUBMIT_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 pub const READ_DEADLINE: Duration = Duration::from_secs(5);
 /// After which an unanswered ReadIndex is asked again.
 pub const READ_RETRY_INTERVAL: Duration = Duration::from_millis(300);
+/// How long the conductor looks at apps before others get a turn: Raft's messages must not wait for long.
+pub const CONDUCTOR_TURN_MAX: Duration = Duration::from_millis(20);
+/// How many times as long as it looked at apps in vain the conductor rests: of a large fleet every report is a
+/// reason to look again, and that must not take the whole of the thread.
+pub const CONDUCTOR_REST_FACTOR: u32 = 4;
+/// What it looked at in vain for less time is free.
+pub const CONDUCTOR_FREE: Duration = Duration::from_micros(200);
 /// Commands the conductor gives before others get a turn.
 pub const CONDUCTOR_COMMANDS_PER_TURN_MAX: usize = 1000;
 /// Records between two snapshots of State, at least. More pass while State is larger than they are.
@@ -70,6 +77,8 @@ pub const NODE_GRACE: Duration = Duration::from_secs(30);
 pub const REPORT_BATCH_WINDOW: Duration = Duration::from_millis(20);
 /// Reports in one record.
 pub const REPORTS_PER_BATCH_MAX: usize = 256;
+/// Instances that the reports in one record tell of, about: a record holds no more.
+pub const REPORTED_INSTANCES_PER_BATCH_MAX: usize = 2048;
 /// Between two offers of an assignment to a node that is behind.
 pub const RESEND_INTERVAL: Duration = Duration::from_secs(2);
 /// Longest a registry may take to resolve a tag.

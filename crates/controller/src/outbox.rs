@@ -2,19 +2,55 @@
 //! change, offered again to nodes that are behind, and given to those that ask.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use stele_bus::{Audience, SyncReply, purposes};
 use stele_model::event::EnrolledNode;
 use stele_model::wire::{Assignment, AssignmentVersion, Heartbeat, ImagePolicy, Signed, SyncRequest};
-use stele_model::{NodeName, State};
+use stele_model::{NodeName, Seq, State};
 
 use crate::handle::Handle;
 use crate::limits::RESEND_INTERVAL;
 
 /// When each node was last heard of, by this controller.
 pub(crate) type Heard = Arc<Mutex<BTreeMap<NodeName, Instant>>>;
+
+/// The assignment each node was sent last, by its seq, and when.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Offers(Arc<Mutex<BTreeMap<NodeName, (Seq, Instant)>>>);
+
+impl Offers {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeName, (Seq, Instant)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether an assignment is to be sent to a node that does not have it; notes that it is. Right after
+    /// it was sent, a node that is behind only has not said so yet.
+    fn is_due(&self, node: &NodeName, seq: Seq) -> bool {
+        let mut sent = self.lock();
+        let due = sent.get(node).is_none_or(|(of, at)| *of != seq || at.elapsed() > RESEND_INTERVAL);
+        if due {
+            sent.insert(node.clone(), (seq, Instant::now()));
+        }
+        due
+    }
+
+    /// Forgets nodes that left.
+    fn forget_others(&self, state: &State) {
+        let nodes = &state.control.nodes;
+        let mut sent = self.lock();
+        if sent.len() > nodes.len() {
+            sent.retain(|name, _| nodes.contains_key(name));
+        }
+    }
+
+    /// Whether an assignment was never sent to a node; notes that it is.
+    fn is_news(&self, node: &NodeName, seq: Seq) -> bool {
+        let before = self.lock().insert(node.clone(), (seq, Instant::now()));
+        before.is_none_or(|(of, _)| of != seq)
+    }
+}
 
 /// The signed assignment of a node, from committed State.
 async fn assignment(
@@ -55,9 +91,8 @@ async fn publish(handle: &Handle, state: &State, node: &EnrolledNode) {
 }
 
 /// Publishes what changed, while this controller leads.
-pub(crate) async fn run(handle: Handle) {
+pub(crate) async fn run(handle: Handle, offers: Offers) {
     let mut watch = handle.watch();
-    let mut sent: BTreeMap<NodeName, u64> = BTreeMap::new();
     let mut led = false;
     let mut last = State::default();
     loop {
@@ -66,18 +101,21 @@ pub(crate) async fn run(handle: Handle) {
             let state = &published.state;
             if !led {
                 // An earlier leader may have been ended before it published.
-                sent.clear();
+                offers.lock().clear();
             }
+            offers.forget_others(state);
             // Most of what is committed tells no node anything: then none of them is looked at.
             let is_known = led && last.assigned.ptr_eq(&state.assigned);
             for (name, assigned) in (!is_known).then_some(&state.assigned).into_iter().flatten() {
-                if sent.get(name) == Some(&assigned.changed) {
-                    continue;
-                }
-                if let Some(node) = state.control.nodes.get(name) {
+                let changed = !led || last.assigned.get(name).map(|it| it.changed) != Some(assigned.changed);
+                if changed
+                    && let Some(node) = state.control.nodes.get(name)
+                    && offers.is_news(name, assigned.changed)
+                {
                     publish(&handle, state, node).await;
+                    // There may be thousands, and others have work to do on this thread.
+                    tokio::task::yield_now().await;
                 }
-                sent.insert(name.clone(), assigned.changed);
             }
         }
         (led, last) = (published.leads, published.state);
@@ -89,9 +127,8 @@ pub(crate) async fn run(handle: Handle) {
 
 /// Listens to heartbeats: notes who is alive, and offers those who are behind
 /// their assignment again.
-pub(crate) async fn heartbeats(handle: Handle, heard: Heard) -> anyhow::Result<()> {
+pub(crate) async fn heartbeats(handle: Handle, heard: Heard, offers: Offers) -> anyhow::Result<()> {
     let mut heartbeats = handle.bus().heartbeats(Audience::Every).await?;
-    let mut offered: BTreeMap<NodeName, Instant> = BTreeMap::new();
     while let Some(heartbeat) = heartbeats.next().await {
         let from = match heartbeat {
             Ok(from) => from,
@@ -102,28 +139,36 @@ pub(crate) async fn heartbeats(handle: Handle, heard: Heard) -> anyhow::Result<(
         };
         let published = handle.published();
         let Some(node) = published.state.control.nodes.get(&from.node) else { continue };
-        let Ok(heartbeat) = from.signed.open::<Heartbeat>(&node.key, purposes::HEARTBEAT) else {
+        // Who does not lead only keeps it, and looks at the signature when somebody asks: signatures of a
+        // large fleet are dear, and a new leader counts silence from its own beginning.
+        let opened = if published.leads {
+            from.signed.open::<Heartbeat>(&node.key, purposes::HEARTBEAT)
+        } else {
+            from.signed.peek()
+        };
+        let Ok(heartbeat) = opened else {
             tracing::debug!(node = %from.node, "ignored a heartbeat that its node did not sign");
             continue;
         };
         if heartbeat.node != from.node || heartbeat.fleet != handle.identity().fleet {
             continue;
         }
-        heard.lock().unwrap_or_else(PoisonError::into_inner).insert(from.node.clone(), Instant::now());
         let (signed, now) = (from.signed, handle.now());
-        handle.0.statements.keep(&published.state, &from.node, heartbeat.time, signed, now);
-        let current = published.state.assignment_version(&node.name);
-        let is_due = offered.get(&node.name).is_none_or(|last| last.elapsed() > RESEND_INTERVAL);
-        if published.leads && is_behind(&heartbeat.applied, &current) && is_due {
-            offered.insert(node.name.clone(), Instant::now());
+        handle.0.statements.keep(&published.state, &from.node, heartbeat.time, signed, now, published.leads);
+        if !published.leads {
+            continue;
+        }
+        heard.lock().unwrap_or_else(PoisonError::into_inner).insert(from.node.clone(), Instant::now());
+        let current = published.state.assignment_seq(&node.name);
+        if is_behind(&heartbeat.applied, current) && offers.is_due(&node.name, current.1) {
             publish(&handle, &published.state, node).await;
         }
     }
     Ok(())
 }
 
-fn is_behind(applied: &AssignmentVersion, current: &AssignmentVersion) -> bool {
-    current.seq > 0 && (applied.epoch, applied.seq) != (current.epoch, current.seq)
+fn is_behind(applied: &AssignmentVersion, current: (u64, Seq)) -> bool {
+    current.1 > 0 && (applied.epoch, applied.seq) != current
 }
 
 /// Gives nodes their assignment when they ask.

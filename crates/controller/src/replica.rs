@@ -1,6 +1,7 @@
 //! The replica: one dedicated thread that drives Raft, decides and folds.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -12,15 +13,16 @@ use stele_consensus::{
 };
 use stele_ledger::limits::STATE_DIGEST_INTERVAL_RECORDS;
 use stele_ledger::{Fitness, Outcome, Submitted, system_request};
-use stele_model::{Command, ControllerId, Request, Seq, State};
+use stele_model::{AppEnv, Command, ControllerId, Request, Seq, State};
 use stele_planner::Dirty;
 use stele_store::Store;
 use tokio::sync::oneshot;
 
 use crate::app::App;
 use crate::limits::{
-    CONDUCTOR_COMMANDS_PER_TURN_MAX, ENTRIES_KEPT_BEHIND_SNAPSHOT, HOUSEKEEPING_INTERVAL,
-    INPUTS_PER_TURN_MAX, SNAPSHOT_INTERVAL_RECORDS, SNAPSHOTS_KEPT, TICK,
+    CONDUCTOR_COMMANDS_PER_TURN_MAX, CONDUCTOR_FREE, CONDUCTOR_REST_FACTOR, CONDUCTOR_TURN_MAX,
+    ENTRIES_KEPT_BEHIND_SNAPSHOT, HOUSEKEEPING_INTERVAL, INPUTS_PER_TURN_MAX, SNAPSHOT_INTERVAL_RECORDS,
+    SNAPSHOTS_KEPT, TICK,
 };
 use crate::waiter::{Reading, Waiter};
 
@@ -44,6 +46,10 @@ pub(crate) struct Replica {
     /// Commands to give again and again until they are no news.
     standing: Vec<Command>,
     waiting_reads: Vec<Reading>,
+    /// Until when the conductor looks at no app.
+    conductor_rests: Instant,
+    /// The app the conductor looked at last: the next is another's turn.
+    looked_at: Option<AppEnv>,
     ticked: Instant,
     kept: Instant,
 }
@@ -58,8 +64,17 @@ impl Replica {
         standing: Vec<Command>,
     ) -> anyhow::Result<JoinHandle<anyhow::Result<()>>> {
         let now = Instant::now();
-        let replica =
-            Self { driver, app, inputs, standing, waiting_reads: Vec::new(), ticked: now, kept: now };
+        let replica = Self {
+            driver,
+            app,
+            inputs,
+            standing,
+            waiting_reads: Vec::new(),
+            conductor_rests: now,
+            looked_at: None,
+            ticked: now,
+            kept: now,
+        };
         std::thread::Builder::new()
             .name("replica".to_owned())
             .spawn(move || replica.run())
@@ -93,7 +108,11 @@ impl Replica {
 
     /// False when told to stop.
     fn take_inputs(&mut self) -> anyhow::Result<bool> {
-        let wait = TICK.saturating_sub(self.ticked.elapsed()).min(TICK);
+        let mut wait = TICK.saturating_sub(self.ticked.elapsed()).min(TICK);
+        let has_work = matches!(&self.app.dirty, Dirty::Apps(apps) if !apps.is_empty());
+        if has_work && self.app.ledger.is_deciding() && !self.app.ledger.is_full() {
+            wait = wait.min(self.conductor_rests.saturating_duration_since(Instant::now()));
+        }
         let mut next = match self.inputs.recv_timeout(wait) {
             Ok(input) => Some(input),
             Err(RecvTimeoutError::Timeout) => None,
@@ -213,7 +232,8 @@ impl Replica {
 
     /// Turns State into further commands: rollouts, digests, membership.
     fn conduct(&mut self) {
-        if !self.app.ledger.is_deciding() {
+        let began = Instant::now();
+        if !self.app.ledger.is_deciding() || began < self.conductor_rests {
             return;
         }
         let mut apps = match std::mem::replace(&mut self.app.dirty, Dirty::Apps(BTreeSet::new())) {
@@ -226,21 +246,29 @@ impl Replica {
                 self.app.ledger.speculative().map(stele_planner::apps).unwrap_or_default()
             }
         };
+        let mut in_vain = Duration::ZERO;
         for _ in 0..CONDUCTOR_COMMANDS_PER_TURN_MAX {
             // What is refused for now is looked at again.
-            if self.app.ledger.is_full() {
+            if self.app.ledger.is_full() || began.elapsed() > CONDUCTOR_TURN_MAX {
                 break;
             }
-            let Some(app_env) = apps.pop_first() else { break };
+            let Some(app_env) = next_of(&mut apps, self.looked_at.as_ref()) else { break };
+            self.looked_at = Some(app_env.clone());
             // Deadlines count from log times, so they are compared with log time.
             let Some(now) = self.app.ledger.time(self.app.now()) else { return };
             let Some(state) = self.app.ledger.speculative() else { return };
+            let looked = Instant::now();
             // One that was refused or changed nothing would be given for ever.
             if let Some(command) = stele_planner::plan_app(state, &app_env, now)
                 && self.submit(command)
             {
                 apps.insert(app_env);
+            } else {
+                in_vain += looked.elapsed();
             }
+        }
+        if in_vain > CONDUCTOR_FREE {
+            self.conductor_rests = Instant::now() + in_vain * CONDUCTOR_REST_FACTOR;
         }
         for app_env in apps {
             self.app.dirty.add(app_env);
@@ -259,6 +287,7 @@ impl Replica {
             self.app.digest_due = false;
             // Until it commits, another must not follow.
             self.app.digest_at = seq;
+            self.app.adopt_digest();
             self.submit(Command::RecordStateDigest);
         }
     }
@@ -391,4 +420,11 @@ pub(crate) fn join(thread: JoinHandle<anyhow::Result<()>>, within: Duration) -> 
         Ok(result) => result,
         Err(_) => anyhow::bail!("the replica's thread panicked"),
     }
+}
+
+/// Takes the one after another out, and begins anew after the last.
+fn next_of(apps: &mut BTreeSet<AppEnv>, after: Option<&AppEnv>) -> Option<AppEnv> {
+    let following = after.and_then(|after| apps.range((Bound::Excluded(after), Bound::Unbounded)).next());
+    let next = following.or_else(|| apps.first()).cloned()?;
+    apps.take(&next)
 }

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 
 use crate::app::{App, Published};
 use crate::config::{Config, read_key};
+use crate::digested::Digested;
 use crate::forward::Inbox;
 use crate::handle::{Handle, Inner};
 use crate::identity::Identity;
@@ -112,8 +113,18 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let ledger = Ledger::new(config.fleet.as_str(), state, chain);
     // Reads wait until so much is applied, and an idle fleet's Raft would not say it again.
     let applied = store.index().applied();
-    let app =
-        App::new(config.id, ledger, peers.clone(), publish, committed_tell, snapshot_at, applied, nonce);
+    let digested = Digested::default();
+    let app = App::new(
+        config.id,
+        ledger,
+        peers.clone(),
+        publish,
+        committed_tell,
+        digested.clone(),
+        snapshot_at,
+        applied,
+        nonce,
+    );
     let driver = Driver::new(RaftConfig::new(config.id), store)?;
     let replica = Replica::spawn(driver, app, queue, standing(&config))?;
     let handle = Handle(Arc::new(Inner {
@@ -122,7 +133,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         published,
         committed,
         past: Past::new(reader.clone()),
-        proofs: proof::Proofs::new(reader.clone(), witnesses(&config)?),
+        proofs: proof::Proofs::new(reader.clone(), witnesses(&config)?, digested.clone()),
         public_tree: config.public_tree,
         reader,
         peers,
@@ -156,6 +167,7 @@ fn tasks(
     tls: Option<tokio_rustls::TlsAcceptor>,
 ) -> JoinSet<anyhow::Result<()>> {
     let heard = outbox::Heard::default();
+    let offers = outbox::Offers::default();
     let mut tasks = JoinSet::new();
     let router = http::router(handle.clone());
     tasks.spawn(async move {
@@ -165,7 +177,7 @@ fn tasks(
         }
         .context("the API stopped")
     });
-    tasks.spawn(outbox::heartbeats(handle.clone(), Arc::clone(&heard)));
+    tasks.spawn(outbox::heartbeats(handle.clone(), Arc::clone(&heard), offers.clone()));
     tasks.spawn(outbox::sync_requests(handle.clone()));
     tasks.spawn(inbox::reports(handle.clone()));
     let endless = |task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| async move {
@@ -173,7 +185,7 @@ fn tasks(
         Ok(())
     };
     tasks.spawn(endless(Box::pin(inbox::liveness(handle.clone(), heard))));
-    tasks.spawn(endless(Box::pin(outbox::run(handle.clone()))));
+    tasks.spawn(endless(Box::pin(outbox::run(handle.clone(), offers))));
     tasks.spawn(endless(Box::pin(feed::run(handle.clone()))));
     tasks.spawn(endless(Box::pin(backfill::run(handle.clone()))));
     tasks.spawn(crate::scrub::run(handle.clone()));

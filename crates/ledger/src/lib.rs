@@ -161,7 +161,8 @@ pub struct Ledger<W> {
 
 impl<W> Ledger<W> {
     /// Begins from a State and the chain at its seq.
-    pub fn new(fleet: &str, state: State, chain: Chain) -> Self {
+    pub fn new(fleet: &str, mut state: State, chain: Chain) -> Self {
+        state.keep_index();
         Self { fleet: fleet.to_owned(), state, chain, leading: None, speculation: None }
     }
 
@@ -175,8 +176,19 @@ impl<W> Ledger<W> {
         self.chain
     }
 
+    /// Takes over what was hashed elsewhere for a committed State of this log: see [`State::adopt_digest`].
+    pub fn adopt_digest(&mut self, earlier: &State) {
+        if earlier.seq <= self.state.seq {
+            self.state.adopt_digest(earlier);
+            if let Some(speculation) = &mut self.speculation {
+                speculation.state.adopt_digest(earlier);
+            }
+        }
+    }
+
     /// Replaces State by an installed snapshot. Whoever waits is told nothing is known.
-    pub fn restore(&mut self, state: State, chain: Chain) -> Vec<(W, Outcome)> {
+    pub fn restore(&mut self, mut state: State, chain: Chain) -> Vec<(W, Outcome)> {
+        state.keep_index();
         self.state = state;
         self.chain = chain;
         self.deposed()

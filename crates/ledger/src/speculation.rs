@@ -85,9 +85,6 @@ impl<W> Speculation<W> {
         let first = self.state.seq + 1;
         let count = u32::try_from(events.len())
             .map_err(|_| Rejection::new(RejectionKind::TooLarge, "too many events in one decision"))?;
-        // Folded on a copy first: a decision that cannot be folded must never be proposed.
-        let mut trial = self.state.clone();
-        let mut chain = self.chain;
         let mut pairs = Vec::with_capacity(events.len());
         let mut bytes = 0;
         for (at, event) in events.iter().enumerate() {
@@ -116,8 +113,6 @@ impl<W> Speculation<W> {
                 ));
             }
             bytes += stored.leaf.len() + stored.payload.len();
-            fold(&mut trial, &record);
-            chain = chain.link(&stored.leaf);
             pairs.push((stored, record));
         }
         if bytes > DECISION_BYTES_MAX {
@@ -131,8 +126,11 @@ impl<W> Speculation<W> {
             pairs[0].0.payload.clear();
         }
         let answer = answer_of(pairs.iter().map(|(_, record)| record));
-        self.state = trial;
-        self.chain = chain;
+        // A decision that cannot be folded ends the process here, and is never proposed.
+        for (stored, record) in &pairs {
+            fold(&mut self.state, record);
+            self.chain = self.chain.link(&stored.leaf);
+        }
         self.batch.bytes += bytes;
         self.batch.records.append(&mut pairs);
         Ok(answer)

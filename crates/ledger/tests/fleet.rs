@@ -143,6 +143,38 @@ fn a_removed_app_leaves_nothing_and_can_come_back() {
     assert_eq!(world.running(), before);
 }
 
+/// A record's header names the nodes it is about, and has no room for all of these.
+#[test]
+fn an_app_on_every_node_of_a_large_fleet_fits_into_the_log() {
+    const NODES: usize = 1_000;
+    let mut world = World::new();
+    let filler = "n".repeat(55);
+    let names: Vec<String> = (0..NODES).map(|at| format!("{filler}-{at}")).collect();
+    for node in &names {
+        world.enrol(node, "eu");
+    }
+    world.deploy("dana", release("one", 3, true)).unwrap();
+    world.settle();
+    let before = world.running();
+    assert!(before.len() > NODES, "{} instances", before.len());
+    assert!(world.state().index_is_true());
+    let (_, deployment) = world.state().latest_deployment(&shop()).unwrap();
+    assert!(matches!(deployment.finished, Some((_, _, Outcome::Succeeded))));
+
+    world.ask("dana", Command::Remove { app_env: shop() }).unwrap();
+    world.settle();
+    assert!(world.running().is_empty());
+    world.rollback("dana", "prev").unwrap();
+    world.settle();
+    assert_eq!(world.running(), before);
+
+    let lost: Vec<_> = names.iter().map(|node| name(node)).collect();
+    world.system(Command::MarkNodes { lost: lost.clone(), returned: Vec::new() });
+    assert!(lost.iter().all(|node| !world.state().is_reachable(node)));
+    assert!(world.state().index_is_true());
+    world.verify();
+}
+
 #[test]
 fn roles_bound_what_may_be_asked() {
     let mut world = World::new();

@@ -20,6 +20,7 @@ use crate::ids::{
     AppEnv, AppId, ControllerId, EnvironmentName, InstanceId, NodeName, Place, PrincipalId, ProjectName, Seq,
     Slot, Time,
 };
+use crate::index::Index;
 use crate::leaf::Leaves;
 use crate::release::Revision;
 use crate::scope::Scope;
@@ -347,7 +348,8 @@ fn first<K: Ord + Clone + Debug, V: PartialEq + Serialize>(
 
 /// A part of State that is not named here does not compile: it would be missing from every delta.
 fn nothing_is_left_out(state: &State) {
-    let State { seq: _, time: _, target, assigned: _, observed: _, control, history, leaves: _ } = state;
+    let State { seq: _, time: _, target, assigned: _, observed: _, control, history, leaves: _, index: _ } =
+        state;
     let Target { intent: _, placement: _, pins: _ } = target;
     let Control {
         fleet: _,
@@ -403,7 +405,7 @@ impl Outline {
     pub fn of(state: &State) -> Self {
         let history = state.history.outline();
         // Digests are of what is left out, too.
-        Self(State { history, leaves: Leaves::partial(), ..state.clone() })
+        Self(State { history, leaves: Leaves::partial(), index: Index::default(), ..state.clone() })
     }
 
     /// The last record folded.

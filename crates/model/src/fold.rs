@@ -179,17 +179,15 @@ fn apply(state: &mut State, header: &Header, event: &Event) {
         }
         Event::PlacementChanged { app_env, slots } => {
             for (slot, node) in slots {
-                match node {
-                    Some(node) => state.target.placement.insert(slot.clone(), node.clone()),
-                    None => state.target.placement.remove(slot),
-                };
+                state.put_slot(slot, node.as_ref());
                 state.touch(Leaf::Placement(slot.clone()));
             }
             target_changed(state, header, app_env);
         }
         Event::AssignmentsChanged { app_env: _, changes } => {
+            let mut shared = None;
             for change in changes {
-                change_assignment(state, header, change);
+                change_assignment(state, header, change, &mut shared);
             }
             #[cfg(feature = "planted")]
             number_in_map_order(state, header, changes);
@@ -262,12 +260,14 @@ fn remove_node(state: &mut State, node: &crate::ids::NodeName) {
     if let Some(observed) = state.observed.remove(node) {
         state.touch(Leaf::Observed(node.clone()));
         for id in observed.instances.keys() {
+            state.index.went(node, id);
             state.touch(Leaf::ObservedInstance(node.clone(), id.clone()));
         }
     }
     if let Some(assigned) = state.assigned.remove(node) {
         state.touch(Leaf::Assigned(node.clone()));
         for id in assigned.instances.keys() {
+            state.index.went(node, id);
             state.touch(Leaf::AssignedTo(node.clone(), id.clone()));
         }
     }
@@ -350,7 +350,13 @@ fn number_in_map_order(state: &mut State, header: &Header, changes: &[Assignment
     }
 }
 
-fn change_assignment(state: &mut State, header: &Header, change: &AssignmentChange) {
+/// `shared` is what was assigned last: most instances of a record are told the same, and share it.
+fn change_assignment(
+    state: &mut State,
+    header: &Header,
+    change: &AssignmentChange,
+    shared: &mut Option<Arc<AssignedTo>>,
+) {
     let (node, id) = match change {
         AssignmentChange::Assign { node, instance, .. } | AssignmentChange::Withdraw { node, instance } => {
             (node, instance)
@@ -368,10 +374,16 @@ fn change_assignment(state: &mut State, header: &Header, change: &AssignmentChan
                 replaces: replaces.clone(),
                 since: header.time,
             };
-            assigned.instances.insert(id.clone(), Arc::new(to));
+            let to = shared.take().filter(|last| **last == to).unwrap_or_else(|| Arc::new(to));
+            *shared = Some(Arc::clone(&to));
+            if assigned.instances.insert(id.clone(), to).is_none() {
+                state.index.came(node, id);
+            }
         }
         AssignmentChange::Withdraw { .. } => {
-            assigned.instances.remove(id);
+            if assigned.instances.remove(id).is_some() {
+                state.index.went(node, id);
+            }
         }
     }
     state.touch(Leaf::Assigned(node.clone()));
@@ -386,10 +398,14 @@ fn observe(state: &mut State, header: &Header, report: &ReportedChange) {
     observed.applied = report.applied;
     observed.time = header.time;
     for change in &report.changed {
-        observed.instances.insert(change.id.clone(), Arc::new(change.clone()));
+        if observed.instances.insert(change.id.clone(), Arc::new(change.clone())).is_none() {
+            state.index.came(node, &change.id);
+        }
     }
     for id in &report.gone {
-        observed.instances.remove(id);
+        if observed.instances.remove(id).is_some() {
+            state.index.went(node, id);
+        }
     }
     state.touch(Leaf::Observed(node.clone()));
     let changed = report.changed.iter().map(|change| &change.id);

@@ -3,7 +3,7 @@
 //! A change only notes which leaves it touched; they are hashed when a digest is
 //! asked for. `docs/log-format.md` lists the names and the hashed JSON.
 
-use imbl::OrdSet;
+use imbl::OrdMap;
 use serde::Serialize;
 
 use crate::digest::Digest;
@@ -52,7 +52,10 @@ pub(crate) enum Leaf {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Leaves {
     trie: Trie,
-    touched: OrdSet<Leaf>,
+    /// The seq whose State the trie is of, but for what was touched since.
+    hashed: Seq,
+    /// What was touched, by which record last.
+    touched: OrdMap<Leaf, Seq>,
     /// False after State was read from bytes: every leaf must be hashed once.
     built: bool,
     /// Whether State lacks some of its leaves, and so has no digest.
@@ -216,7 +219,7 @@ fn all(state: &State) -> Vec<Leaf> {
 impl State {
     pub(crate) fn touch(&mut self, leaf: Leaf) {
         if self.leaves.built {
-            self.leaves.touched.insert(leaf);
+            self.leaves.touched.insert(leaf, self.seq);
         }
     }
 
@@ -229,14 +232,34 @@ impl State {
         assert!(!self.leaves.partial, "a State without its answers has no digest");
         let mut leaves = std::mem::take(&mut self.leaves);
         let touched: Vec<_> = if leaves.built {
-            std::mem::take(&mut leaves.touched).into_iter().collect()
+            std::mem::take(&mut leaves.touched).into_iter().map(|(leaf, _)| leaf).collect()
         } else {
             leaves.built = true;
             all(self)
         };
         let changes = touched.into_iter();
         leaves.trie.set(changes.map(|leaf| (Digest::of(&[leaf.name().as_bytes()]), leaf.digest(self))));
+        leaves.hashed = self.seq;
         self.leaves = leaves;
         self.leaves.trie.digest()
+    }
+
+    /// Takes over what was hashed for an earlier State of the same log, so that its digest is made of what
+    /// changed since. An earlier State that is of no use is left alone.
+    ///
+    /// # Panics
+    ///
+    /// When the other State is later.
+    pub fn adopt_digest(&mut self, earlier: &Self) {
+        assert!(earlier.seq <= self.seq, "what changed since a later State is not known");
+        let Leaves { trie, hashed, touched, built, partial } = &earlier.leaves;
+        let is_whole = *built && !partial && touched.is_empty();
+        if !is_whole || !self.leaves.built || self.leaves.hashed >= *hashed {
+            return;
+        }
+        self.leaves.trie = trie.clone();
+        self.leaves.hashed = *hashed;
+        let touched = std::mem::take(&mut self.leaves.touched);
+        self.leaves.touched = touched.into_iter().filter(|(_, seq)| *seq > earlier.seq).collect();
     }
 }

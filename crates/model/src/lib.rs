@@ -32,6 +32,7 @@ mod fields;
 pub mod fold;
 pub mod header;
 pub mod ids;
+mod index;
 mod leaf;
 pub mod limits;
 mod merge;

@@ -24,6 +24,8 @@ pub const VOLUMES_COUNT_MAX: usize = 64;
 pub const LABELS_COUNT_MAX: usize = 64;
 /// Largest payload of one record, in bytes.
 pub const PAYLOAD_BYTES_MAX: usize = 1024 * 1024;
+/// Changes of slots, assignments or nodes in one record: as many as have room for the nodes' names in its header.
+pub const CHANGES_PER_RECORD_MAX: usize = 512;
 /// Largest encoded decision (all records of one command), in bytes.
 pub const DECISION_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Largest record header, in bytes (a leaf must stay a C2SP tlog-tiles entry).

@@ -17,6 +17,7 @@ use crate::ids::{
     AppEnv, AppId, ControllerId, EnvironmentName, FleetName, InstanceId, NodeName, Place, PrincipalId,
     ProjectName, RegionName, SecretName, Seq, Slot, Time,
 };
+use crate::index::{first_instance, first_slot};
 use crate::release::{Container, EnvValue, InstanceSpec, Release, Revision};
 use crate::scope::Scope;
 use crate::selector::Selector;
@@ -44,6 +45,9 @@ pub struct State {
     /// Digests of all of the above, kept up to date; rebuilt when State is read from bytes.
     #[serde(skip)]
     pub(crate) leaves: crate::leaf::Leaves,
+    /// What is looked up of it; follows from the rest.
+    #[serde(skip)]
+    pub(crate) index: crate::index::Index,
 }
 
 /// What should be: the only tree a rollback restores.
@@ -397,12 +401,7 @@ impl State {
     /// All slots of an app in an environment with their nodes.
     pub fn slots(&self, app_env: &AppEnv) -> impl Iterator<Item = (&Slot, &NodeName)> {
         // Slots sort by app and environment first, so that those of one are together.
-        let first = Slot {
-            app_env: app_env.clone(),
-            #[allow(clippy::unwrap_used)]
-            service: crate::ids::ServiceName::new("0").unwrap(),
-            index: 0,
-        };
+        let first = first_slot(app_env);
         let app_env = app_env.clone();
         self.target.placement.range(first..).take_while(move |(slot, _)| slot.app_env == app_env)
     }
@@ -412,13 +411,27 @@ impl State {
         &'a self,
         app_env: &'a AppEnv,
     ) -> impl Iterator<Item = (&'a NodeName, &'a InstanceId, &'a Arc<AssignedTo>)> {
-        self.assigned.iter().flat_map(move |(node, assigned)| {
-            assigned
-                .instances
-                .iter()
-                .filter(move |(id, _)| id.slot.app_env == *app_env)
-                .map(move |(id, instance)| (node, id, instance))
-        })
+        let first = first_instance(app_env);
+        let at = move |node| {
+            let instances = self.assigned.get(node)?.instances.range(first.clone()..);
+            let of_app = instances.take_while(move |(id, _)| id.slot.app_env == *app_env);
+            Some(of_app.map(move |(id, instance)| (node, id, instance)))
+        };
+        self.hosts_of(app_env).filter_map(at).flatten()
+    }
+
+    /// All instances of an app in an environment that nodes told of, nodes that are lost included.
+    pub fn observed_of<'a>(
+        &'a self,
+        app_env: &'a AppEnv,
+    ) -> impl Iterator<Item = (&'a NodeName, &'a InstanceId, &'a Arc<InstanceReport>)> {
+        let first = first_instance(app_env);
+        let at = move |node| {
+            let instances = self.observed.get(node)?.instances.range(first.clone()..);
+            let of_app = instances.take_while(move |(id, _)| id.slot.app_env == *app_env);
+            Some(of_app.map(move |(id, report)| (node, id, report)))
+        };
+        self.hosts_of(app_env).filter_map(at).flatten()
     }
 
     /// What a node last told about an instance.
@@ -488,6 +501,12 @@ impl State {
         names
     }
 
+    /// The epoch and seq of what a node has been told: its version, without the digest, which is dear.
+    pub fn assignment_seq(&self, node: &NodeName) -> (u64, Seq) {
+        let epoch = self.control.fleet.as_ref().map_or(0, |fleet| fleet.epoch);
+        (epoch, self.assigned.get(node).map_or(0, |assigned| assigned.changed))
+    }
+
     /// The version of what a node has been told.
     pub fn assignment_version(&self, node: &NodeName) -> AssignmentVersion {
         let epoch = self.control.fleet.as_ref().map_or(0, |fleet| fleet.epoch);
@@ -503,7 +522,7 @@ impl State {
 
 impl PartialEq for State {
     fn eq(&self, other: &Self) -> bool {
-        // The leaves are derived from the rest.
+        // Leaves and index are derived from the rest.
         (self.seq, self.time) == (other.seq, other.time)
             && self.target == other.target
             && self.assigned == other.assigned

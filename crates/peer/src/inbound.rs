@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -30,6 +31,8 @@ pub(crate) struct Acceptor {
     pub(crate) tls: Tls,
     pub(crate) handler: Arc<dyn Handler>,
     pub(crate) members: watch::Receiver<Members>,
+    /// Where requests are answered, which may take long.
+    pub(crate) answering: Handle,
 }
 
 impl Acceptor {
@@ -161,7 +164,7 @@ impl Acceptor {
                         continue;
                     };
                     let handler = Arc::clone(&self.handler);
-                    requests.spawn(async move {
+                    let answer = async move {
                         let deadline =
                             Duration::from_millis(u64::from(deadline_ms)).min(limits::MAX_REQUEST_DEADLINE);
                         let answer = timeout(deadline, handler.request(peer, body)).await;
@@ -170,7 +173,8 @@ impl Acceptor {
                             drop(answers.send(to_frame(id, answer)).await);
                         }
                         drop(permit);
-                    });
+                    };
+                    requests.spawn_on(answer, &self.answering);
                 }
                 Ok(_) => {
                     return io::Error::new(io::ErrorKind::InvalidData, "the peer sent an unexpected frame");

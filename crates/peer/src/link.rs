@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadHalf};
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsConnector;
@@ -69,6 +70,8 @@ pub(crate) struct Dialer {
     pub(crate) fleet: String,
     pub(crate) tls: Tls,
     pub(crate) handler: Arc<dyn Handler>,
+    /// Where connections are served.
+    pub(crate) runtime: Handle,
 }
 
 struct LaneTask {
@@ -99,7 +102,7 @@ impl Link {
                 queue,
                 queued_bytes: Arc::clone(&bytes),
             };
-            tasks.push(OwnedTask::spawn(task.run()));
+            tasks.push(OwnedTask::spawn(&dialer.runtime, task.run()));
             Queue { sender, bytes }
         });
         Self { peer, address, health, queues, _tasks: tasks }
@@ -210,7 +213,7 @@ impl LaneTask {
         let pending: Pending = Arc::default();
         let writing = Arc::new(AtomicBool::new(false));
         let broken = Arc::new(Mutex::new(None));
-        let mut answers = OwnedTask::spawn({
+        let mut answers = OwnedTask::spawn(&self.dialer.runtime, {
             let (pending, writing) = (Arc::clone(&pending), Arc::clone(&writing));
             let (broken, peer) = (Arc::clone(&broken), self.peer);
             async move { *lock(&broken) = Some(read_answers(read, peer, &pending, &writing).await) }

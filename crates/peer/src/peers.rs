@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
@@ -44,11 +45,23 @@ pub struct PeerStatus {
 }
 
 struct Inner {
+    /// A thread for what passes between controllers alone: a heartbeat of Raft's must not wait behind
+    /// whatever else the program does, or leaders are taken for dead. Absent only while it ends.
+    runtime: Option<Runtime>,
     dialer: Dialer,
     local_address: SocketAddr,
     members: watch::Sender<Members>,
     links: Mutex<std::collections::BTreeMap<u64, Link>>,
     listener: Mutex<Option<OwnedTask>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Its tasks are aborted by then, and nothing may wait here.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// The transport between controllers. Cloning it is cheap; its connections end
@@ -59,7 +72,8 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// Starts listening. Nobody is a member yet: see [`Peers::set_members`].
+    /// Starts listening. Nobody is a member yet: see [`Peers::set_members`]. Requests are answered on the
+    /// runtime this is called in.
     pub async fn start(config: PeerConfig, handler: Arc<dyn Handler>) -> Result<Self, StartError> {
         let limit = limits::MAX_FLEET_ID_BYTES;
         if config.id == 0 || config.fleet.is_empty() || config.fleet.len() > limit {
@@ -67,7 +81,14 @@ impl Peers {
         }
         config.tls.check_own(config.id)?;
         let failed = |source| StartError::Listen { address: config.listen, source };
-        let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("peers")
+            .enable_all()
+            .build()
+            .map_err(failed)?;
+        let bound = runtime.spawn(TcpListener::bind(config.listen)).await;
+        let listener = bound.map_err(std::io::Error::other).and_then(|bound| bound).map_err(failed)?;
         let local_address = listener.local_addr().map_err(failed)?;
         let (members, watched) = watch::channel(Members::new());
         let acceptor = Acceptor {
@@ -76,15 +97,20 @@ impl Peers {
             tls: config.tls.clone(),
             handler: Arc::clone(&handler),
             members: watched,
+            answering: Handle::current(),
         };
-        let dialer = Dialer { own_id: config.id, fleet: config.fleet, tls: config.tls, handler };
+        let handle = runtime.handle().clone();
+        let listening = OwnedTask::spawn(&handle, acceptor.run(listener));
+        let dialer =
+            Dialer { own_id: config.id, fleet: config.fleet, tls: config.tls, handler, runtime: handle };
         Ok(Self {
             inner: Arc::new(Inner {
+                runtime: Some(runtime),
                 dialer,
                 local_address,
                 members,
                 links: Mutex::default(),
-                listener: Mutex::new(Some(OwnedTask::spawn(acceptor.run(listener)))),
+                listener: Mutex::new(Some(listening)),
             }),
         })
     }
@@ -96,7 +122,6 @@ impl Peers {
 
     /// Says who the members are and where, as host:port; this controller may be
     /// among them. Who is no longer a member is disconnected, both ways.
-    /// Must be called within the runtime.
     pub fn set_members(&self, members: Members) {
         let inner = &self.inner;
         let mut links = lock(&inner.links);

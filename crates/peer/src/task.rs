@@ -1,13 +1,14 @@
 //! Tasks that end with their owner.
 
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 /// A task that is aborted when this is dropped.
 pub(crate) struct OwnedTask(JoinHandle<()>);
 
 impl OwnedTask {
-    pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Self {
-        Self(tokio::spawn(future))
+    pub(crate) fn spawn(on: &Handle, future: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(on.spawn(future))
     }
 
     /// Ends it and waits until it is gone.

@@ -25,6 +25,7 @@ macro_rules! planted {
 
 mod cause;
 mod dirty;
+pub mod limits;
 mod placement;
 pub mod retention;
 mod rollout;
@@ -65,8 +66,9 @@ pub fn on_their_way(state: &State) -> impl Iterator<Item = &AppEnv> {
 
 /// The next command for one app in one environment, if there is anything to do.
 pub fn plan_app(state: &State, app_env: &AppEnv, now: Time) -> Option<Command> {
-    let (slots, unplaced) = place(state, app_env);
+    let (mut slots, unplaced) = place(state, app_env);
     if !slots.is_empty() {
+        slots.truncate(limits::SLOTS_PER_COMMAND_MAX);
         return Some(Command::Place { app_env: app_env.clone(), slots });
     }
     rollout::advance(state, app_env, unplaced, now)

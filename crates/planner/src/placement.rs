@@ -9,13 +9,17 @@
 //! rollback of one region must not start containers in another. The next deployment of
 //! the app lifts the pins, and with them all of this.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use imbl::OrdMap;
 use stele_model::event::EnrolledNode;
 use stele_model::ids::ServiceName;
 use stele_model::release::{Placement, Port, Service};
 use stele_model::{AppEnv, NodeName, RegionName, Slot, State};
+
+use crate::limits::NODES_NAMED_MAX;
 
 /// A slot for which no node fits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,42 +35,44 @@ type Change = (Slot, Option<NodeName>);
 
 /// What must change so that an app is placed as its release says.
 pub fn place(state: &State, app_env: &AppEnv) -> (Vec<Change>, Option<Unplaced>) {
-    let present: BTreeMap<Slot, NodeName> =
-        state.slots(app_env).map(|(slot, node)| (slot.clone(), node.clone())).collect();
-    let mut unplaced = None;
     // First what stays, for all services, so that new slots see every port in use.
-    let mut wanted: BTreeMap<Slot, NodeName> = present
-        .iter()
-        .filter(|(slot, node)| stays(state, slot, node))
-        .map(|(slot, node)| (slot.clone(), node.clone()))
-        .collect();
+    let is_pinned = state.pins(app_env).next().is_some();
     let services = services_of(state, app_env);
-    let lacking: Vec<_> = services
-        .iter()
-        .map(|(name, service)| (name, service, lacks(state, app_env, name, service, &present, &wanted)))
-        .filter(|(.., count)| *count > 0)
-        .collect();
+    let service_of = |slot: &Slot, node| match is_pinned {
+        false => services.get(&slot.service),
+        true => service_at(state, slot, node),
+    };
+    let (staying, leaving): (Vec<Placed<'_>>, Vec<_>) = state
+        .slots(app_env)
+        .map(|(slot, node)| Placed { slot, node, service: service_of(slot, node) })
+        .partition(|placed| stays(state, placed));
+    let mut unplaced = None;
+    let mut added = BTreeMap::new();
     // Most looks find nothing to place; only a new slot needs to know every other app's.
-    if !lacking.is_empty() {
-        let mut room = Room::new(state);
-        for (slot, node) in &wanted {
-            if let Some(service) = service_at(state, slot, node) {
-                room.take(node, service, slot);
-            }
+    let mut room = None;
+    for (name, service) in services {
+        let lacking = lacks(state, app_env, (name, service), is_pinned, &staying, &leaving);
+        if lacking == 0 {
+            continue;
         }
-        for (name, service, count) in lacking {
-            let added = add(state, app_env, (name, service, count), &wanted, &mut room);
-            wanted.extend(added.0);
-            unplaced = unplaced.or(added.1);
-        }
+        let room = room.get_or_insert_with(|| Room::new(state, &staying));
+        let (slots, without) = add(state, app_env, (name, service, lacking), &staying, room);
+        added.extend(slots);
+        unplaced = unplaced.or(without);
     }
-    let mut changes: Vec<Change> = wanted
-        .iter()
-        .filter(|(slot, node)| present.get(slot) != Some(node))
-        .map(|(slot, node)| (slot.clone(), Some(node.clone())))
-        .collect();
-    changes.extend(present.into_keys().filter(|slot| !wanted.contains_key(slot)).map(|slot| (slot, None)));
-    (changes, unplaced)
+    let left = leaving.iter().filter(|placed| !added.contains_key(placed.slot));
+    let cleared: Vec<_> = left.map(|placed| (placed.slot.clone(), None)).collect();
+    let is_new = |(slot, node): &(Slot, NodeName)| state.target.placement.get(slot) != Some(node);
+    let set = added.into_iter().filter(is_new).map(|(slot, node)| (slot, Some(node)));
+    (set.chain(cleared).collect(), unplaced)
+}
+
+/// A slot as it is.
+struct Placed<'a> {
+    slot: &'a Slot,
+    node: &'a NodeName,
+    /// What fills it; absent when nothing should.
+    service: Option<&'a Service>,
 }
 
 /// The services of what is in force wherever no place is pinned.
@@ -97,43 +103,37 @@ fn is_pinned(state: &State, app_env: &AppEnv, node: &NodeName) -> bool {
 }
 
 /// Whether a slot stays where it is.
-fn stays(state: &State, slot: &Slot, node: &NodeName) -> bool {
-    let Some(service) = service_at(state, slot, node) else { return false };
-    let Some(enrolled) = state.control.nodes.get(node) else { return false };
+fn stays(state: &State, placed: &Placed<'_>) -> bool {
+    let Some(service) = placed.service else { return false };
+    let Some(enrolled) = state.control.nodes.get(placed.node) else { return false };
     let counts = match service.placement {
-        Placement::Replicas { count, .. } => slot.index < count,
+        Placement::Replicas { count, .. } => placed.slot.index < count,
         Placement::Every { .. } => true,
     };
-    state.selects(service.placement.nodes(), enrolled) && (counts || is_pinned(state, &slot.app_env, node))
+    state.selects(service.placement.nodes(), enrolled)
+        && (counts || is_pinned(state, &placed.slot.app_env, placed.node))
 }
 
 /// How many slots a service has too few.
 fn lacks(
     state: &State,
     app_env: &AppEnv,
-    name: &ServiceName,
-    service: &Service,
-    present: &BTreeMap<Slot, NodeName>,
-    wanted: &BTreeMap<Slot, NodeName>,
+    (name, service): (&ServiceName, &Service),
+    has_pins: bool,
+    staying: &[Placed<'_>],
+    leaving: &[Placed<'_>],
 ) -> usize {
-    let mine = |slots: &BTreeMap<Slot, NodeName>| slots.keys().filter(|slot| slot.service == *name).count();
+    let mine = staying.iter().filter(|placed| placed.slot.service == *name);
     match &service.placement {
-        Placement::Replicas { count, .. } if state.pins(app_env).next().is_none() => {
-            (*count as usize).saturating_sub(mine(wanted))
-        }
+        Placement::Replicas { count, .. } if !has_pins => (*count as usize).saturating_sub(mine.count()),
         // Only what lost its node is placed anew.
-        Placement::Replicas { count, .. } => {
-            let lost = |(slot, node): &(&Slot, &NodeName)| {
-                slot.service == *name
-                    && slot.index < *count
-                    && !wanted.contains_key(*slot)
-                    && !is_pinned(state, app_env, node)
-            };
-            present.iter().filter(lost).count()
-        }
+        Placement::Replicas { count, .. } => leaving
+            .iter()
+            .filter(|placed| placed.slot.service == *name && placed.slot.index < *count)
+            .filter(|placed| !is_pinned(state, app_env, placed.node))
+            .count(),
         Placement::Every { .. } => {
-            let has: BTreeSet<_> =
-                wanted.iter().filter(|(slot, _)| slot.service == *name).map(|(_, node)| node).collect();
+            let has: BTreeSet<_> = mine.map(|placed| placed.node).collect();
             open_nodes(state, app_env, service).filter(|node| !has.contains(&node.name)).count()
         }
     }
@@ -158,15 +158,12 @@ fn add(
     state: &State,
     app_env: &AppEnv,
     (name, service, lacking): (&ServiceName, &Service, usize),
-    wanted: &BTreeMap<Slot, NodeName>,
+    staying: &[Placed<'_>],
     room: &mut Room<'_>,
 ) -> (BTreeMap<Slot, NodeName>, Option<Unplaced>) {
     let slot = |index| Slot { app_env: app_env.clone(), service: name.clone(), index };
-    let taken: BTreeMap<u32, &NodeName> = wanted
-        .iter()
-        .filter(|(slot, _)| slot.service == *name)
-        .map(|(slot, node)| (slot.index, node))
-        .collect();
+    let mine = staying.iter().filter(|placed| placed.slot.service == *name);
+    let taken: BTreeMap<u32, &NodeName> = mine.map(|placed| (placed.slot.index, placed.node)).collect();
     let matching: Vec<_> = open_nodes(state, app_env, service).collect();
     let mut added = BTreeMap::new();
     match service.placement {
@@ -183,20 +180,18 @@ fn add(
             (added, None)
         }
         Placement::Replicas { count, .. } => {
-            let mut spread = Spread::new(state, taken.values().copied());
+            let fit = matching.iter().filter(|node| {
+                state.is_reachable(&node.name) && room.conflict(&node.name, service).is_none()
+            });
+            let mut choices = Choices::new(state, fit.map(AsRef::as_ref), taken.values().copied(), room);
             for index in (0..count).filter(|index| !taken.contains_key(index)).take(lacking) {
-                let choice = matching
-                    .iter()
-                    .filter(|node| state.is_reachable(&node.name))
-                    .filter(|node| room.conflict(&node.name, service).is_none())
-                    .min_by_key(|node| (spread.key(node), room.busy(&node.name), &node.name));
-                let Some(node) = choice else {
+                let Some(node) = choices.best() else {
                     let reason = why_not(state, service, &matching, room);
                     return (added, Some(Unplaced { slot: slot(index), reason }));
                 };
-                room.take(&node.name, service, &slot(index));
-                spread.count(node);
-                added.insert(slot(index), node.name.clone());
+                room.take(node, service, &slot(index));
+                choices.take(node, room.busy(node), room.conflict(node, service).is_none());
+                added.insert(slot(index), node.clone());
             }
             (added, None)
         }
@@ -212,6 +207,7 @@ fn why_not(state: &State, service: &Service, matching: &[&Arc<EnrolledNode>], ro
     }
     let reasons: Vec<_> = matching
         .iter()
+        .take(NODES_NAMED_MAX)
         .map(|node| {
             let why = if state.is_reachable(&node.name) {
                 room.conflict(&node.name, service).unwrap_or_else(|| "it has room".to_owned())
@@ -221,42 +217,83 @@ fn why_not(state: &State, service: &Service, matching: &[&Arc<EnrolledNode>], ro
             format!("{}: {why}", node.name)
         })
         .collect();
-    format!("no matching node has room ({})", reasons.join("; "))
+    let others = match matching.len() - reasons.len() {
+        0 => String::new(),
+        others => format!("; and {others} others"),
+    };
+    format!("no matching node has room ({}{others})", reasons.join("; "))
 }
 
-/// How often a service stands in each region and on each node.
-struct Spread {
-    regions: BTreeMap<RegionName, usize>,
-    nodes: BTreeMap<NodeName, usize>,
+/// The nodes a service may go to, in the order in which they are chosen: by how often it stands in their
+/// region, then on them, then by how busy they are, then by name.
+struct Choices<'a> {
+    regions: BTreeMap<&'a RegionName, Region<'a>>,
+    region_of: BTreeMap<&'a NodeName, (&'a RegionName, Rank)>,
 }
 
-impl Spread {
-    fn new<'a>(state: &State, taken: impl Iterator<Item = &'a NodeName>) -> Self {
-        let mut spread = Self { regions: BTreeMap::new(), nodes: BTreeMap::new() };
+/// How often the service stands on a node, and how many slots the node has.
+type Rank = (usize, usize);
+
+#[derive(Default)]
+struct Region<'a> {
+    /// How often the service stands in it.
+    count: usize,
+    nodes: BTreeSet<(Rank, &'a NodeName)>,
+}
+
+impl<'a> Choices<'a> {
+    fn new(
+        state: &State,
+        fit: impl Iterator<Item = &'a EnrolledNode>,
+        taken: impl Iterator<Item = &'a NodeName>,
+        room: &Room<'_>,
+    ) -> Self {
+        let mut counts: BTreeMap<&NodeName, usize> = BTreeMap::new();
         for node in taken {
-            if let Some(node) = state.control.nodes.get(node) {
-                spread.count(node);
+            *counts.entry(node).or_default() += 1;
+        }
+        let mut choices = Self { regions: BTreeMap::new(), region_of: BTreeMap::new() };
+        for node in fit {
+            let rank = (counts.get(&node.name).copied().unwrap_or(0), room.busy(&node.name));
+            choices.regions.entry(&node.region).or_default().nodes.insert((rank, &node.name));
+            choices.region_of.insert(&node.name, (&node.region, rank));
+        }
+        for (node, count) in counts {
+            let region = state.region_of(node).and_then(|region| choices.regions.get_mut(region));
+            if let Some(region) = region {
+                region.count += count;
             }
         }
-        spread
+        choices
     }
 
-    fn count(&mut self, node: &EnrolledNode) {
-        *self.regions.entry(node.region.clone()).or_default() += 1;
-        *self.nodes.entry(node.name.clone()).or_default() += 1;
+    fn best(&self) -> Option<&'a NodeName> {
+        let best = |region: &Region<'a>| Some((region.count, *region.nodes.first()?));
+        self.regions.values().filter_map(best).min().map(|(_, (_, node))| node)
     }
 
-    fn key(&self, node: &EnrolledNode) -> (usize, usize) {
-        let regions = self.regions.get(&node.region).copied().unwrap_or(0);
-        (regions, self.nodes.get(&node.name).copied().unwrap_or(0))
+    /// Counts one more on a node, which is so busy now, and may have no room for another.
+    fn take(&mut self, node: &'a NodeName, busy: usize, has_room: bool) {
+        let Some((name, rank)) = self.region_of.get_mut(node) else { return };
+        let Some(region) = self.regions.get_mut(*name) else { return };
+        region.nodes.remove(&(*rank, node));
+        region.count += 1;
+        *rank = (rank.0 + 1, busy);
+        if has_room {
+            region.nodes.insert((*rank, node));
+        }
     }
 }
 
 /// What is used on each node by every app's slots.
 struct Room<'a> {
     state: &'a State,
-    ports: BTreeMap<(NodeName, Port), Slot>,
-    busy: BTreeMap<NodeName, usize>,
+    /// How many slots each node has.
+    busy: OrdMap<NodeName, usize>,
+    /// Ports in use at the beginning, which only a service that wants some needs to know.
+    ports: OnceCell<BTreeMap<(&'a NodeName, Port), &'a Slot>>,
+    /// Ports taken since.
+    taken: BTreeMap<(NodeName, Port), Slot>,
 }
 
 /// A port as it is contended for: the host's side.
@@ -270,12 +307,12 @@ fn host_ports(service: &Service) -> impl Iterator<Item = Port> {
 }
 
 impl<'a> Room<'a> {
-    fn new(state: &'a State) -> Self {
-        let mut room = Self { state, ports: BTreeMap::new(), busy: BTreeMap::new() };
-        for (slot, node) in &state.target.placement {
-            *room.busy.entry(node.clone()).or_default() += 1;
-            if let Some(service) = service_at(state, slot, node) {
-                room.take(node, service, slot);
+    fn new(state: &'a State, staying: &[Placed<'_>]) -> Self {
+        let busy = state.slots_per_node();
+        let mut room = Self { state, busy, ports: OnceCell::new(), taken: BTreeMap::new() };
+        for placed in staying {
+            if let Some(service) = placed.service {
+                room.take(placed.node, service, placed.slot);
             }
         }
         room
@@ -283,18 +320,31 @@ impl<'a> Room<'a> {
 
     fn take(&mut self, node: &NodeName, service: &Service, slot: &Slot) {
         for port in host_ports(service) {
-            self.ports.entry((node.clone(), port)).or_insert_with(|| slot.clone());
+            self.taken.entry((node.clone(), port)).or_insert_with(|| slot.clone());
         }
         if !self.state.target.placement.contains_key(slot) {
             *self.busy.entry(node.clone()).or_default() += 1;
         }
     }
 
+    fn in_use(&self) -> BTreeMap<(&'a NodeName, Port), &'a Slot> {
+        let mut ports = BTreeMap::new();
+        for (slot, node) in &self.state.target.placement {
+            for port in service_at(self.state, slot, node).into_iter().flat_map(host_ports) {
+                ports.entry((node, port)).or_insert(slot);
+            }
+        }
+        ports
+    }
+
     /// Why a service cannot be on a node.
     fn conflict(&self, node: &NodeName, service: &Service) -> Option<String> {
         host_ports(service).find_map(|port| {
-            let holder = self.ports.get(&(node.clone(), port.clone()))?;
-            Some(format!("port {} is {holder}'s", port.host.unwrap_or_default()))
+            let ports = self.ports.get_or_init(|| self.in_use());
+            let number = port.host.unwrap_or_default();
+            let holder = ports.get(&(node, port.clone())).copied();
+            let holder = holder.or_else(|| self.taken.get(&(node.clone(), port)))?;
+            Some(format!("port {number} is {holder}'s"))
         })
     }
 

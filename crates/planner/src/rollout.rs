@@ -10,6 +10,7 @@ use stele_model::state::AssignedTo;
 use stele_model::wire::Phase;
 use stele_model::{AppEnv, Command, Digest, InstanceId, NodeName, Revision, Seq, Slot, State, Time};
 
+use crate::limits::ASSIGNMENTS_PER_COMMAND_MAX;
 use crate::placement::Unplaced;
 
 /// An instance a node has been told to run.
@@ -79,7 +80,7 @@ pub(crate) fn advance(
     };
     let mut changes = Vec::new();
     // Slots that should not be there any more.
-    for left in running.into_values().flatten() {
+    for left in running.into_values().flatten().take(ASSIGNMENTS_PER_COMMAND_MAX) {
         changes.push(withdraw(&left));
     }
     changes.extend(replace(state, &wanted, pace));
@@ -189,6 +190,10 @@ fn replace(state: &State, wanted: &[Wanted<'_>], pace: Pace) -> Vec<AssignmentCh
         services.entry(&slot.slot.service).or_default().push(slot);
     }
     for slots in services.into_values() {
+        // What does not fit into this command is found again for the next.
+        if changes.len() >= ASSIGNMENTS_PER_COMMAND_MAX {
+            break;
+        }
         replace_service(state, slots, pace, &mut changes);
     }
     changes
@@ -216,6 +221,9 @@ fn replace_service(
     for slot in slots {
         if slot.fresh.is_some() {
             continue;
+        }
+        if changes.len() >= ASSIGNMENTS_PER_COMMAND_MAX {
+            break;
         }
         let budget = slot.service.update.max_unavailable + u32::from(planted!(BudgetOffByOne));
         let is_free = match pace {
@@ -263,8 +271,6 @@ fn is_settled(state: &State, app_env: &AppEnv, wanted: &[Wanted<'_>]) -> bool {
         let good = |fresh: &Running<'_>| is_excused_or_healthy(state, fresh) || planted!(FinishEarly);
         slot.stale.is_empty() && slot.fresh.as_ref().is_some_and(good)
     });
-    let gone = state.observed.iter().filter(|(_, seen)| !seen.lost).all(|(_, seen)| {
-        seen.instances.keys().filter(|id| id.slot.app_env == *app_env).all(|id| assigned.contains(id))
-    });
-    filled && gone
+    let is_lost = |node| state.observed.get(node).is_some_and(|seen| seen.lost);
+    filled && state.observed_of(app_env).all(|(node, id, _)| assigned.contains(id) || is_lost(node))
 }

@@ -149,6 +149,7 @@ proptest! {
         }
         world.settle();
         prop_assert_eq!(world.state.target_digest(&scope), wanted, "nothing drifts afterwards");
+        prop_assert!(world.state.index_is_true(), "what is looked up is what is there");
         for cell in cells().iter().filter(|cell| !covers(&scope, cell)) {
             prop_assert_eq!(before.target_digest(cell), world.state.target_digest(cell), "{} drifted", cell);
         }
@@ -193,6 +194,7 @@ proptest! {
         if let Command::Rollback { strict: is_strict, .. } = &mut command {
             *is_strict = strict;
         }
+        prop_assert!(before.index_is_true(), "what is looked up is what is there");
         if !matches!(world.dana(command), Ok(Some(_))) {
             prop_assert_eq!(&before, &world.state);
             return Ok(());
@@ -236,6 +238,7 @@ proptest! {
         if let Command::Rollback { except: list, .. } = &mut command {
             list.push(except.clone());
         }
+        prop_assert!(before.index_is_true(), "what is looked up is what is there");
         if !matches!(world.dana(command), Ok(Some(_))) {
             prop_assert_eq!(&before, &world.state);
             return Ok(());

@@ -31,6 +31,8 @@ impl Controller {
         ];
         let line: Vec<String> = wrapper.iter().cloned().chain(own).collect();
         let (program, arguments) = line.split_first().context("there is always the program itself")?;
+        // One that still runs ends first: it has the store's lock, and the port.
+        self.process = None;
         self.process = Some(Process::start(Path::new(program), arguments, &self.folder().join("log.txt"))?);
         Ok(())
     }
@@ -50,6 +52,7 @@ pub(crate) struct Agent {
 impl Agent {
     pub(crate) fn start(&mut self, agent: &Path) -> anyhow::Result<()> {
         let arguments = ["run".to_owned(), "--data".to_owned(), self.data.display().to_string()];
+        self.process = None;
         self.process = Some(Process::start(agent, &arguments, &self.data.with_extension("log"))?);
         Ok(())
     }

@@ -71,7 +71,7 @@ fn sign(
         fleet: identity.fleet.clone(),
         size: state.seq,
         root,
-        state: state.digest(),
+        state: proofs.digest_of(&mut state),
         chain: proofs.chain(state.seq)?,
     };
     let mut signed = SignedCheckpoint::new(checkpoint)?;

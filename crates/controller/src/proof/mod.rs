@@ -25,6 +25,7 @@ use stele_proof::{NoteError, ProofError, SignedCheckpoint};
 use stele_store::{Reader, StoreError};
 use tokio::sync::watch;
 
+use crate::digested::Digested;
 use crate::limits::{CHECKPOINT_STATES_KEPT, RECORDS_PER_READ_BYTES};
 use nodes::Nodes;
 
@@ -78,6 +79,8 @@ pub(crate) struct Proofs {
     witnesses: Vec<VerifierKey>,
     /// States of the newest checkpoints, with their digests made: others' are reached from there.
     states: Mutex<VecDeque<State>>,
+    /// Where the replica's thread finds the newest of them.
+    digested: Digested,
     verdicts: Mutex<BTreeMap<ControllerId, Verdict>>,
     /// Why this replica must not answer any more.
     diverged: OnceLock<String>,
@@ -88,8 +91,9 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Proofs {
-    pub(crate) fn new(reader: Reader, witnesses: Vec<VerifierKey>) -> Self {
+    pub(crate) fn new(reader: Reader, witnesses: Vec<VerifierKey>, digested: Digested) -> Self {
         Self {
+            digested,
             nodes: Nodes::new(reader),
             size: AtomicU64::new(0),
             checkpoint: watch::Sender::new(None),
@@ -231,11 +235,21 @@ impl Proofs {
 
     /// Remembers the State of a checkpoint.
     fn keep(&self, state: State) {
+        self.digested.put(state.clone());
         let mut states = lock(&self.states);
         states.push_back(state);
         while states.len() > CHECKPOINT_STATES_KEPT {
             states.pop_front();
         }
+    }
+
+    /// The digest of a State that is later than any remembered.
+    fn digest_of(&self, state: &mut State) -> Digest {
+        let newest = lock(&self.states).back().cloned();
+        if let Some(before) = newest.filter(|it| it.seq <= state.seq) {
+            state.adopt_digest(&before);
+        }
+        state.digest()
     }
 
     /// The digest of State at a seq, if it was not long ago: what changed since one of our own

@@ -96,7 +96,7 @@ impl World {
         }
     }
 
-    fn enrol(&mut self, node: &str, region: &str) {
+    pub(crate) fn enrol(&mut self, node: &str, region: &str) {
         let hash = Digest::of(&[b"join", node.as_bytes()]);
         let token = JoinToken {
             hash,
@@ -236,7 +236,9 @@ impl World {
                 instances: instances.collect(),
             });
         }
-        self.system(Command::Report { reports });
+        for reports in reports.chunks(200) {
+            self.system(Command::Report { reports: reports.to_vec() });
+        }
         self.state().seq != before
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::rollout::placement_changes;
 use super::{erase, next_seq, validate};
 use crate::command::ReleaseChoice;
 use crate::digest::Digest;
@@ -217,9 +218,7 @@ pub(super) fn remove(state: &State, app_env: &AppEnv) -> Result<Vec<Event>, Reje
     start(state, app_env, DeploymentKind::Remove, None, false, None, &mut events);
     lift_pins(state, app_env, &mut events);
     let slots: Vec<_> = state.slots(app_env).map(|(slot, _)| (slot.clone(), None)).collect();
-    if !slots.is_empty() {
-        events.push(Event::PlacementChanged { app_env: app_env.clone(), slots });
-    }
+    events.extend(placement_changes(app_env, &slots));
     Ok(events)
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::rollout::placement_changes;
 use super::{SYSTEM, validate};
 use crate::digest::Digest;
 use crate::event::{EnrolledNode, Event, Holder, JoinToken, Role, Token};
@@ -240,7 +241,7 @@ pub(super) fn remove_node(state: &State, node: &NodeName) -> Result<Vec<Event>, 
         apps.entry(slot.app_env.clone()).or_default().push((slot.clone(), None));
     }
     for (app_env, slots) in apps {
-        events.push(Event::PlacementChanged { app_env, slots });
+        events.extend(placement_changes(&app_env, &slots));
     }
     events.push(Event::NodeRemoved { node: node.clone() });
     Ok(events)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::next_seq;
 use crate::event::{AssignmentChange, Event, Outcome, ReportedChange};
 use crate::ids::{AppEnv, InstanceId, NodeName, Seq, Slot};
-use crate::limits::INSTANCES_PER_NODE_MAX;
+use crate::limits::{CHANGES_PER_RECORD_MAX, INSTANCES_PER_NODE_MAX};
 use crate::rejection::{Rejection, RejectionKind};
 use crate::state::State;
 use crate::wire::{InstanceReport, Report};
@@ -34,10 +34,16 @@ pub(super) fn place(
             changes.push((slot.clone(), node.clone()));
         }
     }
-    if changes.is_empty() {
-        return Ok(Vec::new());
-    }
-    Ok(vec![Event::PlacementChanged { app_env: app_env.clone(), slots: changes }])
+    Ok(placement_changes(app_env, &changes).collect())
+}
+
+/// The records that set or clear slots of an app.
+pub(super) fn placement_changes(
+    app_env: &AppEnv,
+    slots: &[(Slot, Option<NodeName>)],
+) -> impl Iterator<Item = Event> {
+    let of = |slots: &[_]| Event::PlacementChanged { app_env: app_env.clone(), slots: slots.to_vec() };
+    slots.chunks(CHANGES_PER_RECORD_MAX).map(of)
 }
 
 pub(super) fn assign(
@@ -45,9 +51,11 @@ pub(super) fn assign(
     app_env: &AppEnv,
     changes: &[AssignmentChange],
 ) -> Result<Vec<Event>, Rejection> {
-    let serial = next_seq(state, &[]);
+    let first = next_seq(state, &[]);
     let mut decided = Vec::new();
     let mut counts: BTreeMap<NodeName, usize> = BTreeMap::new();
+    // Most instances are of the same revision and service as the one before them.
+    let mut known = None;
     for change in changes {
         match change {
             AssignmentChange::Assign { node, instance, revision, replaces, .. } => {
@@ -57,16 +65,25 @@ pub(super) fn assign(
                 if !state.control.nodes.contains_key(node) {
                     return Err(conflict(format!("{instance} cannot be on {node}: there is no such node")));
                 }
-                let spec =
-                    state.instance_spec(app_env, revision, &instance.slot.service).ok_or_else(|| {
-                        conflict(format!("{instance} refers to a service or secret that is not there"))
-                    })?;
+                let of = (revision, &instance.slot.service);
+                let spec = match known {
+                    Some((before, spec)) if before == of => spec,
+                    _ => state
+                        .instance_spec(app_env, revision, &instance.slot.service)
+                        .ok_or_else(|| {
+                            conflict(format!("{instance} refers to a service or secret that is not there"))
+                        })?
+                        .digest(),
+                };
+                known = Some((of, spec));
                 *count_of(state, &mut counts, node) += 1;
+                // The seq of the record that it will be in.
+                let serial = first + (decided.len() / CHANGES_PER_RECORD_MAX) as Seq;
                 decided.push(AssignmentChange::Assign {
                     node: node.clone(),
                     instance: InstanceId { slot: instance.slot.clone(), serial },
                     revision: revision.clone(),
-                    spec: spec.digest(),
+                    spec,
                     replaces: replaces.clone(),
                 });
             }
@@ -87,10 +104,9 @@ pub(super) fn assign(
             format!("{node} would have more than {INSTANCES_PER_NODE_MAX} instances"),
         ));
     }
-    if decided.is_empty() {
-        return Ok(Vec::new());
-    }
-    Ok(vec![Event::AssignmentsChanged { app_env: app_env.clone(), changes: decided }])
+    let of =
+        |changes: &[_]| Event::AssignmentsChanged { app_env: app_env.clone(), changes: changes.to_vec() };
+    Ok(decided.chunks(CHANGES_PER_RECORD_MAX).map(of).collect())
 }
 
 fn count_of<'a>(state: &State, counts: &'a mut BTreeMap<NodeName, usize>, node: &NodeName) -> &'a mut usize {
@@ -158,12 +174,7 @@ pub(super) fn mark_nodes(state: &State, lost: &[NodeName], returned: &[NodeName]
     let known = |node: &&NodeName| state.control.nodes.contains_key(*node);
     let lost: Vec<_> = lost.iter().filter(known).filter(|node| !is_lost(node)).cloned().collect();
     let returned: Vec<_> = returned.iter().filter(known).filter(|node| is_lost(node)).cloned().collect();
-    let mut events = Vec::new();
-    if !lost.is_empty() {
-        events.push(Event::NodesLost { nodes: lost });
-    }
-    if !returned.is_empty() {
-        events.push(Event::NodesReturned { nodes: returned });
-    }
-    events
+    let lost = lost.chunks(CHANGES_PER_RECORD_MAX).map(|nodes| Event::NodesLost { nodes: nodes.to_vec() });
+    let returned = returned.chunks(CHANGES_PER_RECORD_MAX);
+    lost.chain(returned.map(|nodes| Event::NodesReturned { nodes: nodes.to_vec() })).collect()
 }

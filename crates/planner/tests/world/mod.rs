@@ -51,7 +51,8 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new() -> Self {
-        let state = State::default();
+        let mut state = State::default();
+        state.keep_index();
         let states = BTreeMap::from([(0, state.clone())]);
         let mut world =
             Self { state, states, records: Vec::new(), reports: 0, sick: BTreeSet::new(), node_event: None };

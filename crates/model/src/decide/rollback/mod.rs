@@ -8,7 +8,7 @@ mod preflight;
 
 pub use plan::{NodeChange, RollbackPlan, plan_rollback};
 
-use super::{Context, deploy};
+use super::{Context, deploy, rollout};
 use crate::command::Command;
 use crate::event::{DeploymentKind, Deviation, Event};
 use crate::ids::Place;
@@ -146,10 +146,7 @@ fn restore(state: &State, plan: &RollbackPlan, now: bool, events: &mut Vec<Event
     if !plan.pins.is_empty() {
         events.push(Event::PinsChanged { app_env: app_env.clone(), pins: plan.pins.clone() });
     }
-    if !plan.slots.is_empty() {
-        let slots = plan.slots.clone();
-        events.push(Event::PlacementChanged { app_env: app_env.clone(), slots });
-    }
+    events.extend(rollout::placement_changes(app_env, &plan.slots));
     if let Some(release) = plan.rejected {
         events.push(Event::Latched { app_env: app_env.clone(), release });
     }

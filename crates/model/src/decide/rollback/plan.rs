@@ -176,10 +176,7 @@ impl RollbackPlan {
             };
         }
         for (slot, node) in &self.slots {
-            match node {
-                Some(node) => state.target.placement.insert(slot.clone(), node.clone()),
-                None => state.target.placement.remove(slot),
-            };
+            state.put_slot(slot, node.as_ref());
         }
     }
 

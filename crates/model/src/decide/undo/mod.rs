@@ -7,7 +7,7 @@ pub use plan::{Conflict, UndoPlan, UndoneApp, plan_undo};
 
 use std::collections::BTreeSet;
 
-use super::{Context, deploy};
+use super::{Context, deploy, rollout};
 use crate::command::Command;
 use crate::event::{DeploymentKind, Event, Holder};
 use crate::header::Decision;
@@ -52,9 +52,7 @@ pub(super) fn undo(
         if !app.pins.is_empty() {
             events.push(Event::PinsChanged { app_env: app_env.clone(), pins: app.pins.clone() });
         }
-        if !app.slots.is_empty() {
-            events.push(Event::PlacementChanged { app_env: app_env.clone(), slots: app.slots.clone() });
-        }
+        events.extend(rollout::placement_changes(&app_env, &app.slots));
         if let Some(release) = app.rejected {
             events.push(Event::Latched { app_env, release });
         }

@@ -29,6 +29,8 @@ pub(crate) use storm::join_storm;
 const DEADLINE: Duration = Duration::from_mins(10);
 /// Between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// Between two looks at a deployment, which may be of many instances.
+const FINISHED_INTERVAL: Duration = Duration::from_millis(200);
 /// Between two looks at all nodes, which are many.
 const NODES_INTERVAL: Duration = Duration::from_millis(500);
 /// Nodes of one process of agents.
@@ -41,7 +43,10 @@ const FILES_MAX: usize = 20_000;
 const MEMORY: &str = "/dev/shm";
 const SIMULATED: &str = "the hosts: agents are the real ones with a NATS connection each, some thousand to a \
      process, on container engines in memory that start everything at once, and their files are in memory. \
-     Controllers, NATS and the agents share one machine.";
+     Controllers, NATS and the agents share one machine, on which the agents have the lowest priority: real \
+     hosts have processors of their own.";
+/// See `nice(1)`.
+const HOSTS_NICENESS: &str = "19";
 
 /// Since 1970, of a clock that all processes of the machine share.
 fn now_us() -> u64 {
@@ -129,8 +134,9 @@ impl Fleet {
     }
 
     fn agents(&self, folder: &Path, joins: &Path) -> anyhow::Result<Agents> {
-        let mut command = Command::new("prlimit");
+        let mut command = Command::new("nice");
         command
+            .args(["-n", HOSTS_NICENESS, "prlimit"])
             .arg(format!("--nofile={FILES_MAX}"))
             .arg(std::env::current_exe()?)
             .args(["agents", "--data"])
@@ -200,7 +206,10 @@ impl Fleet {
         let path = format!("/v1/deployments/{id}?consistency=stale");
         self.wait("a deployment has ended", |_| {
             let status: DeploymentStatus = client.read(&path)?;
-            let Some(finished) = status.finished else { return Ok(false) };
+            let Some(finished) = status.finished else {
+                pause(FINISHED_INTERVAL)?;
+                return Ok(false);
+            };
             ensure!(finished.outcome == Outcome::Succeeded, "deployment {id} failed: {:?}", finished.outcome);
             Ok(true)
         })?;

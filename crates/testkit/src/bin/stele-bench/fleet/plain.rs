@@ -12,6 +12,8 @@ use super::{DEADLINE, now_us};
 
 const CONNECT: &[u8] = b"CONNECT {\"verbose\":false,\"pedantic\":false}\r\n";
 
+const PING: &[u8] = b"PING\r\n";
+
 /// Time from the first publish until each connection has its message.
 pub(super) fn publish(connections: usize, bytes: usize, rounds: usize) -> anyhow::Result<Vec<Vec<Duration>>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -65,16 +67,19 @@ async fn connect(address: &str, listens: Option<usize>) -> anyhow::Result<TcpStr
 async fn listen(mut stream: TcpStream, told: mpsc::UnboundedSender<u64>) {
     let mut read = Vec::new();
     while let Ok(1..) = stream.read_buf(&mut read).await {
-        while let Some(length) = message(&read) {
-            read.drain(..length);
-            if told.send(now_us()).is_err() {
-                return;
-            }
-        }
-        if read.starts_with(b"PING\r\n") {
-            read.drain(..6);
-            if stream.write_all(b"PONG\r\n").await.is_err() {
-                return;
+        loop {
+            if let Some(length) = message(&read) {
+                read.drain(..length);
+                if told.send(now_us()).is_err() {
+                    return;
+                }
+            } else if read.starts_with(PING) {
+                read.drain(..PING.len());
+                if stream.write_all(b"PONG\r\n").await.is_err() {
+                    return;
+                }
+            } else {
+                break;
             }
         }
     }
