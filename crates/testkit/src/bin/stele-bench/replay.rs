@@ -45,7 +45,10 @@ pub(crate) fn replay(size: &Size, rounds: usize) -> anyhow::Result<Report> {
 
 fn raw(log: &Path, last: u64) -> anyhow::Result<f64> {
     let families = rocksdb::DB::list_cf(&rocksdb::Options::default(), log)?;
-    let db = rocksdb::DB::open_cf_for_read_only(&rocksdb::Options::default(), log, families, false)?;
+    let mut options = rocksdb::Options::default();
+    // As the store was written: opened without, RocksDB wants to forget what it tracked, and cannot.
+    options.set_track_and_verify_wals_in_manifest(true);
+    let db = rocksdb::DB::open_cf_for_read_only(&options, log, families, false)?;
     let records = db.cf_handle("records").context("the store has records")?;
     let began = Instant::now();
     let (mut seen, mut bytes) = (0, 0);
