@@ -15,12 +15,15 @@ use crate::state::State;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Index(Option<Kept>);
 
+/// How many instances of an app a node was told to run or told of, by both.
+type Hosts = OrdMap<(AppEnv, NodeName), usize>;
+
 #[derive(Clone, Debug, Default)]
 struct Kept {
     /// How many slots each node has.
     slots: OrdMap<NodeName, usize>,
-    /// How many instances of an app each node was told to run or told of; none is not there.
-    hosts: OrdMap<(AppEnv, NodeName), usize>,
+    /// None is not there.
+    hosts: Hosts,
 }
 
 fn add<K: Ord + Clone>(counts: &mut OrdMap<K, usize>, key: K) {
@@ -55,7 +58,7 @@ impl Kept {
         &mut self,
         instances: impl Iterator<Item = &'a InstanceId>,
         node: &NodeName,
-        count: fn(&mut OrdMap<(AppEnv, NodeName), usize>, (AppEnv, NodeName)),
+        count: fn(&mut Hosts, (AppEnv, NodeName)),
     ) {
         for id in instances {
             count(&mut self.hosts, (id.slot.app_env.clone(), node.clone()));

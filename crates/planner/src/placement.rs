@@ -38,9 +38,8 @@ pub fn place(state: &State, app_env: &AppEnv) -> (Vec<Change>, Option<Unplaced>)
     // First what stays, for all services, so that new slots see every port in use.
     let is_pinned = state.pins(app_env).next().is_some();
     let services = services_of(state, app_env);
-    let service_of = |slot: &Slot, node| match is_pinned {
-        false => services.get(&slot.service),
-        true => service_at(state, slot, node),
+    let service_of = |slot: &Slot, node| {
+        if is_pinned { service_at(state, slot, node) } else { services.get(&slot.service) }
     };
     let (staying, leaving): (Vec<Placed<'_>>, Vec<_>) = state
         .slots(app_env)
