@@ -47,8 +47,12 @@ impl Offers {
 
     /// Whether an assignment was never sent to a node; notes that it is.
     fn is_news(&self, node: &NodeName, seq: Seq) -> bool {
-        let before = self.lock().insert(node.clone(), (seq, Instant::now()));
-        before.is_none_or(|(of, _)| of != seq)
+        let mut sent = self.lock();
+        let is_news = sent.get(node).is_none_or(|(of, _)| *of != seq);
+        if is_news {
+            sent.insert(node.clone(), (seq, Instant::now()));
+        }
+        is_news
     }
 }
 

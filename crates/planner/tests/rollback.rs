@@ -150,6 +150,10 @@ proptest! {
         world.settle();
         prop_assert_eq!(world.state.target_digest(&scope), wanted, "nothing drifts afterwards");
         prop_assert!(world.state.index_is_true(), "what is looked up is what is there");
+        let (mut earlier, mut adopted) = (world.states[&seq].clone(), world.state.clone());
+        earlier.digest();
+        adopted.adopt_digest(&earlier);
+        prop_assert_eq!(adopted.digest(), world.state.clone().digest(), "whoever hashed what");
         for cell in cells().iter().filter(|cell| !covers(&scope, cell)) {
             prop_assert_eq!(before.target_digest(cell), world.state.target_digest(cell), "{} drifted", cell);
         }

@@ -53,6 +53,8 @@ impl World {
     pub(crate) fn new() -> Self {
         let mut state = State::default();
         state.keep_index();
+        // From here on it is noted what changed, as in a controller.
+        state.digest();
         let states = BTreeMap::from([(0, state.clone())]);
         let mut world =
             Self { state, states, records: Vec::new(), reports: 0, sick: BTreeSet::new(), node_event: None };
