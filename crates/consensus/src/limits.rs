@@ -23,8 +23,9 @@ pub const MAX_INFLIGHT_APPENDS: usize = 128;
 /// Bytes proposed and not yet committed, before proposals are refused.
 pub const MAX_UNCOMMITTED_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Soft size of the committed entries handed out in one ready cycle, in bytes.
-pub const MAX_COMMITTED_BYTES_PER_READY: u64 = 16 * 1024 * 1024;
+/// Soft size of the committed entries handed out in one ready cycle, in bytes: while they are applied, no
+/// message is read and no heartbeat is sent.
+pub const MAX_COMMITTED_BYTES_PER_READY: u64 = 1024 * 1024;
 
 /// Linearizable reads waiting for their quorum at one leader.
 pub const MAX_PENDING_READS: usize = 4096;

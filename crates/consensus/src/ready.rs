@@ -27,6 +27,11 @@ impl<S: LogStore> Driver<S> {
         Ok(true)
     }
 
+    /// Whether [`Driver::ready`] has something to do.
+    pub fn has_ready(&self) -> bool {
+        self.stopped.is_none() && self.raw.has_ready()
+    }
+
     fn cycle<H: Handler>(&mut self, handler: &mut H) -> Result<(), DriveError> {
         let mut ready = self.raw.ready();
         // Raft read entries to make this. If that failed, nothing may leave.

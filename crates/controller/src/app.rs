@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::digested::Digested;
 use crate::limits::READ_RETRY_INTERVAL;
+use crate::reached::Reached;
 use crate::snapshots::Snapshots;
 use crate::waiter::{Reading, Waiter};
 
@@ -48,6 +49,8 @@ pub(crate) struct App {
     committed: watch::Sender<Seq>,
     /// What was hashed elsewhere.
     digested: Digested,
+    /// Milestones for the archive.
+    reached: Reached,
     started: Instant,
     leader: Option<ControllerId>,
     term: u64,
@@ -91,6 +94,7 @@ impl App {
         published: watch::Sender<Published>,
         committed: watch::Sender<Seq>,
         digested: Digested,
+        reached: Reached,
         snapshot_at: Seq,
         applied: u64,
         nonce: u64,
@@ -102,6 +106,7 @@ impl App {
             published,
             committed,
             digested,
+            reached,
             started: Instant::now(),
             leader: None,
             term: 0,
@@ -316,6 +321,7 @@ impl Handler for App {
                 self.adopt_digest();
                 let committed = self.ledger.commit(index, term, &bytes)?;
                 self.note(&committed.decoded);
+                self.reached.put(committed.milestones);
                 self.answers.extend(committed.answers);
                 let unconfirmed = committed.unconfirmed.into_iter();
                 self.unconfirmed

@@ -47,13 +47,21 @@ impl Archive {
         self.frontier.outline.seq() + MILESTONE_INTERVAL_RECORDS
     }
 
-    /// Makes the next milestone, whose records are all here. A State at or after it helps.
-    fn step(&mut self, past: &Past, later: &State) -> Result<(), PastError> {
+    /// Makes the next milestone: of its State, or of the records, which are all here. Then a State at or
+    /// after it helps.
+    fn step(&mut self, past: &Past, reached: Option<State>, later: &State) -> Result<(), PastError> {
         let next = self.next();
-        let Parts { outline, answers } = &self.frontier;
-        let mut state = outline.filled(later, next);
-        answers.clone().put_into(&mut state);
-        past.fold_to(&mut state, next)?;
+        let state = match reached {
+            Some(state) => state,
+            None => {
+                let Parts { outline, answers } = &self.frontier;
+                let mut state = outline.filled(later, next);
+                answers.clone().put_into(&mut state);
+                past.fold_to(&mut state, next)?;
+                state
+            }
+        };
+        assert_eq!(state.seq, next, "milestones are made one after the other");
         let parts = Parts::of(&state);
         let difference = match self.bases.get(&base_of(next)) {
             Some(before) => parts.since(before),
@@ -101,7 +109,9 @@ async fn follow(handle: &Handle) -> anyhow::Result<()> {
             }
             published.changed().await?;
         };
-        archive = off_thread(handle, move |past| archive.step(past, &later).map(|()| archive)).await?;
+        let reached = handle.0.reached.take(next);
+        archive =
+            off_thread(handle, move |past| archive.step(past, reached, &later).map(|()| archive)).await?;
     }
 }
 

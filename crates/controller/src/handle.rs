@@ -29,6 +29,7 @@ use crate::limits::{
 };
 use crate::past::{Past, PastError};
 use crate::proof::{Proofs, TreeError};
+use crate::reached::Reached;
 use crate::registry::{Registry, ResolveError};
 use crate::replica::Input;
 use crate::retention::Retention;
@@ -93,6 +94,7 @@ pub(crate) struct Inner {
     pub(crate) committed: watch::Receiver<Seq>,
     pub(crate) reader: Reader,
     pub(crate) past: Past,
+    pub(crate) reached: Reached,
     pub(crate) proofs: Proofs,
     /// Whether strangers may read the tree's hashes.
     pub(crate) public_tree: bool,

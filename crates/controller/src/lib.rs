@@ -42,6 +42,7 @@ mod mirror;
 mod outbox;
 mod past;
 mod proof;
+mod reached;
 mod registry;
 mod replica;
 mod retention;

@@ -2,10 +2,15 @@
 
 use std::time::Duration;
 
+pub use stele_ledger::limits::MILESTONE_INTERVAL_RECORDS;
+
 /// Requests and messages waiting for the replica's thread; more are answered 429.
 pub const INPUT_QUEUE_MAX: usize = 8192;
 /// Inputs taken in before Raft gets a turn.
 pub const INPUTS_PER_TURN_MAX: usize = 1024;
+/// How long what Raft has ready is worked off before inputs are taken in again: others take a leader that they
+/// do not hear for dead.
+pub const READY_TURN_MAX: Duration = Duration::from_millis(50);
 /// One Raft tick.
 pub const TICK: Duration = Duration::from_millis(100);
 /// Between two looks at deadlines, lost nodes and learners.
@@ -31,8 +36,8 @@ pub const CONDUCTOR_COMMANDS_PER_TURN_MAX: usize = 1000;
 pub const SNAPSHOT_INTERVAL_RECORDS: u64 = 10_000;
 /// Raft entries kept behind a snapshot, for followers that are a little behind.
 pub const ENTRIES_KEPT_BEHIND_SNAPSHOT: u64 = 1_000;
-/// Records between two milestones, from which past States are rebuilt: the longest replay of a read.
-pub const MILESTONE_INTERVAL_RECORDS: u64 = 1_024;
+/// States of milestones that wait to be kept, most. Further ones are made of the records again.
+pub const REACHED_MAX: usize = 16;
 /// Milestones between two of the next level. A milestone is kept as what differs from the one of the next
 /// level before it, so that one read puts on few differences, however long the log.
 pub const MILESTONE_BRANCHING: u64 = 4;
@@ -67,6 +72,11 @@ pub const CHECKPOINT_COMPARE_INTERVAL: Duration = Duration::from_secs(1);
 pub const CHECKPOINT_PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
 /// States of a controller's newest checkpoints kept in memory, to compare others' with.
 pub const CHECKPOINT_STATES_KEPT: usize = 16;
+/// How many of them are kept whatever they differ in, for controllers that are a little behind.
+pub const CHECKPOINT_STATES_KEPT_MIN: usize = 3;
+/// Facts in which further ones may differ, all together: each takes up to some KiB, with the nodes of the maps
+/// that are copied for it.
+pub const CHECKPOINT_FACTS_KEPT: usize = 10_000;
 /// Published checkpoints for which cosignatures are looked for: the newest ones.
 pub const COSIGNATURES_AWAITED_MAX: usize = 600;
 /// Longest a git command on the published folder may take.
@@ -79,6 +89,10 @@ pub const REPORT_BATCH_WINDOW: Duration = Duration::from_millis(20);
 pub const REPORTS_PER_BATCH_MAX: usize = 256;
 /// Instances that the reports in one record tell of, about: a record holds no more.
 pub const REPORTED_INSTANCES_PER_BATCH_MAX: usize = 2048;
+/// How long a node that was sent an assignment is sent no newer one, for each instance in it.
+pub const ASSIGNMENT_REST_PER_INSTANCE: Duration = Duration::from_millis(3);
+/// Longest that a changed assignment waits because the node was sent another just before.
+pub const ASSIGNMENT_REST_MAX: Duration = Duration::from_secs(1);
 /// Between two offers of an assignment to a node that is behind.
 pub const RESEND_INTERVAL: Duration = Duration::from_secs(2);
 /// Longest a registry may take to resolve a tag.

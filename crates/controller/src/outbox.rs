@@ -1,17 +1,18 @@
 //! From committed State to the nodes: signed assignments, published when they
 //! change, offered again to nodes that are behind, and given to those that ask.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use stele_bus::{Audience, SyncReply, purposes};
 use stele_model::event::EnrolledNode;
+use stele_model::state::Assigned;
 use stele_model::wire::{Assignment, AssignmentVersion, Heartbeat, ImagePolicy, Signed, SyncRequest};
 use stele_model::{NodeName, Seq, State};
 
 use crate::handle::Handle;
-use crate::limits::RESEND_INTERVAL;
+use crate::limits::{ASSIGNMENT_REST_MAX, ASSIGNMENT_REST_PER_INSTANCE, RESEND_INTERVAL};
 
 /// When each node was last heard of, by this controller.
 pub(crate) type Heard = Arc<Mutex<BTreeMap<NodeName, Instant>>>;
@@ -45,15 +46,32 @@ impl Offers {
         }
     }
 
-    /// Whether an assignment was never sent to a node; notes that it is.
-    fn is_news(&self, node: &NodeName, seq: Seq) -> bool {
+    /// What to do about a node whose assignment has changed; notes that it is sent. A node that has much to
+    /// run has much to look through, so that several changes go to it together.
+    fn turn(&self, node: &NodeName, assigned: &Assigned) -> Turn {
         let mut sent = self.lock();
-        let is_news = sent.get(node).is_none_or(|(of, _)| *of != seq);
-        if is_news {
-            sent.insert(node.clone(), (seq, Instant::now()));
+        if let Some((of, at)) = sent.get(node) {
+            if *of == assigned.changed {
+                return Turn::Never;
+            }
+            let instances = u32::try_from(assigned.instances.len()).unwrap_or(u32::MAX);
+            let rested =
+                *at + ASSIGNMENT_REST_PER_INSTANCE.saturating_mul(instances).min(ASSIGNMENT_REST_MAX);
+            if rested > Instant::now() {
+                return Turn::At(rested);
+            }
         }
-        is_news
+        sent.insert(node.clone(), (assigned.changed, Instant::now()));
+        Turn::Now
     }
+}
+
+/// When a changed assignment is sent.
+enum Turn {
+    Now,
+    At(Instant),
+    /// It was sent already.
+    Never,
 }
 
 /// The signed assignment of a node, from committed State.
@@ -99,32 +117,54 @@ pub(crate) async fn run(handle: Handle, offers: Offers) {
     let mut watch = handle.watch();
     let mut led = false;
     let mut last = State::default();
+    let mut changed = BTreeSet::new();
     loop {
         let published = watch.borrow_and_update().clone();
-        if published.leads {
-            let state = &published.state;
-            if !led {
-                // An earlier leader may have been ended before it published.
-                offers.lock().clear();
-            }
-            offers.forget_others(state);
+        let state = &published.state;
+        if !published.leads {
+            changed.clear();
+        } else if led {
             // Most of what is committed tells no node anything: then none of them is looked at.
-            let is_known = led && last.assigned.ptr_eq(&state.assigned);
-            for (name, assigned) in (!is_known).then_some(&state.assigned).into_iter().flatten() {
-                let changed = !led || last.assigned.get(name).map(|it| it.changed) != Some(assigned.changed);
-                if changed
-                    && let Some(node) = state.control.nodes.get(name)
-                    && offers.is_news(name, assigned.changed)
-                {
+            changed.extend(state.assigned_since(&last).cloned());
+        } else {
+            // An earlier leader may have been ended before it published.
+            offers.lock().clear();
+            changed.extend(state.assigned.keys().cloned());
+        }
+        offers.forget_others(state);
+        let mut next: Option<Instant> = None;
+        let mut later = BTreeSet::new();
+        for name in std::mem::take(&mut changed) {
+            let Some(assigned) = state.assigned.get(&name) else { continue };
+            let Some(node) = state.control.nodes.get(&name) else { continue };
+            match offers.turn(&name, assigned) {
+                Turn::Now => {
                     publish(&handle, state, node).await;
                     // There may be thousands, and others have work to do on this thread.
                     tokio::task::yield_now().await;
                 }
+                Turn::At(at) => {
+                    next = Some(next.map_or(at, |next| next.min(at)));
+                    later.insert(name);
+                }
+                Turn::Never => {}
             }
         }
+        changed = later;
         (led, last) = (published.leads, published.state);
-        if watch.changed().await.is_err() {
-            return;
+        let rest = async {
+            match next {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            ended = watch.changed() => {
+                if ended.is_err() {
+                    return;
+                }
+            }
+            () = rest => {}
         }
     }
 }

@@ -21,8 +21,8 @@ use tokio::sync::oneshot;
 use crate::app::App;
 use crate::limits::{
     CONDUCTOR_COMMANDS_PER_TURN_MAX, CONDUCTOR_FREE, CONDUCTOR_REST_FACTOR, CONDUCTOR_TURN_MAX,
-    ENTRIES_KEPT_BEHIND_SNAPSHOT, HOUSEKEEPING_INTERVAL, INPUTS_PER_TURN_MAX, SNAPSHOT_INTERVAL_RECORDS,
-    SNAPSHOTS_KEPT, TICK,
+    ENTRIES_KEPT_BEHIND_SNAPSHOT, HOUSEKEEPING_INTERVAL, INPUTS_PER_TURN_MAX, READY_TURN_MAX,
+    SNAPSHOT_INTERVAL_RECORDS, SNAPSHOTS_KEPT, TICK,
 };
 use crate::waiter::{Reading, Waiter};
 
@@ -96,14 +96,21 @@ impl Replica {
             self.keep_house();
             self.conduct();
             self.propose();
-            while self.driver.ready(&mut self.app)? {
-                // A new leader's first record, and what commits made possible.
-                self.start_reads();
-                self.conduct();
-                self.propose();
-            }
+            self.work_off()?;
             self.snapshot()?;
         }
+    }
+
+    /// Sends, persists and applies what Raft has ready, for a while.
+    fn work_off(&mut self) -> anyhow::Result<()> {
+        let began = Instant::now();
+        while self.driver.ready(&mut self.app)? && began.elapsed() < READY_TURN_MAX {
+            // A new leader's first record, and what commits made possible.
+            self.start_reads();
+            self.conduct();
+            self.propose();
+        }
+        Ok(())
     }
 
     /// False when told to stop.
@@ -112,6 +119,9 @@ impl Replica {
         let has_work = matches!(&self.app.dirty, Dirty::Apps(apps) if !apps.is_empty());
         if has_work && self.app.ledger.is_deciding() && !self.app.ledger.is_full() {
             wait = wait.min(self.conductor_rests.saturating_duration_since(Instant::now()));
+        }
+        if self.driver.has_ready() {
+            wait = Duration::ZERO;
         }
         let mut next = match self.inputs.recv_timeout(wait) {
             Ok(input) => Some(input),

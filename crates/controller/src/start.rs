@@ -25,6 +25,7 @@ use crate::identity::Identity;
 use crate::keyring::{Keyring, random};
 use crate::limits::{INPUT_QUEUE_MAX, STOP_DEADLINE, TICK};
 use crate::past::Past;
+use crate::reached::Reached;
 use crate::registry::{Credentials, Registry};
 use crate::replica::{Input, Replica};
 use crate::retention::Retention;
@@ -113,7 +114,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let ledger = Ledger::new(config.fleet.as_str(), state, chain);
     // Reads wait until so much is applied, and an idle fleet's Raft would not say it again.
     let applied = store.index().applied();
-    let digested = Digested::default();
+    let (digested, reached) = (Digested::default(), Reached::default());
     let app = App::new(
         config.id,
         ledger,
@@ -121,6 +122,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         publish,
         committed_tell,
         digested.clone(),
+        reached.clone(),
         snapshot_at,
         applied,
         nonce,
@@ -133,6 +135,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         published,
         committed,
         past: Past::new(reader.clone()),
+        reached,
         proofs: proof::Proofs::new(reader.clone(), witnesses(&config)?, digested.clone()),
         public_tree: config.public_tree,
         reader,

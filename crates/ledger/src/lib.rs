@@ -51,6 +51,7 @@ use stele_model::{
 
 pub use clocks::{Clocks, Fitness};
 
+use crate::limits::MILESTONE_INTERVAL_RECORDS;
 use crate::speculation::{InFlight, Speculation};
 
 /// A reading of both clocks of the machine.
@@ -96,6 +97,8 @@ pub struct Committed<W> {
     pub records: Vec<(Seq, Vec<u8>)>,
     /// The same, decoded.
     pub decoded: Vec<Record>,
+    /// State at each milestone among them: see [`limits::MILESTONE_INTERVAL_RECORDS`].
+    pub milestones: Vec<State>,
     /// Who is told what.
     pub answers: Vec<(W, Outcome)>,
     /// Who is told what after a ReadIndex has confirmed leadership: they asked when the entry was on its
@@ -105,7 +108,13 @@ pub struct Committed<W> {
 
 impl<W> Default for Committed<W> {
     fn default() -> Self {
-        Self { records: Vec::new(), decoded: Vec::new(), answers: Vec::new(), unconfirmed: Vec::new() }
+        Self {
+            records: Vec::new(),
+            decoded: Vec::new(),
+            milestones: Vec::new(),
+            answers: Vec::new(),
+            unconfirmed: Vec::new(),
+        }
     }
 }
 
@@ -346,6 +355,7 @@ impl<W> Ledger<W> {
             let record = stored.decode().map_err(|error| LedgerError::Decode { index, error })?;
             self.check_digest(&record)?;
             fold(&mut self.state, &record);
+            committed.milestones.extend(milestone(&self.state));
             self.chain = self.chain.link(&stored.leaf);
             committed.records.push((record.header.seq, stored.to_bytes(self.chain)));
             committed.decoded.push(record);
@@ -355,8 +365,12 @@ impl<W> Ledger<W> {
 
     /// What this controller decided itself was folded already, when it was decided.
     fn commit_own(&mut self, own: InFlight<W>) -> Committed<W> {
-        let mut committed =
-            Committed { answers: own.waiters, unconfirmed: own.unconfirmed, ..Committed::default() };
+        let mut committed = Committed {
+            milestones: own.milestones,
+            answers: own.waiters,
+            unconfirmed: own.unconfirmed,
+            ..Committed::default()
+        };
         for (stored, record) in own.records {
             self.chain = self.chain.link(&stored.leaf);
             committed.records.push((record.header.seq, stored.to_bytes(self.chain)));
@@ -375,6 +389,11 @@ impl<W> Ledger<W> {
         }
         Err(LedgerError::Diverged { seq: record.header.seq, recorded: *recorded, folded })
     }
+}
+
+/// State, where it is one of a milestone.
+fn milestone(state: &State) -> Option<State> {
+    state.seq.is_multiple_of(MILESTONE_INTERVAL_RECORDS).then(|| state.clone())
 }
 
 /// Why nothing was added to the batch.

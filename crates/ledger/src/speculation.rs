@@ -9,7 +9,7 @@ use stele_model::{
 };
 
 use crate::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, IN_FLIGHT_MAX};
-use crate::{Moment, Outcome, Pair, too_large};
+use crate::{Moment, Outcome, Pair, milestone, too_large};
 
 /// Committed State plus everything decided since, in this term.
 #[derive(Debug)]
@@ -28,6 +28,7 @@ pub(crate) struct Speculation<W> {
 struct Batch<W> {
     previous: Chain,
     records: Vec<Pair>,
+    milestones: Vec<State>,
     bytes: usize,
     waiters: Vec<(W, Outcome)>,
 }
@@ -37,6 +38,7 @@ struct Batch<W> {
 pub(crate) struct InFlight<W> {
     index: Option<u64>,
     pub(crate) records: Vec<Pair>,
+    pub(crate) milestones: Vec<State>,
     pub(crate) waiters: Vec<(W, Outcome)>,
     /// Those that asked after it was proposed, and whose answers rest on it.
     pub(crate) unconfirmed: Vec<(W, Outcome)>,
@@ -47,7 +49,7 @@ pub(crate) struct InFlight<W> {
 
 impl<W> Batch<W> {
     fn new(previous: Chain) -> Self {
-        Self { previous, records: Vec::new(), bytes: 0, waiters: Vec::new() }
+        Self { previous, records: Vec::new(), milestones: Vec::new(), bytes: 0, waiters: Vec::new() }
     }
 }
 
@@ -130,6 +132,7 @@ impl<W> Speculation<W> {
         for (stored, record) in &pairs {
             fold(&mut self.state, record);
             self.chain = self.chain.link(&stored.leaf);
+            self.batch.milestones.extend(milestone(&self.state));
         }
         self.batch.bytes += bytes;
         self.batch.records.append(&mut pairs);
@@ -175,6 +178,7 @@ impl<W> Speculation<W> {
         self.in_flight.push_back(InFlight {
             index: None,
             records: batch.records,
+            milestones: batch.milestones,
             waiters: batch.waiters,
             unconfirmed: Vec::new(),
             state: self.state.clone(),

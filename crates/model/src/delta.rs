@@ -14,7 +14,8 @@ use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 
 use crate::annals::Annals;
-use crate::digest::{Digest, canonical_json};
+use crate::canonical::canonical_json;
+use crate::digest::Digest;
 use crate::event::{Contacts, EnrolledNode, JoinToken, Pin, Token};
 use crate::ids::{
     AppEnv, AppId, ControllerId, EnvironmentName, InstanceId, NodeName, Place, PrincipalId, ProjectName, Seq,

@@ -1,8 +1,4 @@
-//! SHA-256 digests and the canonical JSON that is hashed.
-//!
-//! A digest is taken over RFC 8785 style canonical JSON (object members sorted by
-//! key, no insignificant space, integers only), so that an auditor can recompute
-//! it in any language. `docs/log-format.md` specifies it.
+//! SHA-256 digests, most of them of canonical JSON.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,6 +6,8 @@ use std::str::FromStr;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
+
+use crate::canonical::canonical_json;
 
 /// A SHA-256 digest. Written `sha256:<64 hex digits>`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -46,7 +44,10 @@ impl Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sha256:{}", self.hex())
+        let mut digits = [0; 64];
+        hex::encode_to_slice(self.0, &mut digits).map_err(|_| fmt::Error)?;
+        f.write_str("sha256:")?;
+        f.write_str(str::from_utf8(&digits).map_err(|_| fmt::Error)?)
     }
 }
 
@@ -104,64 +105,10 @@ impl schemars::JsonSchema for Digest {
     }
 }
 
-/// The bytes that are hashed for `value`.
-///
-/// # Panics
-/// If a value cannot be JSON (a map with a compound key, a float that is not a
-/// number): the vocabulary of this crate has none, so this would be a bug.
-pub fn canonical_json<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
-    #[allow(clippy::expect_used)]
-    let tree = serde_json::to_value(value).expect("the vocabulary is representable as JSON");
-    let mut out = Vec::with_capacity(128);
-    write_canonical(&tree, &mut out);
-    out
-}
-
-fn write_canonical(value: &serde_json::Value, out: &mut Vec<u8>) {
-    use serde_json::Value;
-    match value {
-        Value::Object(members) => {
-            // Sorted here, not trusted to the map: a dependency may switch
-            // serde_json to insertion order for the whole build.
-            let mut sorted: Vec<_> = members.iter().collect();
-            sorted.sort_by(|left, right| left.0.encode_utf16().cmp(right.0.encode_utf16()));
-            out.push(b'{');
-            for (at, (key, member)) in sorted.into_iter().enumerate() {
-                if at > 0 {
-                    out.push(b',');
-                }
-                write_canonical(&Value::String(key.clone()), out);
-                out.push(b':');
-                write_canonical(member, out);
-            }
-            out.push(b'}');
-        }
-        Value::Array(items) => {
-            out.push(b'[');
-            for (at, item) in items.iter().enumerate() {
-                if at > 0 {
-                    out.push(b',');
-                }
-                write_canonical(item, out);
-            }
-            out.push(b']');
-        }
-        scalar => out.extend_from_slice(scalar.to_string().as_bytes()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    #[test]
-    fn canonical_json_sorts_members_and_drops_space() {
-        let value: serde_json::Value =
-            serde_json::from_str(r#"{"b": [1, {"z": null, "a": "\u00e9\n"}], "a": true}"#).unwrap();
-        let text = String::from_utf8(canonical_json(&value)).unwrap();
-        assert_eq!(text, "{\"a\":true,\"b\":[1,{\"a\":\"é\\n\",\"z\":null}]}");
-    }
 
     #[test]
     fn a_digest_is_read_back_from_its_text() {

@@ -3,14 +3,15 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 use std::str::FromStr;
-use std::sync::Arc;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::Error as _;
+use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::limits::NAME_BYTES_MAX;
+use crate::shared_text::SharedText;
 
 /// Why a text is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +50,21 @@ fn is_label(text: &str) -> bool {
         && bytes.last().is_some_and(alphanumeric)
 }
 
+/// Reads what has a text form without copying the text first.
+struct FromText<T>(PhantomData<T>);
+
+impl<T: FromStr<Err = NameError>> Visitor<'_> for FromText<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
+    }
+}
+
 /// Text form in JSON, and in bincode too: identifiers are their text.
 macro_rules! text_form {
     ($type:ident, $pattern:expr) => {
@@ -59,8 +75,7 @@ macro_rules! text_form {
         }
         impl<'de> Deserialize<'de> for $type {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = String::deserialize(deserializer)?;
-                text.parse().map_err(D::Error::custom)
+                deserializer.deserialize_str(FromText(PhantomData))
             }
         }
         impl fmt::Debug for $type {
@@ -83,20 +98,20 @@ macro_rules! name {
     ($(#[$doc:meta])* $type:ident, $kind:literal) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $type(Arc<str>);
+        pub struct $type(SharedText);
 
         impl $type {
             /// Checks and wraps a name.
             pub fn new(text: &str) -> Result<Self, NameError> {
                 if is_label(text) {
-                    Ok(Self(text.into()))
+                    Ok(Self(SharedText::new(text)))
                 } else {
                     Err(NameError::Malformed { kind: $kind, text: text.to_owned() })
                 }
             }
             /// The name itself.
             pub fn as_str(&self) -> &str {
-                &self.0
+                self.0.as_str()
             }
         }
         impl FromStr for $type {
@@ -107,7 +122,7 @@ macro_rules! name {
         }
         impl fmt::Display for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(&self.0)
+                f.pad(self.as_str())
             }
         }
         text_form!($type, "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$");

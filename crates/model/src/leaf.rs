@@ -244,6 +244,11 @@ impl State {
         self.leaves.trie.digest()
     }
 
+    /// How many facts were touched since the digest was made; none of a State whose digest was never made.
+    pub fn undigested(&self) -> usize {
+        self.leaves.touched.len()
+    }
+
     /// Takes over what was hashed for an earlier State of the same log, so that its digest is made of what
     /// changed since. An earlier State that is of no use is left alone.
     ///

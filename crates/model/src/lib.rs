@@ -21,6 +21,7 @@ macro_rules! planted {
 
 mod annals;
 mod assignment;
+mod canonical;
 pub mod command;
 pub mod convergence;
 pub mod decide;
@@ -41,6 +42,7 @@ pub mod rejection;
 pub mod release;
 pub mod scope;
 pub mod selector;
+mod shared_text;
 pub mod signature;
 pub mod state;
 mod target;
@@ -51,11 +53,12 @@ pub mod why;
 pub mod wire;
 
 pub use annals::Annals;
+pub use canonical::canonical_json;
 pub use command::{Command, ReleaseChoice, Request};
 pub use decide::{Context, Decided, decide};
 pub use delta::{Answers, AnswersDelta, Delta, Mismatch, Outline};
 pub use diff::{Difference, diff};
-pub use digest::{Digest, canonical_json};
+pub use digest::Digest;
 pub use event::{Event, Record};
 pub use fold::{answer_of, fold};
 pub use header::{Decision, Header, Idempotency, Links};

@@ -6,7 +6,7 @@ use ed25519_dalek::{Signature as DalekSignature, Signer as _, SigningKey, Verify
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::digest::canonical_json;
+use crate::canonical::canonical_json;
 use crate::ids::{ControllerId, FleetName, Time};
 
 /// An Ed25519 public key, as 64 hex digits.

@@ -16,14 +16,37 @@ use crate::digest::Digest;
 /// A map from key digest to value digest that knows its own digest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trie {
-    root: Option<Arc<Node>>,
+    root: Option<Node>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Node {
-    Leaf { key: Digest, value: Digest, digest: Digest },
-    Branch { children: [Option<Arc<Node>>; 16], digest: Digest },
+    Leaf(Leaf),
+    Branch(Arc<Branch>),
 }
+
+/// One entry. Its value is in the digest, and needed for nothing else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Leaf {
+    key: Digest,
+    digest: Digest,
+}
+
+/// Up to sixteen children. There are millions of leaves, and half of a branch's children are absent: only
+/// those that are there take memory.
+#[derive(Debug, PartialEq, Eq)]
+struct Branch {
+    digest: Digest,
+    /// Bit `n`: child `n` is the next of `leaves`.
+    leaves_at: u16,
+    /// Bit `n`: child `n` is the next of `branches`.
+    branches_at: u16,
+    leaves: Box<[Leaf]>,
+    branches: Box<[Arc<Branch>]>,
+}
+
+/// The children of a branch while it changes.
+type Children = [Option<Node>; 16];
 
 /// Hex digits of a key: more than this many would mean two equal keys.
 const DEPTH_MAX: usize = 64;
@@ -34,58 +57,90 @@ fn nibble(key: &Digest, depth: usize) -> usize {
     usize::from(if depth.is_multiple_of(2) { byte >> 4 } else { byte & 0x0f })
 }
 
-impl Node {
-    fn leaf(key: Digest, value: Digest) -> Arc<Self> {
-        let digest = Digest::of(&[&[0], &key.0, &value.0]);
-        Arc::new(Self::Leaf { key, value, digest })
+impl Branch {
+    fn new(children: Children) -> Arc<Self> {
+        let mut bytes = [0; 1 + 16 * 32];
+        bytes[0] = 1;
+        let (mut leaves_at, mut branches_at) = (0_u16, 0_u16);
+        for (at, child) in children.iter().enumerate() {
+            let Some(child) = child else { continue };
+            bytes[1 + at * 32..][..32].copy_from_slice(&child.digest().0);
+            match child {
+                Node::Leaf(_) => leaves_at |= 1 << at,
+                Node::Branch(_) => branches_at |= 1 << at,
+            }
+        }
+        let mut leaves = Vec::with_capacity(leaves_at.count_ones() as usize);
+        let mut branches = Vec::with_capacity(branches_at.count_ones() as usize);
+        for child in children.into_iter().flatten() {
+            match child {
+                Node::Leaf(leaf) => leaves.push(leaf),
+                Node::Branch(branch) => branches.push(branch),
+            }
+        }
+        Arc::new(Self {
+            digest: Digest::of(&[&bytes]),
+            leaves_at,
+            branches_at,
+            leaves: leaves.into(),
+            branches: branches.into(),
+        })
     }
 
-    fn branch(children: [Option<Arc<Self>>; 16]) -> Arc<Self> {
-        let mut bytes = Vec::with_capacity(1 + 16 * 32);
-        bytes.push(1);
-        for child in &children {
-            bytes.extend_from_slice(&child.as_ref().map_or(Digest::EMPTY, |child| child.digest()).0);
-        }
-        Arc::new(Self::Branch { digest: Digest::of(&[&bytes]), children })
+    fn children(&self) -> Children {
+        let (mut leaves, mut branches) = (self.leaves.iter(), self.branches.iter());
+        std::array::from_fn(|at| {
+            if self.leaves_at & 1 << at != 0 {
+                leaves.next().cloned().map(Node::Leaf)
+            } else if self.branches_at & 1 << at != 0 {
+                branches.next().cloned().map(Node::Branch)
+            } else {
+                None
+            }
+        })
+    }
+}
+
+impl Node {
+    fn leaf(key: Digest, value: Digest) -> Self {
+        Self::Leaf(Leaf { key, digest: Digest::of(&[&[0], &key.0, &value.0]) })
     }
 
     fn digest(&self) -> Digest {
         match self {
-            Self::Leaf { digest, .. } | Self::Branch { digest, .. } => *digest,
+            Self::Leaf(leaf) => leaf.digest,
+            Self::Branch(branch) => branch.digest,
         }
     }
 
     /// What a node becomes by changes that all belong below it, in the order of their keys. Each branch
     /// is hashed once, however many changes are below it.
-    fn changed(
-        node: Option<&Arc<Self>>,
-        depth: usize,
-        changes: &[(Digest, Option<Digest>)],
-    ) -> Option<Arc<Self>> {
-        let mut children = match (node.map(AsRef::as_ref), changes) {
-            (_, []) => return node.cloned(),
+    fn changed(node: Option<Self>, depth: usize, changes: &[(Digest, Option<Digest>)]) -> Option<Self> {
+        let mut children = match (node, changes) {
+            (node, []) => return node,
             (None, [(key, value)]) => return value.map(|value| Self::leaf(*key, value)),
-            (Some(Self::Leaf { key: present, .. }), [(key, value)]) if present == key => {
+            (Some(Self::Leaf(present)), [(key, value)]) if present.key == *key => {
                 return value.map(|value| Self::leaf(*key, value));
             }
-            (None, _) => Default::default(),
-            (Some(Self::Branch { children, .. }), _) => children.clone(),
-            (Some(Self::Leaf { key, .. }), _) => {
-                let mut children = <[Option<Arc<Self>>; 16]>::default();
-                children[nibble(key, depth)] = node.cloned();
+            (None, _) => Children::default(),
+            (Some(Self::Branch(branch)), _) => branch.children(),
+            (Some(Self::Leaf(present)), _) => {
+                let mut children = Children::default();
+                let at = nibble(&present.key, depth);
+                children[at] = Some(Self::Leaf(present));
                 children
             }
         };
         for below in changes.chunk_by(|(one, _), (other, _)| nibble(one, depth) == nibble(other, depth)) {
             let at = nibble(&below[0].0, depth);
-            children[at] = Self::changed(children[at].as_ref(), depth + 1, below);
+            children[at] = Self::changed(children[at].take(), depth + 1, below);
         }
         let mut left = children.iter().flatten();
         match (left.next(), left.next()) {
             // A branch of one leaf is that leaf: otherwise the digest would remember the past.
-            (Some(only), None) if matches!(only.as_ref(), Self::Leaf { .. }) => Some(Arc::clone(only)),
+            (Some(Self::Leaf(only)), None) => Some(Self::Leaf(only.clone())),
             (None, _) => None,
-            _ => Some(Self::branch(children)),
+            _ => Some(Self::Branch(Branch::new(children))),
         }
     }
 }
@@ -95,7 +150,7 @@ impl Trie {
     pub fn set(&mut self, changes: impl IntoIterator<Item = (Digest, Option<Digest>)>) {
         let changes: BTreeMap<_, _> = changes.into_iter().collect();
         let changes: Vec<_> = changes.into_iter().collect();
-        self.root = Node::changed(self.root.as_ref(), 0, &changes);
+        self.root = Node::changed(self.root.take(), 0, &changes);
     }
 
     /// The digest of the whole map.

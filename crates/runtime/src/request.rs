@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bollard::models::{ContainerCreateBody, ContainerInspectResponse};
+use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
 use stele_model::release::{EnvValue, Protocol, Restart, VolumeSource};
 use stele_model::wire::AssignedInstance;
@@ -94,23 +95,20 @@ pub(crate) fn create_request(
     };
     host.policy.check(&body, &context)?;
 
-    let typed = |body: &Value| {
-        serde_json::from_value::<ContainerCreateBody>(body.clone()).map_err(|error| {
-            RuntimeError::Spec(format!("`docker` makes the create request malformed: {error}"))
-        })
-    };
-    let expected = mutable_of_request(&typed(&body)?)?;
-    if let Some(labels) = body.get_mut("Labels").and_then(Value::as_object_mut) {
-        labels.insert(LABEL_CONFIG.to_owned(), Value::from(expected.to_string()));
+    let malformed =
+        |error| RuntimeError::Spec(format!("`docker` makes the create request malformed: {error}"));
+    let mut typed = ContainerCreateBody::deserialize(&body).map_err(malformed)?;
+    if container.docker.is_some() {
+        // What would be dropped on the way would be missed silently.
+        let sent = serde_json::to_value(&typed).map_err(|error| RuntimeError::Spec(error.to_string()))?;
+        if let Some(path) = lost("", &body, &sent) {
+            return Err(RuntimeError::Spec(format!(
+                "`docker` sets {path}, which a create request does not have"
+            )));
+        }
     }
-    let typed = typed(&body)?;
-    let sent = serde_json::to_value(&typed).map_err(|error| RuntimeError::Spec(error.to_string()))?;
-    // What would be dropped on the way would be missed silently.
-    if let Some(path) = lost("", &body, &sent) {
-        return Err(RuntimeError::Spec(format!(
-            "`docker` sets {path}, which a create request does not have"
-        )));
-    }
+    let expected = mutable_of_request(&typed)?.to_string();
+    typed.labels.get_or_insert_default().insert(LABEL_CONFIG.to_owned(), expected);
     let host_folders = host_folders(&body);
     Ok(CreateRequest { name: host.container_name(&instance.id), image, volumes, host_folders, body: typed })
 }

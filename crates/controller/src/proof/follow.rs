@@ -60,23 +60,17 @@ async fn grow(handle: &Handle, mut frontier: Frontier, to: u64) -> anyhow::Resul
     Ok(frontier)
 }
 
-fn sign(
-    proofs: &Proofs,
-    handle: &Handle,
-    mut state: State,
-    root: stele_model::Digest,
-) -> Result<(), TreeError> {
+fn sign(proofs: &Proofs, handle: &Handle, state: State, root: stele_model::Digest) -> Result<(), TreeError> {
     let identity = handle.identity();
     let checkpoint = Checkpoint {
         fleet: identity.fleet.clone(),
         size: state.seq,
         root,
-        state: proofs.digest_of(&mut state),
         chain: proofs.chain(state.seq)?,
+        state: proofs.digest_and_keep(state),
     };
     let mut signed = SignedCheckpoint::new(checkpoint)?;
     signed.note.sign(&Checkpoint::key_name(&identity.fleet, identity.id), &identity.key)?;
-    proofs.keep(state);
     proofs.checkpoint.send_replace(Some(Arc::new(signed)));
     Ok(())
 }

@@ -26,7 +26,9 @@ use stele_store::{Reader, StoreError};
 use tokio::sync::watch;
 
 use crate::digested::Digested;
-use crate::limits::{CHECKPOINT_STATES_KEPT, RECORDS_PER_READ_BYTES};
+use crate::limits::{
+    CHECKPOINT_FACTS_KEPT, CHECKPOINT_STATES_KEPT, CHECKPOINT_STATES_KEPT_MIN, RECORDS_PER_READ_BYTES,
+};
 use nodes::Nodes;
 
 pub(crate) use compare::run as compare;
@@ -78,12 +80,19 @@ pub(crate) struct Proofs {
     cosigned: Mutex<Option<Arc<SignedCheckpoint>>>,
     witnesses: Vec<VerifierKey>,
     /// States of the newest checkpoints, with their digests made: others' are reached from there.
-    states: Mutex<VecDeque<State>>,
+    states: Mutex<VecDeque<Signed>>,
     /// Where the replica's thread finds the newest of them.
     digested: Digested,
     verdicts: Mutex<BTreeMap<ControllerId, Verdict>>,
     /// Why this replica must not answer any more.
     diverged: OnceLock<String>,
+}
+
+/// State of a checkpoint.
+struct Signed {
+    state: State,
+    /// How many facts changed since the one before.
+    changed: usize,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -123,7 +132,10 @@ impl Proofs {
             it.as_ref().is_some_and(|signed| signed.checkpoint.size >= seq)
         };
         let signed = tokio::time::timeout(within, newest.wait_for(covers)).await.ok()?.ok()?.clone()?;
-        let state = lock(&self.states).iter().find(|it| it.seq == signed.checkpoint.size).cloned()?;
+        let state = {
+            let states = lock(&self.states);
+            states.iter().find(|it| it.state.seq == signed.checkpoint.size)?.state.clone()
+        };
         Some((state, signed))
     }
 
@@ -233,29 +245,33 @@ impl Proofs {
         Ok(StoredRecord::from_bytes(&bytes)?.1.0)
     }
 
-    /// Remembers the State of a checkpoint.
-    fn keep(&self, state: State) {
-        self.digested.put(state.clone());
-        let mut states = lock(&self.states);
-        states.push_back(state);
-        while states.len() > CHECKPOINT_STATES_KEPT {
-            states.pop_front();
-        }
-    }
-
-    /// The digest of a State that is later than any remembered.
-    fn digest_of(&self, state: &mut State) -> Digest {
-        let newest = lock(&self.states).back().cloned();
+    /// Makes the digest of a State that is later than any remembered, and remembers it.
+    fn digest_and_keep(&self, mut state: State) -> Digest {
+        let newest = lock(&self.states).back().map(|it| it.state.clone());
         if let Some(before) = newest.filter(|it| it.seq <= state.seq) {
             state.adopt_digest(&before);
         }
-        state.digest()
+        let changed = state.undigested();
+        let digest = state.digest();
+        self.digested.put(state.clone());
+        let mut states = lock(&self.states);
+        states.push_back(Signed { state, changed });
+        let facts = |states: &VecDeque<Signed>| states.iter().skip(1).map(|it| it.changed).sum::<usize>();
+        while states.len() > CHECKPOINT_STATES_KEPT
+            || states.len() > CHECKPOINT_STATES_KEPT_MIN && facts(&states) > CHECKPOINT_FACTS_KEPT
+        {
+            states.pop_front();
+        }
+        digest
     }
 
     /// The digest of State at a seq, if it was not long ago: what changed since one of our own
     /// checkpoints is folded and hashed, and nothing else.
     fn recent_digest(&self, seq: Seq) -> Result<Option<Digest>, TreeError> {
-        let known = lock(&self.states).iter().rev().find(|state| state.seq <= seq).cloned();
+        let known = {
+            let states = lock(&self.states);
+            states.iter().rev().find(|it| it.state.seq <= seq).map(|it| it.state.clone())
+        };
         let Some(mut state) = known else { return Ok(None) };
         while state.seq < seq {
             for (_, stored, _) in self.records(state.seq + 1, seq)? {

@@ -25,6 +25,10 @@ use clap::{Parser, Subcommand};
 use crate::commit::Effort;
 use crate::report::Report;
 
+/// As in what is measured here besides whole programs.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Measure Stele beside its peers.
 #[derive(Parser)]
 #[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
