@@ -440,13 +440,12 @@ impl Agent {
     }
 
     fn open_ack(&self, signed: &Signed) -> Result<ReportAck, String> {
-        let claimed: ReportAck = signed.peek().map_err(|error| error.to_string())?;
-        let controller = claimed.controller;
+        let ack: ReportAck = signed.peek().map_err(|error| error.to_string())?;
+        let controller = &ack.controller;
         controller
             .check(&self.pinned.root, &self.pinned.fleet, clock::now())
             .map_err(|error| error.to_string())?;
-        let ack: ReportAck =
-            signed.open(&controller.body.key, purposes::REPORT_ACK).map_err(|error| error.to_string())?;
+        signed.verify(&controller.body.key, purposes::REPORT_ACK).map_err(|error| error.to_string())?;
         if ack.node == self.pinned.node { Ok(ack) } else { Err(format!("it is for node {}", ack.node)) }
     }
 

@@ -51,15 +51,14 @@ impl Archive {
     /// after it helps.
     fn step(&mut self, past: &Past, reached: Option<State>, later: &State) -> Result<(), PastError> {
         let next = self.next();
-        let state = match reached {
-            Some(state) => state,
-            None => {
-                let Parts { outline, answers } = &self.frontier;
-                let mut state = outline.filled(later, next);
-                answers.clone().put_into(&mut state);
-                past.fold_to(&mut state, next)?;
-                state
-            }
+        let state = if let Some(state) = reached {
+            state
+        } else {
+            let Parts { outline, answers } = &self.frontier;
+            let mut state = outline.filled(later, next);
+            answers.clone().put_into(&mut state);
+            past.fold_to(&mut state, next)?;
+            state
         };
         assert_eq!(state.seq, next, "milestones are made one after the other");
         let parts = Parts::of(&state);

@@ -20,15 +20,14 @@ impl State {
                 (&other.slot.app_env, &other.slot.service) == (&id.slot.app_env, &id.slot.service)
                     && **revision == to.revision
             });
-            let (spec, digest) = match same {
-                Some((_, _, spec, digest)) => (spec, digest),
-                None => {
-                    let spec = self
-                        .instance_spec(&id.slot.app_env, &to.revision, &id.slot.service)
-                        .ok_or_else(|| format!("{id} is made of something that is not in State"))?;
-                    let digest = spec.digest();
-                    (spec, digest)
-                }
+            let (spec, digest) = if let Some((_, _, spec, digest)) = same {
+                (spec, digest)
+            } else {
+                let spec = self
+                    .instance_spec(&id.slot.app_env, &to.revision, &id.slot.service)
+                    .ok_or_else(|| format!("{id} is made of something that is not in State"))?;
+                let digest = spec.digest();
+                (spec, digest)
             };
             // What was decided and what is sent must be one thing.
             if digest != to.spec {

@@ -2,7 +2,9 @@
 
 /// Longest name of a project, app, environment, region, node or service, in bytes (RFC 1123 label).
 pub const NAME_BYTES_MAX: usize = 63;
-/// Names that a thread remembers, to keep equal ones once: 64 KiB of it.
+/// Certificates whose signatures a thread remembers to have verified.
+pub const VOUCHED_MAX: usize = 16;
+/// Names that a thread remembers, to keep equal ones once: 32 KiB of it.
 pub const RECENT_TEXTS_MAX: usize = 4096;
 /// Longest environment variable or label key, in bytes.
 pub const KEY_BYTES_MAX: usize = 256;

@@ -3,21 +3,22 @@
 use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+
+use arcstr::ArcStr;
 
 use crate::limits::RECENT_TEXTS_MAX;
 
 /// A text that shares its memory with equal ones made lately by the same thread.
 ///
 /// A record that places five hundred instances names their app five hundred times, and State keeps each of
-/// those names for as long as the instance is there.
+/// those names for as long as the instance is there: so it takes one word, where `Arc<str>` takes two.
 #[derive(Clone)]
-pub(crate) struct SharedText(Arc<str>);
+pub(crate) struct SharedText(ArcStr);
 
 thread_local! {
     // Bounded, and forgetful: where two texts want the same place, the later one has it. So nobody fills the
     // memory with names, and nothing is locked.
-    static RECENT: RefCell<Vec<Option<Arc<str>>>> = const { RefCell::new(Vec::new()) };
+    static RECENT: RefCell<Vec<Option<ArcStr>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// FNV-1a, 64 bits (Fowler, Noll, Vo): the texts are short, and nothing but speed depends on it.
@@ -36,8 +37,8 @@ impl SharedText {
             recent.resize(RECENT_TEXTS_MAX, None);
             let present = &mut recent[place(text)];
             match present {
-                Some(present) if **present == *text => Arc::clone(present),
-                _ => Arc::clone(present.insert(text.into())),
+                Some(present) if present == text => present.clone(),
+                _ => present.insert(text.into()).clone(),
             }
         });
         // A thread that is about to end has forgotten all.
@@ -51,7 +52,7 @@ impl SharedText {
 
 impl PartialEq for SharedText {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
+        ArcStr::ptr_eq(&self.0, &other.0) || self.0 == other.0
     }
 }
 
@@ -65,7 +66,7 @@ impl PartialOrd for SharedText {
 
 impl Ord for SharedText {
     fn cmp(&self, other: &Self) -> Ordering {
-        if Arc::ptr_eq(&self.0, &other.0) { Ordering::Equal } else { self.0.cmp(&other.0) }
+        if ArcStr::ptr_eq(&self.0, &other.0) { Ordering::Equal } else { self.0.cmp(&other.0) }
     }
 }
 
@@ -84,7 +85,7 @@ mod tests {
     #[test]
     fn equal_texts_share_their_memory() {
         let (one, other) = (SharedText::new("web"), SharedText::new("web"));
-        assert!(Arc::ptr_eq(&one.0, &other.0));
+        assert!(ArcStr::ptr_eq(&one.0, &other.0));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Ed25519 signatures (RFC 8032) and the certificates that chain a controller to the fleet's root.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::fmt;
 
 use ed25519_dalek::{Signature as DalekSignature, Signer as _, SigningKey, VerifyingKey};
@@ -7,7 +9,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::canonical::canonical_json;
+use crate::digest::Digest;
 use crate::ids::{ControllerId, FleetName, Time};
+use crate::limits::VOUCHED_MAX;
 
 /// An Ed25519 public key, as 64 hex digits.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -153,11 +157,31 @@ pub struct CertificateBody {
     pub not_after: Time,
 }
 
+thread_local! {
+    /// Certificates, each with a root, whose signatures were verified lately.
+    static VOUCHED: RefCell<VecDeque<Digest>> = const { RefCell::new(VecDeque::new()) };
+}
+
 impl Certificate {
     /// Signs a body with the fleet's root key.
     pub fn issue(root: &SigningKey, body: CertificateBody) -> Self {
         let signature = sign(root, Purpose::Certificate, &canonical_json(&body));
         Self { body, signature }
+    }
+
+    /// Every message of a controller carries its certificate, and there are few controllers: what was verified a
+    /// moment ago is not verified again.
+    fn check_signature(&self, root: &PublicKey) -> Result<(), SignatureError> {
+        let this = Digest::of_json(&(root, self));
+        let is_known = VOUCHED.with_borrow(|vouched| vouched.contains(&this));
+        if !is_known {
+            verify(root, Purpose::Certificate, &canonical_json(&self.body), &self.signature)?;
+            VOUCHED.with_borrow_mut(|vouched| {
+                vouched.truncate(VOUCHED_MAX - 1);
+                vouched.push_front(this);
+            });
+        }
+        Ok(())
     }
 
     /// Checks it against the pinned root, the expected fleet, and a time (when a clock can be trusted).
@@ -167,7 +191,7 @@ impl Certificate {
         fleet: &FleetName,
         now: Option<Time>,
     ) -> Result<(), SignatureError> {
-        verify(root, Purpose::Certificate, &canonical_json(&self.body), &self.signature)?;
+        self.check_signature(root)?;
         if &self.body.fleet != fleet {
             return Err(SignatureError::Fleet { found: self.body.fleet.clone(), expected: fleet.clone() });
         }
@@ -177,5 +201,44 @@ impl Certificate {
             }
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_not_believed_because_another_was() {
+        let (root, other) = (SigningKey::from_bytes(&[1; 32]), SigningKey::from_bytes(&[2; 32]));
+        let fleet: FleetName = "acme".parse().unwrap();
+        let body = CertificateBody {
+            fleet: fleet.clone(),
+            controller: 1,
+            key: public_key(&other),
+            not_before: Time(10),
+            not_after: Time(20),
+        };
+        let good = Certificate::issue(&root, body.clone());
+        let public = public_key(&root);
+        // Twice, so that the second time it is remembered.
+        for _ in 0..2 {
+            assert!(good.check(&public, &fleet, Some(Time(15))).is_ok());
+            assert!(good.check(&public, &fleet, Some(Time(21))).is_err());
+            assert!(good.check(&public, &"other".parse().unwrap(), None).is_err());
+            assert!(good.check(&public_key(&other), &fleet, None).is_err());
+            let longer =
+                Certificate { body: CertificateBody { not_after: Time(30), ..body.clone() }, ..good.clone() };
+            assert!(longer.check(&public, &fleet, None).is_err());
+            let forged =
+                Certificate { signature: Certificate::issue(&other, body.clone()).signature, ..good.clone() };
+            assert!(forged.check(&public, &fleet, None).is_err());
+        }
+        for controller in 0..2 * VOUCHED_MAX as u64 {
+            let next = Certificate::issue(&root, CertificateBody { controller, ..body.clone() });
+            assert!(next.check(&public, &fleet, None).is_ok());
+        }
+        VOUCHED.with_borrow(|vouched| assert_eq!(vouched.len(), VOUCHED_MAX));
     }
 }

@@ -155,7 +155,7 @@ impl Trie {
 
     /// The digest of the whole map.
     pub fn digest(&self) -> Digest {
-        self.root.as_ref().map_or(Digest::EMPTY, |root| root.digest())
+        self.root.as_ref().map_or(Digest::EMPTY, Node::digest)
     }
 
     /// The digest of a map given at once. Keys are hashed first.

@@ -140,8 +140,13 @@ impl Signed {
         key: &PublicKey,
         purpose: Purpose,
     ) -> Result<T, OpenError> {
-        verify(key, purpose, self.body.as_bytes(), &self.signature)?;
+        self.verify(key, purpose)?;
         Ok(serde_json::from_str(&self.body)?)
+    }
+
+    /// Verifies alone, for what was read to find the key.
+    pub fn verify(&self, key: &PublicKey, purpose: Purpose) -> Result<(), SignatureError> {
+        verify(key, purpose, self.body.as_bytes(), &self.signature)
     }
 
     /// Reads without verifying: only to find the key that must then verify it.
