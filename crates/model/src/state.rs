@@ -399,7 +399,7 @@ impl State {
     }
 
     /// All slots of an app in an environment with their nodes.
-    pub fn slots(&self, app_env: &AppEnv) -> impl Iterator<Item = (&Slot, &NodeName)> {
+    pub fn slots<'a>(&'a self, app_env: &AppEnv) -> impl Iterator<Item = (&'a Slot, &'a NodeName)> + use<'a> {
         // Slots sort by app and environment first, so that those of one are together.
         let first = first_slot(app_env);
         let app_env = app_env.clone();

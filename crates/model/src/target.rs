@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 
 use crate::digest::Digest;
 use crate::event::{Pin, TargetDigest};
-use crate::ids::{AppEnv, Place};
+use crate::ids::{AppEnv, NodeName, Place, Slot};
 use crate::scope::Scope;
 use crate::state::State;
 use crate::trie::Trie;
 
-/// Names and what they stand for.
-type Rows = BTreeMap<String, Digest>;
+/// Names, each once, and what they stand for.
+type Rows = Vec<(String, Digest)>;
 
 impl State {
     /// The digest of a scope's target (`docs/log-format.md`, "Target digests").
@@ -29,7 +29,7 @@ impl State {
             }
         }
         let mut counts: BTreeMap<String, u32> = BTreeMap::new();
-        for (slot, node) in &self.target.placement {
+        for (slot, node) in self.slots_in(scope) {
             if !scope.covers_app_env(&slot.app_env) || !scope.covers_node(node, self.region_of(node)) {
                 continue;
             }
@@ -38,7 +38,7 @@ impl State {
                 // Which of its app's replicas an instance is means nothing inside a place.
                 *counts.entry(format!("{app}/{}#{node}", slot.service)).or_default() += 1;
             } else {
-                placement.insert(format!("{app}/{}.{}", slot.service, slot.index), Digest::of_json(node));
+                placement.push((format!("{app}/{}.{}", slot.service, slot.index), Digest::of_json(node)));
             }
         }
         placement.extend(counts.into_iter().map(|(name, count)| (name, Digest::of_json(&count))));
@@ -46,13 +46,23 @@ impl State {
         TargetDigest { intent: digest(&intent), placement: digest(&placement) }
     }
 
+    /// All slots, or those of the one app that a scope is about: a rollback asks of each app in turn.
+    fn slots_in(&self, scope: &Scope) -> Box<dyn Iterator<Item = (&Slot, &NodeName)> + '_> {
+        match (&scope.app, &scope.environment) {
+            (Some(app), Some(environment)) => {
+                Box::new(self.slots(&AppEnv { app: app.clone(), environment: environment.clone() }))
+            }
+            _ => Box::new(self.target.placement.iter()),
+        }
+    }
+
     fn intent(&self, scope: &Scope, app_env: &AppEnv, rows: &mut Rows) {
         let app = relative(scope, app_env);
         if let Some(revision) = self.target.intent.get(app_env) {
-            rows.insert(app.clone(), Digest::of_json(revision));
+            rows.push((app.clone(), Digest::of_json(revision)));
         }
         for (place, pin) in self.pins(app_env) {
-            rows.insert(format!("{app}#{place}"), Digest::of_json(pin));
+            rows.push((format!("{app}#{place}"), Digest::of_json(pin)));
         }
     }
 
@@ -68,7 +78,7 @@ impl State {
             }
             let pinned = matches!(pin_of(Place::Node(node.clone())), Some(Pin::Revision(_)));
             if let Some(revision) = self.revision_at(app_env, node).filter(|_| pinned || occupied()) {
-                rows.insert(app, Digest::of_json(revision));
+                rows.push((app, Digest::of_json(revision)));
             }
             return;
         }
@@ -79,13 +89,13 @@ impl State {
             None => self.target.intent.get(app_env).map(AsRef::as_ref).filter(|_| occupied()),
         };
         if let Some(revision) = revision {
-            rows.insert(app.clone(), Digest::of_json(revision));
+            rows.push((app.clone(), Digest::of_json(revision)));
         }
         for (place, pin) in self.pins(app_env) {
             if let Place::Node(node) = place
                 && self.region_of(node) == Some(region)
             {
-                rows.insert(format!("{app}#{place}"), Digest::of_json(pin));
+                rows.push((format!("{app}#{place}"), Digest::of_json(pin)));
             }
         }
     }

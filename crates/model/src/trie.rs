@@ -8,7 +8,6 @@
 //!
 //! Nodes are shared between versions, so a clone costs nothing.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::digest::Digest;
@@ -148,8 +147,16 @@ impl Node {
 impl Trie {
     /// Sets or, with `None`, removes the values of keys. Of one key's values the last one counts.
     pub fn set(&mut self, changes: impl IntoIterator<Item = (Digest, Option<Digest>)>) {
-        let changes: BTreeMap<_, _> = changes.into_iter().collect();
-        let changes: Vec<_> = changes.into_iter().collect();
+        let mut changes: Vec<_> = changes.into_iter().collect();
+        // In the order in which they came where keys are equal; then the last one of each is kept.
+        changes.sort_by_key(|(key, _)| *key);
+        changes.dedup_by(|later, kept| {
+            let same = later.0 == kept.0;
+            if same {
+                *kept = *later;
+            }
+            same
+        });
         self.root = Node::changed(self.root.take(), 0, &changes);
     }
 
@@ -168,6 +175,8 @@ impl Trie {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
 
     use super::*;
