@@ -222,7 +222,10 @@ proptest! {
         let placed = is_placed(&world.states[&seq]);
         world.settle();
         let then = world.state.target_digest(&scope);
-        prop_assert_eq!(then.intent, wanted.intent);
+        // What an app is inside of a place depends on whether it has instances there.
+        if placed || !scope.is_placed() {
+            prop_assert_eq!(then.intent, wanted.intent);
+        }
         if told.is_empty() && placed {
             prop_assert_eq!(then.placement, wanted.placement, "what nobody told of drifts afterwards");
         }
