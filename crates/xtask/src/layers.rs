@@ -69,6 +69,7 @@ pub(crate) fn pure() -> impl Iterator<Item = &'static str> {
 /// What pure crates may use from outside: data structures, hashing, formats, errors, and
 /// Ed25519, whose signatures are the same wherever and whenever they are made.
 const PURE_MAY_USE: &[&str] = &[
+    "arcstr",
     "base64",
     "bincode",
     "bytes",
