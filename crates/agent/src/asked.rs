@@ -16,11 +16,10 @@ use crate::limits::{ANSWER_TIMEOUT, LOGS_ANSWER_BYTES_MAX};
 
 /// Believes a question, or says why not.
 pub(crate) fn open(signed: &Signed, pinned: &Pinned, now: Option<Time>) -> Result<Request, String> {
-    let claimed: Request = signed.peek().map_err(|error| error.to_string())?;
-    let controller = claimed.controller;
+    let request: Request = signed.peek().map_err(|error| error.to_string())?;
+    let controller = &request.controller;
     controller.check(&pinned.root, &pinned.fleet, now).map_err(|error| error.to_string())?;
-    let request: Request =
-        signed.open(&controller.body.key, purposes::QUESTION).map_err(|error| error.to_string())?;
+    signed.verify(&controller.body.key, purposes::QUESTION).map_err(|error| error.to_string())?;
     if request.fleet != pinned.fleet || request.node != pinned.node {
         return Err(format!("it is for node {} of fleet {}", request.node, request.fleet));
     }

@@ -48,7 +48,7 @@ impl Offers {
 
     /// What to do about a node whose assignment has changed; notes that it is sent. A node that has much to
     /// run has much to look through, so that several changes go to it together.
-    fn turn(&self, node: &NodeName, assigned: &Assigned) -> Turn {
+    fn turn(&self, node: &NodeName, assigned: &Assigned, now: Instant) -> Turn {
         let mut sent = self.lock();
         if let Some((of, at)) = sent.get(node) {
             if *of == assigned.changed {
@@ -57,16 +57,17 @@ impl Offers {
             let instances = u32::try_from(assigned.instances.len()).unwrap_or(u32::MAX);
             let rested =
                 *at + ASSIGNMENT_REST_PER_INSTANCE.saturating_mul(instances).min(ASSIGNMENT_REST_MAX);
-            if rested > Instant::now() {
+            if rested > now {
                 return Turn::At(rested);
             }
         }
-        sent.insert(node.clone(), (assigned.changed, Instant::now()));
+        sent.insert(node.clone(), (assigned.changed, now));
         Turn::Now
     }
 }
 
 /// When a changed assignment is sent.
+#[derive(Debug, PartialEq, Eq)]
 enum Turn {
     Now,
     At(Instant),
@@ -117,12 +118,14 @@ pub(crate) async fn run(handle: Handle, offers: Offers) {
     let mut watch = handle.watch();
     let mut led = false;
     let mut last = State::default();
-    let mut changed = BTreeSet::new();
+    // Thousands may wait for their turn: only those whose turn it is are looked at.
+    let mut waiting: BTreeSet<(Instant, NodeName)> = BTreeSet::new();
     loop {
         let published = watch.borrow_and_update().clone();
         let state = &published.state;
+        let mut changed = BTreeSet::new();
         if !published.leads {
-            changed.clear();
+            waiting.clear();
         } else if led {
             // Most of what is committed tells no node anything: then none of them is looked at.
             changed.extend(state.assigned_since(&last).cloned());
@@ -132,29 +135,29 @@ pub(crate) async fn run(handle: Handle, offers: Offers) {
             changed.extend(state.assigned.keys().cloned());
         }
         offers.forget_others(state);
-        let mut next: Option<Instant> = None;
-        let mut later = BTreeSet::new();
-        for name in std::mem::take(&mut changed) {
+        let now = Instant::now();
+        while waiting.first().is_some_and(|(at, _)| *at <= now) {
+            changed.extend(waiting.pop_first().map(|(_, name)| name));
+        }
+        for name in changed {
             let Some(assigned) = state.assigned.get(&name) else { continue };
             let Some(node) = state.control.nodes.get(&name) else { continue };
-            match offers.turn(&name, assigned) {
+            match offers.turn(&name, assigned, Instant::now()) {
                 Turn::Now => {
                     publish(&handle, state, node).await;
                     // There may be thousands, and others have work to do on this thread.
                     tokio::task::yield_now().await;
                 }
                 Turn::At(at) => {
-                    next = Some(next.map_or(at, |next| next.min(at)));
-                    later.insert(name);
+                    waiting.insert((at, name));
                 }
                 Turn::Never => {}
             }
         }
-        changed = later;
         (led, last) = (published.leads, published.state);
         let rest = async {
-            match next {
-                Some(at) => tokio::time::sleep_until(at.into()).await,
+            match waiting.first() {
+                Some((at, _)) => tokio::time::sleep_until((*at).into()).await,
                 None => std::future::pending().await,
             }
         };
@@ -263,4 +266,40 @@ async fn answer_sync(handle: &Handle, signed: &Signed, reply: SyncReply) -> anyh
     let assignment = assignment(handle, &state, node, images).await?;
     reply.send(Some(&assignment)).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn several_changes_go_together_to_a_node_with_much_to_run() {
+        let (offers, node) = (Offers::default(), "eu-1".parse().unwrap());
+        let to = std::sync::Arc::new(stele_model::state::AssignedTo {
+            revision: stele_model::Revision {
+                release: stele_model::Digest::EMPTY,
+                config: None,
+                secrets: BTreeMap::new(),
+            },
+            spec: stele_model::Digest::EMPTY,
+            replaces: None,
+            since: stele_model::Time(0),
+        });
+        let of = |changed, count: u64| {
+            let id = |serial| format!("shop/web@prod/web.0-{serial}").parse().unwrap();
+            let instances = (0..count).map(|serial| (id(serial), std::sync::Arc::clone(&to))).collect();
+            Assigned { changed, instances }
+        };
+        let began = Instant::now();
+        assert_eq!(offers.turn(&node, &of(1, 100), began), Turn::Now);
+        assert_eq!(offers.turn(&node, &of(1, 100), began), Turn::Never);
+        let rested = began + ASSIGNMENT_REST_PER_INSTANCE * 100;
+        assert_eq!(offers.turn(&node, &of(2, 100), began), Turn::At(rested));
+        assert_eq!(offers.turn(&node, &of(3, 100), rested), Turn::Now);
+        // A node with nothing to look through waits for nothing, one with very much not for ever.
+        assert_eq!(offers.turn(&node, &of(4, 0), rested), Turn::Now);
+        let longest = Turn::At(rested + ASSIGNMENT_REST_MAX);
+        assert_eq!(offers.turn(&node, &of(5, 1000), rested), longest);
+    }
 }

@@ -91,7 +91,7 @@ pub(crate) struct Proofs {
 /// State of a checkpoint.
 struct Signed {
     state: State,
-    /// How many facts changed since the one before.
+    /// How many facts had to be hashed for it: no more than changed since the one before.
     changed: usize,
 }
 
