@@ -15,6 +15,8 @@ const LAYOUT: &[u8] = b"milestones/layout";
 const THROUGH: &[u8] = b"milestones/through";
 const AT: &[u8] = b"milestones/at/";
 const ANSWERS_AT: &[u8] = b"milestones/answers/";
+/// Raised whenever [`base_of`] names another one.
+const BASES: u8 = 2;
 
 /// What milestones are made of, at one seq.
 #[derive(Clone, Debug, Default)]
@@ -83,18 +85,11 @@ pub fn at_or_before(seq: Seq) -> Seq {
     seq - seq % MILESTONE_INTERVAL_RECORDS
 }
 
-/// Where the difference begins that leads to a milestone: its number without its last
-/// digit that is not zero.
+/// Where the difference begins that leads to a milestone: the one before it of its level or a higher one.
+/// Thus each change of a fact is kept about once for each level, and not once for every milestone that
+/// follows it within its level.
 pub fn base_of(milestone: Seq) -> Seq {
-    let number = milestone / MILESTONE_INTERVAL_RECORDS;
-    if number == 0 {
-        return 0;
-    }
-    let mut unit = 1;
-    while number.is_multiple_of(unit * MILESTONE_BRANCHING) {
-        unit *= MILESTONE_BRANCHING;
-    }
-    (number - number % (unit * MILESTONE_BRANCHING)) * MILESTONE_INTERVAL_RECORDS
+    milestone - (MILESTONE_INTERVAL_RECORDS * MILESTONE_BRANCHING.pow(level_of(milestone))).min(milestone)
 }
 
 /// Every milestone that one rests on, the nearest first.
@@ -190,10 +185,12 @@ fn key(kind: &[u8], seq: Seq) -> Vec<u8> {
     [kind, &seq.to_be_bytes()].concat()
 }
 
-fn layout() -> [u8; 17] {
-    let mut layout = [DELTA_FORMAT; 17];
-    layout[1..9].copy_from_slice(&MILESTONE_INTERVAL_RECORDS.to_be_bytes());
-    layout[9..].copy_from_slice(&MILESTONE_BRANCHING.to_be_bytes());
+/// Whatever must be the same for a milestone to be read as it was written.
+fn layout() -> [u8; 18] {
+    let mut layout = [0; 18];
+    layout[..2].copy_from_slice(&[DELTA_FORMAT, BASES]);
+    layout[2..10].copy_from_slice(&MILESTONE_INTERVAL_RECORDS.to_be_bytes());
+    layout[10..].copy_from_slice(&MILESTONE_BRANCHING.to_be_bytes());
     layout
 }
 
@@ -207,8 +204,9 @@ mod tests {
         assert_eq!(base_of(UNIT), 0);
         assert_eq!(base_of(16 * UNIT), 0);
         assert_eq!(base_of(17 * UNIT), 16 * UNIT);
-        assert_eq!(base_of(23 * UNIT), 20 * UNIT);
+        assert_eq!(base_of(23 * UNIT), 22 * UNIT);
         assert_eq!(base_of(20 * UNIT), 16 * UNIT);
+        assert_eq!(base_of(128 * UNIT), 64 * UNIT);
         for number in 1..20_000 {
             let mut steps = 0;
             let mut at = number * UNIT;
@@ -217,7 +215,8 @@ mod tests {
                 assert!(base < at, "{number}");
                 (at, steps) = (base, steps + 1);
             }
-            assert!(steps <= 8, "{number} takes {steps}");
+            // At most three of each level of a number below 4^8.
+            assert!(steps <= 24, "{number} takes {steps}");
         }
         assert_eq!([1, 4, 12, 16, 20].map(|number| level_of(number * UNIT)), [0, 1, 1, 2, 1]);
         assert_eq!(of_level(3, 130 * UNIT).collect::<Vec<_>>(), [64 * UNIT, 128 * UNIT]);

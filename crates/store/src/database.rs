@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use rocksdb::{
-    ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Direction, ErrorKind,
-    IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions,
+    BlockBasedOptions, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
+    Direction, ErrorKind, IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 use stele_consensus::StoreError;
 use stele_consensus::seal::{seal, unseal};
@@ -85,11 +85,16 @@ fn options(create: bool) -> Options {
 fn family_options(family: Family) -> Options {
     let mut options = Options::default();
     options.set_paranoid_checks(true);
-    options.set_compression_type(match family {
+    match family {
         // Raft entries are short-lived and hold what is compressed as a record.
-        Family::Raft | Family::Meta => DBCompressionType::None,
-        Family::Records | Family::Snapshots | Family::Derived => DBCompressionType::Lz4,
-    });
+        Family::Raft | Family::Meta => options.set_compression_type(DBCompressionType::None),
+        Family::Records | Family::Snapshots | Family::Derived => {
+            options.set_compression_type(DBCompressionType::Lz4);
+            let mut table = BlockBasedOptions::default();
+            table.set_block_size(limits::COMPRESSED_BLOCK_BYTES);
+            options.set_block_based_table_factory(&table);
+        }
+    }
     options
 }
 

@@ -16,6 +16,10 @@ pub const VERIFY_CHUNK_BYTES: usize = 8 * 1024 * 1024;
 /// Write-ahead log kept before memtables are flushed, in bytes.
 pub const MAX_WAL_BYTES: u64 = 256 * 1024 * 1024;
 
+/// Records, snapshots and derived data compressed together, in bytes. Records repeat names, and four times
+/// `RocksDB`'s own size lets more of them be told once; a read of one record unpacks that much.
+pub const COMPRESSED_BLOCK_BYTES: usize = 16 * 1024;
+
 /// All memtables together, in bytes.
 pub const MEMTABLE_BYTES: usize = 128 * 1024 * 1024;
 
