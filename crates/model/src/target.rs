@@ -4,6 +4,7 @@
 //! time or a generated id, and names inside are relative to the scope.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use crate::digest::Digest;
 use crate::event::{Pin, TargetDigest};
@@ -12,8 +13,12 @@ use crate::scope::Scope;
 use crate::state::State;
 use crate::trie::Trie;
 
-/// Names, each once, and what they stand for.
-type Rows = Vec<(String, Digest)>;
+/// The digests of names, each once, and what they stand for.
+type Rows = Vec<(Digest, Digest)>;
+
+fn row(rows: &mut Rows, name: &str, value: Digest) {
+    rows.push((Digest::of(&[name.as_bytes()]), value));
+}
 
 impl State {
     /// The digest of a scope's target (`docs/log-format.md`, "Target digests").
@@ -29,21 +34,31 @@ impl State {
             }
         }
         let mut counts: BTreeMap<String, u32> = BTreeMap::new();
+        // There are many more slots than nodes and apps.
+        let mut nodes: BTreeMap<&NodeName, Digest> = BTreeMap::new();
+        let (mut name, mut last_app, mut app) = (String::new(), None, String::new());
         for (slot, node) in self.slots_in(scope) {
             if !scope.covers_app_env(&slot.app_env) || !scope.covers_node(node, self.region_of(node)) {
                 continue;
             }
-            let app = relative(scope, &slot.app_env);
+            if last_app != Some(&slot.app_env) {
+                (last_app, app) = (Some(&slot.app_env), relative(scope, &slot.app_env));
+            }
             if scope.is_placed() {
                 // Which of its app's replicas an instance is means nothing inside a place.
                 *counts.entry(format!("{app}/{}#{node}", slot.service)).or_default() += 1;
             } else {
-                placement.push((format!("{app}/{}.{}", slot.service, slot.index), Digest::of_json(node)));
+                let node = *nodes.entry(node).or_insert_with(|| Digest::of_json(node));
+                name.clear();
+                // Writing to a string does not fail.
+                let _ = write!(name, "{app}/{}.{}", slot.service, slot.index);
+                row(&mut placement, &name, node);
             }
         }
-        placement.extend(counts.into_iter().map(|(name, count)| (name, Digest::of_json(&count))));
-        let digest = |rows: &Rows| Trie::digest_of(rows.iter().map(|(name, value)| (name.as_str(), *value)));
-        TargetDigest { intent: digest(&intent), placement: digest(&placement) }
+        for (name, count) in counts {
+            row(&mut placement, &name, Digest::of_json(&count));
+        }
+        TargetDigest { intent: Trie::digest_of(intent), placement: Trie::digest_of(placement) }
     }
 
     /// All slots, or those of the one app that a scope is about: a rollback asks of each app in turn.
@@ -59,10 +74,10 @@ impl State {
     fn intent(&self, scope: &Scope, app_env: &AppEnv, rows: &mut Rows) {
         let app = relative(scope, app_env);
         if let Some(revision) = self.target.intent.get(app_env) {
-            rows.push((app.clone(), Digest::of_json(revision)));
+            row(rows, &app, Digest::of_json(revision));
         }
         for (place, pin) in self.pins(app_env) {
-            rows.push((format!("{app}#{place}"), Digest::of_json(pin)));
+            row(rows, &format!("{app}#{place}"), Digest::of_json(pin));
         }
     }
 
@@ -78,7 +93,7 @@ impl State {
             }
             let pinned = matches!(pin_of(Place::Node(node.clone())), Some(Pin::Revision(_)));
             if let Some(revision) = self.revision_at(app_env, node).filter(|_| pinned || occupied()) {
-                rows.push((app, Digest::of_json(revision)));
+                row(rows, &app, Digest::of_json(revision));
             }
             return;
         }
@@ -89,13 +104,13 @@ impl State {
             None => self.target.intent.get(app_env).map(AsRef::as_ref).filter(|_| occupied()),
         };
         if let Some(revision) = revision {
-            rows.push((app.clone(), Digest::of_json(revision)));
+            row(rows, &app, Digest::of_json(revision));
         }
         for (place, pin) in self.pins(app_env) {
             if let Place::Node(node) = place
                 && self.region_of(node) == Some(region)
             {
-                rows.push((format!("{app}#{place}"), Digest::of_json(pin)));
+                row(rows, &format!("{app}#{place}"), Digest::of_json(pin));
             }
         }
     }

@@ -58,12 +58,11 @@ fn nibble(key: &Digest, depth: usize) -> usize {
 
 impl Branch {
     fn new(children: Children) -> Arc<Self> {
-        let mut bytes = [0; 1 + 16 * 32];
-        bytes[0] = 1;
+        let mut bytes = branch_bytes();
         let (mut leaves_at, mut branches_at) = (0_u16, 0_u16);
         for (at, child) in children.iter().enumerate() {
             let Some(child) = child else { continue };
-            bytes[1 + at * 32..][..32].copy_from_slice(&child.digest().0);
+            put_child(&mut bytes, at, &child.digest());
             match child {
                 Node::Leaf(_) => leaves_at |= 1 << at,
                 Node::Branch(_) => branches_at |= 1 << at,
@@ -102,7 +101,7 @@ impl Branch {
 
 impl Node {
     fn leaf(key: Digest, value: Digest) -> Self {
-        Self::Leaf(Leaf { key, digest: Digest::of(&[&[0], &key.0, &value.0]) })
+        Self::Leaf(Leaf { key, digest: leaf_digest(&key, &value) })
     }
 
     fn digest(&self) -> Digest {
@@ -148,15 +147,7 @@ impl Trie {
     /// Sets or, with `None`, removes the values of keys. Of one key's values the last one counts.
     pub fn set(&mut self, changes: impl IntoIterator<Item = (Digest, Option<Digest>)>) {
         let mut changes: Vec<_> = changes.into_iter().collect();
-        // In the order in which they came where keys are equal; then the last one of each is kept.
-        changes.sort_by_key(|(key, _)| *key);
-        changes.dedup_by(|later, kept| {
-            let same = later.0 == kept.0;
-            if same {
-                *kept = *later;
-            }
-            same
-        });
+        in_order(&mut changes);
         self.root = Node::changed(self.root.take(), 0, &changes);
     }
 
@@ -165,12 +156,55 @@ impl Trie {
         self.root.as_ref().map_or(Digest::EMPTY, Node::digest)
     }
 
-    /// The digest of a map given at once. Keys are hashed first.
-    pub fn digest_of<'a>(entries: impl IntoIterator<Item = (&'a str, Digest)>) -> Digest {
-        let mut trie = Self::default();
-        trie.set(entries.into_iter().map(|(key, value)| (Digest::of(&[key.as_bytes()]), Some(value))));
-        trie.digest()
+    /// The digest of a map given at once, without making it. Of one key's values the last one counts.
+    pub fn digest_of(entries: impl IntoIterator<Item = (Digest, Digest)>) -> Digest {
+        let mut entries: Vec<_> = entries.into_iter().collect();
+        in_order(&mut entries);
+        digest_below(0, &entries)
     }
+}
+
+/// Sorts entries by their keys, and keeps the last one of each.
+fn in_order<V: Copy>(entries: &mut Vec<(Digest, V)>) {
+    // A sort that keeps those of equal keys in the order in which they came.
+    entries.sort_by_key(|(key, _)| *key);
+    entries.dedup_by(|later, kept| {
+        let same = later.0 == kept.0;
+        if same {
+            *kept = *later;
+        }
+        same
+    });
+}
+
+/// The digest of entries in order, whose keys are equal up to a depth.
+fn digest_below(depth: usize, entries: &[(Digest, Digest)]) -> Digest {
+    match entries {
+        [] => Digest::EMPTY,
+        [(key, value)] => leaf_digest(key, value),
+        _ => {
+            let mut bytes = branch_bytes();
+            for below in entries.chunk_by(|(one, _), (other, _)| nibble(one, depth) == nibble(other, depth)) {
+                put_child(&mut bytes, nibble(&below[0].0, depth), &digest_below(depth + 1, below));
+            }
+            Digest::of(&[&bytes])
+        }
+    }
+}
+
+fn leaf_digest(key: &Digest, value: &Digest) -> Digest {
+    Digest::of(&[&[0], &key.0, &value.0])
+}
+
+/// What the digest of a branch is of, while it has no child.
+fn branch_bytes() -> [u8; 1 + 16 * 32] {
+    let mut bytes = [0; 1 + 16 * 32];
+    bytes[0] = 1;
+    bytes
+}
+
+fn put_child(bytes: &mut [u8; 1 + 16 * 32], at: usize, digest: &Digest) {
+    bytes[1 + at * 32..][..32].copy_from_slice(&digest.0);
 }
 
 #[cfg(test)]
@@ -205,6 +239,9 @@ mod tests {
             }
             prop_assert_eq!(&trie, &fresh);
             prop_assert_eq!(oracle.is_empty(), trie.digest() == Digest::EMPTY);
+            let stale = oracle.keys().map(|key| (*key, Digest::EMPTY));
+            let entries = stale.chain(oracle.iter().rev().map(|(key, value)| (*key, *value)));
+            prop_assert_eq!(Trie::digest_of(entries), trie.digest());
         }
     }
 }
