@@ -96,12 +96,13 @@ impl State {
 
     /// The nodes that were told to run instances of an app in an environment, or told of some, in order of
     /// name. Others may be among them.
-    pub fn hosts_of<'a>(&'a self, app_env: &'a AppEnv) -> impl Iterator<Item = &'a NodeName> {
+    pub fn hosts_of<'a>(&'a self, app_env: &AppEnv) -> impl Iterator<Item = &'a NodeName> + use<'a> {
+        let app_env = app_env.clone();
         let (kept, all) = match &self.index.0 {
             Some(kept) => {
                 #[allow(clippy::unwrap_used)]
                 let first = (app_env.clone(), NodeName::new("0").unwrap());
-                let nodes = kept.hosts.range(first..).take_while(move |((of, _), _)| of == app_env);
+                let nodes = kept.hosts.range(first..).take_while(move |((of, _), _)| *of == app_env);
                 (Some(nodes.map(|((_, node), _)| node)), None)
             }
             None => (None, Some(self.assigned.keys().chain(self.observed.keys()).collect::<BTreeSet<_>>())),

@@ -392,7 +392,12 @@ impl State {
             || self.pins(app_env).any(|(_, pin)| matches!(**pin, Pin::Revision(_)))
     }
 
-    /// Apps of which something should be, or is said about a place.
+    /// Whether something of an app should be in an environment, or is said about a place.
+    pub fn is_targeted(&self, app_env: &AppEnv) -> bool {
+        self.target.intent.contains_key(app_env) || self.pins(app_env).next().is_some()
+    }
+
+    /// Apps of which something should be, or is said about a place: those that [`Self::is_targeted`].
     pub fn targeted(&self) -> std::collections::BTreeSet<&AppEnv> {
         let pinned = self.target.pins.keys().map(|(app_env, _)| app_env);
         self.target.intent.keys().chain(pinned).collect()
@@ -409,12 +414,13 @@ impl State {
     /// All instances of an app in an environment that nodes have been told to run.
     pub fn assigned_to<'a>(
         &'a self,
-        app_env: &'a AppEnv,
-    ) -> impl Iterator<Item = (&'a NodeName, &'a InstanceId, &'a Arc<AssignedTo>)> {
+        app_env: &AppEnv,
+    ) -> impl Iterator<Item = (&'a NodeName, &'a InstanceId, &'a Arc<AssignedTo>)> + use<'a> {
         let first = first_instance(app_env);
         let at = move |node| {
+            let app_env = first.slot.app_env.clone();
             let instances = self.assigned.get(node)?.instances.range(first.clone()..);
-            let of_app = instances.take_while(move |(id, _)| id.slot.app_env == *app_env);
+            let of_app = instances.take_while(move |(id, _)| id.slot.app_env == app_env);
             Some(of_app.map(move |(id, instance)| (node, id, instance)))
         };
         self.hosts_of(app_env).filter_map(at).flatten()
@@ -423,12 +429,13 @@ impl State {
     /// All instances of an app in an environment that nodes told of, nodes that are lost included.
     pub fn observed_of<'a>(
         &'a self,
-        app_env: &'a AppEnv,
-    ) -> impl Iterator<Item = (&'a NodeName, &'a InstanceId, &'a Arc<InstanceReport>)> {
+        app_env: &AppEnv,
+    ) -> impl Iterator<Item = (&'a NodeName, &'a InstanceId, &'a Arc<InstanceReport>)> + use<'a> {
         let first = first_instance(app_env);
         let at = move |node| {
+            let app_env = first.slot.app_env.clone();
             let instances = self.observed.get(node)?.instances.range(first.clone()..);
-            let of_app = instances.take_while(move |(id, _)| id.slot.app_env == *app_env);
+            let of_app = instances.take_while(move |(id, _)| id.slot.app_env == app_env);
             Some(of_app.map(move |(id, report)| (node, id, report)))
         };
         self.hosts_of(app_env).filter_map(at).flatten()

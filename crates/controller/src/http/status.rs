@@ -1,6 +1,6 @@
 //! How apps, instances, nodes and deployments are, read off State.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::http::header::ETAG;
@@ -205,18 +205,40 @@ fn services(expected: &Expected<'_>, instances: &[InstanceStatus]) -> Vec<Servic
 }
 
 fn apps(state: &State, scope: &Scope) -> Vec<AppStatus> {
+    let told = told(state, scope).into_iter();
+    told.filter_map(|(app_env, told)| app(state, scope, &app_env, told)).collect()
+}
+
+/// Every app of a scope, wherever it is, and what nodes were told to run of it.
+fn told<'a>(state: &'a State, scope: &Scope) -> BTreeMap<AppEnv, Vec<Told<'a>>> {
+    if let Some(app) = &scope.app {
+        // What is looked up by app is not looked for in all of the fleet.
+        let environments = state.control.environments.iter();
+        let of_app =
+            environments.map(|environment| AppEnv { app: app.clone(), environment: environment.clone() });
+        let of_app = of_app.filter(|app_env| scope.covers_app_env(app_env));
+        return of_app
+            .map(|app_env| (state.assigned_to(&app_env).collect::<Vec<_>>(), app_env))
+            .filter(|(told, app_env)| !told.is_empty() || state.is_targeted(app_env))
+            .map(|(told, app_env)| (app_env, told))
+            .collect();
+    }
     let targeted = state.targeted().into_iter().filter(|app_env| scope.covers_app_env(app_env));
-    let mut known: BTreeMap<_, Vec<Told<'_>>> = targeted.map(|app_env| (app_env, Vec::new())).collect();
+    let mut known: BTreeMap<AppEnv, Vec<_>> = targeted.map(|app_env| (app_env.clone(), Vec::new())).collect();
     // All of them in one pass: there may be many apps, and many instances of each.
     for (node, assigned) in &state.assigned {
         for (id, to) in &assigned.instances {
             let app_env = &id.slot.app_env;
-            if scope.covers_app_env(app_env) {
-                known.entry(app_env).or_default().push((node, id, to));
+            if !scope.covers_app_env(app_env) {
+                continue;
+            }
+            match known.get_mut(app_env) {
+                Some(told) => told.push((node, id, to)),
+                None => drop(known.insert(app_env.clone(), vec![(node, id, to)])),
             }
         }
     }
-    known.into_iter().filter_map(|(app_env, told)| app(state, scope, app_env, told)).collect()
+    known
 }
 
 fn app(state: &State, scope: &Scope, app_env: &AppEnv, told: Vec<Told<'_>>) -> Option<AppStatus> {
@@ -257,20 +279,15 @@ fn app(state: &State, scope: &Scope, app_env: &AppEnv, told: Vec<Told<'_>>) -> O
 
 /// The nodes of a scope. A scope of an app has those the app is on.
 pub(super) fn nodes(state: &State, scope: &Scope) -> Vec<NodeStatus> {
-    let is_of_app = |name: &NodeName| {
-        let any_app = scope.app.is_none() && scope.project.is_none() && scope.environment.is_none();
-        any_app
-            || state.assigned.get(name).is_some_and(|assigned| {
-                assigned.instances.keys().any(|id| scope.covers_app_env(&id.slot.app_env))
-            })
-    };
-    state
-        .control
-        .nodes
-        .iter()
-        .filter(|(name, node)| scope.covers_node(name, Some(&node.region)) && is_of_app(name))
-        .map(|(_, enrolled)| node(state, enrolled))
-        .collect()
+    let covers = |enrolled: &EnrolledNode| scope.covers_node(&enrolled.name, Some(&enrolled.region));
+    let enrolled = &state.control.nodes;
+    if scope.app.is_none() && scope.project.is_none() && scope.environment.is_none() {
+        return enrolled.values().filter(|it| covers(it)).map(|it| node(state, it)).collect();
+    }
+    let told = told(state, scope).into_values().flatten();
+    let names: BTreeSet<&NodeName> = told.map(|(name, ..)| name).collect();
+    let of_app = names.into_iter().filter_map(|name| enrolled.get(name));
+    of_app.filter(|it| covers(it)).map(|it| node(state, it)).collect()
 }
 
 /// One node.
