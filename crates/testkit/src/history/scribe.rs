@@ -38,7 +38,8 @@ impl Scribe {
     }
 
     /// Goes on with a log that was written before.
-    pub fn after(state: State, chain: Chain, begins: Time) -> Self {
+    pub fn after(mut state: State, chain: Chain, begins: Time) -> Self {
+        state.keep_index();
         let began_after = state.seq;
         Self { state, chain, time: begins.0, written: Vec::new(), kept: None, began_after }
     }

@@ -489,11 +489,9 @@ impl World {
             .map(|(node, ..)| node.clone())
             .collect();
         // What was withdrawn is gone as soon as it was told.
-        nodes.extend(state.observed.iter().filter_map(|(node, seen)| {
+        nodes.extend(state.observed_of(app_env).filter_map(|(node, id, _)| {
             let assigned = state.assigned.get(node)?;
-            let is_gone =
-                |id: &InstanceId| id.slot.app_env == *app_env && !assigned.instances.contains_key(id);
-            seen.instances.keys().any(is_gone).then(|| node.clone())
+            (!assigned.instances.contains_key(id)).then(|| node.clone())
         }));
         nodes.sort();
         nodes.dedup();
