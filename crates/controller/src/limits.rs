@@ -38,8 +38,8 @@ pub const SNAPSHOT_INTERVAL_RECORDS: u64 = 10_000;
 pub const ENTRIES_KEPT_BEHIND_SNAPSHOT: u64 = 1_000;
 /// States of milestones that wait to be kept, most. Further ones are made of the records again.
 pub const REACHED_MAX: usize = 16;
-/// Milestones between two of the next level. A milestone is kept as what differs from the one of the next
-/// level before it, so that one read puts on few differences, however long the log.
+/// Milestones between two of the next level. A milestone is kept as what differs from the one before it of
+/// its level or a higher one, so that one read puts on few differences, however long the log.
 pub const MILESTONE_BRANCHING: u64 = 4;
 /// Levels of milestones, of which the lowest one is kept in memory that there is room for.
 pub const ANCHOR_LEVELS: std::ops::RangeInclusive<u32> = 1..=8;
@@ -62,12 +62,15 @@ pub const RECORDS_PER_ANSWER_MAX: usize = 1000;
 pub const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(250);
 /// Most time that is waited on purpose between two checkpoints, however dear they are.
 pub const CHECKPOINT_INTERVAL_MAX: Duration = Duration::from_millis(900);
-/// How many times as long as a checkpoint took is waited before the next: bounds its share of a processor.
+/// How many times as long as a checkpoint, or comparing one, took is waited before the next: bounds its
+/// share of a processor.
 pub const CHECKPOINT_PAUSE_FACTOR: u32 = 9;
 /// Longest a proof of convergence waits for a checkpoint of its State.
 pub const CHECKPOINT_DEADLINE: Duration = Duration::from_secs(2);
-/// Between two looks at what the other controllers sign.
+/// Between two looks at what the other controllers sign, at least.
 pub const CHECKPOINT_COMPARE_INTERVAL: Duration = Duration::from_secs(1);
+/// The same at most, however dear a look is.
+pub const CHECKPOINT_COMPARE_INTERVAL_MAX: Duration = Duration::from_secs(10);
 /// Between two checkpoints written into the published folder.
 pub const CHECKPOINT_PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
 /// States of a controller's newest checkpoints kept in memory, to compare others' with.

@@ -2,27 +2,29 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use stele_model::{ControllerId, State};
 use stele_proof::{Checkpoint, SignedCheckpoint};
-use tokio::time::MissedTickBehavior;
 
 use super::follow::work;
 use super::{Proofs, TreeError, Verdict, lock};
 use crate::forward::{PeerAnswer, PeerRequest};
 use crate::handle::Handle;
-use crate::limits::{CHECKPOINT_COMPARE_INTERVAL, PEER_REQUEST_DEADLINE};
+use crate::limits::{
+    CHECKPOINT_COMPARE_INTERVAL, CHECKPOINT_COMPARE_INTERVAL_MAX, CHECKPOINT_PAUSE_FACTOR,
+    PEER_REQUEST_DEADLINE,
+};
 
 /// Asks for ever. Ends with the reason when a majority signs something else than this
 /// controller: then it must stop.
 pub(crate) async fn run(handle: Handle) -> anyhow::Result<()> {
-    let mut round = tokio::time::interval(CHECKPOINT_COMPARE_INTERVAL);
-    round.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut pause = CHECKPOINT_COMPARE_INTERVAL;
     // Checkpoints of sizes that are not reached here yet.
     let mut ahead: BTreeMap<ControllerId, Arc<SignedCheckpoint>> = BTreeMap::new();
     loop {
-        round.tick().await;
+        tokio::time::sleep(pause).await;
         let state = handle.published().state;
         let Some(own) = handle.proofs().checkpoint() else { continue };
         let verdicts = handle.proofs().verdicts();
@@ -42,7 +44,9 @@ pub(crate) async fn run(handle: Handle) -> anyhow::Result<()> {
                 (id, theirs)
             }
         });
-        for (id, theirs) in join_all(asked).await {
+        let asked = join_all(asked).await;
+        let began = Instant::now();
+        for (id, theirs) in asked {
             let Some(theirs) = theirs else { continue };
             let compared = Arc::clone(&theirs);
             match work(&handle, move |proofs, _| verdict(proofs, &compared)).await? {
@@ -50,6 +54,10 @@ pub(crate) async fn run(handle: Handle) -> anyhow::Result<()> {
                 Some(verdict) => note(&handle, id, verdict),
             }
         }
+        // Where much changes, a comparison folds and hashes much. States are kept for no longer than it takes
+        // to get to a checkpoint that was ahead.
+        let rest = if ahead.is_empty() { began.elapsed() * CHECKPOINT_PAUSE_FACTOR } else { Duration::ZERO };
+        pause = rest.clamp(CHECKPOINT_COMPARE_INTERVAL, CHECKPOINT_COMPARE_INTERVAL_MAX);
         if let Some(why) = outvoted(&state, handle.id(), &handle.proofs().verdicts()) {
             tracing::error!(%why, "this replica has diverged");
             drop(handle.proofs().diverged.set(why.clone()));
