@@ -62,15 +62,15 @@ pub const RECORDS_PER_ANSWER_MAX: usize = 1000;
 pub const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(250);
 /// Most time that is waited on purpose between two checkpoints, however dear they are.
 pub const CHECKPOINT_INTERVAL_MAX: Duration = Duration::from_millis(900);
-/// How many times as long as a checkpoint, or comparing one, took is waited before the next: bounds its
+/// How many times as long as making or comparing a checkpoint took is waited before the next: bounds its
 /// share of a processor.
 pub const CHECKPOINT_PAUSE_FACTOR: u32 = 9;
 /// Longest a proof of convergence waits for a checkpoint of its State.
 pub const CHECKPOINT_DEADLINE: Duration = Duration::from_secs(2);
-/// Between two looks at what the other controllers sign, at least.
+/// Between two looks at what the other controllers sign.
 pub const CHECKPOINT_COMPARE_INTERVAL: Duration = Duration::from_secs(1);
-/// The same at most, however dear a look is.
-pub const CHECKPOINT_COMPARE_INTERVAL_MAX: Duration = Duration::from_secs(10);
+/// Longest the others are not asked, however dear a comparison was.
+pub const CHECKPOINT_COMPARE_REST_MAX: Duration = Duration::from_secs(10);
 /// Between two checkpoints written into the published folder.
 pub const CHECKPOINT_PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
 /// States of a controller's newest checkpoints kept in memory, to compare others' with.

@@ -2,29 +2,33 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures::future::join_all;
 use stele_model::{ControllerId, State};
 use stele_proof::{Checkpoint, SignedCheckpoint};
+use tokio::time::MissedTickBehavior;
 
 use super::follow::work;
 use super::{Proofs, TreeError, Verdict, lock};
 use crate::forward::{PeerAnswer, PeerRequest};
 use crate::handle::Handle;
 use crate::limits::{
-    CHECKPOINT_COMPARE_INTERVAL, CHECKPOINT_COMPARE_INTERVAL_MAX, CHECKPOINT_PAUSE_FACTOR,
-    PEER_REQUEST_DEADLINE,
+    CHECKPOINT_COMPARE_INTERVAL, CHECKPOINT_COMPARE_REST_MAX, CHECKPOINT_PAUSE_FACTOR, PEER_REQUEST_DEADLINE,
 };
 
 /// Asks for ever. Ends with the reason when a majority signs something else than this
 /// controller: then it must stop.
 pub(crate) async fn run(handle: Handle) -> anyhow::Result<()> {
-    let mut pause = CHECKPOINT_COMPARE_INTERVAL;
+    let mut round = tokio::time::interval(CHECKPOINT_COMPARE_INTERVAL);
+    round.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // Where much changes, a comparison folds and hashes much: then others are asked less often.
+    let mut rests_until = Instant::now();
     // Checkpoints of sizes that are not reached here yet.
     let mut ahead: BTreeMap<ControllerId, Arc<SignedCheckpoint>> = BTreeMap::new();
     loop {
-        tokio::time::sleep(pause).await;
+        round.tick().await;
+        let may_ask = Instant::now() >= rests_until;
         let state = handle.published().state;
         let Some(own) = handle.proofs().checkpoint() else { continue };
         let verdicts = handle.proofs().verdicts();
@@ -39,7 +43,8 @@ pub(crate) async fn run(handle: Handle) -> anyhow::Result<()> {
             async move {
                 let theirs = match held {
                     Some(held) => Some(held),
-                    None => ask(handle, state, id).await,
+                    None if may_ask => ask(handle, state, id).await,
+                    None => None,
                 };
                 (id, theirs)
             }
@@ -54,10 +59,8 @@ pub(crate) async fn run(handle: Handle) -> anyhow::Result<()> {
                 Some(verdict) => note(&handle, id, verdict),
             }
         }
-        // Where much changes, a comparison folds and hashes much. States are kept for no longer than it takes
-        // to get to a checkpoint that was ahead.
-        let rest = if ahead.is_empty() { began.elapsed() * CHECKPOINT_PAUSE_FACTOR } else { Duration::ZERO };
-        pause = rest.clamp(CHECKPOINT_COMPARE_INTERVAL, CHECKPOINT_COMPARE_INTERVAL_MAX);
+        let rest = began.elapsed() * CHECKPOINT_PAUSE_FACTOR;
+        rests_until = rests_until.max(Instant::now() + rest.min(CHECKPOINT_COMPARE_REST_MAX));
         if let Some(why) = outvoted(&state, handle.id(), &handle.proofs().verdicts()) {
             tracing::error!(%why, "this replica has diverged");
             drop(handle.proofs().diverged.set(why.clone()));
