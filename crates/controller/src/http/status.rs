@@ -48,8 +48,14 @@ pub(super) async fn status(handle: &Handle, asked: &Asked) -> Answered {
     let query: StatusQuery = asked.query()?;
     let state = state_at(handle, &asked.state, &query.scope, query.at.as_deref()).await?;
     check_known(&query.scope, &[&asked.state, &state])?;
-    let apps = apps(&state, &query.scope);
-    let nodes = nodes(&state, &query.scope);
+    let told = told(&state, &query.scope);
+    let nodes = if is_about_apps(&query.scope) {
+        nodes_of(&state, &query.scope, &told)
+    } else {
+        nodes(&state, &query.scope)
+    };
+    let apps: Vec<_> =
+        told.into_iter().filter_map(|(app_env, told)| app(&state, &query.scope, &app_env, told)).collect();
     let problems = problems(&state, &apps, &nodes);
     let (seq, time, scope) = (state.seq, state.time, query.scope);
     let mut answer = StatusAnswer { seq, time, apps, nodes, problems, scope };
@@ -204,11 +210,6 @@ fn services(expected: &Expected<'_>, instances: &[InstanceStatus]) -> Vec<Servic
         .collect()
 }
 
-fn apps(state: &State, scope: &Scope) -> Vec<AppStatus> {
-    let told = told(state, scope).into_iter();
-    told.filter_map(|(app_env, told)| app(state, scope, &app_env, told)).collect()
-}
-
 /// Every app of a scope, wherever it is, and what nodes were told to run of it.
 fn told<'a>(state: &'a State, scope: &Scope) -> BTreeMap<AppEnv, Vec<Told<'a>>> {
     if let Some(app) = &scope.app {
@@ -277,17 +278,28 @@ fn app(state: &State, scope: &Scope, app_env: &AppEnv, told: Vec<Told<'_>>) -> O
     })
 }
 
-/// The nodes of a scope. A scope of an app has those the app is on.
+fn is_about_apps(scope: &Scope) -> bool {
+    scope.app.is_some() || scope.project.is_some() || scope.environment.is_some()
+}
+
+/// The nodes of a place or the fleet.
 pub(super) fn nodes(state: &State, scope: &Scope) -> Vec<NodeStatus> {
-    let covers = |enrolled: &EnrolledNode| scope.covers_node(&enrolled.name, Some(&enrolled.region));
-    let enrolled = &state.control.nodes;
-    if scope.app.is_none() && scope.project.is_none() && scope.environment.is_none() {
-        return enrolled.values().filter(|it| covers(it)).map(|it| node(state, it)).collect();
-    }
-    let told = told(state, scope).into_values().flatten();
-    let names: BTreeSet<&NodeName> = told.map(|(name, ..)| name).collect();
-    let of_app = names.into_iter().filter_map(|name| enrolled.get(name));
-    of_app.filter(|it| covers(it)).map(|it| node(state, it)).collect()
+    statuses(state, scope, state.control.nodes.values())
+}
+
+/// The nodes of a scope that were told to run something of its apps.
+fn nodes_of(state: &State, scope: &Scope, told: &BTreeMap<AppEnv, Vec<Told<'_>>>) -> Vec<NodeStatus> {
+    let names: BTreeSet<&NodeName> = told.values().flatten().map(|(name, ..)| *name).collect();
+    statuses(state, scope, names.into_iter().filter_map(|name| state.control.nodes.get(name)))
+}
+
+fn statuses<'a>(
+    state: &State,
+    scope: &Scope,
+    nodes: impl Iterator<Item = &'a Arc<EnrolledNode>>,
+) -> Vec<NodeStatus> {
+    let within = nodes.filter(|it| scope.covers_node(&it.name, Some(&it.region)));
+    within.map(|it| node(state, it)).collect()
 }
 
 /// One node.
