@@ -13,12 +13,8 @@ use crate::scope::Scope;
 use crate::state::State;
 use crate::trie::Trie;
 
-/// The digests of names, each once, and what they stand for.
+/// Entries, each of another name.
 type Rows = Vec<(Digest, Digest)>;
-
-fn row(rows: &mut Rows, name: &str, value: Digest) {
-    rows.push((Digest::of(&[name.as_bytes()]), value));
-}
 
 impl State {
     /// The digest of a scope's target (`docs/log-format.md`, "Target digests").
@@ -52,11 +48,11 @@ impl State {
                 name.clear();
                 // Writing to a string does not fail.
                 let _ = write!(name, "{app}/{}.{}", slot.service, slot.index);
-                row(&mut placement, &name, node);
+                placement.push(Trie::named(&name, node));
             }
         }
         for (name, count) in counts {
-            row(&mut placement, &name, Digest::of_json(&count));
+            placement.push(Trie::named(&name, Digest::of_json(&count)));
         }
         TargetDigest { intent: Trie::digest_of(intent), placement: Trie::digest_of(placement) }
     }
@@ -74,10 +70,10 @@ impl State {
     fn intent(&self, scope: &Scope, app_env: &AppEnv, rows: &mut Rows) {
         let app = relative(scope, app_env);
         if let Some(revision) = self.target.intent.get(app_env) {
-            row(rows, &app, Digest::of_json(revision));
+            rows.push(Trie::named(&app, Digest::of_json(revision)));
         }
         for (place, pin) in self.pins(app_env) {
-            row(rows, &format!("{app}#{place}"), Digest::of_json(pin));
+            rows.push(Trie::named(&format!("{app}#{place}"), Digest::of_json(pin)));
         }
     }
 
@@ -93,7 +89,7 @@ impl State {
             }
             let pinned = matches!(pin_of(Place::Node(node.clone())), Some(Pin::Revision(_)));
             if let Some(revision) = self.revision_at(app_env, node).filter(|_| pinned || occupied()) {
-                row(rows, &app, Digest::of_json(revision));
+                rows.push(Trie::named(&app, Digest::of_json(revision)));
             }
             return;
         }
@@ -104,13 +100,13 @@ impl State {
             None => self.target.intent.get(app_env).map(AsRef::as_ref).filter(|_| occupied()),
         };
         if let Some(revision) = revision {
-            row(rows, &app, Digest::of_json(revision));
+            rows.push(Trie::named(&app, Digest::of_json(revision)));
         }
         for (place, pin) in self.pins(app_env) {
             if let Place::Node(node) = place
                 && self.region_of(node) == Some(region)
             {
-                row(rows, &format!("{app}#{place}"), Digest::of_json(pin));
+                rows.push(Trie::named(&format!("{app}#{place}"), Digest::of_json(pin)));
             }
         }
     }

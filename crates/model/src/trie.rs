@@ -151,6 +151,11 @@ impl Trie {
         self.root = Node::changed(self.root.take(), 0, &changes);
     }
 
+    /// An entry under a name: its key is the name's hash.
+    pub fn named(name: &str, value: Digest) -> (Digest, Digest) {
+        (Digest::of(&[name.as_bytes()]), value)
+    }
+
     /// The digest of the whole map.
     pub fn digest(&self) -> Digest {
         self.root.as_ref().map_or(Digest::EMPTY, Node::digest)

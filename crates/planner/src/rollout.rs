@@ -8,7 +8,7 @@ use stele_model::ids::ServiceName;
 use stele_model::release::{Order, Service, Update};
 use stele_model::state::AssignedTo;
 use stele_model::wire::Phase;
-use stele_model::{AppEnv, Command, Digest, InstanceId, NodeName, Revision, Seq, Slot, State, Time};
+use stele_model::{AppEnv, Command, Digest, InstanceId, NodeName, Revision, Seq, Slot, Specs, State, Time};
 
 use crate::limits::ASSIGNMENTS_PER_COMMAND_MAX;
 use crate::placement::Unplaced;
@@ -109,23 +109,17 @@ fn running_by_slot<'a>(state: &'a State, app_env: &'a AppEnv) -> BTreeMap<Slot, 
 
 fn wanted_slots<'a>(
     state: &'a State,
-    app_env: &AppEnv,
+    app_env: &'a AppEnv,
     since: Time,
     running: &mut BTreeMap<Slot, Vec<Running<'a>>>,
 ) -> Vec<Wanted<'a>> {
-    // A revision is in force on many nodes, and its specs are the same on all of them.
-    let mut specs: Vec<(&Revision, BTreeMap<&ServiceName, Digest>)> = Vec::new();
+    let mut specs = Specs::new(state, app_env);
     let mut wanted = Vec::new();
     for (slot, node) in state.slots(app_env) {
         let Some(revision) = state.revision_at(app_env, node) else { continue };
         let Some(record) = state.history.releases.get(&revision.release) else { continue };
         let Some(service) = record.release.services.get(&slot.service) else { continue };
-        let at = specs.iter().position(|(of, _)| *of == revision).unwrap_or_else(|| {
-            let of_service = |name| Some((name, state.instance_spec(app_env, revision, name)?.digest()));
-            specs.push((revision, record.release.services.keys().filter_map(of_service).collect()));
-            specs.len() - 1
-        });
-        let Some(spec) = specs[at].1.get(&slot.service).copied() else { continue };
+        let Some(spec) = specs.of(revision, &slot.service) else { continue };
         let mut stale = running.remove(slot).unwrap_or_default();
         let fresh = stale
             .iter()

@@ -118,9 +118,8 @@ pub fn summarise(proof: &ConvergenceProof) -> Summary {
             });
         }
     }
-    let named = |name: &str, digest: Digest| (Digest::of(&[name.as_bytes()]), digest);
     let fold =
-        |rows: &[(String, Digest)]| Trie::digest_of(rows.iter().map(|(name, leaf)| named(name, *leaf)));
+        |rows: &[(String, Digest)]| Trie::digest_of(rows.iter().map(|(name, leaf)| Trie::named(name, *leaf)));
     let regions: Vec<_> = regions
         .into_iter()
         .map(|(name, region)| RegionSummary {
@@ -132,7 +131,7 @@ pub fn summarise(proof: &ConvergenceProof) -> Summary {
         })
         .collect();
     let over = |digest: fn(&RegionSummary) -> Digest| {
-        Trie::digest_of(regions.iter().map(|region| named(region.region.as_str(), digest(region))))
+        Trie::digest_of(regions.iter().map(|region| Trie::named(region.region.as_str(), digest(region))))
     };
     let matching = proof.nodes.len() - differing.len();
     Summary {

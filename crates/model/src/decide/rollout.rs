@@ -8,6 +8,7 @@ use crate::event::{AssignmentChange, Event, Outcome, ReportedChange};
 use crate::ids::{AppEnv, InstanceId, NodeName, Seq, Slot};
 use crate::limits::{CHANGES_PER_RECORD_MAX, INSTANCES_PER_NODE_MAX};
 use crate::rejection::{Rejection, RejectionKind};
+use crate::specs::Specs;
 use crate::state::State;
 use crate::wire::{InstanceReport, Report};
 
@@ -54,8 +55,7 @@ pub(super) fn assign(
     let first = next_seq(state, &[]);
     let mut decided = Vec::new();
     let mut counts: BTreeMap<NodeName, usize> = BTreeMap::new();
-    // Most instances are of the same revision and service as the one before them.
-    let mut known = None;
+    let mut specs = Specs::new(state, app_env);
     for change in changes {
         match change {
             AssignmentChange::Assign { node, instance, revision, replaces, .. } => {
@@ -65,17 +65,9 @@ pub(super) fn assign(
                 if !state.control.nodes.contains_key(node) {
                     return Err(conflict(format!("{instance} cannot be on {node}: there is no such node")));
                 }
-                let of = (revision, &instance.slot.service);
-                let spec = match known {
-                    Some((before, spec)) if before == of => spec,
-                    _ => state
-                        .instance_spec(app_env, revision, &instance.slot.service)
-                        .ok_or_else(|| {
-                            conflict(format!("{instance} refers to a service or secret that is not there"))
-                        })?
-                        .digest(),
-                };
-                known = Some((of, spec));
+                let spec = specs.of(revision, &instance.slot.service).ok_or_else(|| {
+                    conflict(format!("{instance} refers to a service or secret that is not there"))
+                })?;
                 *count_of(state, &mut counts, node) += 1;
                 // The seq of the record that it will be in.
                 let serial = first + (decided.len() / CHANGES_PER_RECORD_MAX) as Seq;

@@ -7,9 +7,10 @@ use super::nodes::{self, Growth};
 use super::{place_of, places, preflight};
 use crate::digest::Digest;
 use crate::event::{Deviation, Pin};
-use crate::ids::{AppEnv, NodeName, Place, Seq, ServiceName, Slot};
+use crate::ids::{AppEnv, NodeName, Place, Seq, Slot};
 use crate::release::Revision;
 use crate::scope::Scope;
+use crate::specs::Specs;
 use crate::state::State;
 
 /// What a rollback would do to one app in one environment.
@@ -150,32 +151,6 @@ fn whole(state: &State, past: &State, app_env: &AppEnv) -> (Vec<(Slot, Option<No
     (slots, deviations)
 }
 
-/// The digests of what an app's instances are made of, each made once: most of them are equal.
-struct Specs<'a> {
-    state: &'a State,
-    app_env: &'a AppEnv,
-    known: Vec<(&'a Revision, ServiceName, Option<Digest>)>,
-}
-
-impl<'a> Specs<'a> {
-    fn of(state: &'a State, app_env: &'a AppEnv) -> Self {
-        Self { state, app_env, known: Vec::new() }
-    }
-
-    /// Of an instance on a node; none where nothing should be.
-    fn at(&mut self, slot: &Slot, node: &NodeName) -> Option<Digest> {
-        let revision = self.state.revision_at(self.app_env, node)?;
-        let is_known =
-            |(of, service, _): &&(&Revision, ServiceName, _)| *service == slot.service && *of == revision;
-        if let Some((_, _, spec)) = self.known.iter().find(is_known) {
-            return *spec;
-        }
-        let spec = self.state.instance_spec(self.app_env, revision, &slot.service).map(|spec| spec.digest());
-        self.known.push((revision, slot.service.clone(), spec));
-        spec
-    }
-}
-
 impl RollbackPlan {
     /// Whether anything would be another than it is.
     pub fn is_change(&self, state: &State) -> bool {
@@ -212,7 +187,7 @@ impl RollbackPlan {
         self.apply(&mut after);
         let mut nodes: BTreeMap<NodeName, NodeChange> = BTreeMap::new();
         let app_env = &self.app_env;
-        let (mut specs, mut specs_after) = (Specs::of(state, app_env), Specs::of(&after, app_env));
+        let (mut specs, mut specs_after) = (Specs::new(state, app_env), Specs::new(&after, app_env));
         for (slot, node) in state.slots(app_env) {
             let change = nodes.entry(node.clone()).or_default();
             match after.target.placement.get(slot) {
