@@ -37,7 +37,7 @@ pub const REPORT_MS_MIN: u64 = 200;
 pub const REPORT_MS: u64 = 1_000;
 /// Reports that may follow each other faster than on average, if they tell what a rollout waits for:
 /// that an instance is healthy, failed or gone.
-pub const REPORT_BURST: u64 = 8;
+pub const REPORT_BURST: u64 = 16;
 /// Shortest pause before a report is sent again, in milliseconds; doubled at each further time.
 pub const REPORT_RETRY_FIRST_MS: u64 = 1_000;
 /// Longest pause before a report is sent again, in milliseconds.

@@ -23,7 +23,8 @@ pub enum Action {
     EnsureNetwork(AppEnv),
     /// Remove the app's network.
     RemoveNetwork(AppEnv),
-    /// Make the instance's container, without starting it.
+    /// Make the instance's container, without starting it. What [`first_start`] says comes after all
+    /// else in its task.
     Create(InstanceId),
     /// Put the instance's files into a container that never ran.
     WriteFiles {
@@ -83,19 +84,17 @@ pub struct Task {
 /// Subjects whose task is still running, or whose last attempt failed too recently, are
 /// left alone. Applied until it is empty, it makes what runs equal to what is desired.
 pub fn plan(desired: &[AssignedInstance], observed: &Observation, memory: &Memory, now_ms: u64) -> Vec<Task> {
-    let groups = observed.by_instance();
-    let wanted: BTreeMap<_, _> = desired.iter().map(|instance| (&instance.id, instance)).collect();
-    // Containers that stay until the one that replaces them can be made.
-    let held: BTreeSet<_> = wanted
-        .values()
-        .filter(|_| !planted!(RemoveUnprepared))
-        .filter(|instance| !memory.is_prepared(&instance.id) && !groups.contains_key(&instance.id))
-        .filter_map(|instance| instance.replaces.as_ref())
-        .collect();
+    let node = Node {
+        wanted: desired.iter().map(|instance| (&instance.id, instance)).collect(),
+        groups: observed.by_instance(),
+        memory,
+    };
+    let successors: BTreeMap<_, _> =
+        desired.iter().filter_map(|instance| Some((instance.replaces.as_ref()?, instance))).collect();
 
     let mut tasks = Vec::new();
-    for instance in wanted.values() {
-        let group = groups.get(&instance.id).map_or(&[][..], Vec::as_slice);
+    for instance in node.wanted.values() {
+        let group = node.containers_of(&instance.id);
         let keep = group.iter().position(|container| is_of_spec(container, instance)).unwrap_or(0);
         for (at, container) in group.iter().enumerate() {
             if at != keep || replacement_reason(container, instance).is_some() {
@@ -103,19 +102,20 @@ pub fn plan(desired: &[AssignedInstance], observed: &Observation, memory: &Memor
             }
         }
         let actions = match group.get(keep) {
-            None => make(instance, observed, &groups, memory),
+            None => node.make(instance, observed),
             Some(container) if replacement_reason(container, instance).is_some() => Vec::new(),
-            Some(container) => tend(instance, container, memory, now_ms),
+            Some(container) => node.tend(instance, container, now_ms),
         };
         if !actions.is_empty() {
             tasks.push(Task { subject: Subject::Instance(instance.id.clone()), actions });
         }
     }
-    for (id, group) in &groups {
+    for (id, group) in &node.groups {
         // A task of an instance that is no longer wanted ends first, so that no
         // container appears behind the back of its removal.
         let working = memory.is_busy(&Subject::Instance((*id).clone()));
-        if !wanted.contains_key(id) && !held.contains(id) && !working {
+        let held = successors.get(id).is_some_and(|instance| node.holds(instance));
+        if !node.wanted.contains_key(id) && !held && !working {
             tasks.extend(group.iter().filter_map(|container| removal(container)));
         }
     }
@@ -145,36 +145,98 @@ fn is_of_spec(container: &ObservedContainer, instance: &AssignedInstance) -> boo
 }
 
 fn removal(container: &ObservedContainer) -> Option<Task> {
-    let id = || container.id.clone();
-    let stop = || Action::Stop { container: id(), grace_seconds: container.stop_grace_seconds };
-    let remove = || Action::Remove { container: id() };
-    let actions = match container.state {
-        // A frozen container cannot be asked to stop.
-        ContainerState::Paused => vec![Action::Unpause { container: id() }, stop(), remove()],
-        ContainerState::Running | ContainerState::Restarting => vec![stop(), remove()],
-        ContainerState::Created | ContainerState::Exited | ContainerState::Dead => vec![remove()],
-        ContainerState::Removing => return None,
-    };
-    Some(Task { subject: Subject::Container(id()), actions })
+    if container.state == ContainerState::Removing {
+        return None;
+    }
+    let mut actions = stop(container);
+    actions.push(Action::Remove { container: container.id.clone() });
+    Some(Task { subject: Subject::Container(container.id.clone()), actions })
 }
 
-fn make(
-    instance: &AssignedInstance,
-    observed: &Observation,
-    groups: &BTreeMap<&InstanceId, Vec<&ObservedContainer>>,
-    memory: &Memory,
-) -> Vec<Action> {
-    if !memory.is_prepared(&instance.id) {
-        return vec![Action::Prepare(instance.id.clone())];
+fn stop(container: &ObservedContainer) -> Vec<Action> {
+    let id = || container.id.clone();
+    let stop = || Action::Stop { container: id(), grace_seconds: container.stop_grace_seconds };
+    match container.state {
+        // A frozen container cannot be asked to stop.
+        ContainerState::Paused => vec![Action::Unpause { container: id() }, stop()],
+        ContainerState::Running | ContainerState::Restarting => vec![stop()],
+        ContainerState::Created
+        | ContainerState::Exited
+        | ContainerState::Dead
+        | ContainerState::Removing => Vec::new(),
     }
-    let waits = instance
-        .replaces
-        .as_ref()
-        .is_some_and(|old| groups.contains_key(old) || memory.is_busy(&Subject::Instance(old.clone())));
-    if waits || !observed.networks.contains(&instance.spec.app_env) {
-        return Vec::new();
+}
+
+/// What is wanted on a node, what is there, and what is known besides.
+struct Node<'a> {
+    wanted: BTreeMap<&'a InstanceId, &'a AssignedInstance>,
+    groups: BTreeMap<&'a InstanceId, Vec<&'a ObservedContainer>>,
+    memory: &'a Memory,
+}
+
+impl Node<'_> {
+    fn containers_of(&self, id: &InstanceId) -> &[&ObservedContainer] {
+        self.groups.get(id).map_or(&[], Vec::as_slice)
     }
-    vec![Action::Create(instance.id.clone())]
+
+    /// Whether the container that an instance replaces stays for now: until the new one has started, or
+    /// cannot be made before the old one is gone. So what can never be made costs no running container.
+    fn holds(&self, instance: &AssignedInstance) -> bool {
+        let mut group = self.containers_of(&instance.id).iter();
+        match group.find(|container| replacement_reason(container, instance).is_none()) {
+            _ if planted!(RemoveUnprepared) => false,
+            Some(container) => container.state == ContainerState::Created,
+            None => !self.memory.is_prepared(&instance.id) || is_made_beside(instance),
+        }
+    }
+
+    fn make(&self, instance: &AssignedInstance, observed: &Observation) -> Vec<Action> {
+        if !self.memory.is_prepared(&instance.id) {
+            return vec![Action::Prepare(instance.id.clone())];
+        }
+        if !observed.networks.contains(&instance.spec.app_env) {
+            return Vec::new();
+        }
+        match self.stop_replaced(instance) {
+            Some(stop) if stop.is_empty() || is_made_beside(instance) => {
+                [vec![Action::Create(instance.id.clone())], stop].concat()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn tend(&self, instance: &AssignedInstance, container: &ObservedContainer, now_ms: u64) -> Vec<Action> {
+        let id = || container.id.clone();
+        match container.state {
+            // Whether its files are in it cannot be told, so they are written again.
+            ContainerState::Created => match self.stop_replaced(instance) {
+                Some(stop) => [stop, first_start(&instance.id, &container.id).to_vec()].concat(),
+                None => Vec::new(),
+            },
+            ContainerState::Paused => vec![Action::Unpause { container: id() }],
+            ContainerState::Exited
+                if starts_again(instance, container)
+                    && self.memory.restart_due_ms(&instance.id) <= now_ms =>
+            {
+                vec![Action::Start { container: id(), again: true }]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// What stops the containers that an instance replaces, so that it can start; nothing while they may
+    /// not be stopped, or one is still being made.
+    fn stop_replaced(&self, instance: &AssignedInstance) -> Option<Vec<Action>> {
+        let Some(old) = &instance.replaces else { return Some(Vec::new()) };
+        let waits = self.wanted.contains_key(old) || self.memory.is_busy(&Subject::Instance(old.clone()));
+        (!waits).then(|| self.containers_of(old).iter().flat_map(|container| stop(container)).collect())
+    }
+}
+
+/// Whether its container can be made while the one it replaces runs. Making one may write to its
+/// volumes, and what its raw Docker options do nobody here knows.
+fn is_made_beside(instance: &AssignedInstance) -> bool {
+    instance.spec.container.volumes.is_empty() && instance.spec.container.docker.is_none()
 }
 
 /// What a container that was created and never ran takes. Whoever has just created it need not look
@@ -184,26 +246,6 @@ pub fn first_start(instance: &InstanceId, container: &str) -> [Action; 2] {
         Action::WriteFiles { instance: instance.clone(), container: container.to_owned() },
         Action::Start { container: container.to_owned(), again: false },
     ]
-}
-
-fn tend(
-    instance: &AssignedInstance,
-    container: &ObservedContainer,
-    memory: &Memory,
-    now_ms: u64,
-) -> Vec<Action> {
-    let id = || container.id.clone();
-    match container.state {
-        // Whether its files are in it cannot be told, so they are written again.
-        ContainerState::Created => first_start(&instance.id, &container.id).to_vec(),
-        ContainerState::Paused => vec![Action::Unpause { container: id() }],
-        ContainerState::Exited
-            if starts_again(instance, container) && memory.restart_due_ms(&instance.id) <= now_ms =>
-        {
-            vec![Action::Start { container: id(), again: true }]
-        }
-        _ => Vec::new(),
-    }
 }
 
 /// Whether the restart policy wants an ended container started again.

@@ -30,10 +30,17 @@ pub fn report(
         .collect();
     let leaving = groups.iter().filter(|(id, _)| !desired.iter().any(|instance| instance.id == ***id));
     reports.extend(leaving.map(|(id, group)| {
-        let phase = memory.instance(id).and_then(|known| known.phase).unwrap_or(Phase::Starting);
+        let phase = match memory.instance(id).and_then(|known| known.phase).unwrap_or(Phase::Starting) {
+            // It is there still, and was stopped as it should be.
+            Phase::Starting | Phase::Healthy | Phase::Unhealthy if !group.iter().any(|one| is_up(one)) => {
+                Phase::Completed
+            }
+            phase => phase,
+        };
         let replacement = desired.iter().find(|instance| instance.replaces.as_ref() == Some(*id));
         let reason = match replacement {
             Some(new) if !memory.is_prepared(&new.id) => format!("stays until {} can be made", new.id),
+            Some(new) if !groups.contains_key(&new.id) => format!("runs until {} is made", new.id),
             _ => match memory.failure(&Subject::Container(group[0].id.clone())) {
                 Some(failure) => format!("cannot be removed: {}", failure.reason),
                 None => "is being removed".to_owned(),
@@ -69,6 +76,10 @@ fn compose(
     }
 }
 
+fn is_up(container: &ObservedContainer) -> bool {
+    matches!(container.state, ContainerState::Running | ContainerState::Restarting | ContainerState::Paused)
+}
+
 fn is_looping(known: &InstanceMemory) -> bool {
     known.unstable_ends >= CRASH_LOOP_ENDS + u32::from(planted!(RestartBudgetOffByOne))
 }
@@ -91,15 +102,23 @@ fn phase(
 ) -> Told {
     let subject = Subject::Instance(instance.id.clone());
     let network = Subject::Network(instance.spec.app_env.clone());
-    let failure =
-        || memory.failure(&subject).or_else(|| memory.failure(&network)).map(|one| one.reason.clone());
+    let failed = memory.failure(&subject).or_else(|| memory.failure(&network));
+    // That the one before it cannot be stopped is no failure of its own.
+    let (held_up, failed) = match failed {
+        Some(one) if matches!(one.action, Action::Stop { .. }) => (Some(one), None),
+        failed => (None, failed),
+    };
+    let failure = || failed.map(|one| one.reason.clone());
+    let waits = || {
+        let old = instance.replaces.as_ref()?;
+        let why = held_up.map(|one| format!(": {}", one.reason)).unwrap_or_default();
+        Some(format!("waits for {old} to stop{why}"))
+    };
     let Some(container) = container else {
         return match (failure(), memory.working_on(&subject)) {
             (Some(reason), _) => (Phase::Failed, Some(reason)),
             (None, Some(Action::Prepare(_))) => (Phase::Pulling, None),
-            _ => {
-                (Phase::Pending, instance.replaces.as_ref().map(|old| format!("waits for {old} to be gone")))
-            }
+            _ => (Phase::Pending, waits()),
         };
     };
     if let Some(reason) = replacement_reason(container, instance) {
@@ -112,6 +131,7 @@ fn phase(
     match container.state {
         ContainerState::Created => match failure() {
             Some(reason) => (Phase::Failed, Some(reason)),
+            None if held_up.is_some() => (Phase::Pending, waits()),
             None => (Phase::Starting, None),
         },
         ContainerState::Running if looping => match &known.last_end {

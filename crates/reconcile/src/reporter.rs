@@ -29,7 +29,14 @@ impl Content {
         let came_to_something = self.instances.iter().any(|one| {
             let was = before.get(&one.id).copied();
             stays += usize::from(was.is_some());
-            was != Some(one.phase) && !matches!(one.phase, Phase::Pending | Phase::Pulling | Phase::Starting)
+            let is_news = was != Some(one.phase);
+            is_news
+                && match one.phase {
+                    Phase::Pending | Phase::Pulling | Phase::Starting => false,
+                    // It served already: a container that was stopped to go, or a job.
+                    Phase::Completed => was != Some(Phase::Healthy),
+                    Phase::Healthy | Phase::Unhealthy | Phase::Failed => true,
+                }
         });
         came_to_something || stays < before.len()
     }

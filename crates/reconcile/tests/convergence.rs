@@ -1,16 +1,20 @@
 //! Whatever is desired, done by hand, or killed half-way: what runs becomes what is desired.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use proptest::prelude::*;
-use stele_model::release::{Container, Image, InstanceSpec};
+use stele_model::release::{Container, Image, InstanceSpec, Volume, VolumeSource};
 use stele_model::wire::{AssignedInstance, Phase};
 use stele_model::{AppEnv, Digest, InstanceId};
-use stele_reconcile::{Action, ContainerState, Memory, Observation, ObservedContainer, Task, plan, report};
+use stele_reconcile::{
+    Action, ContainerState, Memory, Observation, ObservedContainer, Subject, Task, first_start, plan, report,
+};
 
 /// A step of an agent is at most this many rounds away from having nothing to do.
 const ROUNDS_MAX: usize = 40;
+/// The version whose container cannot be made beside another.
+const WITH_VOLUME: u8 = 2;
 /// Longer than any pause between attempts, in milliseconds.
 const PAUSE_MS: u64 = 120_000;
 
@@ -81,9 +85,9 @@ impl Engine {
                     self.networks.contains(&instance.spec.app_env),
                     "a container is made without its network"
                 );
-                let old = instance.replaces.as_ref();
-                let both = self.containers.values().any(|(one, _)| Some(&one.instance) == old);
-                assert!(!both, "{id} is made while {old:?} is still there");
+                if !instance.spec.container.volumes.is_empty() {
+                    self.assert_alone(instance);
+                }
                 let name = id.to_string();
                 if self.containers.values().any(|(_, taken)| *taken == name) {
                     return Err("the name is in use".to_owned());
@@ -95,6 +99,10 @@ impl Engine {
             }
             Action::Start { container, .. } => {
                 let now = self.now;
+                let instance = self.containers.get(container).map(|(one, _)| one.instance.clone());
+                if let Some(instance) = desired.iter().find(|one| Some(&one.id) == instance.as_ref()) {
+                    self.assert_alone(instance);
+                }
                 let (one, _) = self.containers.get_mut(container).ok_or("no such container")?;
                 if one.state != ContainerState::Running {
                     one.state = ContainerState::Running;
@@ -124,6 +132,15 @@ impl Engine {
         Ok(())
     }
 
+    /// What an instance replaces does not run.
+    fn assert_alone(&self, instance: &AssignedInstance) {
+        let old = instance.replaces.as_ref();
+        let up = [ContainerState::Running, ContainerState::Restarting, ContainerState::Paused];
+        let both =
+            self.containers.values().find(|(one, _)| Some(&one.instance) == old && up.contains(&one.state));
+        assert!(both.is_none(), "{} has its turn while {old:?} still runs", instance.id);
+    }
+
     /// A container that is as it should be is never touched.
     fn assert_may_go(&self, id: &str, desired: &[AssignedInstance]) {
         let Some((one, _)) = self.containers.get(id) else { return };
@@ -138,8 +155,12 @@ impl Engine {
 
 fn assigned(id: &str, version: u8, replaces: Option<&str>) -> AssignedInstance {
     let id: InstanceId = id.parse().unwrap();
-    let container =
+    let mut container =
         Container::new(Image { repository: "registry/app".to_owned(), digest: Digest::of(&[&[version]]) });
+    if version == WITH_VOLUME {
+        let source = VolumeSource::Named("data".to_owned());
+        container.volumes.push(Volume { source, path: "/data".to_owned(), read_only: false });
+    }
     let spec = InstanceSpec { app_env: id.slot.app_env.clone(), service: id.slot.service.clone(), container };
     AssignedInstance {
         spec_digest: spec.digest(),
@@ -261,15 +282,19 @@ impl Node {
         for task in tasks {
             self.memory.begun(task.subject.clone(), task.actions.clone());
             let mut outcome = Ok(());
-            for action in &task.actions {
+            let mut actions = VecDeque::from(task.actions);
+            while let Some(action) = actions.pop_front() {
                 if left == 0 {
                     self.memory = Memory::default();
                     return;
                 }
                 left -= 1;
-                if let Err(reason) = self.engine.perform(action, &desired) {
-                    outcome = Err((action.clone(), reason));
+                if let Err(reason) = self.engine.perform(&action, &desired) {
+                    outcome = Err((action, reason));
                     break;
+                }
+                if let Action::Create(id) = &action {
+                    actions.extend(first_start(id, &format!("c{}", self.engine.made)));
                 }
             }
             self.memory.ended(&task.subject, outcome, self.engine.now);
@@ -331,6 +356,65 @@ proptest! {
         node.assert_exact();
         prop_assert_eq!(&node.engine.starts, &before);
     }
+}
+
+#[test]
+fn what_is_replaced_runs_until_the_new_one_is_made_and_goes_when_that_runs() {
+    let mut node = Node::default();
+    node.happens(&Happening::Assign { slot: 0, version: Some(0), stop_first: false });
+    node.settle();
+    node.happens(&Happening::Assign { slot: 0, version: Some(1), stop_first: true });
+    let state_of = |node: &Node, id: &str| Some(node.engine.containers.get(id)?.0.state);
+    let told = |node: &mut Node, at: usize| {
+        let seen = report(&node.desired(), &node.engine.look(), &node.memory, node.engine.now);
+        (seen[at].phase, seen[at].reason.clone().unwrap_or_default())
+    };
+    node.step(None, false);
+    assert_eq!(told(&mut node, 0).1, "runs until shop/web@prod/web.0-2 is made");
+
+    // Its image goes before it is made: nothing is lost by that.
+    node.engine.images.clear();
+    node.step(None, false);
+    assert_eq!(told(&mut node, 1), (Phase::Failed, "no such image".to_owned()));
+    assert_eq!(state_of(&node, "c1"), Some(ContainerState::Running));
+
+    // Killed between stopping the one and starting the other: the next agent goes on there.
+    node.engine.now += PAUSE_MS;
+    node.step(None, false);
+    node.step(Some(2), false);
+    assert_eq!(state_of(&node, "c1"), Some(ContainerState::Exited));
+    assert_eq!(state_of(&node, "c2"), Some(ContainerState::Created));
+    let files = |container: &str| Action::WriteFiles {
+        instance: "shop/web@prod/web.0-2".parse().unwrap(),
+        container: container.to_owned(),
+    };
+    let tasks = node.tasks();
+    assert_eq!(tasks.len(), 1, "the old one stays until the new one runs: {tasks:?}");
+    assert_eq!(tasks[0].actions[0], files("c2"));
+    node.step(None, false);
+    let tasks = node.tasks();
+    assert_eq!(tasks.len(), 1);
+    assert_eq!(
+        (&tasks[0].subject, tasks[0].actions.as_slice()),
+        (&Subject::Container("c1".to_owned()), &[Action::Remove { container: "c1".to_owned() }][..])
+    );
+    assert_eq!(told(&mut node, 0).0, Phase::Completed);
+    node.settle();
+    node.assert_exact();
+}
+
+#[test]
+fn what_may_write_to_a_volume_is_made_once_the_old_one_is_stopped() {
+    let mut node = Node::default();
+    node.happens(&Happening::Assign { slot: 0, version: Some(0), stop_first: false });
+    node.settle();
+    node.happens(&Happening::Assign { slot: 0, version: Some(WITH_VOLUME), stop_first: true });
+    node.step(None, false);
+    let tasks = node.tasks();
+    assert_eq!(tasks.len(), 1);
+    assert_eq!(tasks[0].subject, Subject::Container("c1".to_owned()), "the old one goes first");
+    node.settle();
+    node.assert_exact();
 }
 
 #[test]

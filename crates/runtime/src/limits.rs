@@ -1,5 +1,7 @@
 //! Every bound this crate enforces, each with its unit.
 
+use std::time::Duration;
+
 /// Images pulled at the same time by one agent.
 pub const PULLS_MAX: usize = 3;
 /// Containers inspected at the same time by one agent.
@@ -15,6 +17,9 @@ pub const REST_PER_LOOK: u32 = 1;
 pub const WORK_PER_PROCESSOR: usize = 2;
 /// The same where there are few processors.
 pub const WORK_MIN: usize = 4;
+/// A container that another one replaces counts as work while it stops, but no longer than this: one that
+/// takes its time keeps no others from being replaced.
+pub const STOP_WORK_MAX: Duration = Duration::from_millis(500);
 /// A request to the engine that should be quick has failed after this. Milliseconds.
 pub const REQUEST_TIMEOUT_MS: u64 = 30_000;
 /// A pull has failed after this. Milliseconds (30 minutes).

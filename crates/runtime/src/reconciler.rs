@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::limits::{
     INSPECTION_INTERVAL_MS, INSPECTION_TIMEOUT_MS, INSPECTIONS_PER_ROUND_MAX, INSPECTS_MAX,
-    LOG_TAIL_TIMEOUT_MS, POLL_INTERVAL_MS, PULLS_MAX, REST_PER_LOOK, WAKE_MS_MIN, WORK_MIN,
+    LOG_TAIL_TIMEOUT_MS, POLL_INTERVAL_MS, PULLS_MAX, REST_PER_LOOK, STOP_WORK_MAX, WAKE_MS_MIN, WORK_MIN,
     WORK_PER_PROCESSOR,
 };
 use crate::runtime::{LogRequest, Runtime, RuntimeError};
@@ -285,13 +285,21 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
             let mut permit = None;
             let mut outcome = Ok(());
             while let Some(action) = left.pop_front() {
-                if !is_work(&action) {
+                // One after the other is stopped and its successor started, rather than all stopped first.
+                let hands_over =
+                    matches!((&task.subject, &action), (Subject::Instance(_), Action::Stop { .. }));
+                if !is_work(&action) && !hands_over {
                     permit = None;
                 } else if permit.is_none() {
                     // Never closed while a task holds it, so failing to acquire cannot happen.
                     permit = work.acquire().await.ok();
                 }
-                match worker.perform(&action).await {
+                let done = if hands_over {
+                    worker.perform_briefly(&action, &mut permit).await
+                } else {
+                    worker.perform(&action).await
+                };
+                match done {
                     Ok(None) => {}
                     Ok(Some(created)) => {
                         let instance = worker.instance.as_ref().map(|instance| &instance.id);
@@ -459,6 +467,20 @@ impl<R: Runtime + ?Sized> Worker<R> {
                 Err(RuntimeError::Engine(format!("{words}; nor does the mirror give it: {of_mirror}")))
             }
         }
+    }
+
+    /// Like [`Self::perform`], but gives the permit to work back once it has taken its time.
+    async fn perform_briefly<P>(
+        &self,
+        action: &Action,
+        permit: &mut Option<P>,
+    ) -> Result<Option<String>, RuntimeError> {
+        let mut performed = std::pin::pin!(self.perform(action));
+        if let Ok(done) = tokio::time::timeout(STOP_WORK_MAX, performed.as_mut()).await {
+            return done;
+        }
+        *permit = None;
+        performed.await
     }
 
     /// Carries an action out; answers the engine's id of a container that it created.

@@ -30,9 +30,16 @@ struct Times {
     first: Duration,
 }
 
+/// What Docker itself takes for so many containers.
+#[derive(Clone, Copy, Debug)]
+struct Raw {
+    run: Duration,
+    stop: Duration,
+}
+
 /// All rounds of all sides.
 struct Rounds {
-    raw: Vec<Duration>,
+    raw: Vec<Raw>,
     ours: Vec<Times>,
     swarm: Vec<Times>,
 }
@@ -43,7 +50,7 @@ const SIMULATED: &str = "nothing: one controller, one agent, Docker and Swarm's 
 /// Deployed, updated and rolled back.
 pub(crate) fn docker(containers: u32, rounds: usize) -> anyhow::Result<Report> {
     let (mut report, all) = measure("docker", containers, rounds)?;
-    let raw = Side::new("docker run, in parallel", &seconds(&all.raw, |time| *time), None);
+    let raw = Side::new("docker run, in parallel", &seconds(&all.raw, |raw| raw.run), None);
     for (work, of) in [
         ("deploy", (|times| times.deploy) as fn(&Times) -> Duration),
         ("update", |times| times.update),
@@ -53,8 +60,13 @@ pub(crate) fn docker(containers: u32, rounds: usize) -> anyhow::Result<Report> {
         let swarm = Side::new("Docker Swarm", &seconds(&all.swarm, of), None);
         let of_raw = Goal::at_most("over the raw creates", ours.median / raw.median, 1.25);
         let faster = Goal::at_least("times as fast as Swarm", swarm.median / ours.median, 3.0);
-        let row = Row::new(work, "s", vec![ours, swarm, raw.clone()]);
-        report.rows.push(if work == "deploy" { row.goal(of_raw) } else { row.goal(of_raw).goal(faster) });
+        let mut sides = vec![ours, swarm, raw.clone()];
+        report.rows.push(if work == "deploy" {
+            Row::new(work, "s", sides).goal(of_raw)
+        } else {
+            sides.push(replaced(&all.raw));
+            Row::new(work, "s", sides).goal(of_raw).goal(faster)
+        });
     }
     Ok(report)
 }
@@ -62,15 +74,20 @@ pub(crate) fn docker(containers: u32, rounds: usize) -> anyhow::Result<Report> {
 /// Rolled back, to the first healthy container and to all.
 pub(crate) fn rollback_real(containers: u32, rounds: usize) -> anyhow::Result<Report> {
     let (mut report, all) = measure("rollback-real", containers, rounds)?;
-    let raw = Side::new("docker run, in parallel", &seconds(&all.raw, |time| *time), None);
+    let raw = Side::new("docker run, in parallel", &seconds(&all.raw, |raw| raw.run), None);
     let ours = Side::new("Stele", &seconds(&all.ours, |times| times.rollback), None);
     let swarm = Side::new("Docker Swarm", &seconds(&all.swarm, |times| times.rollback), None);
     let first = Side::new("Stele", &seconds(&all.ours, |times| times.first), None);
     let goal = Goal::at_most("seconds", first.median, 5.0);
     report.rows.push(Row::new("to the first restored healthy container", "s", vec![first]).goal(goal));
     let goal = Goal::at_most("over the raw creates", ours.median / raw.median, 1.25);
-    report.rows.push(Row::new("to all of them", "s", vec![ours, swarm, raw]).goal(goal));
+    report.rows.push(Row::new("to all of them", "s", vec![ours, swarm, raw, replaced(&all.raw)]).goal(goal));
     Ok(report)
+}
+
+/// Old containers have to stop before new ones may run: this is the limit of replacing them.
+fn replaced(raw: &[Raw]) -> Side {
+    Side::new("docker stop, then docker run", &seconds(raw, |raw| raw.stop + raw.run), None)
 }
 
 fn measure(bench: &'static str, containers: u32, rounds: usize) -> anyhow::Result<(Report, Rounds)> {
@@ -83,7 +100,7 @@ fn measure(bench: &'static str, containers: u32, rounds: usize) -> anyhow::Resul
     report.versions.push(format!("Docker {}", version.trim()));
     let mut all = Rounds { raw: Vec::new(), ours: Vec::new(), swarm: Vec::new() };
     for _ in 0..rounds {
-        all.raw.push(raw_creates(containers)?);
+        all.raw.push(raw(containers)?);
         all.ours.push(stele(containers)?);
         all.swarm.push(swarm(containers)?);
     }
@@ -110,25 +127,34 @@ fn run(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// So many `docker run` at once.
-fn raw_creates(containers: u32) -> anyhow::Result<Duration> {
+/// So many `docker run` at once, and as many `docker stop`.
+fn raw(containers: u32) -> anyhow::Result<Raw> {
     run("docker", &["pull", "--quiet", &image("v1")])?;
     let begun = Instant::now();
-    let ids: Vec<String> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..containers)
-            .map(|_| scope.spawn(|| run("docker", &["run", "-d", &image("v1"), "/bin/sh", "-c", SCRIPT])))
-            .collect();
+    let image = image("v1");
+    let each = (0..containers).map(|_| vec!["run", "-d", &image, "/bin/sh", "-c", SCRIPT]);
+    let ids = at_once(each.collect())?;
+    let took = begun.elapsed();
+    let begun = Instant::now();
+    at_once(ids.iter().map(|id| vec!["stop", "--time", "1", id.trim()]).collect())?;
+    let stop = begun.elapsed();
+    let mut remove = vec!["rm", "--force"];
+    remove.extend(ids.iter().map(|id| id.trim()));
+    run("docker", &remove)?;
+    Ok(Raw { run: took, stop })
+}
+
+/// What each of the commands printed.
+fn at_once(commands: Vec<Vec<&str>>) -> anyhow::Result<Vec<String>> {
+    std::thread::scope(|scope| {
+        let workers: Vec<_> =
+            commands.into_iter().map(|command| scope.spawn(move || run("docker", &command))).collect();
         let join = |worker: std::thread::ScopedJoinHandle<'_, anyhow::Result<String>>| match worker.join() {
-            Ok(id) => Ok(id?.trim().to_owned()),
+            Ok(printed) => printed,
             Err(_) => anyhow::bail!("a worker panicked"),
         };
-        workers.into_iter().map(join).collect::<anyhow::Result<_>>()
-    })?;
-    let took = begun.elapsed();
-    let mut remove = vec!["rm", "--force"];
-    remove.extend(ids.iter().map(String::as_str));
-    run("docker", &remove)?;
-    Ok(took)
+        workers.into_iter().map(join).collect()
+    })
 }
 
 fn stele(containers: u32) -> anyhow::Result<Times> {
