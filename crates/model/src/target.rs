@@ -19,7 +19,28 @@ type Rows = Vec<(Digest, Digest)>;
 impl State {
     /// The digest of a scope's target (`docs/log-format.md`, "Target digests").
     pub fn target_digest(&self, scope: &Scope) -> TargetDigest {
-        let (mut intent, mut placement) = (Rows::new(), Rows::new());
+        TargetDigest { intent: self.intent_digest(scope), placement: self.placement_digest(scope) }
+    }
+
+    /// The same, where another State and its digest are known: most of it is spared when all instances
+    /// are placed there as they are here.
+    pub fn target_digest_after(&self, scope: &Scope, other: &Self, known: TargetDigest) -> TargetDigest {
+        let same = !scope.is_placed() && self.slots_of(scope).eq(other.slots_of(scope));
+        let placement = if same { known.placement } else { self.placement_digest(scope) };
+        TargetDigest { intent: self.intent_digest(scope), placement }
+    }
+
+    /// Whether the target of a scope is placed as it is in another State.
+    pub(crate) fn is_placed_as_in(&self, other: &Self, scope: &Scope) -> bool {
+        if scope.is_placed() {
+            self.placement_digest(scope) == other.placement_digest(scope)
+        } else {
+            self.slots_of(scope).eq(other.slots_of(scope))
+        }
+    }
+
+    pub(crate) fn intent_digest(&self, scope: &Scope) -> Digest {
+        let mut intent = Rows::new();
         for app_env in self.targeted() {
             if scope.covers_app_env(app_env) {
                 if scope.is_placed() {
@@ -29,14 +50,16 @@ impl State {
                 }
             }
         }
+        Trie::digest_of(intent)
+    }
+
+    fn placement_digest(&self, scope: &Scope) -> Digest {
+        let mut placement = Rows::new();
         let mut counts: BTreeMap<String, u32> = BTreeMap::new();
         // There are many more slots than nodes and apps.
         let mut nodes: BTreeMap<&NodeName, Digest> = BTreeMap::new();
         let (mut name, mut last_app, mut app) = (String::new(), None, String::new());
-        for (slot, node) in self.slots_in(scope) {
-            if !scope.covers_app_env(&slot.app_env) || !scope.covers_node(node, self.region_of(node)) {
-                continue;
-            }
+        for (slot, node) in self.slots_of(scope) {
             if last_app != Some(&slot.app_env) {
                 (last_app, app) = (Some(&slot.app_env), relative(scope, &slot.app_env));
             }
@@ -54,7 +77,14 @@ impl State {
         for (name, count) in counts {
             placement.push(Trie::named(&name, Digest::of_json(&count)));
         }
-        TargetDigest { intent: Trie::digest_of(intent), placement: Trie::digest_of(placement) }
+        Trie::digest_of(placement)
+    }
+
+    /// The slots that a scope covers.
+    fn slots_of<'a>(&'a self, scope: &'a Scope) -> impl Iterator<Item = (&'a Slot, &'a NodeName)> + 'a {
+        self.slots_in(scope).filter(|(slot, node)| {
+            scope.covers_app_env(&slot.app_env) && scope.covers_node(node, self.region_of(node))
+        })
     }
 
     /// All slots, or those of the one app that a scope is about: a rollback asks of each app in turn.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::Read as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use serde::de::DeserializeOwned;
@@ -33,6 +33,8 @@ pub struct Answer {
     pub body: Value,
     /// The body as it came.
     pub bytes: Vec<u8>,
+    /// When all of it was here, and not read as JSON yet.
+    pub received: Instant,
 }
 
 /// There was no answer; whether the request arrived is not known.
@@ -159,7 +161,13 @@ impl Client {
         let mut text = Vec::new();
         let mut reader = response.into_body().into_with_config().limit(ANSWER_BYTES_MAX).reader();
         reader.read_to_end(&mut text).map_err(|error| failed(&error))?;
-        Ok(Answer { status, body: serde_json::from_slice(&text).unwrap_or(Value::Null), bytes: text })
+        let received = Instant::now();
+        Ok(Answer {
+            status,
+            body: serde_json::from_slice(&text).unwrap_or(Value::Null),
+            bytes: text,
+            received,
+        })
     }
 
     fn run(

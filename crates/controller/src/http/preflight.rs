@@ -1,6 +1,7 @@
 //! Whether what a rollback needs is still to be had, asked before a single event is written.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -9,8 +10,9 @@ use stele_bus::ask::{Outcome, Question};
 use stele_bus::limits::{ASKED_IMAGES_MAX, ASKED_PORTS_MAX};
 use stele_model::event::EnrolledNode;
 use stele_model::release::{Container, Image};
+use stele_model::state::AssignedTo;
 use stele_model::wire::HostPort;
-use stele_model::{AppEnv, NodeName, Slot, State};
+use stele_model::{AppEnv, InstanceId, NodeName, Slot, State};
 
 use super::limits::{
     IMAGES_ASKED_AT_ONCE, IMAGES_DEADLINE, NODES_ASKED_AT_ONCE, NODES_NAMED, PORTS_DEADLINE,
@@ -93,10 +95,12 @@ async fn not_in_registries(
 /// What the instances of the apps would be made of, where that is not what their node was told to run.
 fn needed(state: &State, after: &State, apps: &BTreeSet<AppEnv>) -> Needed {
     let mut needed = Needed::new();
+    let mut running = Running::new();
     for app_env in apps {
         for (slot, node) in after.slots(app_env) {
             let Some(container) = container_of(after, slot, node) else { continue };
-            if !runs(state, node, &container.image) {
+            let here = running.entry(node).or_insert_with(|| running_on(state, node));
+            if !here.contains(&container.image) {
                 needed.entry(container.image.clone()).or_default().insert(node.clone(), app_env.clone());
             }
         }
@@ -129,7 +133,11 @@ fn new_ports(
             };
             slots.flat_map(of_slot).collect()
         };
-        for (node, port) in ports(after).difference(&ports(state)) {
+        let after = ports(after);
+        if after.is_empty() {
+            continue;
+        }
+        for (node, port) in after.difference(&ports(state)) {
             wanted.entry(node.clone()).or_default().insert(*port, app_env.clone());
         }
     }
@@ -170,16 +178,19 @@ async fn taken(
     told
 }
 
-/// Whether a node has a container of an image, by its own report.
-fn runs(state: &State, node: &NodeName, image: &Image) -> bool {
-    state.assigned.get(node).is_some_and(|assigned| {
-        assigned.instances.iter().any(|(id, to)| {
-            let record = state.history.releases.get(&to.revision.release);
-            let service = record.and_then(|record| record.release.services.get(&id.slot.service));
-            service.is_some_and(|service| service.container.image == *image)
-                && state.report_of(node, id).is_some_and(|report| report.container.is_some())
-        })
-    })
+/// The images that each node has a container of.
+type Running<'a> = BTreeMap<&'a NodeName, BTreeSet<&'a Image>>;
+
+/// The images that a node has a container of, by its own report.
+fn running_on<'a>(state: &'a State, node: &NodeName) -> BTreeSet<&'a Image> {
+    let instances = state.assigned.get(node).into_iter().flat_map(|assigned| assigned.instances.iter());
+    let made = instances
+        .filter(|(id, _)| state.report_of(node, id).is_some_and(|report| report.container.is_some()));
+    let image = |(id, to): (&InstanceId, &Arc<AssignedTo>)| {
+        let record = state.history.releases.get(&to.revision.release)?;
+        Some(&record.release.services.get(&id.slot.service)?.container.image)
+    };
+    made.filter_map(image).collect()
 }
 
 /// Which nodes do not have which images, as far as they say.

@@ -49,8 +49,8 @@ pub(super) async fn rollback(handle: &Handle, asked: &Asked) -> Answered {
         unobtainable,
     };
     let why = Why { reason: request.reason.clone(), links: request.links.clone() };
-    let mut answer = overview(&state, &past, &request, point, &plans);
     if request.plan {
+        let mut answer = overview(&state, &past, &request, point, &plans);
         // A plan of what would be refused says why, app by app.
         let submission = asked.submission(handle, passing(command), Some(scope.clone()), why).await?;
         let context = Context { now: handle.now(), past: [(point, past)].into() };
@@ -59,10 +59,16 @@ pub(super) async fn rollback(handle: &Handle, asked: &Asked) -> Answered {
         answer.differences = diff(&state, &planned.after, &scope);
         return json(&answer);
     }
-    let mut planned = state.clone();
-    plans.iter().filter(|plan| plan.blocked.is_empty()).for_each(|plan| plan.apply(&mut planned));
-    answer.differences = diff(&state, &planned, &scope);
-    let answered = asked.submit(handle, command, Some(scope.clone()), why).await?;
+    // Of a large fleet there is much to tell, and the decision does not wait for it.
+    let told = tokio::task::spawn_blocking(move || {
+        let mut answer = overview(&state, &past, &request, point, &plans);
+        let mut planned = state.clone();
+        plans.iter().filter(|plan| plan.blocked.is_empty()).for_each(|plan| plan.apply(&mut planned));
+        answer.differences = diff(&state, &planned, &request.scope);
+        answer
+    });
+    let answered = asked.submit(handle, command, Some(scope), why).await?;
+    let mut answer = told.await.map_err(|error| Failure::new(ProblemKind::Internal, error.to_string()))?;
     answer.deployments = answered.deployments;
     if let Some(decision) = answered.decision {
         answer.seq = Some(decision.last());
@@ -112,6 +118,7 @@ fn overview(
     point: Seq,
     plans: &[RollbackPlan],
 ) -> RollbackAnswer {
+    let before = state.target_digest(&request.scope);
     RollbackAnswer {
         planned: false,
         scope: request.scope.clone(),
@@ -119,8 +126,8 @@ fn overview(
         point,
         apps: plans.iter().filter(|plan| plan.is_change(state)).map(|plan| app(state, plan)).collect(),
         differences: Vec::new(),
-        before: state.target_digest(&request.scope),
-        wanted: past.target_digest(&request.scope),
+        before,
+        wanted: past.target_digest_after(&request.scope, state, before),
         after: None,
         seq: None,
         deployments: Vec::new(),

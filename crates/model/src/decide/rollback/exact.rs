@@ -10,7 +10,7 @@ use crate::release::Revision;
 use crate::scope::Scope;
 use crate::state::State;
 
-/// Compares what a plan came to with what was: by digest, or node by node where a part of the app
+/// Compares what a plan came to with what was: as a whole, or node by node where a part of the app
 /// was to stay as it is.
 pub(super) fn check(
     past: &State,
@@ -21,20 +21,21 @@ pub(super) fn check(
 ) -> Result<(), Rejection> {
     let held: Vec<_> = except.iter().filter(|scope| scope.covers_app_env(&plan.app_env)).collect();
     if held.is_empty() {
-        by_digest(past, after, plan, scope)
+        as_a_whole(past, after, plan, scope)
     } else {
         by_node(past, after, plan, scope, &held)
     }
 }
 
-fn by_digest(past: &State, after: &State, plan: &RollbackPlan, scope: &Scope) -> Result<(), Rejection> {
+fn as_a_whole(past: &State, after: &State, plan: &RollbackPlan, scope: &Scope) -> Result<(), Rejection> {
     let place =
         Scope { region: scope.region.clone(), node: scope.node.clone(), ..Scope::app_env(&plan.app_env) };
-    let (wanted, found) = (past.target_digest(&place), after.target_digest(&place));
     let moved = !plan.deviations.is_empty();
-    if wanted.intent == found.intent && (moved || wanted.placement == found.placement) {
+    let same_intent = past.intent_digest(&place) == after.intent_digest(&place);
+    if same_intent && (moved || after.is_placed_as_in(past, &place)) {
         return Ok(());
     }
+    let (wanted, found) = (past.target_digest(&place), after.target_digest(&place));
     let halves = |digest: TargetDigest| {
         format!("intent {}, placement {}", digest.intent.short(), digest.placement.short())
     };

@@ -81,13 +81,14 @@ pub(super) fn rollback(state: &State, command: &Command, context: &Context) -> R
             deviations.push(Deviation { what: plan.app_env.to_string(), why: mismatch.to_string() });
         }
     }
+    let before = state.target_digest(scope);
     events.push(Event::RolledBack {
         scope: scope.to_string(),
         except: except.clone(),
         point: point.clone(),
         seq: *seq,
-        before: state.target_digest(scope),
-        after: after.target_digest(scope),
+        before,
+        after: after.target_digest_after(scope, state, before),
         deviations,
     });
     Ok(events)

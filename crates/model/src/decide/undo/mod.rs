@@ -60,14 +60,15 @@ pub(super) fn undo(
     let mut apps = Vec::new();
     for app in &plan.apps {
         let scope = Scope::app_env(&app.app_env);
-        let digest = after.target_digest(&scope);
-        let then = app.restores.and_then(|seq| context.past.get(&seq)).map(|past| past.target_digest(&scope));
+        let before = state.target_digest(&scope);
+        let digest = after.target_digest_after(&scope, state, before);
+        let then = app.restores.and_then(|seq| context.past.get(&seq)).map(|past| past.intent_digest(&scope));
         // Like a rollback, what says that it restores is exact or refused.
-        if then.is_some_and(|then| then.intent != digest.intent) {
+        if then.is_some_and(|then| then != digest.intent) {
             let message = format!("{} would not be what it was, though it should", app.app_env);
             return Err(Rejection::new(RejectionKind::Conflict, message));
         }
-        apps.push((app.app_env.clone(), state.target_digest(&scope), digest));
+        apps.push((app.app_env.clone(), before, digest));
     }
     let chosen: BTreeSet<Seq> = decisions.iter().map(|decision| decision.first).collect();
     let decisions = chosen.into_iter().rev().collect();

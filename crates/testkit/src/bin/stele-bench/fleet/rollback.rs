@@ -45,8 +45,9 @@ pub(crate) fn rollback_fleet(
     ));
     let began = Instant::now();
     let request = json!({"scope": "fleet", "to": format!("seq:{point}"), "now": true});
-    let answer: Value = client.change("/v1/rollbacks", &request)?;
-    let committed = began.elapsed();
+    let answer = client.post("/v1/rollbacks", &request)?;
+    let committed = answer.received - began;
+    let answer: Value = answer.ok()?;
     for id in answer["deployments"].as_array().context("it says what it deploys")? {
         fleet.finished(id, began)?;
     }
