@@ -226,8 +226,8 @@ impl Run {
 /// Lets a thread that serves requests, or works in the background, give way to the two that Raft needs: on a
 /// machine that is busy, a leader that does not get a processor in time is taken for dead.
 fn give_way() {
-    // Where the system does not allow it, all are equal.
-    let _ = rustix::process::nice(REQUESTS_NICENESS);
+    // Of this thread alone, on Linux. Where the system does not allow it, all are equal.
+    let _ = rustix::process::setpriority_process(None, REQUESTS_NICENESS);
 }
 
 /// The wall clock.

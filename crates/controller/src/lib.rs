@@ -39,6 +39,7 @@ mod keyring;
 pub mod limits;
 pub mod milestones;
 mod mirror;
+mod node_threads;
 mod outbox;
 mod past;
 mod proof;

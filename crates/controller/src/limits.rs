@@ -11,6 +11,9 @@ pub const INPUTS_PER_TURN_MAX: usize = 1024;
 /// How long what Raft has ready is worked off before inputs are taken in again: others take a leader that they
 /// do not hear for dead.
 pub const READY_TURN_MAX: Duration = Duration::from_millis(50);
+/// How much the threads for nodes give way to those that Raft and requests need: a quarter of their share of a
+/// processor, where there are not enough (`nice(2)`).
+pub const NODES_NICENESS: i32 = 6;
 /// One Raft tick.
 pub const TICK: Duration = Duration::from_millis(100);
 /// Between two looks at deadlines, lost nodes and learners.

@@ -24,6 +24,7 @@ use crate::handle::{Handle, Inner};
 use crate::identity::Identity;
 use crate::keyring::{Keyring, random};
 use crate::limits::{INPUT_QUEUE_MAX, STOP_DEADLINE, TICK};
+use crate::node_threads::NodeThreads;
 use crate::past::Past;
 use crate::reached::Reached;
 use crate::registry::{Credentials, Registry};
@@ -39,6 +40,7 @@ pub struct Running {
     pub handle: Handle,
     replica: std::thread::JoinHandle<anyhow::Result<()>>,
     tasks: JoinSet<anyhow::Result<()>>,
+    _nodes: NodeThreads,
 }
 
 impl Running {
@@ -98,7 +100,8 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let cell = Arc::new(OnceCell::new());
     let peers = start_peers(&config, Inbox { inputs: inputs.clone(), handle: Arc::clone(&cell) }).await?;
     peers.set_members(members(&config, &state));
-    let bus = ControllerBus::connect(bus_config(&config)?).await?;
+    let nodes = NodeThreads::start()?;
+    let bus = nodes.handle.spawn(ControllerBus::connect(bus_config(&config)?)).await??;
     let (committed_tell, committed) = watch::channel(state.seq);
     let first = Published { state: state.clone(), leads: false, leader: None, term: 0 };
     let (publish, published) = watch::channel(first);
@@ -158,9 +161,9 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     } else {
         None
     };
-    let tasks = tasks(&handle, config, listener, tls);
+    let tasks = tasks(&handle, config, listener, tls, &nodes.handle);
     tracing::info!(%api, "controller runs");
-    Ok(Running { api, handle, replica, tasks })
+    Ok(Running { api, handle, replica, tasks, _nodes: nodes })
 }
 
 fn tasks(
@@ -168,6 +171,7 @@ fn tasks(
     config: Config,
     listener: tokio::net::TcpListener,
     tls: Option<tokio_rustls::TlsAcceptor>,
+    nodes: &tokio::runtime::Handle,
 ) -> JoinSet<anyhow::Result<()>> {
     let heard = outbox::Heard::default();
     let offers = outbox::Offers::default();
@@ -180,15 +184,15 @@ fn tasks(
         }
         .context("the API stopped")
     });
-    tasks.spawn(outbox::heartbeats(handle.clone(), Arc::clone(&heard), offers.clone()));
-    tasks.spawn(outbox::sync_requests(handle.clone()));
-    tasks.spawn(inbox::reports(handle.clone()));
+    tasks.spawn_on(outbox::heartbeats(handle.clone(), Arc::clone(&heard), offers.clone()), nodes);
+    tasks.spawn_on(outbox::sync_requests(handle.clone()), nodes);
+    tasks.spawn_on(inbox::reports(handle.clone()), nodes);
     let endless = |task: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>| async move {
         task.await;
         Ok(())
     };
-    tasks.spawn(endless(Box::pin(inbox::liveness(handle.clone(), heard))));
-    tasks.spawn(endless(Box::pin(outbox::run(handle.clone(), offers))));
+    tasks.spawn_on(endless(Box::pin(inbox::liveness(handle.clone(), heard))), nodes);
+    tasks.spawn_on(endless(Box::pin(outbox::run(handle.clone(), offers))), nodes);
     tasks.spawn(endless(Box::pin(feed::run(handle.clone()))));
     tasks.spawn(endless(Box::pin(backfill::run(handle.clone()))));
     tasks.spawn(crate::scrub::run(handle.clone()));
