@@ -50,6 +50,28 @@ fn written(generations: &[Generation]) -> Vec<Written> {
 }
 
 #[test]
+fn a_target_digest_is_the_same_whatever_other_state_is_known() {
+    let (mut verifier, mut known) = (Verifier::new(), State::default());
+    let (mut alike, mut otherwise) = (0, 0);
+    for Generation { index, records } in &generations() {
+        let verified = index.verify(records, &mut verifier, |checkpoint, verifier| {
+            let state = verifier.state();
+            for (scope, digest) in &checkpoint.targets {
+                let scope: Scope = scope.parse().unwrap();
+                let other = known.target_digest(&scope);
+                let is_alike = other.placement == digest.placement;
+                *(if is_alike { &mut alike } else { &mut otherwise }) += 1;
+                assert_eq!(state.target_digest_after(&scope, &known, other), *digest, "{scope}");
+                assert_eq!(known.target_digest_after(&scope, state, *digest), other, "{scope}");
+            }
+            known = state.clone();
+        });
+        verified.unwrap_or_else(|error| panic!("{error:#}"));
+    }
+    assert!(alike > 10 && otherwise > 10, "{alike} {otherwise}");
+}
+
+#[test]
 fn every_generation_means_what_it_meant() {
     let generations = generations();
     let mut verifier = Verifier::new();
