@@ -63,6 +63,8 @@ struct Process {
     reporting: Option<u64>,
     syncing: Option<(u64, u64)>,
     look_ms: u64,
+    /// It has looked since it was told what is desired.
+    looked: bool,
     reports: Option<Vec<InstanceReport>>,
     heard_ms: u64,
     /// How often each container was started.
@@ -142,6 +144,7 @@ impl Agent {
     pub(crate) fn is_settled(&self) -> bool {
         let Some(process) = &self.process else { return false };
         process.running.is_empty()
+            && process.looked
             && matches!(process.reporter.due(), Due::Nothing)
             && process.reporting.is_none()
     }
@@ -180,6 +183,7 @@ impl Agent {
             reporting: None,
             syncing: None,
             look_ms: now_ms,
+            looked: false,
             reports: None,
             heard_ms: now_ms,
             starts: BTreeMap::new(),
@@ -292,6 +296,7 @@ impl Agent {
             process.version = assignment.version;
             process.desired = Some(assignment.instances);
             process.look_ms = now_us / 1000;
+            process.looked = false;
         }
         true
     }
@@ -363,6 +368,11 @@ impl Agent {
             .collect();
         for subject in due {
             let Some(mut running) = process.running.remove(&subject) else { continue };
+            if subject.is_withdrawn(|id| desired.iter().any(|instance| instance.id == *id)) {
+                process.memory.abandoned(&subject);
+                process.look_ms = now_ms;
+                continue;
+            }
             let action = running.task.actions[running.at].clone();
             if let Action::Stop { container, .. } | Action::Remove { container } = &action
                 && !self.engine.has_lied(now_ms)
@@ -422,9 +432,11 @@ impl Agent {
         let Some(desired) = &process.desired else {
             process.reporter.observe(process.version, Vec::new());
             process.reports = Some(Vec::new());
+            process.looked = true;
             return;
         };
         let Ok(observed) = self.engine.look(now_ms, &mut self.rng) else { return };
+        process.looked = true;
         process.memory.observe(desired, &observed, now_ms);
         for task in plan(desired, &observed, &process.memory, now_ms) {
             let slow = matches!(task.actions.first(), Some(Action::Prepare(_)));

@@ -139,6 +139,11 @@ impl Memory {
         }
     }
 
+    /// A task was given up, because its subject is withdrawn: see [`Subject::is_withdrawn`].
+    pub fn abandoned(&mut self, subject: &Subject) {
+        self.busy.remove(subject);
+    }
+
     fn done(&mut self, subject: &Subject, action: &Action, now_ms: u64) {
         let Subject::Instance(id) = subject else { return };
         let memory = self.instances.entry(id.clone()).or_default();
@@ -230,6 +235,25 @@ impl Memory {
     /// The first action of the task running for the subject.
     pub fn working_on(&self, subject: &Subject) -> Option<&Action> {
         self.busy.get(subject).and_then(|actions| actions.first())
+    }
+
+    /// Whether another instance of the slot may be given a container, or have it started, right now. One
+    /// whose image is being pulled is not: what is wanted is asked again before it is made.
+    pub(crate) fn makes_another(&self, id: &InstanceId) -> bool {
+        self.busy.iter().any(|(subject, actions)| match subject {
+            Subject::Instance(other) => {
+                other != id && other.slot == id.slot && !matches!(actions.as_slice(), [Action::Prepare(_)])
+            }
+            _ => false,
+        })
+    }
+
+    /// Whether a task that hands its turn over is at a container.
+    pub(crate) fn is_stopping(&self, container: &str) -> bool {
+        let is_of = |action: &Action| matches!(action, Action::Stop { container: of, .. } if of == container);
+        self.busy
+            .iter()
+            .any(|(subject, actions)| matches!(subject, Subject::Instance(_)) && actions.iter().any(is_of))
     }
 
     /// Whether nothing is being done.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use stele_model::release::Restart;
 use stele_model::wire::AssignedInstance;
-use stele_model::{AppEnv, InstanceId};
+use stele_model::{AppEnv, InstanceId, Slot};
 
 use crate::memory::Memory;
 use crate::observation::{ContainerState, Observation, ObservedContainer};
@@ -23,8 +23,8 @@ pub enum Action {
     EnsureNetwork(AppEnv),
     /// Remove the app's network.
     RemoveNetwork(AppEnv),
-    /// Make the instance's container, without starting it. What [`first_start`] says comes after all
-    /// else in its task.
+    /// Make the instance's container, without starting it. Of [`first_start`], its files are written
+    /// next, and it is started after all else in its task.
     Create(InstanceId),
     /// Put the instance's files into a container that never ran.
     WriteFiles {
@@ -70,6 +70,14 @@ pub enum Subject {
     Network(AppEnv),
 }
 
+impl Subject {
+    /// Whether it is about an instance that is not desired any more. Its task ends then, before its next
+    /// action: nothing is to be stopped or started for it.
+    pub fn is_withdrawn(&self, is_desired: impl Fn(&InstanceId) -> bool) -> bool {
+        matches!(self, Self::Instance(id) if !is_desired(id))
+    }
+}
+
 /// Actions that follow one another; the first that fails ends the task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Task {
@@ -87,10 +95,9 @@ pub fn plan(desired: &[AssignedInstance], observed: &Observation, memory: &Memor
     let node = Node {
         wanted: desired.iter().map(|instance| (&instance.id, instance)).collect(),
         groups: observed.by_instance(),
+        heirs: Heirs::of(desired),
         memory,
     };
-    let successors: BTreeMap<_, _> =
-        desired.iter().filter_map(|instance| Some((instance.replaces.as_ref()?, instance))).collect();
 
     let mut tasks = Vec::new();
     for instance in node.wanted.values() {
@@ -114,9 +121,10 @@ pub fn plan(desired: &[AssignedInstance], observed: &Observation, memory: &Memor
         // A task of an instance that is no longer wanted ends first, so that no
         // container appears behind the back of its removal.
         let working = memory.is_busy(&Subject::Instance((*id).clone()));
-        let held = successors.get(id).is_some_and(|instance| node.holds(instance));
+        let held = node.heirs.of_instance(id).is_some_and(|instance| node.holds(instance));
         if !node.wanted.contains_key(id) && !held && !working {
-            tasks.extend(group.iter().filter_map(|container| removal(container)));
+            let free = group.iter().filter(|container| !memory.is_stopping(&container.id));
+            tasks.extend(free.filter_map(|container| removal(container)));
         }
     }
     tasks.extend(networks(desired, observed, memory));
@@ -167,10 +175,38 @@ fn stop(container: &ObservedContainer) -> Vec<Action> {
     }
 }
 
+/// Which instance comes instead of which.
+pub(crate) struct Heirs<'a> {
+    direct: BTreeMap<&'a InstanceId, &'a AssignedInstance>,
+    last: BTreeMap<&'a Slot, &'a AssignedInstance>,
+}
+
+impl<'a> Heirs<'a> {
+    pub(crate) fn of(desired: &'a [AssignedInstance]) -> Self {
+        let mut heirs = Self { direct: BTreeMap::new(), last: BTreeMap::new() };
+        for instance in desired {
+            let Some(old) = &instance.replaces else { continue };
+            heirs.direct.insert(old, instance);
+            let last = heirs.last.entry(&instance.id.slot).or_insert(instance);
+            if last.id < instance.id {
+                *last = instance;
+            }
+        }
+        heirs
+    }
+
+    /// What comes instead of an instance. Where that came to nothing and was replaced itself, it is the
+    /// last one that is to take its slot over.
+    pub(crate) fn of_instance(&self, id: &InstanceId) -> Option<&'a AssignedInstance> {
+        self.direct.get(id).or_else(|| self.last.get(&id.slot)).copied()
+    }
+}
+
 /// What is wanted on a node, what is there, and what is known besides.
 struct Node<'a> {
     wanted: BTreeMap<&'a InstanceId, &'a AssignedInstance>,
     groups: BTreeMap<&'a InstanceId, Vec<&'a ObservedContainer>>,
+    heirs: Heirs<'a>,
     memory: &'a Memory,
 }
 
@@ -179,7 +215,7 @@ impl Node<'_> {
         self.groups.get(id).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether the container that an instance replaces stays for now: until the new one has started, or
+    /// Whether the containers that an instance replaces stay for now: until the new one has started, or
     /// cannot be made before the old one is gone. So what can never be made costs no running container.
     fn holds(&self, instance: &AssignedInstance) -> bool {
         let mut group = self.containers_of(&instance.id).iter();
@@ -209,10 +245,15 @@ impl Node<'_> {
         let id = || container.id.clone();
         match container.state {
             // Whether its files are in it cannot be told, so they are written again.
-            ContainerState::Created => match self.stop_replaced(instance) {
-                Some(stop) => [stop, first_start(&instance.id, &container.id).to_vec()].concat(),
-                None => Vec::new(),
-            },
+            ContainerState::Created => {
+                let [write, start] = first_start(&instance.id, &container.id).map(|action| vec![action]);
+                match self.stop_replaced(instance) {
+                    // What cannot be written costs no running container either.
+                    Some(stop) if is_made_beside(instance) => [write, stop, start].concat(),
+                    Some(stop) => [stop, write, start].concat(),
+                    None => Vec::new(),
+                }
+            }
             ContainerState::Paused => vec![Action::Unpause { container: id() }],
             ContainerState::Exited
                 if starts_again(instance, container)
@@ -225,11 +266,15 @@ impl Node<'_> {
     }
 
     /// What stops the containers that an instance replaces, so that it can start; nothing while they may
-    /// not be stopped, or one is still being made.
+    /// not be stopped, or one may still be made or started.
     fn stop_replaced(&self, instance: &AssignedInstance) -> Option<Vec<Action>> {
         let Some(old) = &instance.replaces else { return Some(Vec::new()) };
-        let waits = self.wanted.contains_key(old) || self.memory.is_busy(&Subject::Instance(old.clone()));
-        (!waits).then(|| self.containers_of(old).iter().flat_map(|container| stop(container)).collect())
+        if self.wanted.contains_key(old) || self.memory.makes_another(&instance.id) {
+            return None;
+        }
+        let is_heir = |id| self.heirs.of_instance(id).is_some_and(|heir| heir.id == instance.id);
+        let groups = self.groups.iter().filter(|(id, _)| !self.wanted.contains_key(*id) && is_heir(id));
+        Some(groups.flat_map(|(_, group)| group).flat_map(|container| stop(container)).collect())
     }
 }
 

@@ -7,7 +7,7 @@ use crate::health::Verdict;
 use crate::limits::{CRASH_LOOP_ENDS, SETTLE_MS};
 use crate::memory::{InstanceMemory, Memory, RunEnd};
 use crate::observation::{ContainerState, Observation, ObservedContainer};
-use crate::plan::{Action, Subject, replacement_reason, starts_again};
+use crate::plan::{Action, Heirs, Subject, replacement_reason, starts_again};
 
 /// One report for every instance that is desired or present, in id order.
 pub fn report(
@@ -17,6 +17,7 @@ pub fn report(
     now_ms: u64,
 ) -> Vec<InstanceReport> {
     let groups = observed.by_instance();
+    let heirs = Heirs::of(desired);
     let mut reports: Vec<_> = desired
         .iter()
         .map(|instance| {
@@ -32,19 +33,25 @@ pub fn report(
     reports.extend(leaving.map(|(id, group)| {
         let phase = match memory.instance(id).and_then(|known| known.phase).unwrap_or(Phase::Starting) {
             // It is there still, and was stopped as it should be.
-            Phase::Starting | Phase::Healthy | Phase::Unhealthy if !group.iter().any(|one| is_up(one)) => {
+            Phase::Starting | Phase::Healthy | Phase::Unhealthy if group.iter().all(|one| has_ended(one)) => {
                 Phase::Completed
             }
             phase => phase,
         };
-        let replacement = desired.iter().find(|instance| instance.replaces.as_ref() == Some(*id));
-        let reason = match replacement {
-            Some(new) if !memory.is_prepared(&new.id) => format!("stays until {} can be made", new.id),
-            Some(new) if !groups.contains_key(&new.id) => format!("runs until {} is made", new.id),
-            _ => match memory.failure(&Subject::Container(group[0].id.clone())) {
-                Some(failure) => format!("cannot be removed: {}", failure.reason),
-                None => "is being removed".to_owned(),
+        let successor = heirs.of_instance(id);
+        let made = |new: &AssignedInstance| groups.get(&new.id).and_then(|group| group.first()).copied();
+        let failure = memory.failure(&Subject::Container(group[0].id.clone()));
+        let reason = match (failure, successor) {
+            (Some(failure), _) => format!("cannot be removed: {}", failure.reason),
+            (None, Some(new)) => match made(new) {
+                None if !memory.is_prepared(&new.id) => format!("stays until {} can be made", new.id),
+                None => format!("stays until {} is made", new.id),
+                Some(made) if made.state == ContainerState::Created => {
+                    format!("stays until {} has started", new.id)
+                }
+                Some(_) => "is being removed".to_owned(),
             },
+            (None, None) => "is being removed".to_owned(),
         };
         compose(id, group.first().copied(), memory, phase, Some(reason))
     }));
@@ -76,8 +83,8 @@ fn compose(
     }
 }
 
-fn is_up(container: &ObservedContainer) -> bool {
-    matches!(container.state, ContainerState::Running | ContainerState::Restarting | ContainerState::Paused)
+fn has_ended(container: &ObservedContainer) -> bool {
+    matches!(container.state, ContainerState::Exited | ContainerState::Dead)
 }
 
 fn is_looping(known: &InstanceMemory) -> bool {
@@ -105,7 +112,7 @@ fn phase(
     let failed = memory.failure(&subject).or_else(|| memory.failure(&network));
     // That the one before it cannot be stopped is no failure of its own.
     let (held_up, failed) = match failed {
-        Some(one) if matches!(one.action, Action::Stop { .. }) => (Some(one), None),
+        Some(one) if matches!(one.action, Action::Stop { .. } | Action::Unpause { .. }) => (Some(one), None),
         failed => (None, failed),
     };
     let failure = || failed.map(|one| one.reason.clone());

@@ -86,7 +86,7 @@ impl Engine {
                     "a container is made without its network"
                 );
                 if !instance.spec.container.volumes.is_empty() {
-                    self.assert_alone(instance);
+                    self.assert_alone(instance, desired);
                 }
                 let name = id.to_string();
                 if self.containers.values().any(|(_, taken)| *taken == name) {
@@ -101,7 +101,7 @@ impl Engine {
                 let now = self.now;
                 let instance = self.containers.get(container).map(|(one, _)| one.instance.clone());
                 if let Some(instance) = desired.iter().find(|one| Some(&one.id) == instance.as_ref()) {
-                    self.assert_alone(instance);
+                    self.assert_alone(instance, desired);
                 }
                 let (one, _) = self.containers.get_mut(container).ok_or("no such container")?;
                 if one.state != ContainerState::Running {
@@ -132,13 +132,16 @@ impl Engine {
         Ok(())
     }
 
-    /// What an instance replaces does not run.
-    fn assert_alone(&self, instance: &AssignedInstance) {
-        let old = instance.replaces.as_ref();
+    /// What an instance replaces does not run, nor what that was to replace.
+    fn assert_alone(&self, instance: &AssignedInstance, desired: &[AssignedInstance]) {
         let up = [ContainerState::Running, ContainerState::Restarting, ContainerState::Paused];
-        let both =
-            self.containers.values().find(|(one, _)| Some(&one.instance) == old && up.contains(&one.state));
-        assert!(both.is_none(), "{} has its turn while {old:?} still runs", instance.id);
+        let rival = self.containers.values().map(|(one, _)| one).find(|one| {
+            instance.replaces.is_some()
+                && one.instance.slot == instance.id.slot
+                && up.contains(&one.state)
+                && desired.iter().all(|wanted| wanted.id != one.instance)
+        });
+        assert!(rival.is_none(), "{} has its turn while {rival:?} still runs", instance.id);
     }
 
     /// A container that is as it should be is never touched.
@@ -294,7 +297,9 @@ impl Node {
                     break;
                 }
                 if let Action::Create(id) = &action {
-                    actions.extend(first_start(id, &format!("c{}", self.engine.made)));
+                    let [write, start] = first_start(id, &format!("c{}", self.engine.made));
+                    actions.push_front(write);
+                    actions.push_back(start);
                 }
             }
             self.memory.ended(&task.subject, outcome, self.engine.now);
@@ -370,7 +375,7 @@ fn what_is_replaced_runs_until_the_new_one_is_made_and_goes_when_that_runs() {
         (seen[at].phase, seen[at].reason.clone().unwrap_or_default())
     };
     node.step(None, false);
-    assert_eq!(told(&mut node, 0).1, "runs until shop/web@prod/web.0-2 is made");
+    assert_eq!(told(&mut node, 0).1, "stays until shop/web@prod/web.0-2 is made");
 
     // Its image goes before it is made: nothing is lost by that.
     node.engine.images.clear();
@@ -381,7 +386,7 @@ fn what_is_replaced_runs_until_the_new_one_is_made_and_goes_when_that_runs() {
     // Killed between stopping the one and starting the other: the next agent goes on there.
     node.engine.now += PAUSE_MS;
     node.step(None, false);
-    node.step(Some(2), false);
+    node.step(Some(3), false);
     assert_eq!(state_of(&node, "c1"), Some(ContainerState::Exited));
     assert_eq!(state_of(&node, "c2"), Some(ContainerState::Created));
     let files = |container: &str| Action::WriteFiles {
@@ -401,6 +406,48 @@ fn what_is_replaced_runs_until_the_new_one_is_made_and_goes_when_that_runs() {
     assert_eq!(told(&mut node, 0).0, Phase::Completed);
     node.settle();
     node.assert_exact();
+}
+
+#[test]
+fn what_runs_stays_though_what_was_to_replace_it_is_replaced_itself() {
+    let mut node = Node::default();
+    node.happens(&Happening::Assign { slot: 0, version: Some(0), stop_first: false });
+    node.settle();
+    // The second can never be made; the third comes instead of it.
+    node.happens(&Happening::Assign { slot: 0, version: Some(1), stop_first: true });
+    node.step(None, false);
+    node.happens(&Happening::Assign { slot: 0, version: Some(2), stop_first: true });
+    let tasks = node.tasks();
+    assert_eq!(tasks.len(), 1, "the first one waits for the third: {tasks:?}");
+    assert!(matches!(tasks[0].actions[..], [Action::Prepare(_)]));
+
+    // While the image of the second is still being pulled, the third is not kept waiting.
+    let second: InstanceId = "shop/web@prod/web.0-2".parse().unwrap();
+    node.memory.begun(Subject::Instance(second.clone()), vec![Action::Prepare(second)]);
+    node.step(None, false);
+    let tasks = node.tasks();
+    assert_eq!(tasks.len(), 1);
+    assert_eq!(
+        tasks[0].subject,
+        Subject::Container("c1".to_owned()),
+        "it has a volume, so the old one goes first"
+    );
+}
+
+#[test]
+fn a_container_is_not_removed_by_one_task_while_another_stops_it() {
+    let mut node = Node::default();
+    node.happens(&Happening::Assign { slot: 0, version: Some(0), stop_first: false });
+    node.settle();
+    node.happens(&Happening::Assign { slot: 0, version: Some(1), stop_first: true });
+    node.step(None, false);
+    let task = node.tasks().remove(0);
+    assert!(matches!(task.actions[..], [Action::Create(_), Action::Stop { .. }]), "{task:?}");
+    node.memory.begun(task.subject.clone(), task.actions);
+    node.happens(&Happening::Assign { slot: 0, version: None, stop_first: false });
+    assert_eq!(node.tasks(), Vec::new(), "the hand-over ends first");
+    node.memory.ended(&task.subject, Ok(()), node.engine.now);
+    assert_eq!(node.tasks().len(), 1);
 }
 
 #[test]

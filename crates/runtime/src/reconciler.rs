@@ -13,7 +13,7 @@ use stele_model::wire::{AssignedInstance, InstanceReport, Observed, Phase};
 use stele_reconcile::{
     Action, Inspection, Inspections, Memory, Observation, Subject, Task, first_start, plan, report, statement,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
@@ -68,6 +68,7 @@ type Run = (String, Option<u64>, u32);
 
 enum Ended {
     Task { subject: Subject, outcome: Result<(), (Action, String)> },
+    Abandoned(Subject),
     Check { instance: Arc<AssignedInstance>, run_ms: u64, outcome: Result<(), String> },
     Inspections(Vec<(InstanceId, Inspection)>),
 }
@@ -81,6 +82,8 @@ pub struct Reconciler<R: Runtime + ?Sized> {
     config: ReconcilerConfig,
     desired: Vec<AssignedInstance>,
     instances: BTreeMap<InstanceId, Arc<AssignedInstance>>,
+    /// What is desired, for tasks that are under way when that changes.
+    wanted: watch::Sender<BTreeSet<InstanceId>>,
     memory: Memory,
     observed: Observation,
     reports: Vec<InstanceReport>,
@@ -114,6 +117,7 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
             config,
             desired: Vec::new(),
             instances: BTreeMap::new(),
+            wanted: watch::Sender::default(),
             memory: Memory::default(),
             observed: Observation::default(),
             reports: Vec::new(),
@@ -137,6 +141,7 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
     pub fn set_desired(&mut self, desired: Vec<AssignedInstance>) {
         self.instances =
             desired.iter().map(|instance| (instance.id.clone(), Arc::new(instance.clone()))).collect();
+        self.wanted.send_replace(desired.iter().map(|instance| instance.id.clone()).collect());
         self.desired = desired;
     }
 
@@ -254,6 +259,7 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
                 }
                 self.memory.ended(&subject, outcome, now_ms);
             }
+            Ended::Abandoned(subject) => self.memory.abandoned(&subject),
             Ended::Check { instance, run_ms, outcome } => {
                 self.memory.checked(&instance, run_ms, outcome, now_ms);
             }
@@ -279,6 +285,7 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
                 _ => None,
             },
         };
+        let wanted = self.wanted.subscribe();
         let work = Arc::clone(&self.work);
         self.running.spawn(async move {
             let mut left = VecDeque::from(task.actions);
@@ -294,6 +301,9 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
                     // Never closed while a task holds it, so failing to acquire cannot happen.
                     permit = work.acquire().await.ok();
                 }
+                if task.subject.is_withdrawn(|id| wanted.borrow().contains(id)) {
+                    return Ended::Abandoned(task.subject);
+                }
                 let done = if hands_over {
                     worker.perform_briefly(&action, &mut permit).await
                 } else {
@@ -302,8 +312,11 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
                 match done {
                     Ok(None) => {}
                     Ok(Some(created)) => {
-                        let instance = worker.instance.as_ref().map(|instance| &instance.id);
-                        left.extend(instance.into_iter().flat_map(|id| first_start(id, &created)));
+                        if let Some(instance) = &worker.instance {
+                            let [write, start] = first_start(&instance.id, &created);
+                            left.push_front(write);
+                            left.push_back(start);
+                        }
                     }
                     Err(error) => {
                         outcome = Err((action, error.to_string()));
@@ -449,6 +462,8 @@ impl<R: Runtime + ?Sized> Worker<R> {
         if self.runtime.has_image(image).await? {
             return Ok(());
         }
+        // Never closed while a worker holds it, so failing to acquire cannot happen.
+        let _permit = self.pulls.acquire().await;
         let pull = async |image: &Image| {
             if let Some(record) = &self.pull_record {
                 record(image);
@@ -490,8 +505,6 @@ impl<R: Runtime + ?Sized> Worker<R> {
             Action::Prepare(_) => {
                 let instance = self.instance()?;
                 self.runtime.admit(instance)?;
-                // Never closed while a worker holds it, so failing to acquire cannot happen.
-                let _permit = self.pulls.acquire().await;
                 self.pull(&instance.spec.container.image).await?;
             }
             Action::EnsureNetwork(app_env) => self.runtime.ensure_network(app_env).await?,

@@ -10,6 +10,7 @@ use stele_model::wire::{HostPort, Phase};
 use stele_runtime::LogRequest;
 use stele_runtime::simulated::Deed;
 
+use super::faults::{Fault, Faulty};
 use super::{
     CHANGED_FILE, Fixture, Kind, agent, all, app_env, checked, eventually, file, instance, published,
     replacing, told, vouches,
@@ -30,6 +31,7 @@ macro_rules! contract {
             a_replacement_waits_until_the_old_one_is_gone,
             a_replacement_that_cannot_be_pulled_leaves_the_old_one_running,
             a_replacement_the_host_does_not_allow_leaves_the_old_one_running,
+            a_replacement_that_is_withdrawn_while_the_old_one_stops_never_starts,
             what_is_changed_by_hand_is_put_right,
             an_instance_no_longer_wanted_leaves_nothing_behind,
             nodes_that_share_an_engine_leave_each_other_alone,
@@ -122,6 +124,33 @@ pub async fn a_replacement_the_host_does_not_allow_leaves_the_old_one_running(fi
     let reason = told(&result, &new.id).unwrap().reason.clone().unwrap_or_default();
     assert!(reason.contains("HostConfig.Privileged") && reason.contains("privileged = true"), "{reason}");
     assert_eq!(told(&result, &old.id).unwrap().phase, Phase::Healthy);
+}
+
+pub async fn a_replacement_that_is_withdrawn_while_the_old_one_stops_never_starts(fixture: &impl Fixture) {
+    let runtime = fixture.runtime("n1");
+    let old = instance("shop/web@prod/web.0-1", fixture.container(Kind::Runs, 1));
+    let withdrawn = replacing(&old, "shop/web@prod/web.0-2", fixture.container(Kind::Runs, 2));
+    let last = replacing(&withdrawn, "shop/web@prod/web.0-3", fixture.container(Kind::Runs, 1));
+    let mut before = agent(runtime.clone(), std::slice::from_ref(&old));
+    all(&mut before, 1, Phase::Healthy).await;
+    drop(before);
+
+    let slow = Faulty::new(runtime.clone(), Fault::StopsSlowly, 0);
+    let mut agent = agent(slow.clone(), std::slice::from_ref(&withdrawn));
+    tokio::select! {
+        () = slow.stopping() => {}
+        _ = all(&mut agent, 1, Phase::Healthy) => panic!("nothing was stopped"),
+    }
+    agent.set_desired(vec![last.clone()]);
+    slow.let_go();
+    // Each further container that is stopped takes no time.
+    let reports = tokio::select! {
+        reports = all(&mut agent, 1, Phase::Healthy) => reports,
+        () = async { loop { slow.stopping().await; slow.let_go(); } } => unreachable!(),
+    };
+    assert_eq!(reports[0].id, last.id);
+    assert_eq!(slow.made_and_started(&withdrawn.id), (true, false));
+    assert_eq!(slow.made_and_started(&last.id), (true, true));
 }
 
 pub async fn what_is_changed_by_hand_is_put_right(fixture: &impl Fixture) {

@@ -1,13 +1,14 @@
 //! A runtime that fails, or never comes back, at the n-th thing asked of it.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use stele_model::AppEnv;
 use stele_model::release::{Check, Image};
 use stele_model::wire::{AssignedInstance, HostPort, TakenPort};
+use stele_model::{AppEnv, InstanceId};
 use stele_reconcile::{ImageHere, Observation, ObservedContainer};
 use stele_runtime::{LogRequest, LogStream, Runtime, RuntimeError};
 use tokio::sync::Notify;
@@ -21,6 +22,8 @@ pub enum Fault {
     DiesBefore,
     /// The agent dies after it, without seeing its answer.
     DiesAfter,
+    /// Nothing but that a container takes until [`Faulty::let_go`] to stop.
+    StopsSlowly,
 }
 
 /// Decorates a runtime with one fault.
@@ -30,11 +33,40 @@ pub struct Faulty {
     at: usize,
     calls: AtomicUsize,
     died: Notify,
+    let_go: Notify,
+    created: Mutex<BTreeMap<InstanceId, String>>,
+    started: Mutex<BTreeSet<String>>,
 }
 
 impl Faulty {
     pub fn new(inner: Arc<dyn Runtime>, fault: Fault, at: usize) -> Arc<Self> {
-        Arc::new(Self { inner, fault, at, calls: AtomicUsize::new(0), died: Notify::new() })
+        Arc::new(Self {
+            inner,
+            fault,
+            at,
+            calls: AtomicUsize::new(0),
+            died: Notify::new(),
+            let_go: Notify::new(),
+            created: Mutex::default(),
+            started: Mutex::default(),
+        })
+    }
+
+    /// Whether an instance was given a container, and whether that was started.
+    pub fn made_and_started(&self, instance: &InstanceId) -> (bool, bool) {
+        let created = self.created.lock().unwrap().get(instance).cloned();
+        let started = created.as_ref().is_some_and(|it| self.started.lock().unwrap().contains(it));
+        (created.is_some(), started)
+    }
+
+    /// Waits until a container is being stopped.
+    pub async fn stopping(&self) {
+        self.died.notified().await;
+    }
+
+    /// Lets the container stop.
+    pub fn let_go(&self) {
+        self.let_go.notify_one();
     }
 
     /// Changing calls made.
@@ -53,13 +85,13 @@ impl Faulty {
     ) -> Result<T, RuntimeError> {
         let at = self.calls.fetch_add(1, Ordering::SeqCst);
         // Once dead, it stays dead: nothing another task of that agent wanted happens either.
-        if at < self.at || (at > self.at && self.fault == Fault::Fails) {
+        if at < self.at || (at > self.at && self.fault == Fault::Fails) || self.fault == Fault::StopsSlowly {
             return call.await;
         }
         match self.fault {
             Fault::Fails => return Err(RuntimeError::Engine("a fault was injected".to_owned())),
             Fault::DiesAfter if at == self.at => drop(call.await),
-            Fault::DiesBefore | Fault::DiesAfter => {}
+            Fault::DiesBefore | Fault::DiesAfter | Fault::StopsSlowly => {}
         }
         self.died.notify_one();
         std::future::pending().await
@@ -108,7 +140,11 @@ impl Runtime for Faulty {
         Box::pin(async move { self.around(async { self.inner.remove_network(app_env).await }).await })
     }
     fn create<'a>(&'a self, instance: &'a AssignedInstance) -> BoxFuture<'a, Result<String, RuntimeError>> {
-        Box::pin(async move { self.around(async { self.inner.create(instance).await }).await })
+        Box::pin(async move {
+            let created = self.around(async { self.inner.create(instance).await }).await?;
+            self.created.lock().unwrap().insert(instance.id.clone(), created.clone());
+            Ok(created)
+        })
     }
     fn write_files<'a>(
         &'a self,
@@ -120,10 +156,17 @@ impl Runtime for Faulty {
         )
     }
     fn start<'a>(&'a self, container: &'a str) -> BoxFuture<'a, Result<(), RuntimeError>> {
+        self.started.lock().unwrap().insert(container.to_owned());
         Box::pin(async move { self.around(async { self.inner.start(container).await }).await })
     }
     fn stop<'a>(&'a self, container: &'a str, grace: u32) -> BoxFuture<'a, Result<(), RuntimeError>> {
-        Box::pin(async move { self.around(async { self.inner.stop(container, grace).await }).await })
+        Box::pin(async move {
+            if self.fault == Fault::StopsSlowly {
+                self.died.notify_one();
+                self.let_go.notified().await;
+            }
+            self.around(async { self.inner.stop(container, grace).await }).await
+        })
     }
     fn remove<'a>(&'a self, container: &'a str) -> BoxFuture<'a, Result<(), RuntimeError>> {
         Box::pin(async move { self.around(async { self.inner.remove(container).await }).await })
