@@ -47,6 +47,8 @@ pub(crate) struct Process {
     waiting_reads: Vec<Reading>,
     standing: Vec<Command>,
     ticked_us: u64,
+    /// Whether it will be asked in a moment to tell what it committed.
+    will_tell: bool,
     pub(crate) kept_us: u64,
     began_us: u64,
     pub(crate) outbox: Outbox,
@@ -171,7 +173,7 @@ impl Controller {
         app.voters = voters;
         let seed = setup.seed;
         let election = move |id: u64, term: u64| mix(seed ^ mix(id << 32 ^ term)) as usize % 1000;
-        let mut config = Config::new(self.id);
+        let mut config = Config { lets_commits_ride: !self.older, ..Config::new(self.id) };
         let ticks = config.election_ticks;
         config.election_timeout = Some(Box::new(move |id, term| ticks + election(id, term) % ticks));
         let driver =
@@ -189,6 +191,7 @@ impl Controller {
             waiting_reads: Vec::new(),
             standing: vec![standing],
             ticked_us: now_us,
+            will_tell: false,
             kept_us: now_us,
             began_us: now_us,
             outbox: Outbox::new(now_us),
@@ -332,6 +335,20 @@ impl Process {
             self.propose();
         }
         self.snapshot(now_us, setup, rng)
+    }
+
+    /// Whether what it committed is to be told in a moment; says so once.
+    pub(crate) fn is_to_tell(&mut self) -> bool {
+        let is_news = self.driver.has_untold_commit() && !self.will_tell;
+        self.will_tell |= is_news;
+        is_news
+    }
+
+    /// Tells what it committed, unless an append has by now.
+    pub(crate) fn tell_commit(&mut self) -> Result<(), Ended> {
+        self.will_tell = false;
+        let on_purpose = self.fails_on_purpose;
+        self.driver.tell_commit().map_err(|error| ended(&error, on_purpose))
     }
 
     /// Takes a packet in.

@@ -3,6 +3,8 @@
 
 /// One Raft tick, in microseconds, as in the controller.
 pub const TICK_US: u64 = 100_000;
+/// How long a leader waits for a proposal that tells along what is committed, as in a real controller.
+pub const COMMIT_RIDE_US: u64 = 1_000;
 /// Between two looks at deadlines, lost nodes and learners, in microseconds, as in the controller.
 pub const HOUSEKEEPING_US: u64 = 500_000;
 /// After which an unanswered ReadIndex is asked again, in microseconds, as in the controller.

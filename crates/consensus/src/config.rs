@@ -27,6 +27,10 @@ pub struct Config {
     pub max_committed_bytes_per_ready: u64,
     /// See [`limits::SNAPSHOT_RETRY_TICKS`].
     pub snapshot_retry_ticks: u64,
+    /// Whether a leader keeps it to itself at first that an entry is committed: the next append tells it
+    /// along, and [`Driver::tell_commit`](crate::Driver::tell_commit) tells it where none follows. Otherwise
+    /// every commit costs each follower a message, a cycle and a write of its own.
+    pub lets_commits_ride: bool,
     /// Replaces raft's own random numbers, so that a simulation repeats exactly.
     pub election_timeout: Option<ElectionTimeout>,
     /// Where raft's own log lines go; nowhere by default.
@@ -45,6 +49,7 @@ impl Config {
             max_uncommitted_bytes: limits::MAX_UNCOMMITTED_BYTES,
             max_committed_bytes_per_ready: limits::MAX_COMMITTED_BYTES_PER_READY,
             snapshot_retry_ticks: limits::SNAPSHOT_RETRY_TICKS,
+            lets_commits_ride: false,
             election_timeout: None,
             logger: slog::Logger::root(slog::Discard, slog::o!()),
         }
@@ -63,6 +68,7 @@ impl Config {
             read_only_option: raft::ReadOnlyOption::Safe,
             max_uncommitted_size: self.max_uncommitted_bytes,
             max_committed_size_per_ready: self.max_committed_bytes_per_ready,
+            skip_bcast_commit: self.lets_commits_ride,
             ..raft::Config::default()
         };
         config.validate().map_err(|error| StartError::Config(error.to_string()))?;

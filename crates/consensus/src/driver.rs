@@ -64,6 +64,8 @@ pub struct Driver<S: LogStore> {
     pub(crate) raw: RawNode<S>,
     pub(crate) stopped: Option<String>,
     pub(crate) last_role: Option<RoleChange>,
+    /// The highest commit index that went out to each follower with an append.
+    pub(crate) told_commits: BTreeMap<u64, u64>,
     election_timeout: Option<ElectionTimeout>,
     election_ticks: usize,
     snapshot_retry_ticks: u64,
@@ -91,6 +93,7 @@ impl<S: LogStore> Driver<S> {
             raw,
             stopped: None,
             last_role: None,
+            told_commits: BTreeMap::new(),
             election_timeout: config.election_timeout,
             election_ticks: config.election_ticks,
             snapshot_retry_ticks: config.snapshot_retry_ticks,
@@ -224,6 +227,33 @@ impl<S: LogStore> Driver<S> {
     /// it instead of sending ahead.
     pub fn report_unreachable(&mut self, id: u64) {
         self.raw.report_unreachable(id);
+    }
+
+    /// Whether this replica leads and has not told every follower that keeps up what it committed last: see
+    /// [`Config::lets_commits_ride`]. [`Driver::tell_commit`] is to be called when a moment passes without a
+    /// proposal; heartbeats would tell it, but later.
+    pub fn has_untold_commit(&self) -> bool {
+        let raft = &self.raw.raft;
+        let committed = raft.raft_log.committed;
+        let is_behind = |id: &u64| self.told_commits.get(id).is_none_or(|told| *told < committed);
+        self.stopped.is_none()
+            && raft.state == StateRole::Leader
+            && raft.prs().iter().any(|(id, progress)| {
+                *id != raft.id && progress.state == ProgressState::Replicate && is_behind(id)
+            })
+    }
+
+    /// Tells followers what is committed, in appends that may be empty.
+    pub fn tell_commit(&mut self) -> Result<(), DriveError> {
+        self.check_running()?;
+        if self.has_untold_commit() {
+            let raft = &mut self.raw.raft;
+            raft.bcast_append();
+            // To whom too much is on its way already raft sends nothing now, and more soon.
+            let committed = raft.raft_log.committed;
+            self.told_commits = raft.prs().iter().map(|(id, _)| (*id, committed)).collect();
+        }
+        self.settle()
     }
 
     /// Whether a follower needs a snapshot that does not exist. The caller then

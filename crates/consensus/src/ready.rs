@@ -2,7 +2,7 @@
 //! raft's promises; do not reorder them.
 
 use raft::StateRole;
-use raft::eraftpb::{ConfChangeType, ConfChangeV2, Entry, EntryType, HardState};
+use raft::eraftpb::{ConfChangeType, ConfChangeV2, Entry, EntryType, HardState, Message, MessageType};
 
 use crate::batch::{StoredSnapshot, WriteBatch, is_member};
 use crate::driver::Driver;
@@ -42,7 +42,7 @@ impl<S: LogStore> Driver<S> {
         //    only once persisted, so the disk and the network work in parallel.
         let messages = ready.take_messages();
         if !messages.is_empty() {
-            handler.send(messages);
+            self.send(messages, handler);
         }
 
         // 2. One atomic batch. Everything a message sent below promises is in it.
@@ -70,7 +70,7 @@ impl<S: LogStore> Driver<S> {
         //    what was just written survives.
         let messages = ready.take_persisted_messages();
         if !messages.is_empty() {
-            handler.send(messages);
+            self.send(messages, handler);
         }
         if let Some(snapshot) = &install {
             handler
@@ -89,7 +89,7 @@ impl<S: LogStore> Driver<S> {
         self.settle()?;
         let messages = light.take_messages();
         if !messages.is_empty() {
-            handler.send(messages);
+            self.send(messages, handler);
         }
         committed.extend(light.take_committed_entries());
         let mut left = WriteBatch::default();
@@ -117,6 +117,14 @@ impl<S: LogStore> Driver<S> {
             handler.applied(index);
         }
         self.settle()
+    }
+
+    fn send<H: Handler>(&mut self, messages: Vec<Message>, handler: &mut H) {
+        for message in messages.iter().filter(|message| message.msg_type() == MessageType::MsgAppend) {
+            let told = self.told_commits.entry(message.to).or_default();
+            *told = message.commit.max(*told);
+        }
+        handler.send(messages);
     }
 
     fn announce_role<H: Handler>(&mut self, handler: &mut H) {

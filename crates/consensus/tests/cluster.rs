@@ -51,6 +51,36 @@ fn led(voters: u64) -> (Cluster<Memory>, u64) {
 }
 
 #[test]
+fn a_commit_rides_with_the_next_append_or_is_told_when_asked() {
+    let (mut cluster, leader) = led(3);
+    cluster.exchange();
+    cluster.driver(leader).tell_commit().unwrap();
+    cluster.exchange();
+    let commits = |cluster: &Cluster<Memory>| -> Vec<u64> {
+        let status = |id: &u64| cluster.replicas[id].driver.as_ref().unwrap().status();
+        let ids = [leader].into_iter().chain(cluster.running().into_iter().filter(|id| *id != leader));
+        ids.collect::<Vec<_>>().iter().map(|id| status(id).commit).collect()
+    };
+    let first = commits(&cluster)[0];
+    assert_eq!(commits(&cluster), [first; 3]);
+    assert!(!cluster.driver(leader).has_untold_commit());
+
+    assert!(cluster.propose(leader, b"one"));
+    cluster.exchange();
+    assert_eq!(commits(&cluster), [first + 1, first, first], "nobody was told by a message of its own");
+    assert!(cluster.driver(leader).has_untold_commit());
+
+    assert!(cluster.propose(leader, b"two"));
+    cluster.exchange();
+    assert_eq!(commits(&cluster), [first + 2, first + 1, first + 1], "the second append told of the first");
+
+    cluster.driver(leader).tell_commit().unwrap();
+    cluster.exchange();
+    assert_eq!(commits(&cluster), [first + 2; 3]);
+    assert!(!cluster.driver(leader).has_untold_commit());
+}
+
+#[test]
 fn storms_lose_nothing_that_was_acknowledged() {
     let (mut acknowledged, mut restores) = (0, 0);
     for seed in 0..60 {

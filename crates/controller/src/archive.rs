@@ -90,7 +90,7 @@ pub(crate) async fn run(handle: Handle) {
 }
 
 async fn follow(handle: &Handle) -> anyhow::Result<()> {
-    let mut published = handle.watch();
+    let mut published = handle.follow();
     let mut archive = off_thread(handle, Archive::open).await?;
     let mut is_warm = false;
     loop {

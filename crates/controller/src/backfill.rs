@@ -17,7 +17,7 @@ const RETRY: Duration = Duration::from_secs(2);
 
 /// Fills gaps in the records, for ever.
 pub(crate) async fn run(handle: Handle) {
-    let mut committed = handle.committed();
+    let mut published = handle.follow();
     loop {
         let pause = match handle.reader().gaps().first() {
             None => None,
@@ -30,7 +30,7 @@ pub(crate) async fn run(handle: Handle) {
             },
         };
         // A gap only comes with a snapshot, which moves the committed seq.
-        let _ = tokio::time::timeout(pause.unwrap_or(HOUSEKEEPING_INTERVAL * 10), committed.changed()).await;
+        let _ = tokio::time::timeout(pause.unwrap_or(HOUSEKEEPING_INTERVAL * 10), published.changed()).await;
         if pause.is_some() {
             tokio::time::sleep(RETRY).await;
         }

@@ -6,7 +6,7 @@ use crate::limits::{ERASURE_RETRY_INTERVAL, PEER_REQUEST_DEADLINE};
 
 /// Destroys this controller's copies, also those that were there when it began.
 pub(crate) async fn run(handle: Handle) {
-    let mut published = handle.watch();
+    let mut published = handle.follow();
     let mut done = None;
     loop {
         let erased = published.borrow_and_update().state.control.erased.clone();

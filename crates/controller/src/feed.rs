@@ -33,7 +33,7 @@ impl FeedSource for Log {
 
 /// Keeps the feed equal to the log, while this controller leads.
 pub(crate) async fn run(handle: Handle) {
-    let mut watch = handle.watch();
+    let mut watch = handle.follow();
     loop {
         if watch.wait_for(|published| published.leads).await.is_err() {
             return;

@@ -91,6 +91,7 @@ pub(crate) struct Inner {
     pub(crate) identity: Identity,
     pub(crate) inputs: Sender<Input>,
     pub(crate) published: watch::Receiver<Published>,
+    pub(crate) paced: watch::Receiver<Published>,
     pub(crate) committed: watch::Receiver<Seq>,
     pub(crate) reader: Reader,
     pub(crate) past: Past,
@@ -161,6 +162,12 @@ impl Handle {
     /// Tells of every change of what this controller knows.
     pub fn watch(&self) -> watch::Receiver<Published> {
         self.0.published.clone()
+    }
+
+    /// Like [`Handle::watch`], for work beside: the first change at once, those that follow it together a
+    /// moment later. Who is woken by every commit takes from the commits.
+    pub(crate) fn follow(&self) -> watch::Receiver<Published> {
+        self.0.paced.clone()
     }
 
     /// Tells the seq of the last committed record here.

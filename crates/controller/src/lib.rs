@@ -41,6 +41,7 @@ pub mod milestones;
 mod mirror;
 mod node_threads;
 mod outbox;
+mod pace;
 mod past;
 mod proof;
 mod reached;

@@ -11,6 +11,11 @@ pub const INPUTS_PER_TURN_MAX: usize = 1024;
 /// How long what Raft has ready is worked off before inputs are taken in again: others take a leader that they
 /// do not hear for dead.
 pub const READY_TURN_MAX: Duration = Duration::from_millis(50);
+/// How long a follower may not hear of a commit because nothing is proposed after it.
+pub const COMMIT_RIDE_MAX: Duration = Duration::from_millis(1);
+/// Least time between two times that the work beside is told of what was committed: it looks at all that came
+/// meanwhile at once.
+pub const FOLLOW_INTERVAL: Duration = Duration::from_millis(5);
 /// How much the threads for nodes give way to those that Raft and requests need: a quarter of their share of a
 /// processor, where there are not enough (`nice(2)`).
 pub const NODES_NICENESS: i32 = 6;

@@ -115,7 +115,7 @@ async fn publish(handle: &Handle, state: &State, node: &EnrolledNode) {
 
 /// Publishes what changed, while this controller leads.
 pub(crate) async fn run(handle: Handle, offers: Offers) {
-    let mut watch = handle.watch();
+    let mut watch = handle.follow();
     let mut led = false;
     let mut last = State::default();
     // Thousands may wait for their turn: only those whose turn it is are looked at.

@@ -20,9 +20,9 @@ use tokio::sync::oneshot;
 
 use crate::app::App;
 use crate::limits::{
-    CONDUCTOR_COMMANDS_PER_TURN_MAX, CONDUCTOR_FREE, CONDUCTOR_REST_FACTOR, CONDUCTOR_TURN_MAX,
-    ENTRIES_KEPT_BEHIND_SNAPSHOT, HOUSEKEEPING_INTERVAL, INPUTS_PER_TURN_MAX, READY_TURN_MAX,
-    SNAPSHOT_INTERVAL_RECORDS, SNAPSHOTS_KEPT, TICK,
+    COMMIT_RIDE_MAX, CONDUCTOR_COMMANDS_PER_TURN_MAX, CONDUCTOR_FREE, CONDUCTOR_REST_FACTOR,
+    CONDUCTOR_TURN_MAX, ENTRIES_KEPT_BEHIND_SNAPSHOT, HOUSEKEEPING_INTERVAL, INPUTS_PER_TURN_MAX,
+    READY_TURN_MAX, SNAPSHOT_INTERVAL_RECORDS, SNAPSHOTS_KEPT, TICK,
 };
 use crate::waiter::{Reading, Waiter};
 
@@ -51,6 +51,8 @@ pub(crate) struct Replica {
     /// The app the conductor looked at last: the next is another's turn.
     looked_at: Option<AppEnv>,
     ticked: Instant,
+    /// Since when what was committed is to be told to the followers.
+    untold: Option<Instant>,
     kept: Instant,
 }
 
@@ -73,6 +75,7 @@ impl Replica {
             conductor_rests: now,
             looked_at: None,
             ticked: now,
+            untold: None,
             kept: now,
         };
         std::thread::Builder::new()
@@ -97,6 +100,7 @@ impl Replica {
             self.conduct();
             self.propose();
             self.work_off()?;
+            self.tell_commit()?;
             self.snapshot()?;
         }
     }
@@ -119,6 +123,9 @@ impl Replica {
         let has_work = matches!(&self.app.dirty, Dirty::Apps(apps) if !apps.is_empty());
         if has_work && self.app.ledger.is_deciding() && !self.app.ledger.is_full() {
             wait = wait.min(self.conductor_rests.saturating_duration_since(Instant::now()));
+        }
+        if let Some(since) = self.untold {
+            wait = wait.min(COMMIT_RIDE_MAX.saturating_sub(since.elapsed()));
         }
         if self.driver.has_ready() {
             wait = Duration::ZERO;
@@ -196,6 +203,17 @@ impl Replica {
         if due > 0 {
             self.driver.tick_capped(due)?;
             self.ticked += TICK * u32::try_from(due).unwrap_or(u32::MAX);
+        }
+        Ok(())
+    }
+
+    /// Followers hear of a commit with what is proposed next, or by itself when nothing is.
+    fn tell_commit(&mut self) -> anyhow::Result<()> {
+        if !self.driver.has_untold_commit() {
+            self.untold = None;
+        } else if self.untold.get_or_insert_with(Instant::now).elapsed() >= COMMIT_RIDE_MAX {
+            self.driver.tell_commit()?;
+            self.untold = None;
         }
         Ok(())
     }

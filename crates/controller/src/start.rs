@@ -104,7 +104,8 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let bus = nodes.handle.spawn(ControllerBus::connect(bus_config(&config)?)).await??;
     let (committed_tell, committed) = watch::channel(state.seq);
     let first = Published { state: state.clone(), leads: false, leader: None, term: 0 };
-    let (publish, published) = watch::channel(first);
+    let (publish, published) = watch::channel(first.clone());
+    let (pace, paced) = watch::channel(first);
     let registry = match &config.registries {
         None => Registry::new(Credentials::default()),
         Some(path) => Registry::new(
@@ -130,12 +131,14 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         applied,
         nonce,
     );
-    let driver = Driver::new(RaftConfig::new(config.id), store)?;
+    let raft = RaftConfig { lets_commits_ride: true, ..RaftConfig::new(config.id) };
+    let driver = Driver::new(raft, store)?;
     let replica = Replica::spawn(driver, app, queue, standing(&config))?;
     let handle = Handle(Arc::new(Inner {
         identity,
         inputs,
         published,
+        paced,
         committed,
         past: Past::new(reader.clone()),
         reached,
@@ -161,13 +164,14 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     } else {
         None
     };
-    let tasks = tasks(&handle, config, listener, tls, &nodes.handle);
+    let tasks = tasks(&handle, pace, config, listener, tls, &nodes.handle);
     tracing::info!(%api, "controller runs");
     Ok(Running { api, handle, replica, tasks, _nodes: nodes })
 }
 
 fn tasks(
     handle: &Handle,
+    pace: watch::Sender<Published>,
     config: Config,
     listener: tokio::net::TcpListener,
     tls: Option<tokio_rustls::TlsAcceptor>,
@@ -193,6 +197,7 @@ fn tasks(
     };
     tasks.spawn_on(endless(Box::pin(inbox::liveness(handle.clone(), heard))), nodes);
     tasks.spawn_on(endless(Box::pin(outbox::run(handle.clone(), offers))), nodes);
+    tasks.spawn(endless(Box::pin(crate::pace::relay(handle.watch(), pace))));
     tasks.spawn(endless(Box::pin(feed::run(handle.clone()))));
     tasks.spawn(endless(Box::pin(backfill::run(handle.clone()))));
     tasks.spawn(crate::scrub::run(handle.clone()));
@@ -346,7 +351,7 @@ fn members(config: &Config, state: &State) -> std::collections::BTreeMap<u64, St
 /// Keeps the transport's list of members as the log has it, and this controller's
 /// own certificate in the log.
 async fn follow_members(handle: Handle, config: Config) {
-    let mut watch = handle.watch();
+    let mut watch = handle.follow();
     loop {
         let state = watch.borrow_and_update().state.clone();
         handle.peers().set_members(members(&config, &state));

@@ -132,7 +132,12 @@ impl Peers {
             }
         }
         drop(links);
-        inner.members.send_replace(members);
+        // Every connection looks up when told, and is told often.
+        inner.members.send_if_modified(|known| {
+            let is_news = *known != members;
+            *known = members;
+            is_news
+        });
     }
 
     /// Sends a raft message, or drops it: it never waits. Messages may be lost

@@ -14,11 +14,11 @@ use stele_model::ControllerId;
 use self::publishing::FeedWeather;
 use crate::agent::Agent;
 use crate::client::{Client, Histories};
-use crate::controller::{Controller, Ended};
+use crate::controller::{Controller, Ended, Process};
 use crate::fault::Scheduled;
 use crate::feed::Tag;
 use crate::jetstream::{JetStream, Reply, Request};
-use crate::limits::{OLD_MESSAGES_KEPT, TICK_US, VOTERS_MIN};
+use crate::limits::{COMMIT_RIDE_US, OLD_MESSAGES_KEPT, TICK_US, VOTERS_MIN};
 use crate::oracle::Oracle;
 use crate::rng::{Rng, mix};
 use crate::setup::{Keys, Setup};
@@ -28,6 +28,8 @@ use crate::wire::{Asked, Asker, FromNode, Out, Packet, ToNode, Told};
 /// What is to come.
 enum Event {
     Tick(ControllerId, u64),
+    /// A leader that proposed nothing more tells what it committed.
+    Tell(ControllerId, u64),
     Packet {
         from: ControllerId,
         to: ControllerId,
@@ -282,6 +284,23 @@ impl World {
                 self.note_clocks();
                 self.turn(id);
             }
+            Event::Tell(id, incarnation) => {
+                self.trace.step(now, 15, id, number);
+                let Some(controller) = self.controllers.get_mut(&id) else { return };
+                if controller.incarnation != incarnation {
+                    return;
+                }
+                let paused = controller.paused_until;
+                if paused > now {
+                    return self.push(paused, Event::Tell(id, incarnation));
+                }
+                let told = controller.process.as_mut().map(Process::tell_commit);
+                match told {
+                    None => {}
+                    Some(Ok(())) => self.turn(id),
+                    Some(Err(ended)) => self.process_ended(id, &ended),
+                }
+            }
             Event::Packet { from, to, packet } => {
                 let detail = match &packet {
                     Packet::Raft(bytes) => of_bytes(bytes),
@@ -465,6 +484,8 @@ impl World {
         if outcome.is_ok() {
             process.serve_nodes(local, &signer, connection);
         }
+        let tells = process.is_to_tell();
+        let incarnation = controller.incarnation;
         let unsound = std::mem::take(&mut process.app.restored).then(|| process.check_terms()).flatten();
         let voted = std::mem::take(&mut process.app.voted);
         // Messages that left before the process ended have left.
@@ -478,6 +499,9 @@ impl World {
             self.send(id, one);
         }
         self.lag_us = 0;
+        if tells {
+            self.push(now + COMMIT_RIDE_US, Event::Tell(id, incarnation));
+        }
         if let Some(why) = unsound {
             self.oracle.borrow_mut().fail("terms-in-a-log-rise", format!("controller {id}: {why}"));
         }
@@ -606,7 +630,7 @@ impl World {
     /// The leader of the highest term.
     pub(crate) fn leader(&self) -> Option<ControllerId> {
         let running = self.controllers.values().filter_map(|it| it.process.as_ref());
-        let leaders = running.map(crate::controller::Process::status).filter(|it| it.role == Role::Leader);
+        let leaders = running.map(Process::status).filter(|it| it.role == Role::Leader);
         leaders.max_by_key(|status| status.term).map(|status| status.id)
     }
 

@@ -22,7 +22,7 @@ pub(crate) async fn run(handle: Handle) {
     let Some(mirror) = handle.0.retention.mirror().map(str::to_owned) else {
         return std::future::pending().await;
     };
-    let mut watch = handle.watch();
+    let mut watch = handle.follow();
     let mut queue = Queue::default();
     let mut wanted = None;
     let mut copying: JoinSet<(Image, Result<bool, CopyError>)> = JoinSet::new();
