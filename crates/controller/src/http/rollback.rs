@@ -31,8 +31,18 @@ pub(super) async fn rollback(handle: &Handle, asked: &Asked) -> Answered {
     check_known(&scope, &[&state])?;
     let point = point_seq(handle, &state, &scope, &request.to).await?;
     let past = handle.state_at(point).await?;
-    let mut plans = plan_rollback(&state, &past, &scope, &request.except);
-    let unobtainable = obstacles_of(handle, &state, &plans).await;
+    // Of a large fleet there is much to plan and to tell, which no other request should wait for.
+    let planning = {
+        let (state, past) = (state.clone(), past.clone());
+        let (scope, except) = (scope.clone(), request.except.clone());
+        beside(move || {
+            let plans = plan_rollback(&state, &past, &scope, &except);
+            let after = applied(&state, &plans);
+            (plans, after)
+        })
+    };
+    let (mut plans, after) = planning.await?;
+    let unobtainable = obstacles_of(handle, &state, &after, &plans).await;
     for (app_env, why) in &unobtainable {
         let blocked = plans.iter_mut().filter(|plan| plan.app_env == *app_env);
         blocked.for_each(|plan| plan.blocked.push(why.clone()));
@@ -54,13 +64,16 @@ pub(super) async fn rollback(handle: &Handle, asked: &Asked) -> Answered {
         // A plan of what would be refused says why, app by app.
         let submission = asked.submission(handle, passing(command), Some(scope.clone()), why).await?;
         let context = Context { now: handle.now(), past: [(point, past)].into() };
-        let planned = try_out(&state, &submission, &context)?;
         answer.planned = true;
-        answer.differences = diff(&state, &planned.after, &scope);
+        answer.differences = beside(move || {
+            let planned = try_out(&state, &submission, &context)?;
+            Ok::<_, Failure>(diff(&state, &planned.after, &scope))
+        })
+        .await??;
         return json(&answer);
     }
-    // Of a large fleet there is much to tell, and the decision does not wait for it.
-    let told = tokio::task::spawn_blocking(move || {
+    // The decision does not wait for what is told of it.
+    let told = beside(move || {
         let mut answer = overview(&state, &past, &request, point, &plans);
         let mut planned = state.clone();
         plans.iter().filter(|plan| plan.blocked.is_empty()).for_each(|plan| plan.apply(&mut planned));
@@ -68,7 +81,7 @@ pub(super) async fn rollback(handle: &Handle, asked: &Asked) -> Answered {
         answer
     });
     let answered = asked.submit(handle, command, Some(scope), why).await?;
-    let mut answer = told.await.map_err(|error| Failure::new(ProblemKind::Internal, error.to_string()))?;
+    let mut answer = told.await?;
     answer.deployments = answered.deployments;
     if let Some(decision) = answered.decision {
         answer.seq = Some(decision.last());
@@ -83,13 +96,30 @@ pub(super) async fn rollback(handle: &Handle, asked: &Asked) -> Answered {
     json(&answer)
 }
 
-async fn obstacles_of(handle: &Handle, state: &State, plans: &[RollbackPlan]) -> Vec<(AppEnv, String)> {
+fn applied(state: &State, plans: &[RollbackPlan]) -> State {
     let mut after = state.clone();
     for plan in plans {
         plan.apply(&mut after);
     }
+    after
+}
+
+async fn obstacles_of(
+    handle: &Handle,
+    state: &State,
+    after: &State,
+    plans: &[RollbackPlan],
+) -> Vec<(AppEnv, String)> {
     let changed = plans.iter().filter(|plan| plan.is_change(state));
-    obstacles(handle, state, &after, &changed.map(|plan| plan.app_env.clone()).collect()).await
+    obstacles(handle, state, after, &changed.map(|plan| plan.app_env.clone()).collect()).await
+}
+
+/// Begins work on a thread of its own at once; waits for it where it is awaited.
+fn beside<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> impl Future<Output = Result<T, Failure>> {
+    let working = tokio::task::spawn_blocking(work);
+    async { working.await.map_err(|error| Failure::new(ProblemKind::Internal, error.to_string())) }
 }
 
 /// The same rollback where nothing is refused, to show what it would come to.
@@ -236,7 +266,7 @@ pub(super) async fn candidates(handle: &Handle, asked: &Asked) -> Answered {
         };
         if query.check {
             let plans = plan_rollback(state, &past, &scope, &[]);
-            let unobtainable = obstacles_of(handle, state, &plans).await;
+            let unobtainable = obstacles_of(handle, state, &applied(state, &plans), &plans).await;
             let known = plans.iter().flat_map(|plan| plan.blocked.iter().map(|why| (&plan.app_env, why)));
             let told = unobtainable.iter().map(|(app_env, why)| (app_env, why));
             candidate.blocked = known.chain(told).map(|(app_env, why)| format!("{app_env}: {why}")).collect();
