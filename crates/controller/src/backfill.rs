@@ -29,7 +29,7 @@ pub(crate) async fn run(handle: Handle) {
                 }
             },
         };
-        // A gap only comes with a snapshot, which moves the committed seq.
+        // A gap only comes with a snapshot, which is published.
         let _ = tokio::time::timeout(pause.unwrap_or(HOUSEKEEPING_INTERVAL * 10), published.changed()).await;
         if pause.is_some() {
             tokio::time::sleep(RETRY).await;
