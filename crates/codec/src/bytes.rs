@@ -6,6 +6,10 @@ use crate::error::DecodeError;
 pub(crate) struct Writer(pub(crate) Vec<u8>);
 
 impl Writer {
+    /// One that is not moved while it takes up to so many bytes.
+    pub(crate) fn with_capacity(bytes: usize) -> Self {
+        Self(Vec::with_capacity(bytes))
+    }
     pub(crate) fn u8(&mut self, value: u8) {
         self.0.push(value);
     }
@@ -38,6 +42,13 @@ impl Writer {
                 write(self, value);
             }
         }
+    }
+}
+
+impl bincode::enc::write::Writer for Writer {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), bincode::error::EncodeError> {
+        self.raw(bytes);
+        Ok(())
     }
 }
 

@@ -10,6 +10,8 @@ use crate::record::{Chain, StoredRecord};
 const MAGIC: &[u8; 4] = b"STLE";
 const FORMAT: u8 = 1;
 const CHECKSUM_BYTES: usize = 8;
+/// What comes before the records takes fewer bytes, mostly.
+const HEAD_BYTES_EXPECTED: usize = 256;
 
 /// What Raft replicates.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +31,8 @@ pub struct Entry {
 impl Entry {
     /// The entry's bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Writer::default();
+        let bytes: usize = self.records.iter().map(StoredRecord::written_bytes).sum();
+        let mut out = Writer::with_capacity(HEAD_BYTES_EXPECTED + bytes + CHECKSUM_BYTES);
         out.raw(MAGIC);
         out.u8(FORMAT);
         out.text(&self.fleet);

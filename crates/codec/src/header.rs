@@ -8,12 +8,15 @@ use crate::error::DecodeError;
 /// Version of the layout below.
 pub(crate) const HEADER_FORMAT: u8 = 1;
 
+/// Most headers take fewer bytes.
+const BYTES_EXPECTED: usize = 512;
+
 const VALUE_PLAIN: u8 = 1;
 const VALUE_SEALED: u8 = 2;
 
 /// The leaf: header, then the payload's hash, which the header ends with.
 pub(crate) fn encode(header: &Header) -> Vec<u8> {
-    let mut out = Writer::default();
+    let mut out = Writer::with_capacity(BYTES_EXPECTED);
     out.u8(HEADER_FORMAT);
     out.u64(header.seq);
     out.u64(header.time.0);

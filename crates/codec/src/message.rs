@@ -3,15 +3,21 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::bytes::Writer;
 use crate::cautious::Cautiously;
 use crate::error::DecodeError;
 use crate::limits::MESSAGE_BYTES_MAX;
 
+/// Most events take fewer bytes.
+const BYTES_EXPECTED: usize = 512;
+
 pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
+    let mut out = Writer::with_capacity(BYTES_EXPECTED);
     // The vocabulary has no type that bincode cannot represent, so this cannot fail.
     #[allow(clippy::expect_used)]
-    bincode::serde::encode_to_vec(value, bincode::config::standard())
-        .expect("the vocabulary is representable in bincode")
+    bincode::serde::encode_into_writer(value, &mut out, bincode::config::standard())
+        .expect("the vocabulary is representable in bincode");
+    out.0
 }
 
 /// Reads at most `LIMIT` bytes, with no more memory than what is in them needs. bincode's own

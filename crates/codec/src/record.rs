@@ -114,7 +114,7 @@ impl StoredRecord {
 
     /// The bytes a store keeps: both parts with their lengths, and the chain up to here.
     pub fn to_bytes(&self, chain: Chain) -> Vec<u8> {
-        let mut out = Writer::default();
+        let mut out = Writer::with_capacity(self.written_bytes() + chain.0.0.len());
         self.write(&mut out);
         out.raw(&chain.0.0);
         out.0
@@ -127,6 +127,11 @@ impl StoredRecord {
         let chain = Chain(Digest(from.array()?));
         from.end()?;
         Ok((record, chain))
+    }
+
+    /// How many bytes [`Self::write`] writes.
+    pub(crate) fn written_bytes(&self) -> usize {
+        2 * size_of::<u32>() + self.leaf.len() + self.payload.len()
     }
 
     pub(crate) fn write(&self, out: &mut Writer) {

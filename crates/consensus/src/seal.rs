@@ -14,9 +14,15 @@ fn checksum(key: &[u8], value: &[u8]) -> u32 {
 /// The stored form of a value.
 pub fn seal(key: &[u8], value: &[u8]) -> Vec<u8> {
     let mut sealed = Vec::with_capacity(SEAL_BYTES + value.len());
+    seal_into(&mut sealed, key, value);
+    sealed
+}
+
+/// The same, in place of what was there: for whoever seals many.
+pub fn seal_into(sealed: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+    sealed.clear();
     sealed.extend_from_slice(&checksum(key, value).to_be_bytes());
     sealed.extend_from_slice(value);
-    sealed
 }
 
 /// The value inside, or `None` when the checksum does not match.

@@ -350,7 +350,12 @@ impl<W> Ledger<W> {
         if entry.term != term || entry.first != self.state.seq + 1 || entry.previous != self.chain {
             return Ok(Committed::default());
         }
-        let mut committed = Committed::default();
+        let count = entry.records.len();
+        let mut committed = Committed {
+            records: Vec::with_capacity(count),
+            decoded: Vec::with_capacity(count),
+            ..Committed::default()
+        };
         for stored in entry.records {
             let record = stored.decode().map_err(|error| LedgerError::Decode { index, error })?;
             self.check_digest(&record)?;
@@ -366,6 +371,8 @@ impl<W> Ledger<W> {
     /// What this controller decided itself was folded already, when it was decided.
     fn commit_own(&mut self, own: InFlight<W>) -> Committed<W> {
         let mut committed = Committed {
+            records: Vec::with_capacity(own.records.len()),
+            decoded: Vec::with_capacity(own.records.len()),
             milestones: own.milestones,
             answers: own.waiters,
             unconfirmed: own.unconfirmed,

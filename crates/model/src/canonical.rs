@@ -38,18 +38,39 @@ pub fn canonical_json<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
 /// Where one member of an object is, in bytes.
 struct Member {
     key: Range<usize>,
+    /// Whether its key is ASCII without escapes, so that its bytes are in the order of its UTF-16 units.
+    is_plain: bool,
     end: usize,
+}
+
+impl Member {
+    /// Compares two keys by their UTF-16 units.
+    fn compare(&self, other: &Self, bytes: &[u8]) -> Ordering {
+        let (one, two) = (&bytes[self.key.clone()], &bytes[other.key.clone()]);
+        if self.is_plain && other.is_plain {
+            // Without the quotes, of which the last one would be compared with what follows in the longer key.
+            return one[1..one.len() - 1].cmp(&two[1..two.len() - 1]);
+        }
+        let units = |key: &[u8]| -> Vec<u16> {
+            let text: String = serde_json::from_slice(key).unwrap_or_default();
+            text.encode_utf16().collect()
+        };
+        units(one).cmp(&units(two))
+    }
 }
 
 /// Puts an object's members in order of their keys.
 fn sort(bytes: &mut [u8], mut members: Vec<Member>) {
-    if members.is_sorted_by(|one, other| compare(&bytes[one.key.clone()], &bytes[other.key.clone()]).is_le())
-    {
+    for member in &mut members {
+        let key = &bytes[member.key.clone()];
+        member.is_plain = key.is_ascii() && !key.contains(&b'\\');
+    }
+    if members.is_sorted_by(|one, other| one.compare(other, bytes).is_le()) {
         return;
     }
     let (Some(first), Some(last)) = (members.first(), members.last()) else { return };
     let (begin, end) = (first.key.start, last.end);
-    members.sort_by(|one, other| compare(&bytes[one.key.clone()], &bytes[other.key.clone()]));
+    members.sort_by(|one, other| one.compare(other, bytes));
     let mut sorted = Vec::with_capacity(end - begin);
     for member in members {
         if !sorted.is_empty() {
@@ -58,20 +79,6 @@ fn sort(bytes: &mut [u8], mut members: Vec<Member>) {
         sorted.extend_from_slice(&bytes[member.key.start..member.end]);
     }
     bytes[begin..end].copy_from_slice(&sorted);
-}
-
-/// Compares two keys as they stand in JSON by their UTF-16 units.
-fn compare(one: &[u8], other: &[u8]) -> Ordering {
-    let is_plain = |key: &[u8]| key.is_ascii() && !key.contains(&b'\\');
-    if is_plain(one) && is_plain(other) {
-        // Without the quotes, of which the last one would be compared with what follows in the longer key.
-        return one[1..one.len() - 1].cmp(&other[1..other.len() - 1]);
-    }
-    let units = |key: &[u8]| -> Vec<u16> {
-        let text: String = serde_json::from_slice(key).unwrap_or_default();
-        text.encode_utf16().collect()
-    };
-    units(one).cmp(&units(other))
 }
 
 /// Bytes, and how many they are for whoever formats.
@@ -116,7 +123,7 @@ impl Formatter for &mut Members<'_> {
         }
         let at = self.written.get();
         if let Some(members) = self.open.last_mut() {
-            members.push(Member { key: at..at, end: at });
+            members.push(Member { key: at..at, is_plain: false, end: at });
         }
         Ok(())
     }

@@ -323,11 +323,12 @@ fn finish_deployment(
 }
 
 fn forget_old_changes(state: &mut State, app_env: &AppEnv) {
-    let range = (app_env.clone(), 0)..=(app_env.clone(), u64::MAX);
-    let seqs: Vec<_> = state.history.changes.range(range).map(|((_, seq), _)| *seq).collect();
-    for seq in &seqs[..seqs.len().saturating_sub(CHANGES_PER_APP_MAX)] {
-        state.history.changes.remove(&(app_env.clone(), *seq));
-        state.touch(Leaf::Change(app_env.clone(), *seq));
+    let changes = || state.history.changes.range((app_env.clone(), 0)..=(app_env.clone(), u64::MAX));
+    let excess = changes().count().saturating_sub(CHANGES_PER_APP_MAX);
+    let oldest: Vec<_> = changes().take(excess).map(|((_, seq), _)| *seq).collect();
+    for seq in oldest {
+        state.history.changes.remove(&(app_env.clone(), seq));
+        state.touch(Leaf::Change(app_env.clone(), seq));
     }
 }
 

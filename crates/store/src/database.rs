@@ -7,7 +7,7 @@ use rocksdb::{
     Direction, ErrorKind, IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 use stele_consensus::StoreError;
-use stele_consensus::seal::{seal, unseal};
+use stele_consensus::seal::{seal_into, unseal};
 
 use crate::disk;
 use crate::error::OpenError;
@@ -60,6 +60,7 @@ pub(crate) struct Database {
 pub(crate) struct Batch<'a> {
     database: &'a Database,
     inner: WriteBatch,
+    sealed: Vec<u8>,
 }
 
 fn options(create: bool) -> Options {
@@ -198,7 +199,13 @@ impl Database {
     }
 
     pub(crate) fn batch(&self) -> Batch<'_> {
-        Batch { database: self, inner: WriteBatch::default() }
+        self.batch_of(0)
+    }
+
+    /// One that is not moved in memory while it takes up to so many bytes.
+    pub(crate) fn batch_of(&self, bytes: usize) -> Batch<'_> {
+        let inner = WriteBatch::with_capacity_bytes(bytes);
+        Batch { database: self, inner, sealed: Vec::new() }
     }
 
     /// Refuses when the disk has no room for `bytes` more.
@@ -210,7 +217,8 @@ impl Database {
 impl Batch<'_> {
     pub(crate) fn put(&mut self, family: Family, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
         let handle = self.database.family(family)?;
-        self.inner.put_cf(handle, key, seal(key, value));
+        seal_into(&mut self.sealed, key, value);
+        self.inner.put_cf(handle, key, &self.sealed);
         Ok(())
     }
 

@@ -19,6 +19,11 @@ use crate::reader::{Reader, Shared, put_snapshot};
 use crate::verify;
 use crate::watermark::Watermark;
 
+/// What one put takes in a write, beside its value, in bytes, about.
+const PUT_BYTES: usize = 64;
+/// Small values that a write puts beside entries and records, at most.
+const PUTS_BESIDE: usize = 8;
+
 /// The layout this version reads and writes.
 const FORMAT: u32 = 1;
 
@@ -263,7 +268,7 @@ impl Store {
 
     fn perform(&mut self, batch: &WriteBatch, changes: &Changes) -> Result<(), StoreError> {
         let shared = Arc::clone(&self.shared);
-        let mut into = shared.database.batch();
+        let mut into = shared.database.batch_of(room_for(batch));
         self.fill(&mut into, batch, changes)?;
         if batch.sync {
             self.synced += 1;
@@ -413,6 +418,13 @@ fn size_of_batch(batch: &WriteBatch) -> u64 {
     let snapshots: usize =
         batch.install.iter().chain(&batch.snapshot).map(|snapshot| snapshot.data.len()).sum();
     (entries + records + snapshots) as u64
+}
+
+/// What a batch takes when it is written, with keys and checksums, about.
+fn room_for(batch: &WriteBatch) -> usize {
+    let puts = batch.entries.len() + batch.records.len() + batch.backfill.len() + batch.meta.len();
+    let own = size_of_batch(batch) as usize;
+    own + (puts + PUTS_BESIDE) * PUT_BYTES
 }
 
 pub(crate) fn encode_identity(identity: &Identity) -> Vec<u8> {

@@ -54,6 +54,7 @@ fn link(mut source: impl Source, to: Seq, marks: &BTreeSet<Seq>, chunks: SyncSen
         match source.next(linker.seq() + 1, to) {
             Err(failure) => chunk.end = Some(failure),
             Ok(page) => {
+                chunk.records.reserve_exact(page.len());
                 for (stored, chain) in page {
                     match linker.push(&stored, chain) {
                         Ok(record) => {
