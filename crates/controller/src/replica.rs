@@ -415,7 +415,9 @@ impl Replica {
         let (seq, index) = (snapshot.seq, snapshot.index);
         self.driver.finish_snapshot(snapshot)?;
         self.thin_out_snapshots()?;
-        let through = index.saturating_sub(ENTRIES_KEPT_BEHIND_SNAPSHOT);
+        // Large entries are kept by their bytes: a thousand of them would fill the disk twice.
+        let in_memory = self.driver.store().first_recent().saturating_sub(1);
+        let through = index.saturating_sub(ENTRIES_KEPT_BEHIND_SNAPSHOT).max(in_memory.min(index));
         if through >= self.driver.status().first_index {
             self.driver.compact(through)?;
         }

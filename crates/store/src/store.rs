@@ -179,7 +179,9 @@ impl Store {
         &self.shared.database
     }
 
-    fn first_recent(&self) -> u64 {
+    /// First of the newest raft entries, which are kept in memory up to [`limits::RECENT_ENTRIES_BYTES`];
+    /// `u64::MAX` without one.
+    pub fn first_recent(&self) -> u64 {
         self.recent.front().map_or(u64::MAX, |entry| entry.index)
     }
 
