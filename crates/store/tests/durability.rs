@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use raft::eraftpb::{Entry, HardState};
 use raft::{GetEntriesContext, Storage};
 use stele_consensus::{LogStore, WriteBatch, bootstrap};
+use stele_store::limits::RECENT_ENTRIES_BYTES;
 use stele_store::{Identity, OpenError, Settings, Store, StoreError};
 
 fn identity(node: u64) -> Identity {
@@ -89,6 +90,20 @@ fn what_was_written_is_there_after_reopening() {
     assert_eq!((store.index().applied(), store.index().last_seq()), (9, 8));
     let verified = store.reader().verify_all().unwrap();
     assert_eq!((verified.entries, verified.records, verified.snapshots), (8, 8, 1));
+}
+
+#[test]
+fn the_newest_entries_are_in_memory_by_their_bytes_and_all_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = create(folder.path());
+    let large = |index| Entry { index, term: 1, data: vec![7; RECENT_ENTRIES_BYTES / 4], ..Entry::default() };
+    for index in 2..=9 {
+        store.write(WriteBatch { entries: vec![large(index)], ..WriteBatch::default() }).unwrap();
+    }
+    // Three, for each takes a little more than its data.
+    assert_eq!(store.first_recent(), 7);
+    let read = store.entries(2, 10, None, GetEntriesContext::empty(false)).unwrap();
+    assert_eq!(read, (2..=9).map(large).collect::<Vec<_>>());
 }
 
 #[test]
