@@ -376,7 +376,6 @@ impl<W> Ledger<W> {
             milestones: own.milestones,
             answers: own.waiters,
             unconfirmed: own.unconfirmed,
-            ..Committed::default()
         };
         for (stored, record) in own.records {
             self.chain = self.chain.link(&stored.leaf);
