@@ -392,7 +392,8 @@ impl Agent {
         // With nothing in force nothing is looked at, and that is the whole truth.
         let nothing = self.desired.assignment().is_none().then(Vec::new);
         if let Some(reports) = reports.or(nothing) {
-            self.reporter.observe(self.desired.version(), reports);
+            let now = self.now_ms();
+            self.reporter.observe(self.desired.version(), reports, now);
         }
     }
 

@@ -2,41 +2,55 @@
 //! who has not been heard of.
 
 use std::collections::BTreeMap;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use stele_bus::{Ack, Audience, FromNode, purposes};
 use stele_ledger::system_request;
 use stele_model::wire::{Report, ReportAck};
 use stele_model::{Command, NodeName, RejectionKind};
+use tokio::sync::Semaphore;
 
 use crate::handle::{Handle, SubmitError};
 use crate::limits::{
-    HOUSEKEEPING_INTERVAL, NODE_GRACE, REPORT_BATCH_WINDOW, REPORTED_INSTANCES_PER_BATCH_MAX,
-    REPORTS_PER_BATCH_MAX,
+    HOUSEKEEPING_INTERVAL, NODE_GRACE, REPORT_BATCH_WINDOW, REPORT_BATCHES_IN_FLIGHT_MAX,
+    REPORTED_INSTANCES_PER_BATCH_MAX, REPORTS_PER_BATCH_MAX,
 };
 use crate::outbox::Heard;
 
 /// Takes reports, has them decided in batches, and acknowledges what committed.
 pub(crate) async fn reports(handle: Handle) -> anyhow::Result<()> {
     let mut reports = handle.bus().reports(Audience::One).await?;
+    // Batches grow while controllers are busy: a record of many reports costs them less than many records.
+    let deciding = Arc::new(Semaphore::new(REPORT_BATCHES_IN_FLIGHT_MAX));
     while let Some(first) = reports.next().await {
         let mut batch = Vec::new();
         batch.extend(verified(&handle, first));
-        let window = tokio::time::Instant::now() + REPORT_BATCH_WINDOW;
         let mut instances = instances_of(&batch);
-        while batch.len() < REPORTS_PER_BATCH_MAX && instances < REPORTED_INSTANCES_PER_BATCH_MAX {
-            match tokio::time::timeout_at(window, reports.next()).await {
-                Ok(Some(next)) => {
+        let window_and_turn = async {
+            tokio::time::sleep(REPORT_BATCH_WINDOW).await;
+            Arc::clone(&deciding).acquire_owned().await
+        };
+        let mut window_and_turn = std::pin::pin!(window_and_turn);
+        let turn = loop {
+            let has_room =
+                batch.len() < REPORTS_PER_BATCH_MAX && instances < REPORTED_INSTANCES_PER_BATCH_MAX;
+            tokio::select! {
+                turn = &mut window_and_turn => break turn,
+                next = reports.next(), if has_room => {
+                    let Some(next) = next else { break Arc::clone(&deciding).acquire_owned().await };
                     let next = verified(&handle, next);
                     instances += instances_of(next.as_slice());
                     batch.extend(next);
                 }
-                Ok(None) | Err(_) => break,
             }
-        }
+        };
         if !batch.is_empty() {
-            tokio::spawn(decide(handle.clone(), batch));
+            let handle = handle.clone();
+            tokio::spawn(async move {
+                decide(handle, batch).await;
+                drop(turn);
+            });
         }
     }
     Ok(())

@@ -99,6 +99,8 @@ pub const GIT_DEADLINE: Duration = Duration::from_secs(30);
 pub const NODE_GRACE: Duration = Duration::from_secs(30);
 /// How long reports are collected into one record.
 pub const REPORT_BATCH_WINDOW: Duration = Duration::from_millis(20);
+/// Batches of reports that one controller has under way; what comes meanwhile is collected for the next.
+pub const REPORT_BATCHES_IN_FLIGHT_MAX: usize = 2;
 /// Reports in one record.
 pub const REPORTS_PER_BATCH_MAX: usize = 256;
 /// Instances that the reports in one record tell of, about: a record holds no more.

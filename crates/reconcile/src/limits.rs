@@ -35,6 +35,9 @@ pub const SYNC_RETRY_MS_MAX: u64 = 60_000;
 pub const REPORT_MS_MIN: u64 = 200;
 /// Pause between two reports with different content, on average, in milliseconds.
 pub const REPORT_MS: u64 = 1_000;
+/// How long what is only on its way (pulled, starting) has to come to something before it is told, in
+/// milliseconds. Longer than a container without a health check takes to count as healthy.
+pub const REPORT_PROGRESS_MS: u64 = 1_500;
 /// Reports that may follow each other faster than on average, if they tell what a rollout waits for:
 /// that an instance is healthy, failed or gone.
 pub const REPORT_BURST: u64 = 16;

@@ -3,6 +3,9 @@
 //! A report is the last value of everything on the node. One is under way at a time; what
 //! changes meanwhile goes into the next. One that was not acknowledged is sent again with its
 //! number, or replaced by a newer one if there is something newer to tell.
+//!
+//! What a rollout waits for is told at once. What is only on its way has a while to come to
+//! something first: most changes are over by then, and one report tells all of them.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +13,8 @@ use stele_model::ids::{FleetName, NodeName};
 use stele_model::wire::{AssignmentVersion, InstanceReport, Phase, Report};
 
 use crate::limits::{
-    REPORT_BODY_BYTES_MAX, REPORT_BURST, REPORT_MS, REPORT_MS_MIN, REPORT_RETRY_FIRST_MS, REPORT_RETRY_MS_MAX,
+    REPORT_BODY_BYTES_MAX, REPORT_BURST, REPORT_MS, REPORT_MS_MIN, REPORT_PROGRESS_MS, REPORT_RETRY_FIRST_MS,
+    REPORT_RETRY_MS_MAX,
 };
 use crate::sync::doubled_ms;
 
@@ -22,23 +26,27 @@ struct Content {
 
 impl Content {
     /// Whether it tells what a rollout waits for and an earlier one did not: that an instance came to
-    /// something, or is gone. What only is on its way is not worth a hurry.
+    /// something, or is gone while none is on its way. Whoever waits for one that is gone waits for what
+    /// is on its way, too.
     fn is_awaited_after(&self, earlier: &Self) -> bool {
         let before: BTreeMap<_, _> = earlier.instances.iter().map(|one| (&one.id, one.phase)).collect();
         let mut stays = 0;
-        let came_to_something = self.instances.iter().any(|one| {
+        let mut on_their_way = 0;
+        let mut came_to_something = false;
+        for one in &self.instances {
             let was = before.get(&one.id).copied();
             stays += usize::from(was.is_some());
-            let is_news = was != Some(one.phase);
-            is_news
+            let is_on_its_way = matches!(one.phase, Phase::Pending | Phase::Pulling | Phase::Starting);
+            on_their_way += usize::from(is_on_its_way);
+            came_to_something |= was != Some(one.phase)
                 && match one.phase {
                     Phase::Pending | Phase::Pulling | Phase::Starting => false,
                     // It served already: a container that was stopped to go, or a job.
                     Phase::Completed => was != Some(Phase::Healthy),
                     Phase::Healthy | Phase::Unhealthy | Phase::Failed => true,
-                }
-        });
-        came_to_something || stays < before.len()
+                };
+        }
+        came_to_something || (on_their_way == 0 && stays < before.len())
     }
 }
 
@@ -49,6 +57,8 @@ pub struct Reporter {
     node: NodeName,
     boot: u64,
     latest: Option<Content>,
+    /// Since when the latest differs from what was told last.
+    untold_ms: u64,
     /// Number and content of the last report made.
     made: Option<(u64, Content)>,
     made_ms: u64,
@@ -78,6 +88,7 @@ impl Reporter {
             node,
             boot,
             latest: None,
+            untold_ms: 0,
             made: None,
             made_ms: 0,
             even_ms: 0,
@@ -99,8 +110,17 @@ impl Reporter {
     }
 
     /// What is true now.
-    pub fn observe(&mut self, applied: AssignmentVersion, instances: Vec<InstanceReport>) {
+    pub fn observe(&mut self, applied: AssignmentVersion, instances: Vec<InstanceReport>, now_ms: u64) {
+        if !self.is_untold() {
+            self.untold_ms = now_ms;
+        }
         self.latest = Some(Content { applied, instances });
+    }
+
+    /// Whether there is something that the last report made does not say.
+    fn is_untold(&self) -> bool {
+        let made = self.made.as_ref().map(|(_, made)| made);
+        self.latest.as_ref().is_some_and(|latest| made != Some(latest))
     }
 
     /// When [`Self::take`] is worth calling.
@@ -115,8 +135,10 @@ impl Reporter {
         };
         match &self.made {
             None => Due::At(retry_ms),
-            Some((_, made)) if made != latest => {
-                Due::At(retry_ms.max(self.next_ms(latest.is_awaited_after(made))))
+            Some((number, made)) if made != latest => {
+                // What was not acknowledged is sent again anyway: better what is true now.
+                let is_awaited = *number > self.acked || latest.is_awaited_after(made);
+                Due::At(retry_ms.max(self.next_ms(is_awaited)))
             }
             Some((number, _)) if *number > self.acked => Due::At(retry_ms),
             Some(_) => Due::Nothing,
@@ -125,8 +147,11 @@ impl Reporter {
 
     /// When a report with other content than the last one may be made.
     fn next_ms(&self, is_awaited: bool) -> u64 {
-        let (pause, ahead) = if is_awaited { (REPORT_MS_MIN, REPORT_BURST - 1) } else { (REPORT_MS, 0) };
-        (self.made_ms + pause).max(self.even_ms.saturating_sub(ahead * REPORT_MS))
+        if is_awaited {
+            let ahead = (REPORT_BURST - 1) * REPORT_MS;
+            return (self.made_ms + REPORT_MS_MIN).max(self.even_ms.saturating_sub(ahead));
+        }
+        (self.untold_ms + REPORT_PROGRESS_MS).max(self.even_ms)
     }
 
     /// The report to send now, if one is due: it counts as under way until [`Self::acked_by`] or
@@ -224,81 +249,88 @@ mod tests {
         }
     }
 
-    fn see(reporter: &mut Reporter, restarts: u32) {
-        reporter.observe(AssignmentVersion::default(), vec![instance(0, restarts)]);
+    fn see(reporter: &mut Reporter, restarts: u32, now: u64) {
+        reporter.observe(AssignmentVersion::default(), vec![instance(0, restarts)], now);
     }
 
-    fn see_phase(reporter: &mut Reporter, phase: Phase) {
-        let instances = vec![InstanceReport { phase, ..instance(0, 0) }];
-        reporter.observe(AssignmentVersion::default(), instances);
+    fn see_phases(reporter: &mut Reporter, phases: &[Phase], now: u64) {
+        let each = phases.iter().enumerate();
+        let instances = each.map(|(index, phase)| InstanceReport { phase: *phase, ..instance(index, 0) });
+        reporter.observe(AssignmentVersion::default(), instances.collect(), now);
+    }
+
+    /// Whether what is seen now is told at once.
+    fn tells(reporter: &mut Reporter, phases: &[Phase], now: u64) -> bool {
+        see_phases(reporter, phases, now);
+        let report = reporter.take(now);
+        report.inspect(|report| assert!(reporter.acked_by(7, report.number))).is_some()
     }
 
     #[test]
     fn the_first_goes_at_once_and_what_follows_is_coalesced() {
         let mut reporter = reporter();
         assert_eq!(reporter.take(100), None);
-        see(&mut reporter, 0);
+        see(&mut reporter, 0, 100);
         let first = reporter.take(100).unwrap();
         assert_eq!((first.boot, first.number), (7, 1));
         assert!(reporter.acked_by(7, 1));
         assert_eq!(reporter.due(), Due::Nothing);
 
         for restarts in 1..50 {
-            see(&mut reporter, restarts);
+            see(&mut reporter, restarts, 110 + u64::from(restarts));
         }
-        assert_eq!(reporter.due(), Due::At(100 + REPORT_MS));
-        assert_eq!(reporter.take(100 + REPORT_MS - 1), None);
-        let second = reporter.take(100 + REPORT_MS).unwrap();
+        let due = 111 + REPORT_PROGRESS_MS;
+        assert_eq!(reporter.due(), Due::At(due), "from the first change on");
+        assert_eq!(reporter.take(due - 1), None);
+        let second = reporter.take(due).unwrap();
         assert_eq!((second.number, second.instances[0].restarts), (2, 49));
     }
 
     #[test]
-    fn what_is_awaited_goes_soon_and_the_rest_one_a_second() {
+    fn what_is_awaited_goes_at_once_and_progress_when_it_lasts() {
         let mut reporter = reporter();
-        let mut told = |now: u64, phase: Phase| {
-            see_phase(&mut reporter, phase);
-            let report = reporter.take(now);
-            report.inspect(|report| assert!(reporter.acked_by(7, report.number))).is_some()
-        };
-        assert!(told(0, Phase::Pulling));
-        assert!(!told(300, Phase::Starting));
-        assert!(!told(999, Phase::Starting));
-        assert!(told(300, Phase::Healthy), "healthy is what a rollout waits for");
-        assert!(!told(300 + REPORT_MS_MIN - 1, Phase::Failed));
-        assert!(told(300 + REPORT_MS_MIN, Phase::Failed));
+        assert!(tells(&mut reporter, &[Phase::Pulling], 0));
+        assert!(!tells(&mut reporter, &[Phase::Starting], 2_300));
+        assert!(tells(&mut reporter, &[Phase::Healthy], 2_800), "it is what a rollout waits for");
+        assert!(!tells(&mut reporter, &[Phase::Failed], 2_800 + REPORT_MS_MIN - 1));
+        assert!(tells(&mut reporter, &[Phase::Failed], 2_800 + REPORT_MS_MIN));
+        assert!(!tells(&mut reporter, &[Phase::Pulling], 10_000));
+        assert!(!tells(&mut reporter, &[Phase::Starting], 10_000 + REPORT_PROGRESS_MS - 1));
+        assert!(tells(&mut reporter, &[Phase::Starting], 10_000 + REPORT_PROGRESS_MS));
         // However much happens, the average stays.
         let phases = [Phase::Healthy, Phase::Failed];
-        let busy = (1_000..101_000).step_by(10).filter(|now| told(*now, phases[(*now / 10 % 2) as usize]));
+        let times = (20_000..120_000).step_by(10);
+        let busy = times.filter(|now| tells(&mut reporter, &[phases[(*now / 10 % 2) as usize]], *now));
         let count = busy.count() as u64;
         assert!((100..=100 + REPORT_BURST).contains(&count), "{count}");
     }
 
     #[test]
-    fn one_that_is_gone_is_awaited_too() {
+    fn one_that_is_gone_is_awaited_unless_another_is_on_its_way() {
         let mut reporter = reporter();
-        see(&mut reporter, 0);
-        reporter.take(0).unwrap();
-        assert!(reporter.acked_by(7, 1));
-        reporter.observe(AssignmentVersion::default(), Vec::new());
-        assert_eq!(reporter.due(), Due::At(REPORT_MS_MIN));
+        assert!(tells(&mut reporter, &[Phase::Healthy], 0));
+        assert!(tells(&mut reporter, &[], 5_000));
+        assert!(tells(&mut reporter, &[Phase::Healthy, Phase::Healthy], 10_000));
+        assert!(!tells(&mut reporter, &[Phase::Starting], 15_000), "its successor is waited for anyway");
+        assert!(tells(&mut reporter, &[Phase::Healthy], 15_500));
     }
 
     #[test]
     fn what_did_not_change_is_not_told_again() {
         let mut reporter = reporter();
-        see(&mut reporter, 0);
+        see(&mut reporter, 0, 0);
         reporter.take(0).unwrap();
         assert!(reporter.acked_by(7, 1));
-        see(&mut reporter, 0);
+        see(&mut reporter, 0, 100);
         assert_eq!(reporter.due(), Due::Nothing);
-        reporter.observe(AssignmentVersion { seq: 4, ..Default::default() }, vec![instance(0, 0)]);
+        reporter.observe(AssignmentVersion { seq: 4, ..Default::default() }, vec![instance(0, 0)], 200);
         assert_eq!(reporter.take(5000).unwrap().number, 2);
     }
 
     #[test]
     fn an_unacknowledged_report_is_sent_again_with_its_number_ever_less_often() {
         let mut reporter = reporter();
-        see(&mut reporter, 0);
+        see(&mut reporter, 0, 0);
         let first = reporter.take(0).unwrap();
         let mut now = 0;
         let mut pauses = Vec::new();
@@ -318,9 +350,9 @@ mod tests {
     #[test]
     fn newer_news_replace_an_unacknowledged_report() {
         let mut reporter = reporter();
-        see(&mut reporter, 0);
+        see(&mut reporter, 0, 0);
         reporter.take(0).unwrap();
-        see(&mut reporter, 1);
+        see(&mut reporter, 1, 0);
         assert_eq!(reporter.due(), Due::Nothing, "one at a time");
         reporter.failed(10);
         let second = reporter.take(10 + REPORT_RETRY_FIRST_MS).unwrap();
@@ -342,7 +374,7 @@ mod tests {
                 ..instance(index, 0)
             })
             .collect();
-        reporter.observe(AssignmentVersion::default(), all);
+        reporter.observe(AssignmentVersion::default(), all, 0);
         let report = reporter.take(0).unwrap();
         assert_eq!(report.instances.len(), INSTANCES_PER_NODE_MAX);
         assert!(size(&report) <= REPORT_BODY_BYTES_MAX);
