@@ -415,8 +415,7 @@ impl Replica {
         let (seq, index) = (snapshot.seq, snapshot.index);
         self.driver.finish_snapshot(snapshot)?;
         self.thin_out_snapshots()?;
-        // Large entries are kept by their bytes: a thousand of them would take a gigabyte. Right after a start
-        // little is in memory, and a follower that is behind then is sent the snapshot.
+        // Large entries are kept by their bytes: a thousand of them would take a gigabyte.
         let in_memory = self.driver.store().first_recent().saturating_sub(1);
         let through = index.saturating_sub(ENTRIES_KEPT_BEHIND_SNAPSHOT).max(in_memory.min(index));
         if through >= self.driver.status().first_index {

@@ -41,6 +41,7 @@ mod inspect;
 pub mod limits;
 mod meta;
 mod reader;
+mod recent;
 mod store;
 mod verify;
 mod watermark;

@@ -1,6 +1,5 @@
 //! The durable side of consensus on `RocksDB`.
 
-use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +15,7 @@ use crate::error::OpenError;
 use crate::limits;
 use crate::meta;
 use crate::reader::{Reader, Shared, put_snapshot};
+use crate::recent::Recent;
 use crate::verify;
 use crate::watermark::Watermark;
 
@@ -55,9 +55,7 @@ impl Default for Settings {
 pub struct Store {
     shared: Arc<Shared>,
     index: LogIndex,
-    // The end of the log, without a hole: what raft and appliers read all the time.
-    recent: VecDeque<Entry>,
-    recent_bytes: usize,
+    recent: Recent,
     watermark: Watermark,
     // Synced writes so far.
     synced: u64,
@@ -133,7 +131,9 @@ impl Store {
             return Err(database.corrupt(Family::Meta, meta::SYNCED, detail).into());
         }
         let mut parts = meta::recover(&database)?;
-        parts.terms = verify::entries(&database, parts.truncated.0)?;
+        // A follower that is a little behind is sent what it lacks, right after a start, too.
+        let mut recent = Recent::default();
+        parts.terms = verify::entries(&database, parts.truncated.0, |entry| recent.push(entry))?;
         let index = LogIndex::recover(parts);
         if let Some(why) = index.inconsistency() {
             let detail = format!("the log contradicts itself: {why}");
@@ -144,8 +144,7 @@ impl Store {
         let store = Self {
             shared,
             index,
-            recent: VecDeque::new(),
-            recent_bytes: 0,
+            recent,
             watermark,
             synced,
             fault: Mutex::new(None),
@@ -182,41 +181,14 @@ impl Store {
     /// First of the newest raft entries, which are kept in memory up to [`limits::RECENT_ENTRIES_BYTES`];
     /// `u64::MAX` without one.
     pub fn first_recent(&self) -> u64 {
-        self.recent.front().map_or(u64::MAX, |entry| entry.index)
+        self.recent.first()
     }
 
     fn remember(&mut self, entries: Vec<Entry>, changes: &Changes) {
         for (from, to) in &changes.delete_entries {
-            let gone = *from..=*to;
-            while self.recent.back().is_some_and(|e| gone.contains(&e.index)) {
-                self.forget_last();
-            }
-            while self.recent.front().is_some_and(|e| gone.contains(&e.index)) {
-                self.forget_first();
-            }
+            self.recent.forget(&(*from..=*to));
         }
-        if let Some(first) = entries.first() {
-            while self.recent.back().is_some_and(|e| e.index >= first.index) {
-                self.forget_last();
-            }
-        }
-        self.recent_bytes += entries.iter().map(weight).sum::<usize>();
-        self.recent.extend(entries);
-        while self.recent_bytes > limits::RECENT_ENTRIES_BYTES && !self.recent.is_empty() {
-            self.forget_first();
-        }
-    }
-
-    fn forget_first(&mut self) {
-        if let Some(entry) = self.recent.pop_front() {
-            self.recent_bytes -= weight(&entry);
-        }
-    }
-
-    fn forget_last(&mut self) {
-        if let Some(entry) = self.recent.pop_back() {
-            self.recent_bytes -= weight(&entry);
-        }
+        entries.into_iter().for_each(|entry| self.recent.push(entry));
     }
 
     fn fill(&self, into: &mut Batch<'_>, batch: &WriteBatch, changes: &Changes) -> Result<(), StoreError> {
@@ -377,9 +349,7 @@ impl Storage for Store {
                 return Ok(within_size(entries, max_size));
             }
         }
-        let from = low.max(first_recent).saturating_sub(first_recent) as usize;
-        let until = high.saturating_sub(first_recent) as usize;
-        let recent = self.recent.iter().take(until).skip(from).cloned();
+        let recent = self.recent.range(low, high).cloned();
         Ok(within_size(entries.into_iter().chain(recent), max_size))
     }
 
@@ -407,11 +377,6 @@ impl Storage for Store {
         }
         Err(RaftError::Store(StorageError::SnapshotTemporarilyUnavailable))
     }
-}
-
-/// What an entry takes in memory, about.
-fn weight(entry: &Entry) -> usize {
-    size_of::<Entry>() + entry.data.len() + entry.context.len()
 }
 
 fn size_of_batch(batch: &WriteBatch) -> u64 {

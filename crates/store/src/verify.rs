@@ -41,13 +41,19 @@ pub(crate) fn entry(
     Ok(entry)
 }
 
-/// Checks every raft entry after `truncated` and answers their terms.
-pub(crate) fn entries(database: &Database, truncated: u64) -> Result<Vec<u64>, StoreError> {
+/// Checks every raft entry after `truncated`, hands it on, and answers their terms.
+pub(crate) fn entries(
+    database: &Database,
+    truncated: u64,
+    mut each: impl FnMut(Entry),
+) -> Result<Vec<u64>, StoreError> {
     let mut terms = Vec::new();
     let pairs = database.scan(Family::Raft, &[], None)?;
     for (expected, pair) in (truncated + 1..).zip(pairs) {
         let (key, value) = pair?;
-        terms.push(entry(database, &key, &value, expected)?.term);
+        let entry = entry(database, &key, &value, expected)?;
+        terms.push(entry.term);
+        each(entry);
     }
     Ok(terms)
 }
