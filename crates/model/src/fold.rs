@@ -165,10 +165,7 @@ fn apply(state: &mut State, header: &Header, event: &Event) {
         }
         Event::TargetChanged { app_env, revision } => {
             let revision = revision.clone().map(Arc::new);
-            match &revision {
-                Some(revision) => state.target.intent.insert(app_env.clone(), Arc::clone(revision)),
-                None => state.target.intent.remove(app_env),
-            };
+            state.put_intent(app_env, revision.clone());
             let at = header.decision.last();
             let change = Change { first: header.decision.first, revision };
             state.history.changes.insert((app_env.clone(), at), change);

@@ -5,10 +5,12 @@
 //! has none; then the facts themselves are gone through, which gives the same.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 
 use crate::ids::{AppEnv, InstanceId, NodeName, ServiceName, Slot};
+use crate::release::Revision;
 use crate::state::State;
 
 /// Absent until it is made.
@@ -24,6 +26,8 @@ struct Kept {
     slots: OrdMap<NodeName, usize>,
     /// None is not there.
     hosts: Hosts,
+    /// The apps whose revision in force says by labels which nodes they want.
+    choosing: OrdSet<AppEnv>,
 }
 
 fn add<K: Ord + Clone>(counts: &mut OrdMap<K, usize>, key: K) {
@@ -41,7 +45,9 @@ fn take<K: Ord + Clone>(counts: &mut OrdMap<K, usize>, key: K) {
 
 impl Kept {
     fn of(state: &State) -> Self {
-        let mut kept = Self::default();
+        let choosing = state.target.intent.iter().filter(|(_, revision)| state.chooses(revision));
+        let choosing = choosing.map(|(app_env, _)| app_env.clone()).collect();
+        let mut kept = Self { choosing, ..Self::default() };
         for node in state.target.placement.values() {
             add(&mut kept.slots, node.clone());
         }
@@ -110,6 +116,37 @@ impl State {
         kept.into_iter().flatten().chain(all.into_iter().flatten())
     }
 
+    /// The apps whose instances may have to move when a node's labels change: those that say by labels which
+    /// nodes they want, and those with pinned places, whose revisions may.
+    pub fn choosing_by_labels(&self) -> BTreeSet<AppEnv> {
+        let choosing = match &self.index.0 {
+            Some(kept) => kept.choosing.clone(),
+            None => Kept::of(self).choosing,
+        };
+        let pinned = self.target.pins.keys().map(|(app_env, _)| app_env.clone());
+        choosing.into_iter().chain(pinned).collect()
+    }
+
+    fn chooses(&self, revision: &Revision) -> bool {
+        let record = self.history.releases.get(&revision.release);
+        record.is_some_and(|record| record.release.services.values().any(|it| !it.placement.nodes().is_any()))
+    }
+
+    /// Sets or clears the revision of an app.
+    pub(crate) fn put_intent(&mut self, app_env: &AppEnv, revision: Option<Arc<Revision>>) {
+        let chooses = revision.as_ref().is_some_and(|revision| self.chooses(revision));
+        match revision {
+            Some(revision) => self.target.intent.insert(app_env.clone(), revision),
+            None => self.target.intent.remove(app_env),
+        };
+        let Some(kept) = &mut self.index.0 else { return };
+        if chooses {
+            kept.choosing.insert(app_env.clone());
+        } else {
+            kept.choosing.remove(app_env);
+        }
+    }
+
     /// Sets or clears a slot.
     pub(crate) fn put_slot(&mut self, slot: &Slot, node: Option<&NodeName>) {
         let before = match node {
@@ -147,6 +184,6 @@ impl State {
     pub fn index_is_true(&self) -> bool {
         let Some(kept) = &self.index.0 else { return true };
         let anew = Kept::of(self);
-        kept.slots == anew.slots && kept.hosts == anew.hosts
+        kept.slots == anew.slots && kept.hosts == anew.hosts && kept.choosing == anew.choosing
     }
 }

@@ -4,8 +4,6 @@ use std::collections::BTreeSet;
 
 use stele_model::{AppEnv, Event, Header, State};
 
-use crate::placement::choosing_by_labels;
-
 /// Apps that the planner has not seen since something of theirs changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Dirty {
@@ -28,7 +26,7 @@ impl Dirty {
     pub fn note(&mut self, state: &State, header: &Header, event: &Event) {
         match event {
             Event::NodeLabelled { .. } => {
-                choosing_by_labels(state).for_each(|app_env| self.add(app_env.clone()));
+                state.choosing_by_labels().into_iter().for_each(|app_env| self.add(app_env));
             }
             Event::NodeEnrolled { .. }
             | Event::NodeRemoved { .. }

@@ -82,15 +82,6 @@ fn services_of<'a>(state: &'a State, app_env: &AppEnv) -> &'a BTreeMap<ServiceNa
     record.map_or(&NONE, |record| &record.release.services)
 }
 
-/// The apps whose instances may have to move when a node's labels change: those that say which
-/// nodes they want, and those whose pinned places may.
-pub(crate) fn choosing_by_labels(state: &State) -> impl Iterator<Item = &AppEnv> {
-    state.target.intent.keys().filter(move |app_env| {
-        let chooses = services_of(state, app_env).values().any(|service| !service.placement.nodes().is_any());
-        chooses || state.pins(app_env).next().is_some()
-    })
-}
-
 /// What fills a slot on a node: of the revision in force there.
 fn service_at<'a>(state: &'a State, slot: &Slot, node: &NodeName) -> Option<&'a Service> {
     let revision = state.revision_at(&slot.app_env, node)?;
