@@ -30,6 +30,8 @@ use axum::extract::Request;
 use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodFilter, on};
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, ready};
 use stele_api::ProblemKind;
 use stele_api::routes::{Method, Operation, ROUTES, Route};
 
@@ -103,63 +105,66 @@ async fn serve(handle: Handle, route: &'static Route, request: Request) -> Respo
 
 async fn answer(handle: &Handle, asked: Asked) -> Answered {
     let principal = asked.caller.as_ref().map(|caller| caller.principal.clone());
-    let (operation, target) = (asked.route.operation, asked.target());
-    let answered = match operation {
-        Operation::Health => cluster::health(handle),
-        Operation::OpenApi => Ok(axum::Json(stele_api::openapi::document()).into_response()),
-        Operation::AppSchema => Ok(axum::Json(stele_api::spec::json_schema()).into_response()),
-        Operation::Apply => changes::apply(handle, &asked).await,
-        Operation::Batch => batch::batch(handle, &asked).await,
-        Operation::Deploy => changes::deploy(handle, &asked).await,
-        Operation::Deployment => status::deployment(handle, &asked).await,
-        Operation::Remove => changes::remove(handle, &asked).await,
-        Operation::Status => status::status(handle, &asked).await,
-        Operation::Convergence => status::convergence(handle, &asked).await,
-        Operation::History => history::history(handle, &asked).await,
-        Operation::Events => events::events(handle, &asked).await,
-        Operation::Records => events::records(handle, &asked).await,
-        Operation::Show => history::show(handle, &asked).await,
-        Operation::Diff => history::diff_points(handle, &asked).await,
-        Operation::Rollback => rollback::rollback(handle, &asked).await,
-        Operation::RollbackCandidates => rollback::candidates(handle, &asked).await,
-        Operation::Undo => undo::undo(handle, &asked).await,
-        Operation::WhatIf => what_if::what_if(handle, &asked).await,
-        Operation::Why => why::explain(handle, &asked).await,
-        Operation::MarkPoint => reviews::mark(handle, &asked).await,
-        Operation::Reviews => reviews::owed(handle, &asked).await,
-        Operation::Review => reviews::review(handle, &asked).await,
-        Operation::Erase => erasures::erase(handle, &asked).await,
-        Operation::Erasures => erasures::erased(handle, &asked).await,
-        Operation::Reason => erasures::reason(handle, &asked).await,
-        Operation::Unlatch => changes::unlatch(handle, &asked).await,
-        Operation::SetConfig => changes::set_config(handle, &asked).await,
-        Operation::SetSecret => changes::set_secret(handle, &asked).await,
-        Operation::Logs => logs::logs(handle, &asked).await,
-        Operation::CreateNodeToken => fleet::create_node_token(handle, &asked).await,
-        Operation::Nodes => fleet::nodes(handle, &asked).await,
-        Operation::Node => fleet::node(handle, &asked).await,
-        Operation::LabelNode => fleet::label_node(handle, &asked).await,
-        Operation::RemoveNode => fleet::remove_node(handle, &asked).await,
-        Operation::Join => fleet::join(handle, &asked).await,
-        Operation::CreateToken => fleet::create_token(handle, &asked).await,
-        Operation::Tokens => fleet::tokens(handle, &asked).await,
-        Operation::RevokeToken => fleet::revoke_token(handle, &asked).await,
-        Operation::Checkpoint => proof::checkpoint(handle, &asked),
-        Operation::InclusionProof => proof::inclusion(handle, &asked).await,
-        Operation::ConsistencyProof => proof::consistency(handle, &asked).await,
-        Operation::LogCheckpoint => proof::log_checkpoint(handle),
-        Operation::LogTile => proof::log_tile(handle, &asked).await,
-        Operation::Cluster => cluster::cluster(handle, &asked).await,
-        Operation::AddMember => cluster::add_member(handle, &asked).await,
-        Operation::RemoveMember => cluster::remove_member(handle, &asked).await,
-        Operation::TransferLeader => cluster::transfer_leader(handle, &asked).await,
+    let operation = asked.route.operation;
+    // Boxed one by one: a request, and each command of a batch, takes the memory of its own operation, not of
+    // the largest.
+    let answer: BoxFuture<'_, Answered> = match operation {
+        Operation::Health => ready(cluster::health(handle)).boxed(),
+        Operation::OpenApi => ready(Ok(axum::Json(stele_api::openapi::document()).into_response())).boxed(),
+        Operation::AppSchema => ready(Ok(axum::Json(stele_api::spec::json_schema()).into_response())).boxed(),
+        Operation::Apply => changes::apply(handle, &asked).boxed(),
+        Operation::Batch => batch::batch(handle, &asked).boxed(),
+        Operation::Deploy => changes::deploy(handle, &asked).boxed(),
+        Operation::Deployment => status::deployment(handle, &asked).boxed(),
+        Operation::Remove => changes::remove(handle, &asked).boxed(),
+        Operation::Status => status::status(handle, &asked).boxed(),
+        Operation::Convergence => status::convergence(handle, &asked).boxed(),
+        Operation::History => history::history(handle, &asked).boxed(),
+        Operation::Events => events::events(handle, &asked).boxed(),
+        Operation::Records => events::records(handle, &asked).boxed(),
+        Operation::Show => history::show(handle, &asked).boxed(),
+        Operation::Diff => history::diff_points(handle, &asked).boxed(),
+        Operation::Rollback => rollback::rollback(handle, &asked).boxed(),
+        Operation::RollbackCandidates => rollback::candidates(handle, &asked).boxed(),
+        Operation::Undo => undo::undo(handle, &asked).boxed(),
+        Operation::WhatIf => what_if::what_if(handle, &asked).boxed(),
+        Operation::Why => why::explain(handle, &asked).boxed(),
+        Operation::MarkPoint => reviews::mark(handle, &asked).boxed(),
+        Operation::Reviews => reviews::owed(handle, &asked).boxed(),
+        Operation::Review => reviews::review(handle, &asked).boxed(),
+        Operation::Erase => erasures::erase(handle, &asked).boxed(),
+        Operation::Erasures => erasures::erased(handle, &asked).boxed(),
+        Operation::Reason => erasures::reason(handle, &asked).boxed(),
+        Operation::Unlatch => changes::unlatch(handle, &asked).boxed(),
+        Operation::SetConfig => changes::set_config(handle, &asked).boxed(),
+        Operation::SetSecret => changes::set_secret(handle, &asked).boxed(),
+        Operation::Logs => logs::logs(handle, &asked).boxed(),
+        Operation::CreateNodeToken => fleet::create_node_token(handle, &asked).boxed(),
+        Operation::Nodes => fleet::nodes(handle, &asked).boxed(),
+        Operation::Node => fleet::node(handle, &asked).boxed(),
+        Operation::LabelNode => fleet::label_node(handle, &asked).boxed(),
+        Operation::RemoveNode => fleet::remove_node(handle, &asked).boxed(),
+        Operation::Join => fleet::join(handle, &asked).boxed(),
+        Operation::CreateToken => fleet::create_token(handle, &asked).boxed(),
+        Operation::Tokens => fleet::tokens(handle, &asked).boxed(),
+        Operation::RevokeToken => fleet::revoke_token(handle, &asked).boxed(),
+        Operation::Checkpoint => ready(proof::checkpoint(handle, &asked)).boxed(),
+        Operation::InclusionProof => proof::inclusion(handle, &asked).boxed(),
+        Operation::ConsistencyProof => proof::consistency(handle, &asked).boxed(),
+        Operation::LogCheckpoint => ready(proof::log_checkpoint(handle)).boxed(),
+        Operation::LogTile => proof::log_tile(handle, &asked).boxed(),
+        Operation::Cluster => cluster::cluster(handle, &asked).boxed(),
+        Operation::AddMember => cluster::add_member(handle, &asked).boxed(),
+        Operation::RemoveMember => cluster::remove_member(handle, &asked).boxed(),
+        Operation::TransferLeader => cluster::transfer_leader(handle, &asked).boxed(),
     };
+    let answered = answer.await;
     // Who may not, and what the present state forbids (a latch, say): both are asked about later.
     let refused = [ProblemKind::Forbidden.status(), ProblemKind::Conflict.status()];
     if let (Err(failure), Some(principal)) = (&answered, principal)
         && refused.contains(&failure.problem.status)
     {
-        asked::record_refusal(handle, principal, operation, target, &failure.problem);
+        asked::record_refusal(handle, principal, operation, asked.target(), &failure.problem);
     }
     answered
 }
