@@ -14,7 +14,7 @@ pub const CONDUCTOR_COMMANDS_MAX: usize = 1000;
 /// A node not heard of for this long is lost, in microseconds, as in the controller.
 pub const NODE_GRACE_US: u64 = 30_000_000;
 /// Between two offers of an assignment to a node that is behind, in microseconds, as in the controller.
-pub const RESEND_US: u64 = 2_000_000;
+pub const RESEND_US: u64 = 5_000_000;
 /// How long reports are collected into one record, in microseconds, as in the controller.
 pub const REPORT_BATCH_US: u64 = 20_000;
 /// Reports in one record, as in the controller.
@@ -22,7 +22,7 @@ pub const REPORTS_PER_BATCH_MAX: usize = 256;
 /// Longest wait for an answer of JetStream, in microseconds, as in the NATS client.
 pub const FEED_ANSWER_US: u64 = 5_000_000;
 /// Between heartbeats of an agent, in milliseconds, before jitter, as in the agent.
-pub const HEARTBEAT_MS: u64 = 5_000;
+pub const HEARTBEAT_MS: u64 = 10_000;
 /// Longest wait for a report's acknowledgement, in milliseconds, as in the agent.
 pub const REPORT_ACK_MS: u64 = 10_000;
 /// Longest wait for the answer to a sync request, in milliseconds, as in the agent.

@@ -7,13 +7,13 @@ use crate::spec::AppSpec;
 use crate::wire::{
     AddMemberRequest, ApplyRequest, BatchAnswer, BatchRequest, CandidatesAnswer, CandidatesQuery,
     ChangeAnswer, CheckpointAnswer, ClusterAnswer, ConfigRequest, ConsistencyAnswer, ConsistencyQuery,
-    ConvergenceQuery, DeployRequest, DeploymentStatus, DiffAnswer, DiffQuery, ErasureAnswer, ErasureRequest,
-    ErasuresAnswer, EventsPage, EventsQuery, HealthAnswer, HistoryAnswer, HistoryQuery, InclusionAnswer,
-    InclusionQuery, LabelsRequest, LeaderRequest, LogsQuery, MarkAnswer, MarkRequest, NodeStatus,
-    NodeTokenAnswer, NodeTokenRequest, NodesAnswer, ReadQuery, ReasonAnswer, RecordsPage, RecordsQuery,
-    RemoveRequest, ReviewRequest, ReviewsAnswer, RollbackAnswer, RollbackRequest, SecretRequest, ShowAnswer,
-    ShowQuery, StatusAnswer, StatusQuery, TokenAnswer, TokenRequest, TokensAnswer, UndoAnswer, UndoRequest,
-    UnlatchRequest, WhatIfAnswer, WhatIfRequest, WhyQuery,
+    ConvergenceQuery, DeployRequest, DeploymentQuery, DeploymentStatus, DiffAnswer, DiffQuery, ErasureAnswer,
+    ErasureRequest, ErasuresAnswer, EventsPage, EventsQuery, HealthAnswer, HistoryAnswer, HistoryQuery,
+    InclusionAnswer, InclusionQuery, LabelsRequest, LeaderRequest, LogsQuery, MarkAnswer, MarkRequest,
+    NodeStatus, NodeTokenAnswer, NodeTokenRequest, NodesAnswer, ReadQuery, ReasonAnswer, RecordsPage,
+    RecordsQuery, RemoveRequest, ReviewRequest, ReviewsAnswer, RollbackAnswer, RollbackRequest,
+    SecretRequest, ShowAnswer, ShowQuery, StatusAnswer, StatusQuery, TokenAnswer, TokenRequest, TokensAnswer,
+    UndoAnswer, UndoRequest, UnlatchRequest, WhatIfAnswer, WhatIfRequest, WhyQuery,
 };
 
 /// Where the API lives.
@@ -259,7 +259,7 @@ pub static ROUTES: &[Route] = &[
     write(Deployer, Post, "/v1/deployments", Operation::Deploy,
         "Deploy another image or release of an app that exists.", Some(of::<DeployRequest>), of::<ChangeAnswer>),
     read("/v1/deployments/{id}", Operation::Deployment,
-        "A deployment and how far it is.", of::<ReadQuery>, of::<DeploymentStatus>),
+        "A deployment and how far it is.", of::<DeploymentQuery>, of::<DeploymentStatus>),
     write(Deployer, Delete, "/v1/apps/{project}/{app}/{env}", Operation::Remove,
         "Remove an app from an environment.", Some(of::<RemoveRequest>), of::<ChangeAnswer>),
     read("/v1/status", Operation::Status,

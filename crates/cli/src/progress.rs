@@ -6,7 +6,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 use stele_api::wire::DeploymentStatus;
 use stele_model::Seq;
 use stele_model::event::Outcome;
-use stele_model::wire::Phase;
 
 use crate::client::Client;
 use crate::exit::Failure;
@@ -31,7 +30,7 @@ fn wait_for_one(client: &Client, id: Seq, deadline: Instant) -> Result<Deploymen
     });
     let mut last = String::new();
     loop {
-        let status: DeploymentStatus = client.get(&format!("/v1/deployments/{id}"))?;
+        let status: DeploymentStatus = client.get(&format!("/v1/deployments/{id}?instances=false"))?;
         let line = describe(&status);
         if let Some(bar) = &bar {
             bar.set_length(u64::from(status.wanted.max(1)));
@@ -72,11 +71,8 @@ fn title(status: &DeploymentStatus) -> String {
 }
 
 fn describe(status: &DeploymentStatus) -> String {
-    let mut phases: std::collections::BTreeMap<Phase, u32> = std::collections::BTreeMap::new();
-    for instance in status.instances.iter().filter(|instance| instance.current) {
-        *phases.entry(instance.phase.unwrap_or(Phase::Pending)).or_default() += 1;
-    }
-    let phases: Vec<_> = phases
+    let phases: Vec<_> = status
+        .phases
         .iter()
         .map(|(phase, count)| format!("{count} {}", format!("{phase:?}").to_lowercase()))
         .collect();

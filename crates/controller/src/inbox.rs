@@ -8,7 +8,7 @@ use std::time::Instant;
 use stele_bus::{Ack, Audience, FromNode, purposes};
 use stele_ledger::system_request;
 use stele_model::wire::{Report, ReportAck};
-use stele_model::{Command, NodeName, RejectionKind};
+use stele_model::{Command, NodeName, RejectionKind, State};
 use tokio::sync::Semaphore;
 
 use crate::handle::{Handle, SubmitError};
@@ -130,6 +130,38 @@ async fn decide(handle: Handle, batch: Vec<(Report, Ack)>) {
     }
 }
 
+/// Nodes that fell silent, and lost ones that were heard again, since when it counts.
+fn lost_and_returned(
+    state: &State,
+    since: Instant,
+    known: &BTreeMap<NodeName, Instant>,
+    last: &BTreeMap<NodeName, Instant>,
+) -> (Vec<NodeName>, Vec<NodeName>) {
+    let now = Instant::now();
+    let is_recent = |at: &Instant| now.saturating_duration_since(*at) <= NODE_GRACE;
+    let (mut lost, mut returned) = (Vec::new(), Vec::new());
+    // Of a large fleet nearly all have just been heard: what State says is asked of the others alone, and
+    // of those it calls lost.
+    for (node, joined) in known {
+        let heard = last.get(node).filter(|at| **at >= since);
+        if heard.is_some_and(is_recent) || is_recent(&since) || is_recent(joined) {
+            continue;
+        }
+        if state.observed.get(node).is_none_or(|seen| !seen.lost) {
+            lost.push(node.clone());
+        }
+    }
+    for (node, seen) in &state.observed {
+        if seen.lost
+            && known.contains_key(node)
+            && last.get(node).is_some_and(|at| *at >= since && is_recent(at))
+        {
+            returned.push(node.clone());
+        }
+    }
+    (lost, returned)
+}
+
 /// Marks nodes lost and returned, while this controller leads.
 ///
 /// A new term and a restored connection to NATS give every node a full grace
@@ -139,13 +171,17 @@ pub(crate) async fn liveness(handle: Handle, heard: Heard) {
     let mut listened = (false, 0, 0);
     // A node that has just joined has not had its time to be heard.
     let mut known: BTreeMap<NodeName, Instant> = BTreeMap::new();
+    let mut known_of = State::default().control.nodes;
     loop {
         tokio::time::sleep(HOUSEKEEPING_INTERVAL).await;
         let published = handle.published();
         let nodes = &published.state.control.nodes;
-        known.retain(|node, _| nodes.contains_key(node));
-        for node in nodes.keys() {
-            known.entry(node.clone()).or_insert_with(Instant::now);
+        if !known_of.ptr_eq(nodes) {
+            known.retain(|node, _| nodes.contains_key(node));
+            for node in nodes.keys() {
+                known.entry(node.clone()).or_insert_with(Instant::now);
+            }
+            known_of = nodes.clone();
         }
         let connection = *handle.bus().connections().borrow();
         let listens = published.leads && connection.up;
@@ -155,18 +191,10 @@ pub(crate) async fn liveness(handle: Handle, heard: Heard) {
             listened = listening;
             continue;
         }
-        let last: BTreeMap<NodeName, Instant> = heard.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let (mut lost, mut returned) = (Vec::new(), Vec::new());
-        for node in published.state.control.nodes.keys() {
-            let from = known.get(node).map_or(since, |at| since.max(*at));
-            let silent = last.get(node).map_or(from, |at| from.max(*at)).elapsed();
-            let is_lost = published.state.observed.get(node).is_some_and(|seen| seen.lost);
-            if !is_lost && silent > NODE_GRACE {
-                lost.push(node.clone());
-            } else if is_lost && last.get(node).is_some_and(|at| *at >= since && at.elapsed() < NODE_GRACE) {
-                returned.push(node.clone());
-            }
-        }
+        let (lost, returned) = {
+            let last = heard.lock().unwrap_or_else(PoisonError::into_inner);
+            lost_and_returned(&published.state, since, &known, &last)
+        };
         if lost.is_empty() && returned.is_empty() {
             continue;
         }

@@ -35,7 +35,7 @@ pub const READ_RETRY_INTERVAL: Duration = Duration::from_millis(300);
 pub const CONDUCTOR_TURN_MAX: Duration = Duration::from_millis(20);
 /// How many times as long as it looked at apps in vain the conductor rests: of a large fleet every report is a
 /// reason to look again, and that must not take the whole of the thread.
-pub const CONDUCTOR_REST_FACTOR: u32 = 4;
+pub const CONDUCTOR_REST_FACTOR: u32 = 9;
 /// What it looked at in vain for less time is free.
 pub const CONDUCTOR_FREE: Duration = Duration::from_micros(200);
 /// Commands the conductor gives before others get a turn.
@@ -98,7 +98,7 @@ pub const GIT_DEADLINE: Duration = Duration::from_secs(30);
 /// A node not heard of for this long is lost.
 pub const NODE_GRACE: Duration = Duration::from_secs(30);
 /// How long reports are collected into one record.
-pub const REPORT_BATCH_WINDOW: Duration = Duration::from_millis(20);
+pub const REPORT_BATCH_WINDOW: Duration = Duration::from_millis(50);
 /// Batches of reports that one controller has under way; what comes meanwhile is collected for the next.
 pub const REPORT_BATCHES_IN_FLIGHT_MAX: usize = 2;
 /// Reports in one record.
@@ -110,7 +110,7 @@ pub const ASSIGNMENT_REST_PER_INSTANCE: Duration = Duration::from_millis(3);
 /// Longest that a changed assignment waits because the node was sent another just before.
 pub const ASSIGNMENT_REST_MAX: Duration = Duration::from_secs(1);
 /// Between two offers of an assignment to a node that is behind.
-pub const RESEND_INTERVAL: Duration = Duration::from_secs(2);
+pub const RESEND_INTERVAL: Duration = Duration::from_secs(5);
 /// Longest a registry may take to resolve a tag.
 pub const RESOLVE_DEADLINE: Duration = Duration::from_secs(15);
 /// Longest a request to another controller may take.

@@ -34,8 +34,8 @@ pub use proof::{
     InclusionQuery,
 };
 pub use query::{
-    CandidatesQuery, ConvergenceQuery, DiffQuery, EventsQuery, HistoryQuery, LogsQuery, ReadQuery,
-    RecordsQuery, ShowQuery, StatusQuery, WhyQuery,
+    CandidatesQuery, ConvergenceQuery, DeploymentQuery, DiffQuery, EventsQuery, HistoryQuery, LogsQuery,
+    ReadQuery, RecordsQuery, ShowQuery, StatusQuery, WhyQuery,
 };
 pub use rollback::{
     Barrier, Candidate, CandidatesAnswer, MarkAnswer, MarkRequest, NodeChange, ReviewOwed, ReviewRequest,

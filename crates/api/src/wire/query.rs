@@ -17,6 +17,24 @@ pub struct ReadQuery {
     pub consistency: ReadConsistency,
 }
 
+/// `GET /v1/deployments/{id}`.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeploymentQuery {
+    /// As of when, such as `seq:1200` or `2h ago`; now unless said otherwise.
+    pub at: Option<String>,
+    /// How fresh the answer must be.
+    #[serde(default)]
+    pub consistency: ReadConsistency,
+    /// Whether every instance is told, beside how many there are; `true` unless said otherwise.
+    #[serde(default = "told")]
+    pub instances: bool,
+}
+
+fn told() -> bool {
+    true
+}
+
 /// `GET /v1/status`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

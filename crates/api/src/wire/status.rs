@@ -190,7 +190,9 @@ pub struct DeploymentStatus {
     pub wanted: u32,
     /// Instances that are healthy and up to date.
     pub healthy: u32,
-    /// Every instance of the app.
+    /// How many up-to-date instances are in which phase; one that was not reported yet is pending.
+    pub phases: BTreeMap<Phase, u32>,
+    /// Every instance of the app; none when they were not asked for.
     pub instances: Vec<InstanceStatus>,
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use axum::http::header::ETAG;
 use stele_api::wire::{
-    AppStatus, Condition, ConvergenceQuery, DeploymentStatus, FinishedStatus, InstanceStatus, NodeStatus,
-    PinnedPlace, ProblemStatus, ReadQuery, ServiceStatus, StatusAnswer, StatusQuery,
+    AppStatus, Condition, ConvergenceQuery, DeploymentQuery, DeploymentStatus, FinishedStatus,
+    InstanceStatus, NodeStatus, PinnedPlace, ProblemStatus, ServiceStatus, StatusAnswer, StatusQuery,
 };
 use stele_model::event::{EnrolledNode, Outcome, Pin};
 use stele_model::release::{Placement, Revision};
@@ -187,6 +187,24 @@ fn instances<'a>(
         .collect();
     instances.sort_by(|left, right| left.id.cmp(&right.id));
     instances
+}
+
+/// How many instances that are what should be are in which phase, and how many of them are well.
+fn counted<'a>(
+    state: &State,
+    told: impl IntoIterator<Item = Told<'a>>,
+    expected: &Expected<'_>,
+) -> (BTreeMap<Phase, u32>, u32) {
+    let (mut phases, mut healthy) = (BTreeMap::new(), 0);
+    for (node, id, assigned) in told {
+        if expected.is_current(state, node, id, assigned.spec) {
+            let phase = state.report_of(node, id).map_or(Phase::Pending, |report| report.phase);
+            *phases.entry(phase).or_default() += 1;
+            healthy +=
+                u32::from(matches!(phase, Phase::Healthy | Phase::Completed) && state.is_reachable(node));
+        }
+    }
+    (phases, healthy)
 }
 
 /// An instance that is what should be, and well.
@@ -418,7 +436,7 @@ fn instance_problem(
 }
 
 pub(super) async fn deployment(handle: &Handle, asked: &Asked) -> Answered {
-    let query: ReadQuery = asked.query()?;
+    let query: DeploymentQuery = asked.query()?;
     let id: Seq = asked.path("id")?;
     let state = &state_at(handle, &asked.state, &Scope::fleet(), query.at.as_deref()).await?;
     let deployment = state.history.deployments.get(&id).ok_or_else(|| {
@@ -427,8 +445,12 @@ pub(super) async fn deployment(handle: &Handle, asked: &Asked) -> Answered {
     })?;
     let app_env = &deployment.app_env;
     let expected = expected(state, app_env);
-    let instances = instances(state, state.assigned_to(app_env), &expected);
-    let services = services(&expected, &instances);
+    // Whoever waits for a deployment of thousands asks often, and seldom for all of them.
+    let instances = match query.instances {
+        true => instances(state, state.assigned_to(app_env), &expected),
+        false => Vec::new(),
+    };
+    let (phases, healthy) = counted(state, state.assigned_to(app_env), &expected);
     let number = |revision: &Option<stele_model::Revision>| {
         revision.as_ref().and_then(|revision| state.release_number(&revision.release))
     };
@@ -446,8 +468,9 @@ pub(super) async fn deployment(handle: &Handle, asked: &Asked) -> Answered {
             seq: *seq,
             outcome: outcome.clone(),
         }),
-        wanted: services.iter().map(|service| service.wanted).sum(),
-        healthy: services.iter().map(|service| service.healthy).sum(),
+        wanted: expected.services.values().map(|service| service.count).sum(),
+        healthy,
+        phases,
         instances,
     })
 }

@@ -29,8 +29,9 @@ pub(crate) use storm::join_storm;
 const DEADLINE: Duration = Duration::from_mins(10);
 /// Between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
-/// Between two looks at a deployment, which may be of many instances.
-const FINISHED_INTERVAL: Duration = Duration::from_millis(200);
+/// Of the time that a deployment took so far, what is waited before it is looked at again: it may be of
+/// many instances, and looking at it is work for who is measured.
+const FINISHED_PART: u32 = 20;
 /// Between two looks at all nodes, which are many.
 const NODES_INTERVAL: Duration = Duration::from_millis(500);
 /// Nodes of one process of agents.
@@ -202,12 +203,11 @@ impl Fleet {
     /// Waits for a deployment's end; answers the time since `began`.
     fn finished(&mut self, id: &Value, began: Instant) -> anyhow::Result<Duration> {
         let client = self.client()?;
-        // Its State would be asked of the whole fleet: events say the same for less.
-        let path = format!("/v1/deployments/{id}?consistency=stale");
+        let path = format!("/v1/deployments/{id}?consistency=stale&instances=false");
         self.wait("a deployment has ended", |_| {
             let status: DeploymentStatus = client.read(&path)?;
             let Some(finished) = status.finished else {
-                pause(FINISHED_INTERVAL)?;
+                pause((began.elapsed() / FINISHED_PART).max(LOOK_INTERVAL))?;
                 return Ok(false);
             };
             ensure!(finished.outcome == Outcome::Succeeded, "deployment {id} failed: {:?}", finished.outcome);
