@@ -105,6 +105,8 @@ pub const REPORT_BATCHES_IN_FLIGHT_MAX: usize = 2;
 pub const REPORTS_PER_BATCH_MAX: usize = 256;
 /// Instances that the reports in one record tell of, about: a record holds no more.
 pub const REPORTED_INSTANCES_PER_BATCH_MAX: usize = 2048;
+/// Assignments made, signed and sent before others get their turn on the same thread.
+pub const ASSIGNMENTS_PER_TURN: usize = 32;
 /// How long a node that was sent an assignment is sent no newer one, for each instance in it.
 pub const ASSIGNMENT_REST_PER_INSTANCE: Duration = Duration::from_millis(3);
 /// Longest that a changed assignment waits because the node was sent another just before.

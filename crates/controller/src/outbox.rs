@@ -12,7 +12,9 @@ use stele_model::wire::{Assignment, AssignmentVersion, Heartbeat, ImagePolicy, S
 use stele_model::{NodeName, Seq, State};
 
 use crate::handle::Handle;
-use crate::limits::{ASSIGNMENT_REST_MAX, ASSIGNMENT_REST_PER_INSTANCE, RESEND_INTERVAL};
+use crate::limits::{
+    ASSIGNMENT_REST_MAX, ASSIGNMENT_REST_PER_INSTANCE, ASSIGNMENTS_PER_TURN, RESEND_INTERVAL,
+};
 
 /// When each node was last heard of, by this controller.
 pub(crate) type Heard = Arc<Mutex<BTreeMap<NodeName, Instant>>>;
@@ -139,15 +141,16 @@ pub(crate) async fn run(handle: Handle, offers: Offers) {
         while waiting.first().is_some_and(|(at, _)| *at <= now) {
             changed.extend(waiting.pop_first().map(|(_, name)| name));
         }
-        for name in changed {
+        for (at, name) in changed.into_iter().enumerate() {
+            // There may be thousands, and others have work to do on this thread. Not after each one: who waits
+            // for its assignment is worse off than who waits for an acknowledgement.
+            if at % ASSIGNMENTS_PER_TURN == ASSIGNMENTS_PER_TURN - 1 {
+                tokio::task::yield_now().await;
+            }
             let Some(assigned) = state.assigned.get(&name) else { continue };
             let Some(node) = state.control.nodes.get(&name) else { continue };
             match offers.turn(&name, assigned, Instant::now()) {
-                Turn::Now => {
-                    publish(&handle, state, node).await;
-                    // There may be thousands, and others have work to do on this thread.
-                    tokio::task::yield_now().await;
-                }
+                Turn::Now => publish(&handle, state, node).await,
                 Turn::At(at) => {
                     waiting.insert((at, name));
                 }
