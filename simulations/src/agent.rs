@@ -430,7 +430,7 @@ impl Agent {
         process.look_ms = now_ms + POLL_MS;
         // Nothing is known to be wanted, so nothing is known to be an orphan either.
         let Some(desired) = &process.desired else {
-            process.reporter.observe(process.version, Vec::new(), now_ms);
+            process.reporter.observe(process.version, Vec::new(), now_ms - process.began_ms);
             process.reports = Some(Vec::new());
             process.looked = true;
             return;
@@ -470,7 +470,7 @@ impl Agent {
                 process.memory.keep_phase(&told.id, told.phase);
             }
         }
-        process.reporter.observe(process.version, reports.clone(), now_ms);
+        process.reporter.observe(process.version, reports.clone(), now_ms - process.began_ms);
         process.reports = Some(reports);
         let due = process.memory.next_due_ms(desired, &observed, now_ms);
         process.look_ms = due.unwrap_or(u64::MAX).min(now_ms + POLL_MS).max(now_ms + 20);

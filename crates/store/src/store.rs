@@ -188,7 +188,9 @@ impl Store {
         for (from, to) in &changes.delete_entries {
             self.recent.forget(&(*from..=*to));
         }
-        entries.into_iter().for_each(|entry| self.recent.push(entry));
+        for entry in entries {
+            self.recent.push(entry);
+        }
     }
 
     fn fill(&self, into: &mut Batch<'_>, batch: &WriteBatch, changes: &Changes) -> Result<(), StoreError> {
