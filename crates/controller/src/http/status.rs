@@ -446,10 +446,8 @@ pub(super) async fn deployment(handle: &Handle, asked: &Asked) -> Answered {
     let app_env = &deployment.app_env;
     let expected = expected(state, app_env);
     // Whoever waits for a deployment of thousands asks often, and seldom for all of them.
-    let instances = match query.instances {
-        true => instances(state, state.assigned_to(app_env), &expected),
-        false => Vec::new(),
-    };
+    let instances =
+        if query.instances { instances(state, state.assigned_to(app_env), &expected) } else { Vec::new() };
     let (phases, healthy) = counted(state, state.assigned_to(app_env), &expected);
     let number = |revision: &Option<stele_model::Revision>| {
         revision.as_ref().and_then(|revision| state.release_number(&revision.release))
