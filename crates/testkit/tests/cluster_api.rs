@@ -56,6 +56,7 @@ fn every_refusal_says_what_it_is_and_changes_nothing() {
     let first = apply(&admin, "one");
     wait(&admin, &first);
 
+    a_deployment_is_counted_with_and_without_its_instances(&admin, &first);
     the_same_key_has_one_answer(&admin);
     reasons_of_batches_are_sealed(&admin);
     a_batch_answers_each_command_on_its_own(&admin);
@@ -104,6 +105,16 @@ fn points_that_state_forgot_are_found_in_the_log() {
     for nonsense in ["v3", "deploy:1", "deploy:999999", &format!("prev:{}", changes + 2)] {
         let path = format!("/v1/show?scope=shop/web@prod&at={}", nonsense.replace(':', "%3A"));
         assert_eq!(admin.get(&path).unwrap().status, 404, "{nonsense}");
+    }
+}
+
+fn a_deployment_is_counted_with_and_without_its_instances(admin: &Client, change: &Value) {
+    let path = format!("/v1/deployments/{}", change["deployments"][0]);
+    for (query, told) in [("", 2), ("?instances=true", 2), ("?instances=false", 0)] {
+        let status: Value = admin.read(&format!("{path}{query}")).unwrap();
+        assert_eq!(status["instances"].as_array().unwrap().len(), told, "{status}");
+        assert_eq!((&status["wanted"], &status["healthy"]), (&json!(2), &json!(2)), "{status}");
+        assert_eq!(status["phases"], json!({"healthy": 2}), "{status}");
     }
 }
 
