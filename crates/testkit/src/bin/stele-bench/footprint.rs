@@ -17,10 +17,11 @@ const TICK: Duration = Duration::from_millis(10);
 
 /// A process at a moment.
 #[derive(Clone, Copy, Debug, Default)]
-struct Usage {
+pub(crate) struct Usage {
     /// Resident memory, shared pages included.
     resident_bytes: u64,
-    processor: Duration,
+    /// Processor time since it began.
+    pub(crate) processor: Duration,
 }
 
 const SIMULATED: &str = "the containers: nodes run an engine in memory, without containers.";
@@ -128,7 +129,8 @@ fn observe(ids: &[u32], time: Duration) -> anyhow::Result<BTreeMap<String, Seen>
     Ok(found)
 }
 
-fn usage(id: u32) -> anyhow::Result<Usage> {
+/// What a process takes now.
+pub(crate) fn usage(id: u32) -> anyhow::Result<Usage> {
     let read = |file: &str| {
         let path = format!("/proc/{id}/{file}");
         std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))

@@ -7,7 +7,7 @@ use stele_testkit::Client;
 use ureq::http::Method;
 
 use crate::log::{Prepared, Size};
-use crate::past::wait_until_warm;
+use crate::past::{wait_until_calm, wait_until_warm};
 use crate::report::{Goal, Report, Row, Side, Times};
 
 /// Commits and reads timed at each size.
@@ -57,6 +57,7 @@ fn measure(size: &Size, report: &mut Report) -> anyhow::Result<Grown> {
     prepared.cluster.start_controller(1)?;
     prepared.cluster.leader()?;
     wait_until_warm(&prepared)?;
+    wait_until_calm(&prepared)?;
     let client = prepared.cluster.client(1)?;
     let commits = timed(|at| commit(&client, at))?;
     let app = prepared.apps[0].replace('/', "%2F").replace('@', "%40");

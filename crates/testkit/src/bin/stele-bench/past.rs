@@ -6,11 +6,16 @@ use anyhow::Context as _;
 use serde_json::Value;
 use stele_testkit::{Client, pause};
 
+use crate::footprint::usage;
 use crate::log::{Prepared, Size};
 use crate::report::{Goal, Report, Row, Times};
 
 /// What the controller's log says once past States are in memory.
 const WARM: &str = "warm: past States are near";
+/// How long processes are watched to see whether they are calm.
+const CALM_TIME: Duration = Duration::from_secs(2);
+/// They are, where they take at most this part of a processor (one in twenty).
+const CALM_PART: u32 = 20;
 pub(crate) const SIMULATED: &str = "the log's events: a fleet of people, pipelines and nodes, decided as on a leader, but \
      written to the store by one program.";
 const POLL: Duration = Duration::from_millis(500);
@@ -85,6 +90,21 @@ pub(crate) fn wait_until_warm(prepared: &Prepared) -> anyhow::Result<()> {
         pause(POLL)?;
     }
     Ok(())
+}
+
+/// Waits until controller and NATS have nothing left to do: a new leader fills the event feed, and sends every
+/// node its assignment.
+pub(crate) fn wait_until_calm(prepared: &Prepared) -> anyhow::Result<()> {
+    let spent = || -> anyhow::Result<Duration> {
+        prepared.cluster.process_ids().into_iter().map(|id| Ok(usage(id)?.processor)).sum()
+    };
+    loop {
+        let before = spent()?;
+        pause(CALM_TIME)?;
+        if spent()?.saturating_sub(before) <= CALM_TIME / CALM_PART {
+            return Ok(());
+        }
+    }
 }
 
 fn read(client: &Client, path: &str) -> anyhow::Result<Value> {
