@@ -16,7 +16,7 @@ pub const NODE_GRACE_US: u64 = 30_000_000;
 /// Between two offers of an assignment to a node that is behind, in microseconds, as in the controller.
 pub const RESEND_US: u64 = 5_000_000;
 /// How long reports are collected into one record, in microseconds, as in the controller.
-pub const REPORT_BATCH_US: u64 = 20_000;
+pub const REPORT_BATCH_US: u64 = 50_000;
 /// Reports in one record, as in the controller.
 pub const REPORTS_PER_BATCH_MAX: usize = 256;
 /// Longest wait for an answer of JetStream, in microseconds, as in the NATS client.

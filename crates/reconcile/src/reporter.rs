@@ -31,13 +31,13 @@ impl Content {
     fn is_awaited_after(&self, earlier: &Self) -> bool {
         let before: BTreeMap<_, _> = earlier.instances.iter().map(|one| (&one.id, one.phase)).collect();
         let mut stays = 0;
-        let mut on_their_way = 0;
+        let mut any_on_its_way = false;
         let mut came_to_something = false;
         for one in &self.instances {
             let was = before.get(&one.id).copied();
             stays += usize::from(was.is_some());
             let is_on_its_way = matches!(one.phase, Phase::Pending | Phase::Pulling | Phase::Starting);
-            on_their_way += usize::from(is_on_its_way);
+            any_on_its_way |= is_on_its_way;
             came_to_something |= was != Some(one.phase)
                 && match one.phase {
                     Phase::Pending | Phase::Pulling | Phase::Starting => false,
@@ -46,7 +46,7 @@ impl Content {
                     Phase::Healthy | Phase::Unhealthy | Phase::Failed => true,
                 };
         }
-        came_to_something || (on_their_way == 0 && stays < before.len())
+        came_to_something || (!any_on_its_way && stays < before.len())
     }
 }
 
