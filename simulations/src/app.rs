@@ -311,10 +311,10 @@ impl Handler for App {
         for (asker, outcome) in self.ledger.restore(restored.state, restored.chain) {
             self.tell(asker, outcome);
         }
-        self.voters.clone_from(&snapshot.conf_state.voters);
-        self.applied = snapshot.index;
+        self.voters.clone_from(&snapshot.head.conf_state.voters);
+        self.applied = snapshot.head.index;
         self.restored = true;
-        self.snapshot_at = snapshot.seq;
+        self.snapshot_at = snapshot.head.seq;
         self.changed = true;
         let mut oracle = self.oracle.borrow_mut();
         oracle.state_of(self.id, self.ledger.state(), self.ledger.chain());

@@ -9,8 +9,8 @@ use ed25519_dalek::SigningKey;
 use stele_codec::{Chain, Snapshot};
 use stele_consensus::memory::{Kind, MemoryStore, Rot};
 use stele_consensus::{
-    Config, Driver, LogStore as _, MembershipChange, ProposeError, Role, StepError, StoredSnapshot,
-    bootstrap, decode_message,
+    Config, Driver, LogStore as _, MembershipChange, ProposeError, Role, SnapshotHead, StagedSnapshot,
+    StepError, bootstrap, decode_message,
 };
 use stele_ledger::limits::STATE_DIGEST_INTERVAL_RECORDS;
 use stele_ledger::{Fitness, Moment, Outcome, Submitted, system_request};
@@ -54,7 +54,7 @@ pub(crate) struct Process {
     pub(crate) outbox: Outbox,
     /// Publishes the public feed.
     pub(crate) feed: Feed,
-    snapshot: Option<(u64, StoredSnapshot, Snapshot)>,
+    snapshot: Option<(u64, SnapshotHead, Snapshot)>,
     /// Pages of a gap fetched so far.
     pub(crate) gap: Vec<(Seq, Vec<u8>)>,
     /// Earlier States, by seq, to rebuild others from.
@@ -619,13 +619,15 @@ impl Process {
         setup: &Setup,
         rng: &mut Rng,
     ) -> Result<(), stele_consensus::DriveError> {
-        if let Some((due, begun, snapshot)) = self.snapshot.take() {
+        if let Some((due, head, snapshot)) = self.snapshot.take() {
             if now_us < due {
-                self.snapshot = Some((due, begun, snapshot));
+                self.snapshot = Some((due, head, snapshot));
                 return Ok(());
             }
-            let index = begun.index;
-            self.driver.finish_snapshot(StoredSnapshot { data: snapshot.encode(), ..begun })?;
+            let (index, data) = (head.index, snapshot.encode());
+            let bytes = data.len() as u64;
+            self.driver.disk().stage_snapshot(head.seq, data)?;
+            self.driver.finish_snapshot(StagedSnapshot { head, bytes })?;
             let through = index.saturating_sub(setup.entries_kept);
             if through >= self.driver.status().first_index {
                 // It is covered by the snapshot just made, or by one that overtook it.
@@ -650,14 +652,14 @@ impl Process {
         rng: &mut Rng,
     ) -> Result<(), stele_consensus::DriveError> {
         let seq = self.app.ledger.state().seq;
-        let Some(begun) = self.driver.begin_snapshot(seq)? else { return Ok(()) };
+        let Some(head) = self.driver.begin_snapshot(seq)? else { return Ok(()) };
         let mut state = self.app.ledger.state().clone();
         if is_planted(Bug::SnapshotForgetsKeys) {
             state.history.answered.clear();
         }
         let snapshot = Snapshot { chain: self.app.ledger.chain(), state };
         self.app.snapshot_at = seq;
-        self.snapshot = Some((now_us + rng.below(1_500_000), begun, snapshot));
+        self.snapshot = Some((now_us + rng.below(1_500_000), head, snapshot));
         Ok(())
     }
 

@@ -2,15 +2,14 @@
 
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot, SnapshotMetadata};
 
-/// A State snapshot as raft carries it: where in the log it stands, who the
-/// members were, and opaque bytes.
+/// Where a snapshot of State stands in the log, and who the members were.
 ///
-/// It is stamped with the index and term that were *applied* when the bytes
+/// It is stamped with the index and term that were *applied* when its bytes
 /// were made, never with the commit index: a replica that installs it resumes
 /// right after that entry, so a later stamp would skip entries.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct StoredSnapshot {
-    /// Last record folded into the bytes.
+pub struct SnapshotHead {
+    /// Last record folded into it.
     pub seq: u64,
     /// Raft index of the last entry applied.
     pub index: u64,
@@ -20,11 +19,9 @@ pub struct StoredSnapshot {
     pub conf_state: ConfState,
     /// Ids that were removed and must never be used again.
     pub retired: Vec<u64>,
-    /// Opaque bytes of the application.
-    pub data: Vec<u8>,
 }
 
-impl StoredSnapshot {
+impl SnapshotHead {
     /// Whether it can bring controller `to` to this state, for a leader whose
     /// entries begin at `first_index` and who was asked for `request_index`.
     ///
@@ -37,23 +34,45 @@ impl StoredSnapshot {
             && self.index + 1 >= first_index
             && is_member(&self.conf_state, to)
     }
+}
 
+/// A snapshot of State as raft carries it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct StoredSnapshot {
+    /// Where it stands.
+    pub head: SnapshotHead,
+    /// Opaque bytes of the application.
+    pub data: Vec<u8>,
+}
+
+/// A snapshot whose bytes the store has been given: see
+/// [`LogStore::stage_snapshot`](crate::LogStore::stage_snapshot).
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct StagedSnapshot {
+    /// Where it stands.
+    pub head: SnapshotHead,
+    /// How many bytes it has.
+    pub bytes: u64,
+}
+
+impl StoredSnapshot {
     /// The form in which raft sends it to a follower. `seq` and the retired ids
     /// travel in front of the application's bytes.
     pub fn to_raft(&self) -> Snapshot {
-        let mut data = Vec::with_capacity(16 + 8 * self.retired.len() + self.data.len());
-        data.extend_from_slice(&self.seq.to_be_bytes());
-        data.extend_from_slice(&(self.retired.len() as u64).to_be_bytes());
-        for id in &self.retired {
+        let SnapshotHead { seq, index, term, conf_state, retired } = &self.head;
+        let mut data = Vec::with_capacity(16 + 8 * retired.len() + self.data.len());
+        data.extend_from_slice(&seq.to_be_bytes());
+        data.extend_from_slice(&(retired.len() as u64).to_be_bytes());
+        for id in retired {
             data.extend_from_slice(&id.to_be_bytes());
         }
         data.extend_from_slice(&self.data);
         Snapshot {
             data,
             metadata: Some(SnapshotMetadata {
-                conf_state: Some(self.conf_state.clone()),
-                index: self.index,
-                term: self.term,
+                conf_state: Some(conf_state.clone()),
+                index: *index,
+                term: *term,
             }),
         }
     }
@@ -72,14 +91,14 @@ impl StoredSnapshot {
             rest = tail;
         }
         let metadata = snapshot.metadata.as_ref()?;
-        Some(Self {
+        let head = SnapshotHead {
             seq,
             index: metadata.index,
             term: metadata.term,
             conf_state: metadata.conf_state.clone()?,
             retired,
-            data: rest.to_vec(),
-        })
+        };
+        Some(Self { head, data: rest.to_vec() })
     }
 }
 
@@ -120,8 +139,8 @@ pub struct WriteBatch {
     pub applied: Option<u64>,
     /// Old records that fill gaps, in any order.
     pub backfill: Vec<(u64, Vec<u8>)>,
-    /// A snapshot made here.
-    pub snapshot: Option<StoredSnapshot>,
+    /// A snapshot made here. From this write on it is there.
+    pub snapshot: Option<StagedSnapshot>,
     /// Drop raft entries up to and including this index. Never touches records.
     pub compact_through: Option<u64>,
     /// Whether the write must be on the disk itself before the call returns,
@@ -136,20 +155,21 @@ mod tests {
 
     #[test]
     fn a_snapshot_survives_the_trip_through_raft() {
-        let snapshot = StoredSnapshot {
+        let head = SnapshotHead {
             seq: 7,
             index: 9,
             term: 3,
             conf_state: ConfState { voters: vec![1, 2], learners: vec![5], ..ConfState::default() },
             retired: vec![3, 4],
-            data: b"state".to_vec(),
         };
+        let snapshot = StoredSnapshot { head, data: b"state".to_vec() };
         assert_eq!(StoredSnapshot::from_raft(&snapshot.to_raft()).unwrap(), snapshot);
     }
 
     #[test]
     fn a_malformed_snapshot_is_refused() {
-        let mut raft = StoredSnapshot { retired: vec![1], ..StoredSnapshot::default() }.to_raft();
+        let head = SnapshotHead { retired: vec![1], ..SnapshotHead::default() };
+        let mut raft = StoredSnapshot { head, data: Vec::new() }.to_raft();
         raft.data.truncate(20);
         assert_eq!(StoredSnapshot::from_raft(&raft), None);
         raft.data.truncate(3);

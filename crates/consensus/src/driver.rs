@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use raft::eraftpb::{ConfState, Message};
 use raft::{ProgressState, RawNode, SnapshotStatus, StateRole};
 
-use crate::batch::{StoredSnapshot, WriteBatch};
+use crate::batch::{SnapshotHead, StagedSnapshot, StoredSnapshot, WriteBatch};
 use crate::config::{Config, ElectionTimeout};
 use crate::error::{
     CompactError, DriveError, NotReady, ProposeError, StartError, StepError, StoreError, TransferError,
@@ -40,11 +40,13 @@ pub fn bootstrap<S: LogStore>(store: &mut S, voters: &[u64], data: Vec<u8>) -> R
     voters.dedup();
     store.write(WriteBatch {
         install: Some(StoredSnapshot {
-            seq: 0,
-            index: 1,
-            term: 1,
-            conf_state: ConfState { voters, ..ConfState::default() },
-            retired: Vec::new(),
+            head: SnapshotHead {
+                seq: 0,
+                index: 1,
+                term: 1,
+                conf_state: ConfState { voters, ..ConfState::default() },
+                retired: Vec::new(),
+            },
             data,
         }),
         sync: true,
@@ -270,36 +272,37 @@ impl<S: LogStore> Driver<S> {
     /// cycles: the snapshot is stamped with that index, and a commit index
     /// instead would make its receiver skip entries.
     pub fn create_snapshot(&mut self, seq: u64, data: Vec<u8>) -> Result<(), DriveError> {
-        match self.begin_snapshot(seq)? {
-            Some(begun) => self.finish_snapshot(StoredSnapshot { data, ..begun }),
-            None => Ok(()),
+        let Some(head) = self.begin_snapshot(seq)? else { return Ok(()) };
+        let bytes = data.len() as u64;
+        if let Err(error) = self.raw.mut_store().stage_snapshot(seq, data) {
+            return Err(self.stop(DriveError::Store(error)));
         }
+        self.finish_snapshot(StagedSnapshot { head, bytes })
     }
 
-    /// The stamp of a snapshot of the state as of the last applied entry, still
-    /// without data: see [`Driver::create_snapshot`]. The data may be made
-    /// while the log goes on, and be handed to [`Driver::finish_snapshot`].
-    /// `None` when there is nothing to make one of.
-    pub fn begin_snapshot(&self, seq: u64) -> Result<Option<StoredSnapshot>, DriveError> {
+    /// The head of a snapshot of the state as of the last applied entry: see
+    /// [`Driver::create_snapshot`]. Its bytes may be made and staged while the
+    /// log goes on; then it is handed to [`Driver::finish_snapshot`]. `None`
+    /// when there is nothing to make one of.
+    pub fn begin_snapshot(&self, seq: u64) -> Result<Option<SnapshotHead>, DriveError> {
         self.check_running()?;
         let index = self.store().index();
         let applied = index.applied();
         // A replica that has just joined has applied nothing.
-        Ok((applied > 0).then(|| StoredSnapshot {
+        Ok((applied > 0).then(|| SnapshotHead {
             seq,
             index: if planted!(SnapshotStampedAhead) { index.last_index() } else { applied },
             term: index.term(applied).unwrap_or_default(),
             conf_state: index.conf_state().clone(),
             retired: index.retired().iter().copied().collect(),
-            data: Vec::new(),
         }))
     }
 
-    /// Stores a snapshot begun earlier. One that a leader's snapshot has
-    /// overtaken meanwhile is dropped.
-    pub fn finish_snapshot(&mut self, snapshot: StoredSnapshot) -> Result<(), DriveError> {
+    /// Makes a snapshot begun earlier, whose bytes are staged, the newest one.
+    /// One that a leader's snapshot has overtaken meanwhile is dropped.
+    pub fn finish_snapshot(&mut self, snapshot: StagedSnapshot) -> Result<(), DriveError> {
         self.check_running()?;
-        if self.store().index().snapshot().is_some_and(|mark| mark.index > snapshot.index) {
+        if self.store().index().snapshot().is_some_and(|mark| mark.index > snapshot.head.index) {
             return Ok(());
         }
         self.write(WriteBatch { snapshot: Some(snapshot), ..WriteBatch::default() })

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, VecDeque};
 use raft::eraftpb::{ConfState, HardState};
 use raft::{Error as RaftError, StorageError};
 
-use crate::batch::{StoredSnapshot, WriteBatch};
+use crate::batch::{SnapshotHead, StagedSnapshot, StoredSnapshot, WriteBatch};
 use crate::error::StoreError;
 
 /// Where the newest snapshot usable by raft stands.
@@ -208,7 +208,7 @@ impl LogIndex {
         self.check(batch)?;
         let mut changes = Changes::default();
         if let Some(snapshot) = &batch.install {
-            self.install(snapshot, &mut changes);
+            self.install(&snapshot.head, &mut changes);
         }
         if let Some(first) = batch.entries.first() {
             let keep = (first.index - self.truncated) as usize;
@@ -240,7 +240,7 @@ impl LogIndex {
             changes.gaps = true;
         }
         if let Some(snapshot) = &batch.snapshot {
-            self.mark(snapshot);
+            self.mark(&snapshot.head);
         }
         if let Some(through) = batch.compact_through
             && through > self.truncated
@@ -253,7 +253,7 @@ impl LogIndex {
         Ok(changes)
     }
 
-    fn install(&mut self, snapshot: &StoredSnapshot, changes: &mut Changes) {
+    fn install(&mut self, snapshot: &SnapshotHead, changes: &mut Changes) {
         // The whole log goes: keeping a tail beyond the snapshot would let this
         // replica claim, and vote on the strength of, entries whose
         // predecessors it never checked.
@@ -288,7 +288,7 @@ impl LogIndex {
         (index + 1..=self.last_index()).filter_map(|index| self.term(index).ok()).collect()
     }
 
-    fn mark(&mut self, snapshot: &StoredSnapshot) {
+    fn mark(&mut self, snapshot: &SnapshotHead) {
         if self.snapshot.is_none_or(|old| old.index <= snapshot.index) {
             self.snapshot =
                 Some(SnapshotMark { seq: snapshot.seq, index: snapshot.index, term: snapshot.term });
@@ -310,7 +310,7 @@ impl LogIndex {
         let mut commit = self.hard_state.commit;
         let mut applied = self.applied;
         let mut last_seq = self.last_seq;
-        if let Some(snapshot) = &batch.install {
+        if let Some(StoredSnapshot { head: snapshot, .. }) = &batch.install {
             if snapshot.index < commit || snapshot.index == 0 {
                 return Err(refused(format!(
                     "a snapshot of entry {} would undo committed entry {commit}",
@@ -375,7 +375,7 @@ impl LogIndex {
                 return Err(refused(format!("record {seq} is not missing, and records are written once")));
             }
         }
-        if let Some(snapshot) = &batch.snapshot
+        if let Some(StagedSnapshot { head: snapshot, .. }) = &batch.snapshot
             && (snapshot.index > applied || snapshot.seq > last_seq || snapshot.index == 0)
         {
             return Err(refused(format!(

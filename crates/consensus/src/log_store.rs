@@ -16,12 +16,17 @@ use crate::log_index::LogIndex;
 ///   `Compacted` or `Unavailable`, because raft answers those with a snapshot
 ///   and would thereby hide a broken disk;
 /// - `snapshot` answers `SnapshotTemporarilyUnavailable` when no stored snapshot
-///   [serves](crate::StoredSnapshot::serves) the request, and [`LogStore::snapshot_wanted`] turns true.
+///   [serves](crate::SnapshotHead::serves) the request, and [`LogStore::snapshot_wanted`] turns true.
 pub trait LogStore: raft::Storage {
     /// Writes one atomic batch. It is durable on return iff `batch.sync`; a
     /// synced batch makes all earlier ones durable as well, so after a crash a
     /// prefix of all batches is there, at least up to the last synced one.
     fn write(&mut self, batch: WriteBatch) -> Result<(), StoreError>;
+
+    /// Keeps the bytes of a snapshot of the state at record `seq`, which may be
+    /// many, until a batch [names](WriteBatch::snapshot) it. Before that it is
+    /// not there for anybody, and a store that is opened forgets it.
+    fn stage_snapshot(&mut self, seq: u64, data: Vec<u8>) -> Result<(), StoreError>;
 
     /// Positions and small values of the log, held in memory.
     fn index(&self) -> &LogIndex;

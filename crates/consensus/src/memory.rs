@@ -10,7 +10,7 @@ use prost::Message as _;
 use raft::eraftpb::{Entry, Snapshot};
 use raft::{Error as RaftError, GetEntriesContext, RaftState, Storage, StorageError};
 
-use crate::batch::{StoredSnapshot, WriteBatch};
+use crate::batch::{StagedSnapshot, StoredSnapshot, WriteBatch};
 use crate::driver::Driver;
 use crate::error::StoreError;
 use crate::log_index::{LogIndex, Span};
@@ -25,10 +25,33 @@ struct Image {
     records: BTreeMap<u64, Vec<u8>>,
     meta: BTreeMap<Vec<u8>, Vec<u8>>,
     snapshots: BTreeMap<u64, StoredSnapshot>,
+    staged: BTreeMap<u64, Vec<u8>>,
+}
+
+/// What is written, piece by piece.
+#[derive(Debug, Clone)]
+enum Write {
+    Batch(WriteBatch),
+    Staged(u64, Vec<u8>),
 }
 
 impl Image {
-    fn perform(&mut self, batch: WriteBatch) -> Result<(), StoreError> {
+    fn perform(&mut self, write: Write) -> Result<(), StoreError> {
+        let batch = match write {
+            Write::Batch(batch) => batch,
+            Write::Staged(seq, data) => {
+                self.staged.insert(seq, data);
+                return Ok(());
+            }
+        };
+        if let Some(StagedSnapshot { head, bytes }) = &batch.snapshot {
+            let staged = self.staged.get(&head.seq).map(|data| data.len() as u64);
+            // Bytes of it may be there already: a State has one form.
+            let known = self.snapshots.get(&head.seq).map(|known| known.data.len() as u64);
+            if *bytes > 0 && staged.or(known) != Some(*bytes) {
+                return Err(StoreError::Refused(format!("the snapshot at {} is not staged", head.seq)));
+            }
+        }
         let changes = self.index.admit(&batch)?;
         for (from, to) in changes.delete_entries {
             let tail = self.entries.split_off(&from);
@@ -38,8 +61,14 @@ impl Image {
         self.records.extend(batch.records);
         self.records.extend(batch.backfill);
         self.meta.extend(batch.meta);
-        for snapshot in batch.install.into_iter().chain(batch.snapshot) {
-            self.snapshots.insert(snapshot.seq, snapshot);
+        if let Some(snapshot) = batch.install {
+            self.snapshots.insert(snapshot.head.seq, snapshot);
+        }
+        if let Some(StagedSnapshot { head, .. }) = batch.snapshot {
+            let staged = self.staged.remove(&head.seq);
+            let known = self.snapshots.remove(&head.seq).map(|known| known.data);
+            let data = staged.or(known).unwrap_or_default();
+            self.snapshots.insert(head.seq, StoredSnapshot { head, data });
         }
         Ok(())
     }
@@ -71,7 +100,7 @@ pub enum Rot {
 pub struct MemoryStore {
     current: Image,
     synced: Image,
-    unsynced: Vec<WriteBatch>,
+    unsynced: Vec<Write>,
     wanted: Cell<bool>,
     fault: RefCell<Option<StoreError>>,
     failing: Option<StoreError>,
@@ -99,6 +128,7 @@ impl MemoryStore {
             records: BTreeMap::new(),
             meta: BTreeMap::new(),
             snapshots: BTreeMap::new(),
+            staged: BTreeMap::new(),
         };
         Self {
             current: image.clone(),
@@ -121,12 +151,13 @@ impl MemoryStore {
     pub fn crash(mut self, keep: usize) -> Self {
         let lost = self.lost || keep < self.promised;
         self.unsynced.truncate(keep);
-        for batch in std::mem::take(&mut self.unsynced) {
+        for write in std::mem::take(&mut self.unsynced) {
             // Every batch was admitted in this order before.
-            if self.synced.perform(batch).is_err() {
+            if self.synced.perform(write).is_err() {
                 break;
             }
         }
+        self.synced.staged.clear();
         Self { current: self.synced.clone(), synced: self.synced, lost, rot: self.rot, ..Self::new() }
     }
 
@@ -237,7 +268,7 @@ impl MemoryStore {
         let Some(mark) = self.current.index.snapshot() else { return Ok(None) };
         let Some(data) = self.read(Kind::Snapshot, mark.seq)? else { return Ok(None) };
         let kept = self.current.snapshots.get(&mark.seq);
-        Ok(kept.map(|kept| StoredSnapshot { data: data.into_owned(), ..kept.clone() }))
+        Ok(kept.map(|kept| StoredSnapshot { head: kept.head.clone(), data: data.into_owned() }))
     }
 
     fn read_entries(&self, low: u64, high: u64) -> Result<Vec<Entry>, StoreError> {
@@ -269,11 +300,11 @@ impl LogStore for MemoryStore {
             return Err(error.clone());
         }
         let sync = batch.sync;
-        self.current.perform(batch.clone())?;
+        self.current.perform(Write::Batch(batch.clone()))?;
         for place in written(&batch) {
             self.rot.remove(&place);
         }
-        self.unsynced.push(batch);
+        self.unsynced.push(Write::Batch(batch));
         if sync && self.fails_to_sync {
             return Err(StoreError::Io {
                 operation: "sync",
@@ -285,10 +316,20 @@ impl LogStore for MemoryStore {
             self.promised = self.unsynced.len();
         } else if sync {
             self.promised = 0;
-            for batch in self.unsynced.drain(..) {
-                self.synced.perform(batch)?;
+            for write in self.unsynced.drain(..) {
+                self.synced.perform(write)?;
             }
         }
+        Ok(())
+    }
+
+    fn stage_snapshot(&mut self, seq: u64, data: Vec<u8>) -> Result<(), StoreError> {
+        if let Some(error) = &self.failing {
+            return Err(error.clone());
+        }
+        let staged = Write::Staged(seq, data);
+        self.current.perform(staged.clone())?;
+        self.unsynced.push(staged);
         Ok(())
     }
 
@@ -347,7 +388,7 @@ impl Storage for MemoryStore {
     fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
         let first_index = self.current.index.first_index();
         match self.read_latest_snapshot() {
-            Ok(Some(snapshot)) if snapshot.serves(to, request_index, first_index) => {
+            Ok(Some(snapshot)) if snapshot.head.serves(to, request_index, first_index) => {
                 return Ok(snapshot.to_raft());
             }
             Ok(_) => self.wanted.set(true),
@@ -372,7 +413,8 @@ fn key(kind: Kind, number: u64) -> Vec<u8> {
 fn written(batch: &WriteBatch) -> Vec<(Kind, u64)> {
     let entries = batch.entries.iter().map(|entry| (Kind::Entry, entry.index));
     let records = batch.records.iter().chain(&batch.backfill).map(|(seq, _)| (Kind::Record, *seq));
-    let snapshots = batch.install.iter().chain(&batch.snapshot).map(|it| (Kind::Snapshot, it.seq));
+    let made = batch.snapshot.iter().map(|it| &it.head);
+    let snapshots = batch.install.iter().map(|it| &it.head).chain(made).map(|it| (Kind::Snapshot, it.seq));
     entries.chain(records).chain(snapshots).collect()
 }
 

@@ -75,7 +75,7 @@ impl<S: LogStore> Driver<S> {
         if let Some(snapshot) = &install {
             handler
                 .restore(snapshot)
-                .map_err(|source| DriveError::Handler { index: snapshot.index, source })?;
+                .map_err(|source| DriveError::Handler { index: snapshot.head.index, source })?;
         }
         for state in ready.take_read_states() {
             handler.read(state.request_ctx, state.index);
@@ -106,7 +106,7 @@ impl<S: LogStore> Driver<S> {
         //    An installed snapshot counts as applied, too: raft goes on asking for
         //    the entries it replaced otherwise, and panics when they are gone.
         let newly_applied = left.applied;
-        let applied = newly_applied.or(install.map(|snapshot| snapshot.index));
+        let applied = newly_applied.or(install.map(|snapshot| snapshot.head.index));
         if left.hard_state.is_some() || newly_applied.is_some() {
             #[cfg(feature = "planted")]
             let left = forget_applied(left);

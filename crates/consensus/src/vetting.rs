@@ -92,9 +92,9 @@ pub(crate) fn vet<S: LogStore>(raw: &RawNode<S>, message: &Message) -> Result<()
         MessageType::MsgSnapshot => {
             let sound =
                 message.snapshot.as_ref().and_then(StoredSnapshot::from_raft).is_some_and(|snapshot| {
-                    (1..=limits::MAX_NUMBER).contains(&snapshot.index)
-                        && (1..=message.term).contains(&snapshot.term)
-                        && is_sound(&snapshot.conf_state)
+                    (1..=limits::MAX_NUMBER).contains(&snapshot.head.index)
+                        && (1..=message.term).contains(&snapshot.head.term)
+                        && is_sound(&snapshot.head.conf_state)
                 });
             if !sound {
                 return dropped("the snapshot is malformed");

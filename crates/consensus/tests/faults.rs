@@ -5,7 +5,8 @@ use raft::eraftpb::{Entry, HardState, MessageType};
 use stele_consensus::memory::MemoryStore;
 use stele_consensus::{
     Applied, Committed, Config, DriveError, Driver, Handler, HandlerError, LogIndex, LogStore, Message,
-    Recovered, RoleChange, StartError, StepError, StoreError, StoredSnapshot, WriteBatch, bootstrap,
+    Recovered, RoleChange, SnapshotHead, StagedSnapshot, StartError, StepError, StoreError, StoredSnapshot,
+    WriteBatch, bootstrap,
 };
 
 #[derive(Default)]
@@ -143,10 +144,14 @@ fn a_store_refuses_writes_that_rewrite_what_is_decided() {
     refuse("a term backwards", WriteBatch { hard_state: hard(0, 2), ..batch() });
     refuse("a commit backwards", WriteBatch { hard_state: hard(1, 1), ..batch() });
     refuse("a commit beyond the log", WriteBatch { hard_state: hard(1, 4), ..batch() });
-    let old = StoredSnapshot { seq: 1, index: 1, term: 1, ..StoredSnapshot::default() };
-    refuse("a snapshot of the past", WriteBatch { install: Some(old.clone()), ..batch() });
-    let early = StoredSnapshot { index: 3, ..old };
-    refuse("a snapshot of the future", WriteBatch { snapshot: Some(early), ..batch() });
+    let old = SnapshotHead { seq: 1, index: 1, term: 1, ..SnapshotHead::default() };
+    let early = SnapshotHead { index: 3, ..old.clone() };
+    let install = Some(StoredSnapshot { head: old.clone(), data: Vec::new() });
+    refuse("a snapshot of the past", WriteBatch { install, ..batch() });
+    let snapshot = Some(StagedSnapshot { head: early, bytes: 0 });
+    refuse("a snapshot of the future", WriteBatch { snapshot, ..batch() });
+    let snapshot = Some(StagedSnapshot { head: old, bytes: 1 });
+    refuse("a snapshot that nobody staged", WriteBatch { snapshot, ..batch() });
 }
 
 #[test]
@@ -163,7 +168,8 @@ fn installing_a_snapshot_drops_the_whole_log_and_keeps_every_record() {
         })
         .unwrap();
     // It ends before the log does: a tail kept behind it would be a lie.
-    let snapshot = StoredSnapshot { seq: 5, index: 6, term: 3, ..StoredSnapshot::default() };
+    let head = SnapshotHead { seq: 5, index: 6, term: 3, ..SnapshotHead::default() };
+    let snapshot = StoredSnapshot { head, data: Vec::new() };
     store
         .write(WriteBatch {
             install: Some(snapshot),
@@ -223,8 +229,9 @@ fn messages_that_no_correct_peer_sends_are_dropped() {
     let append = |entries| Message { index: 1, log_term: 1, entries, ..message(MessageType::MsgAppend, 2) };
     let mut unknown_change = entry(2, 1, 1);
     unknown_change.data = vec![0x10, 10, 0x18, 4];
-    let mut no_voters = StoredSnapshot { index: 9, term: 1, ..StoredSnapshot::default() };
-    no_voters.conf_state.voters_outgoing = vec![1, 2, 3];
+    let head = SnapshotHead { index: 9, term: 1, ..SnapshotHead::default() };
+    let mut no_voters = StoredSnapshot { head, data: Vec::new() };
+    no_voters.head.conf_state.voters_outgoing = vec![1, 2, 3];
     let snapshot = |snapshot: &StoredSnapshot| Message {
         snapshot: Some(snapshot.to_raft()),
         ..message(MessageType::MsgSnapshot, 2)

@@ -305,9 +305,9 @@ impl Handler for App {
         for (waiter, outcome) in self.ledger.restore(restored.state, restored.chain) {
             waiter.tell(outcome);
         }
-        self.voters.clone_from(&snapshot.conf_state.voters);
-        self.applied = snapshot.index;
-        self.snapshot_at = snapshot.seq;
+        self.voters.clone_from(&snapshot.head.conf_state.voters);
+        self.applied = snapshot.head.index;
+        self.snapshot_at = snapshot.head.seq;
         self.installed = true;
         self.publish();
         Ok(())

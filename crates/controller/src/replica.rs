@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use stele_codec::Snapshot;
 use stele_consensus::{
-    Driver, MembershipChange, MembershipError, ProposeError, StepError, StoredSnapshot, decode_message,
+    Driver, MembershipChange, MembershipError, ProposeError, StagedSnapshot, StepError, decode_message,
 };
 use stele_ledger::limits::STATE_DIGEST_INTERVAL_RECORDS;
 use stele_ledger::{Fitness, Outcome, Submitted, system_request};
@@ -391,10 +391,10 @@ impl Replica {
         }
     }
 
-    /// Begins a snapshot when one is due or wanted, and stores one that is encoded by now.
+    /// Begins a snapshot when one is due or wanted, and keeps one that is staged by now.
     fn snapshot(&mut self) -> anyhow::Result<()> {
-        if let Some(encoded) = self.app.snapshots.encoded() {
-            self.keep_snapshot(encoded)?;
+        if let Some(staged) = self.app.snapshots.staged() {
+            self.keep_snapshot(staged)?;
         }
         if self.app.snapshots.is_busy() {
             return Ok(());
@@ -404,15 +404,15 @@ impl Replica {
         if !due && !self.driver.snapshot_wanted() {
             return Ok(());
         }
-        let Some(begun) = self.driver.begin_snapshot(seq)? else { return Ok(()) };
+        let Some(head) = self.driver.begin_snapshot(seq)? else { return Ok(()) };
         let snapshot = Snapshot { chain: self.app.ledger.chain(), state: self.app.ledger.state().clone() };
         self.app.snapshot_at = seq;
-        self.app.snapshots.begin(begun, snapshot)
+        self.app.snapshots.begin(head, snapshot, self.driver.store().reader())
     }
 
-    /// Stores a snapshot, and lets Raft forget what it covers.
-    fn keep_snapshot(&mut self, snapshot: StoredSnapshot) -> anyhow::Result<()> {
-        let (seq, index) = (snapshot.seq, snapshot.index);
+    /// Keeps a snapshot, and lets Raft forget what it covers.
+    fn keep_snapshot(&mut self, snapshot: StagedSnapshot) -> anyhow::Result<()> {
+        let (seq, index) = (snapshot.head.seq, snapshot.head.index);
         self.driver.finish_snapshot(snapshot)?;
         self.thin_out_snapshots()?;
         // Large entries are kept by their bytes: a thousand of them would take a gigabyte.

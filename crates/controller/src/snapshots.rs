@@ -1,29 +1,31 @@
-//! Encoding snapshots of State beside the replica's thread, which only takes a clone.
+//! Encoding and writing snapshots of State beside the replica's thread, which only takes a
+//! clone and, when all is on the disk, writes that there is one.
 
 use anyhow::Context as _;
 use crossbeam_channel::{Receiver, bounded};
 use stele_codec::Snapshot;
-use stele_consensus::StoredSnapshot;
+use stele_consensus::{SnapshotHead, StagedSnapshot};
+use stele_store::Reader;
 
 /// At most one snapshot on its way.
 #[derive(Default)]
 pub(crate) struct Snapshots {
-    encoding: Option<Receiver<StoredSnapshot>>,
+    staging: Option<Receiver<StagedSnapshot>>,
     /// Size of the last one, in bytes.
-    last_bytes: usize,
+    last_bytes: u64,
     /// Records committed since the last one began, in bytes.
-    since: usize,
+    since: u64,
 }
 
 impl Snapshots {
     /// Notes how many bytes of records were committed.
     pub(crate) fn note(&mut self, bytes: usize) {
-        self.since += bytes;
+        self.since += bytes as u64;
     }
 
     /// Whether one is on its way.
     pub(crate) fn is_busy(&self) -> bool {
-        self.encoding.is_some()
+        self.staging.is_some()
     }
 
     /// Whether as much was logged as a snapshot takes: so a large State is not written again and
@@ -32,35 +34,46 @@ impl Snapshots {
         self.since >= self.last_bytes
     }
 
-    /// Begins to encode one on a thread of its own.
-    pub(crate) fn begin(&mut self, begun: StoredSnapshot, snapshot: Snapshot) -> anyhow::Result<()> {
-        let (done, encoding) = bounded(1);
+    /// Begins to encode and write one on a thread of its own.
+    pub(crate) fn begin(
+        &mut self,
+        head: SnapshotHead,
+        snapshot: Snapshot,
+        store: Reader,
+    ) -> anyhow::Result<()> {
+        let (done, staging) = bounded(1);
         std::thread::Builder::new()
             .name("snapshot".to_owned())
             .spawn(move || {
                 let data = snapshot.encode();
-                // A replica that stopped meanwhile needs none.
-                drop(done.send(StoredSnapshot { data, ..begun }));
+                let bytes = data.len() as u64;
+                match store.stage_snapshot(head.seq, &data) {
+                    // A replica that stopped meanwhile needs none.
+                    Ok(()) => drop(done.send(StagedSnapshot { head, bytes })),
+                    Err(error) => {
+                        tracing::warn!(seq = head.seq, %error, "no snapshot of State was made; the next is tried in time");
+                    }
+                }
             })
-            .context("cannot start a thread that encodes a snapshot")?;
-        self.encoding = Some(encoding);
+            .context("cannot start a thread that writes a snapshot")?;
+        self.staging = Some(staging);
         self.since = 0;
         Ok(())
     }
 
     /// The one that is ready, once.
-    pub(crate) fn encoded(&mut self) -> Option<StoredSnapshot> {
-        let encoding = self.encoding.as_ref()?;
-        let encoded = match encoding.try_recv() {
-            Ok(encoded) => Some(encoded),
+    pub(crate) fn staged(&mut self) -> Option<StagedSnapshot> {
+        let staging = self.staging.as_ref()?;
+        let staged = match staging.try_recv() {
+            Ok(staged) => Some(staged),
             Err(crossbeam_channel::TryRecvError::Empty) => return None,
-            // Its thread died, which leaves nothing behind: the next one is made in time.
+            // It could not be written, or its thread died: the next one is made in time.
             Err(crossbeam_channel::TryRecvError::Disconnected) => None,
         };
-        self.encoding = None;
-        if let Some(encoded) = &encoded {
-            self.last_bytes = encoded.data.len();
+        self.staging = None;
+        if let Some(staged) = &staged {
+            self.last_bytes = staged.bytes;
         }
-        encoded
+        staged
     }
 }

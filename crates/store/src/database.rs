@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use rocksdb::{
     BlockBasedOptions, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
-    Direction, ErrorKind, IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions,
+    Direction, ErrorKind, IngestExternalFileOptions, IteratorMode, Options, ReadOptions, SstFileWriter,
+    WriteBatch, WriteOptions,
 };
 use stele_consensus::StoreError;
 use stele_consensus::seal::{seal_into, unseal};
@@ -26,7 +27,8 @@ pub(crate) enum Family {
     Meta,
     /// Records by big-endian seq.
     Records,
-    /// Snapshots of State by big-endian seq.
+    /// Snapshots of State: heads by big-endian seq, and parts of their bytes by
+    /// seq and number.
     Snapshots,
     /// Whatever can be rebuilt from the rest.
     Derived,
@@ -196,6 +198,50 @@ impl Database {
             let value = self.open_seal(family, &key, &sealed)?;
             Ok((key.into_vec(), value))
         }))
+    }
+
+    /// The first key from `from` on.
+    pub(crate) fn first_key(&self, family: Family, from: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let mut keys = self.db.raw_iterator_cf(self.family(family)?);
+        keys.seek(from);
+        keys.status().map_err(|error| self.failed("reading", family, &error))?;
+        Ok(keys.key().map(<[u8]>::to_vec))
+    }
+
+    /// Writes values in order of their keys as a file of its own, which `RocksDB` then takes in as it
+    /// is: neither its log nor its memory sees them, so that other writes wait for a moment only,
+    /// however many they are. All are there or none; they are on the disk on return.
+    pub(crate) fn ingest<'a>(
+        &self,
+        family: Family,
+        file: &Path,
+        pairs: impl Iterator<Item = (Vec<u8>, &'a [u8])>,
+    ) -> Result<(), StoreError> {
+        let handle = self.family(family)?;
+        let failed = |error: rocksdb::Error| {
+            // What is left of it goes when the store is opened, if not now.
+            drop(std::fs::remove_file(file));
+            self.failed("writing a file beside", family, &error)
+        };
+        let options = family_options(family);
+        let mut writer = SstFileWriter::create(&options);
+        writer.open(file).map_err(failed)?;
+        let mut sealed = Vec::new();
+        for (key, value) in pairs {
+            seal_into(&mut sealed, &key, value);
+            writer.put(&key, &sealed).map_err(failed)?;
+        }
+        writer.finish().map_err(failed)?;
+        let mut options = IngestExternalFileOptions::default();
+        options.set_move_files(true);
+        self.db.ingest_external_file_cf_opts(handle, &options, vec![file]).map_err(failed)
+    }
+
+    /// Gives back the files that hold nothing but keys from `from` on, below `before`, which were deleted.
+    pub(crate) fn drop_files(&self, family: Family, from: &[u8], before: &[u8]) -> Result<(), StoreError> {
+        self.db
+            .delete_file_in_range_cf(self.family(family)?, from, before)
+            .map_err(|error| self.failed("deleting files of", family, &error))
     }
 
     pub(crate) fn batch(&self) -> Batch<'_> {

@@ -42,6 +42,7 @@ pub mod limits;
 mod meta;
 mod reader;
 mod recent;
+mod snapshots;
 mod store;
 mod verify;
 mod watermark;

@@ -20,6 +20,9 @@ pub const MAX_WAL_BYTES: u64 = 256 * 1024 * 1024;
 /// `RocksDB`'s own size lets more of them be told once; a read of one record unpacks that much.
 pub const COMPRESSED_BLOCK_BYTES: usize = 16 * 1024;
 
+/// Bytes of a snapshot that are stored under one key.
+pub const SNAPSHOT_PART_BYTES: usize = 256 * 1024;
+
 /// All memtables together, in bytes.
 pub const MEMTABLE_BYTES: usize = 128 * 1024 * 1024;
 

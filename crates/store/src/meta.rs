@@ -86,14 +86,24 @@ pub(crate) fn snapshot_infos(database: &Database) -> Result<Vec<SnapshotInfo>, S
     let mut infos = Vec::new();
     for pair in database.scan(Family::Meta, SNAPSHOT_PREFIX, Some(end))? {
         let (key, value) = pair?;
-        let seq = key.get(SNAPSHOT_PREFIX.len()..).and_then(|seq| <[u8; 8]>::try_from(seq).ok());
-        let (Some(seq), Some(&[index, term, bytes])) = (seq, decode_numbers(&value).as_deref()) else {
-            let detail = "it does not describe a snapshot".to_owned();
-            return Err(database.corrupt(Family::Meta, &key, detail));
-        };
-        infos.push(SnapshotInfo { seq: u64::from_be_bytes(seq), index, term, bytes });
+        infos.push(decode_snapshot_info(database, &key, &value)?);
     }
     Ok(infos)
+}
+
+pub(crate) fn snapshot_info(database: &Database, seq: u64) -> Result<Option<SnapshotInfo>, StoreError> {
+    let key = snapshot_key(seq);
+    let value = database.get(Family::Meta, &key)?;
+    value.map(|value| decode_snapshot_info(database, &key, &value)).transpose()
+}
+
+fn decode_snapshot_info(database: &Database, key: &[u8], value: &[u8]) -> Result<SnapshotInfo, StoreError> {
+    let seq = key.get(SNAPSHOT_PREFIX.len()..).and_then(|seq| <[u8; 8]>::try_from(seq).ok());
+    let (Some(seq), Some(&[index, term, bytes])) = (seq, decode_numbers(value).as_deref()) else {
+        let detail = "it does not describe a snapshot".to_owned();
+        return Err(database.corrupt(Family::Meta, key, detail));
+    };
+    Ok(SnapshotInfo { seq: u64::from_be_bytes(seq), index, term, bytes })
 }
 
 pub(crate) fn put_hard_state(batch: &mut Batch<'_>, hard_state: &HardState) -> Result<(), StoreError> {

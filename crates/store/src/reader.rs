@@ -4,13 +4,11 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use prost::Message as _;
-use raft::eraftpb::{ConfState, Snapshot};
-use stele_consensus::{LogIndex, Span, StoreError, StoredSnapshot};
+use stele_consensus::{LogIndex, Span, StoreError};
 
 use crate::database::{Database, Family};
 use crate::limits;
-use crate::meta::{self, SnapshotInfo};
+use crate::meta;
 
 /// Records in order, as (seq, bytes).
 pub type Records = Vec<(u64, Vec<u8>)>;
@@ -59,7 +57,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    fn database(&self) -> &Database {
+    pub(crate) fn database(&self) -> &Database {
         &self.shared.database
     }
 
@@ -136,71 +134,6 @@ impl Reader {
         self.database().get(Family::Meta, &meta::application_key(key))
     }
 
-    /// What snapshots there are, in order of seq.
-    pub fn snapshots(&self) -> Result<Vec<SnapshotInfo>, StoreError> {
-        meta::snapshot_infos(self.database())
-    }
-
-    /// The snapshot of exactly `seq`.
-    pub fn snapshot(&self, seq: u64) -> Result<Option<StoredSnapshot>, StoreError> {
-        let key = seq.to_be_bytes();
-        let Some(bytes) = self.database().get(Family::Snapshots, &key)? else {
-            return Ok(None);
-        };
-        Snapshot::decode(bytes.as_slice())
-            .ok()
-            .as_ref()
-            .and_then(StoredSnapshot::from_raft)
-            .map(Some)
-            .ok_or_else(|| {
-                let detail = "it is no snapshot".to_owned();
-                self.database().corrupt(Family::Snapshots, &key, detail)
-            })
-    }
-
-    /// The newest snapshot of `seq` or before it: where a replay to `seq` begins.
-    pub fn snapshot_at_or_before(&self, seq: u64) -> Result<Option<StoredSnapshot>, StoreError> {
-        let infos = self.snapshots()?;
-        match infos.iter().rev().find(|info| info.seq <= seq) {
-            Some(info) => self.snapshot(info.seq),
-            None => Ok(None),
-        }
-    }
-
-    /// Keeps a snapshot that was rebuilt from records. It speeds up replays and
-    /// is never sent to a follower. One made while applying is not replaced.
-    pub fn put_snapshot(&self, seq: u64, data: &[u8]) -> Result<(), StoreError> {
-        let snapshot = StoredSnapshot {
-            seq,
-            conf_state: ConfState::default(),
-            data: data.to_vec(),
-            ..StoredSnapshot::default()
-        };
-        let known = self.snapshots()?;
-        if known.iter().any(|info| info.seq == seq && info.index > 0) {
-            return Ok(());
-        }
-        self.database().check_room(data.len() as u64)?;
-        let mut batch = self.database().batch();
-        put_snapshot(&mut batch, &snapshot)?;
-        batch.commit(false)
-    }
-
-    /// Deletes a snapshot. The newest one stays while records are missing,
-    /// because no replay could make it again.
-    pub fn delete_snapshot(&self, seq: u64) -> Result<(), StoreError> {
-        let newest = self.snapshots()?.last().map(|info| info.seq);
-        if newest == Some(seq) && !self.gaps().is_empty() {
-            return Err(StoreError::Refused(format!(
-                "snapshot {seq} cannot be rebuilt while records are missing"
-            )));
-        }
-        let mut batch = self.database().batch();
-        batch.delete(Family::Snapshots, &seq.to_be_bytes())?;
-        batch.delete(Family::Meta, &meta::snapshot_key(seq))?;
-        batch.commit(false)
-    }
-
     /// Stores (`Some`) and deletes (`None`) derived values at once, unsynced:
     /// whoever derives them keeps a watermark among them and derives again what
     /// a crash lost.
@@ -256,23 +189,6 @@ impl Reader {
         batch.delete_range(Family::Derived, prefix, &end)?;
         batch.commit(false)
     }
-}
-
-pub(crate) fn put_snapshot(
-    batch: &mut crate::database::Batch<'_>,
-    snapshot: &StoredSnapshot,
-) -> Result<(), StoreError> {
-    let key = snapshot.seq.to_be_bytes();
-    batch.put(Family::Snapshots, &key, &snapshot.to_raft().encode_to_vec())?;
-    meta::put_snapshot_info(
-        batch,
-        SnapshotInfo {
-            seq: snapshot.seq,
-            index: snapshot.index,
-            term: snapshot.term,
-            bytes: snapshot.data.len() as u64,
-        },
-    )
 }
 
 /// The first key after all keys with this prefix.

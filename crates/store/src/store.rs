@@ -8,14 +8,15 @@ use prost::Message as _;
 use raft::eraftpb::{Entry, Snapshot};
 use raft::{Error as RaftError, GetEntriesContext, RaftState, Storage, StorageError};
 use stele_consensus::size::{unreadable, within_size};
-use stele_consensus::{Changes, LogIndex, LogStore, StoreError, StoredSnapshot, WriteBatch};
+use stele_consensus::{Changes, LogIndex, LogStore, StagedSnapshot, StoreError, StoredSnapshot, WriteBatch};
 
 use crate::database::{Batch, Database, Family};
 use crate::error::OpenError;
 use crate::limits;
 use crate::meta;
-use crate::reader::{Reader, Shared, put_snapshot};
+use crate::reader::{Reader, Shared};
 use crate::recent::Recent;
+use crate::snapshots;
 use crate::verify;
 use crate::watermark::Watermark;
 
@@ -130,6 +131,7 @@ impl Store {
             let detail = format!("{proven} writes were synced, and only {synced} of them are there");
             return Err(database.corrupt(Family::Meta, meta::SYNCED, detail).into());
         }
+        snapshots::forget_staged(&database)?;
         let mut parts = meta::recover(&database)?;
         // A follower that is a little behind is sent what it lacks, right after a start, too.
         let mut recent = Recent::default();
@@ -209,8 +211,11 @@ impl Store {
         for (key, value) in &batch.meta {
             into.put(Family::Meta, &meta::application_key(key), value)?;
         }
-        for snapshot in batch.install.iter().chain(&batch.snapshot) {
-            put_snapshot(into, snapshot)?;
+        if let Some(snapshot) = &batch.install {
+            snapshots::put_whole(into, snapshot)?;
+        }
+        if let Some(StagedSnapshot { head, bytes }) = &batch.snapshot {
+            snapshots::put_head(into, head, *bytes)?;
         }
         let installs = batch.install.is_some();
         if installs || batch.hard_state.is_some() {
@@ -292,6 +297,11 @@ impl LogStore for Store {
             return Err(error);
         }
         self.database().check_room(size_of_batch(&batch))?;
+        if let Some(StagedSnapshot { head, bytes }) = &batch.snapshot
+            && !snapshots::is_staged(self.database(), head.seq, *bytes)?
+        {
+            return Err(StoreError::Refused(format!("the snapshot at {} is not staged", head.seq)));
+        }
         let changes = self.index.admit(&batch)?;
         let written = self.perform(&batch, &changes);
         if let Err(error) = written {
@@ -304,6 +314,10 @@ impl LogStore for Store {
             self.shared.publish(&self.index);
         }
         Ok(())
+    }
+
+    fn stage_snapshot(&mut self, seq: u64, data: Vec<u8>) -> Result<(), StoreError> {
+        self.reader().stage_snapshot(seq, &data)
     }
 
     fn index(&self) -> &LogIndex {
@@ -369,7 +383,7 @@ impl Storage for Store {
 
     fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
         match self.latest_snapshot() {
-            Ok(Some(snapshot)) if snapshot.serves(to, request_index, self.index.first_index()) => {
+            Ok(Some(snapshot)) if snapshot.head.serves(to, request_index, self.index.first_index()) => {
                 return Ok(snapshot.to_raft());
             }
             // There is none that helps, or it was deleted: one can be made.
@@ -384,9 +398,8 @@ impl Storage for Store {
 fn size_of_batch(batch: &WriteBatch) -> u64 {
     let entries: usize = batch.entries.iter().map(|e| e.data.len()).sum();
     let records: usize = batch.records.iter().chain(&batch.backfill).map(|record| record.1.len()).sum();
-    let snapshots: usize =
-        batch.install.iter().chain(&batch.snapshot).map(|snapshot| snapshot.data.len()).sum();
-    (entries + records + snapshots) as u64
+    let installed = batch.install.as_ref().map_or(0, |snapshot| snapshot.data.len());
+    (entries + records + installed) as u64
 }
 
 /// What a batch takes when it is written, with keys and checksums, about.

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use raft::eraftpb::{Entry, HardState};
 use raft::{GetEntriesContext, Storage};
-use stele_consensus::{LogStore, WriteBatch, bootstrap};
-use stele_store::limits::RECENT_ENTRIES_BYTES;
+use stele_consensus::{LogStore, SnapshotHead, StagedSnapshot, StoredSnapshot, WriteBatch, bootstrap};
+use stele_store::limits::{RECENT_ENTRIES_BYTES, SNAPSHOT_PART_BYTES};
 use stele_store::{Identity, OpenError, Settings, Store, StoreError};
 
 fn identity(node: u64) -> Identity {
@@ -56,6 +56,12 @@ fn files(path: &Path, extension: &str) -> Vec<PathBuf> {
     files.retain(|file| file.extension().is_some_and(|found| found == extension));
     files.sort();
     files
+}
+
+/// Bytes that cannot be compressed.
+fn noise(count: usize) -> Vec<u8> {
+    let next = |x: &u32| Some(x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
+    std::iter::successors(Some(1), next).map(|x| (x >> 24) as u8).take(count).collect()
 }
 
 /// Flips one bit of `needle` in the write-ahead log.
@@ -308,14 +314,10 @@ fn records_are_read_in_pieces_and_outlive_compaction() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = create(folder.path());
     write_entries(&mut store, 2..=101, true);
-    let snapshot = stele_consensus::StoredSnapshot {
-        seq: 100,
-        index: 101,
-        term: 1,
-        conf_state: store.index().conf_state().clone(),
-        ..Default::default()
-    };
-    store.write(WriteBatch { snapshot: Some(snapshot), ..WriteBatch::default() }).unwrap();
+    let conf_state = store.index().conf_state().clone();
+    let head = SnapshotHead { seq: 100, index: 101, term: 1, conf_state, ..Default::default() };
+    let snapshot = Some(StagedSnapshot { head, bytes: 0 });
+    store.write(WriteBatch { snapshot, ..WriteBatch::default() }).unwrap();
     store.write(WriteBatch { compact_through: Some(101), sync: true, ..WriteBatch::default() }).unwrap();
     drop(store);
     let store = open(folder.path()).unwrap();
@@ -345,7 +347,8 @@ fn records_stop_in_front_of_a_gap() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = create(folder.path());
     write_entries(&mut store, 2..=4, true);
-    let snapshot = stele_consensus::StoredSnapshot { seq: 6, index: 9, term: 1, ..Default::default() };
+    let head = SnapshotHead { seq: 6, index: 9, term: 1, ..Default::default() };
+    let snapshot = StoredSnapshot { head, data: Vec::new() };
     store.write(WriteBatch { install: Some(snapshot), sync: true, ..WriteBatch::default() }).unwrap();
     write_entries(&mut store, 10..=11, true);
     let reader = store.reader();
@@ -376,11 +379,11 @@ fn snapshots_are_kept_by_seq_and_can_be_rebuilt() {
     for seq in [10, 20] {
         reader.put_snapshot(seq, format!("state at {seq}").as_bytes()).unwrap();
     }
-    let at = |seq| reader.snapshot_at_or_before(seq).unwrap().map(|snapshot| snapshot.seq);
+    let at = |seq| reader.snapshot_at_or_before(seq).unwrap().map(|snapshot| snapshot.head.seq);
     assert_eq!((at(9), at(10), at(19), at(99)), (Some(0), Some(10), Some(10), Some(20)));
     assert_eq!(reader.snapshot(20).unwrap().unwrap().data, b"state at 20");
     // One for replays only is never sent to a follower.
-    assert_eq!(store.latest_snapshot().unwrap().unwrap().seq, 0);
+    assert_eq!(store.latest_snapshot().unwrap().unwrap().head.seq, 0);
     for info in reader.snapshots().unwrap() {
         reader.delete_snapshot(info.seq).unwrap();
     }
@@ -390,6 +393,78 @@ fn snapshots_are_kept_by_seq_and_can_be_rebuilt() {
     assert!(store.snapshot(0, 1).is_err());
     assert!(store.snapshot_wanted());
     assert!(!store.snapshot_wanted());
+}
+
+#[test]
+fn a_snapshot_is_there_once_its_head_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = create(folder.path());
+    write_entries(&mut store, 2..=31, true);
+    let data: Vec<u8> = (0..3 * SNAPSHOT_PART_BYTES + 17).map(|at| (at % 251) as u8).collect();
+    let staged = |store: &Store, seq: u64| StagedSnapshot {
+        head: SnapshotHead {
+            seq,
+            index: seq + 1,
+            term: 1,
+            conf_state: store.index().conf_state().clone(),
+            retired: vec![7],
+        },
+        bytes: data.len() as u64,
+    };
+    // Nobody sees what is staged, and nothing can be made of what is not.
+    let reader = store.reader();
+    reader.stage_snapshot(20, &data).unwrap();
+    assert_eq!(reader.snapshot(20).unwrap(), None);
+    let refused = store.write(WriteBatch { snapshot: Some(staged(&store, 21)), ..WriteBatch::default() });
+    assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
+    let snapshot = Some(staged(&store, 20));
+    store.write(WriteBatch { snapshot, sync: true, ..WriteBatch::default() }).unwrap();
+    let whole = StoredSnapshot { head: staged(&store, 20).head, data: data.clone() };
+    assert_eq!(store.latest_snapshot().unwrap().as_ref(), Some(&whole));
+
+    // One is staged and forgotten, and one was being written when power was lost.
+    reader.stage_snapshot(30, &data).unwrap();
+    let leftover = folder.path().join("25.staged");
+    fs::write(&leftover, b"half of").unwrap();
+    drop((store, reader));
+    let mut store = open(folder.path()).unwrap();
+    assert!(!leftover.exists());
+    assert_eq!(store.latest_snapshot().unwrap(), Some(whole));
+    let snapshot = Some(staged(&store, 30));
+    let refused = store.write(WriteBatch { snapshot, ..WriteBatch::default() });
+    assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
+    assert_eq!(store.reader().verify_all().unwrap().snapshots, 2);
+
+    // A deleted one gives its file back.
+    let bytes = |folder: &Path| -> u64 {
+        files(folder, "sst").iter().map(|file| fs::metadata(file).unwrap().len()).sum()
+    };
+    let noise = noise(data.len());
+    let before = bytes(folder.path());
+    store.reader().put_snapshot(29, &noise).unwrap();
+    assert!(bytes(folder.path()) > before + data.len() as u64 / 2);
+    store.reader().delete_snapshot(29).unwrap();
+    let reader = store.reader();
+    assert_eq!(reader.snapshot(29).unwrap(), None);
+    assert!(bytes(folder.path()) < before + data.len() as u64 / 2);
+}
+
+#[test]
+fn a_damaged_part_of_a_snapshot_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = create(folder.path());
+    write_entries(&mut store, 2..=31, true);
+    let before = files(folder.path(), "sst");
+    store.reader().put_snapshot(20, &noise(3 * SNAPSHOT_PART_BYTES)).unwrap();
+    drop(store);
+    let file = files(folder.path(), "sst").into_iter().find(|file| !before.contains(file)).unwrap();
+    let mut bytes = fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let reader = open(folder.path()).unwrap().reader();
+    let read = reader.snapshot(20);
+    assert!(matches!(read, Err(StoreError::Corrupt { .. })), "{:?}", read.map(|read| read.map(|it| it.head)));
 }
 
 #[test]

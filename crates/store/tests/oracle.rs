@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use raft::eraftpb::{Entry, HardState};
 use raft::storage::MemStorage;
 use raft::{GetEntriesContext, Storage};
-use stele_consensus::{LogStore, StoredSnapshot, WriteBatch, bootstrap};
-use stele_store::{Identity, Settings, Store};
+use stele_consensus::{LogStore, SnapshotHead, StagedSnapshot, StoredSnapshot, WriteBatch, bootstrap};
+use stele_store::{Identity, Settings, Store, limits};
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -17,6 +17,8 @@ enum Op {
     Apply { part: u64, records: u64 },
     /// Snapshot and compact up to a fraction of what is applied.
     Compact { part: u64 },
+    /// Stage a snapshot that never becomes one.
+    Stage,
     /// A leader's snapshot so far ahead.
     Install { ahead: u64 },
     /// As after a kill: closing flushes nothing.
@@ -29,6 +31,7 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(back, count, bytes)| Op::Append { back, count, bytes }),
         4 => (0..=100u64, 0..4u64).prop_map(|(part, records)| Op::Apply { part, records }),
         2 => (0..=100u64).prop_map(|part| Op::Compact { part }),
+        1 => Just(Op::Stage),
         1 => (0..20u64).prop_map(|ahead| Op::Install { ahead }),
         2 => Just(Op::Reopen),
     ]
@@ -36,6 +39,12 @@ fn op() -> impl Strategy<Value = Op> {
 
 fn identity() -> Identity {
     Identity { fleet: "demo".to_owned(), node: 1 }
+}
+
+/// Some bytes for a snapshot: none, a few, or several parts of them.
+fn state_at(seq: u64) -> Vec<u8> {
+    let bytes = [5, limits::SNAPSHOT_PART_BYTES, 2 * limits::SNAPSHOT_PART_BYTES + 7];
+    vec![seq as u8; bytes[seq as usize % bytes.len()]]
 }
 
 struct Pair {
@@ -52,7 +61,7 @@ impl Pair {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         let mut store = Store::create(root.path(), &identity(), &Settings::default()).unwrap();
-        bootstrap(&mut store, &[1], Vec::new()).unwrap();
+        bootstrap(&mut store, &[1], state_at(0)).unwrap();
         let oracle = MemStorage::new();
         let founding = store.latest_snapshot().unwrap().unwrap();
         oracle.wl().apply_snapshot(founding.to_raft()).unwrap();
@@ -101,14 +110,17 @@ impl Pair {
                 let index = self.store().index().clone();
                 let (from, applied) = (index.truncated().0, index.applied());
                 let through = from + (applied - from) * part / 100;
-                let snapshot = StoredSnapshot {
+                let head = SnapshotHead {
                     seq: index.last_seq(),
                     index: applied,
                     term: index.term(applied).unwrap(),
                     conf_state: index.conf_state().clone(),
-                    ..StoredSnapshot::default()
+                    retired: Vec::new(),
                 };
-                self.write(WriteBatch { snapshot: Some(snapshot), ..WriteBatch::default() });
+                let data = state_at(head.seq);
+                let snapshot = Some(StagedSnapshot { head, bytes: data.len() as u64 });
+                self.store().stage_snapshot(index.last_seq(), data).unwrap();
+                self.write(WriteBatch { snapshot, ..WriteBatch::default() });
                 self.write(WriteBatch {
                     compact_through: Some(through),
                     sync: true,
@@ -130,19 +142,20 @@ impl Pair {
             }
             Op::Install { ahead } => {
                 let index = self.store().index().clone();
-                let snapshot = StoredSnapshot {
+                let head = SnapshotHead {
                     seq: self.last_seq + ahead,
                     index: index.hard_state().commit + ahead + 1,
                     term: self.term,
                     conf_state: index.conf_state().clone(),
-                    data: b"state".to_vec(),
-                    ..StoredSnapshot::default()
+                    retired: Vec::new(),
                 };
-                let hard_state = HardState { commit: snapshot.index, term: self.term, vote: 0 };
+                let hard_state = HardState { commit: head.index, term: self.term, vote: 0 };
                 if ahead > 0 {
-                    self.gaps.push((self.last_seq + 1, snapshot.seq));
+                    self.gaps.push((self.last_seq + 1, head.seq));
                 }
-                self.last_seq = snapshot.seq;
+                self.last_seq = head.seq;
+                let data = state_at(head.seq);
+                let snapshot = StoredSnapshot { head, data };
                 self.oracle.wl().apply_snapshot(snapshot.to_raft()).unwrap();
                 self.oracle.wl().set_hardstate(hard_state.clone());
                 self.write(WriteBatch {
@@ -151,6 +164,12 @@ impl Pair {
                     sync: true,
                     ..WriteBatch::default()
                 });
+            }
+            // Beyond what there is, and where one may be made later.
+            Op::Stage => {
+                for seq in [self.last_seq, self.last_seq + 1000] {
+                    self.store().stage_snapshot(seq, state_at(seq)).unwrap();
+                }
             }
             Op::Reopen => {
                 self.store = None;
@@ -194,6 +213,10 @@ impl Pair {
             assert_eq!(reader.record(*seq).unwrap().as_ref(), Some(record));
         }
         assert_eq!(reader.verify_all().unwrap().records, self.records.len() as u64);
+        for info in reader.snapshots().unwrap() {
+            assert!(info.seq <= self.last_seq, "what is only staged is not there");
+            assert!(reader.snapshot(info.seq).unwrap().unwrap().data == state_at(info.seq), "{info:?}");
+        }
     }
 }
 

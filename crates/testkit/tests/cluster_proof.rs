@@ -9,7 +9,7 @@ use ed25519_dalek::SigningKey;
 use serde_json::{Value, json};
 use stele_api::wire::{CheckpointAnswer, ConsistencyAnswer, InclusionAnswer};
 use stele_codec::{Chain, Snapshot, StoredRecord};
-use stele_consensus::{LogStore as _, StoredSnapshot, WriteBatch};
+use stele_consensus::{LogStore as _, StagedSnapshot, WriteBatch};
 use stele_model::signature::{PublicKey, public_key};
 use stele_model::{Digest, FleetName};
 use stele_proof::merkle::{
@@ -433,7 +433,8 @@ fn a_false_state_stops_its_controller() {
     let Snapshot { chain, mut state } = Snapshot::decode(&genesis.data).unwrap();
     state.control.erased.insert("somebody".to_owned(), 1);
     let data = Snapshot { chain, state }.encode();
-    let snapshot = Some(StoredSnapshot { data, ..genesis });
+    let snapshot = Some(StagedSnapshot { head: genesis.head, bytes: data.len() as u64 });
+    store.stage_snapshot(0, data).unwrap();
     store.write(WriteBatch { snapshot, sync: true, ..WriteBatch::default() }).unwrap();
     drop(store);
     cluster.start_controller(follower).unwrap();

@@ -87,7 +87,7 @@ impl App {
     }
 
     fn load(&mut self, snapshot: &StoredSnapshot) {
-        self.seq = snapshot.seq;
+        self.seq = snapshot.head.seq;
         self.digest = match <[u8; 8]>::try_from(snapshot.data.as_slice()) {
             Ok(bytes) => u64::from_be_bytes(bytes),
             Err(_) => 0,
@@ -118,12 +118,12 @@ impl Handler for App {
     }
 
     fn restore(&mut self, snapshot: &StoredSnapshot) -> Result<(), HandlerError> {
-        assert!(snapshot.index >= self.applied, "a snapshot took replica {} back", self.id);
+        assert!(snapshot.head.index >= self.applied, "a snapshot took replica {} back", self.id);
         self.load(snapshot);
-        self.applied = snapshot.index;
+        self.applied = snapshot.head.index;
         let mut oracle = self.oracle.borrow_mut();
         oracle.restores += 1;
-        oracle.trace.push(format!("{} restored {}", self.id, snapshot.index));
+        oracle.trace.push(format!("{} restored {}", self.id, snapshot.head.index));
         if self.seq > 0 {
             assert_eq!(oracle.digests.get(&self.seq), Some(&self.digest));
         }

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use stele_codec::decode_message as decode_request;
 use stele_consensus::memory::MemoryStore;
 use stele_consensus::{
-    Applied, Committed, Config, Driver, Handler, HandlerError, Message, RoleChange, StepError,
+    Applied, Committed, Config, Driver, Handler, HandlerError, Message, RoleChange, SnapshotHead, StepError,
     StoredSnapshot, bootstrap, decode_message, encode_message,
 };
 use stele_model::{Command, Request};
@@ -148,16 +148,9 @@ fn change(kind: u8, id: u8) -> Vec<u8> {
 }
 
 fn snapshot() -> StoredSnapshot {
-    let mut snapshot = StoredSnapshot {
-        seq: 9,
-        index: 9,
-        term: 2,
-        retired: vec![4],
-        data: b"state".to_vec(),
-        ..StoredSnapshot::default()
-    };
-    snapshot.conf_state.voters = vec![1, 2, 3];
-    snapshot
+    let mut head = SnapshotHead { seq: 9, index: 9, term: 2, retired: vec![4], ..SnapshotHead::default() };
+    head.conf_state.voters = vec![1, 2, 3];
+    StoredSnapshot { head, data: b"state".to_vec() }
 }
 
 fn messages() -> Vec<(&'static str, Message)> {
