@@ -461,7 +461,7 @@ impl Agent {
                 let wanted = desired.iter().find(|it| it.id == container.instance);
                 is_idle && wanted.is_some_and(|it| Some(it.spec_digest) == container.spec_digest)
             };
-            let containers = observed.containers.iter().filter(judged);
+            let containers = observed.containers().iter().filter(judged);
             judge_loops(containers, &reports, &process.starts, &self.name, oracle);
         }
         let wanted: BTreeSet<_> = desired.iter().map(|instance| &instance.id).collect();

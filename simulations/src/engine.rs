@@ -95,12 +95,10 @@ impl Engine {
         if self.lies {
             self.lied_ms = Some(now_ms);
             let told = self.containers.values().filter_map(|made| lie(made, rng));
-            return Ok(Observation { containers: told.collect(), networks: self.networks.clone() });
+            return Ok(Observation::new(told.collect(), self.networks.clone()));
         }
-        Ok(Observation {
-            containers: self.containers.values().map(|made| made.seen.clone()).collect(),
-            networks: self.networks.clone(),
-        })
+        let containers = self.containers.values().map(|made| made.seen.clone()).collect();
+        Ok(Observation::new(containers, self.networks.clone()))
     }
 
     /// Performs an action for a node that wants `desired`.

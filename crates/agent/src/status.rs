@@ -77,7 +77,7 @@ fn containers(page: &mut String, desired: &Desired, observation: &Observation) {
         let id = container.map_or("-", |one| one.id.get(..12).unwrap_or(&one.id));
         rows.push((instance.id.to_string(), id.to_owned(), state));
     }
-    for container in &observation.containers {
+    for container in observation.containers() {
         if !assigned.iter().any(|instance| instance.id == container.instance) {
             let state = format!("{:?}, not assigned", container.state).to_lowercase();
             let id = container.id.get(..12).unwrap_or(&container.id);

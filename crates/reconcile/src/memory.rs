@@ -76,33 +76,33 @@ impl Memory {
     /// Takes in an inspection. Call it before [`crate::plan()`] and [`crate::report()`].
     pub fn observe(&mut self, desired: &[AssignedInstance], observed: &Observation, now_ms: u64) {
         let wanted: BTreeMap<_, _> = desired.iter().map(|instance| (&instance.id, instance)).collect();
-        let groups = observed.by_instance();
-        self.instances.retain(|id, _| wanted.contains_key(id) || groups.contains_key(id));
-        for (id, group) in &groups {
+        let has_container = |id: &InstanceId| observed.of(id).is_some();
+        self.instances.retain(|id, _| wanted.contains_key(id) || has_container(id));
+        for (id, group) in observed.by_instance() {
             let Some(container) = group.first() else { continue };
             let wanted = wanted.get(id).copied();
             // What the agent itself stops, to replace or remove it, does not end by itself.
             let stopped = self.busy.contains_key(&Subject::Container(container.id.clone()))
                 || wanted.is_none_or(|instance| replacement_reason(container, instance).is_some());
             let restarts = !stopped && wanted.is_some_and(|instance| starts_again(instance, container));
-            let memory = self.instances.entry((*id).clone()).or_default();
+            let memory = self.instances.entry(id.clone()).or_default();
             memory.observe(restarts, container, self.looked, now_ms);
         }
         for id in wanted.keys() {
             let memory = self.instances.entry((*id).clone()).or_default();
-            if !groups.contains_key(id) {
+            if !has_container(id) {
                 // Its container is gone: a new one has its own health and its own count.
                 memory.container = None;
                 memory.engine_restarts = 0;
                 memory.ended_run = None;
             }
         }
-        let containers: BTreeSet<_> = observed.containers.iter().map(|container| &container.id).collect();
+        let containers: BTreeSet<_> = observed.containers().iter().map(|container| &container.id).collect();
         let apps: BTreeSet<_> = wanted.values().map(|instance| &instance.spec.app_env).collect();
         self.failures.retain(|subject, _| match subject {
             Subject::Instance(id) => wanted.contains_key(id),
             Subject::Container(id) => containers.contains(id),
-            Subject::Network(app_env) => apps.contains(app_env) || observed.networks.contains(app_env),
+            Subject::Network(app_env) => apps.contains(app_env) || observed.networks().contains(app_env),
         });
         self.looked = true;
     }

@@ -1,6 +1,6 @@
 //! What inspection finds on a node.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use stele_model::{AppEnv, Digest, InstanceId};
@@ -8,31 +8,48 @@ use stele_model::{AppEnv, Digest, InstanceId};
 /// Everything of this fleet and node that the container engine has, at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observation {
-    /// Its containers, running or not, in no particular order.
-    pub containers: Vec<ObservedContainer>,
-    /// The apps that have a network on this node.
-    pub networks: BTreeSet<AppEnv>,
+    /// By instance; of one instance, the one worth keeping first. A node may have hundreds, and
+    /// each look finds each of them several times.
+    containers: Vec<ObservedContainer>,
+    networks: BTreeSet<AppEnv>,
 }
 
 impl Observation {
-    /// The containers of each instance, the one worth keeping first.
-    pub fn by_instance(&self) -> BTreeMap<&InstanceId, Vec<&ObservedContainer>> {
-        let mut groups: BTreeMap<&InstanceId, Vec<&ObservedContainer>> = BTreeMap::new();
-        for container in &self.containers {
-            groups.entry(&container.instance).or_default().push(container);
-        }
-        for group in groups.values_mut() {
-            group.sort_by_key(|container| container.rank());
-        }
-        groups
+    /// From containers in any order, running or not, and the apps that have a network on this node.
+    pub fn new(mut containers: Vec<ObservedContainer>, networks: BTreeSet<AppEnv>) -> Self {
+        containers.sort_by(|left, right| {
+            left.instance.cmp(&right.instance).then_with(|| left.rank().cmp(&right.rank()))
+        });
+        Self { containers, networks }
+    }
+
+    /// All containers, by instance.
+    pub fn containers(&self) -> &[ObservedContainer] {
+        &self.containers
+    }
+
+    /// The apps that have a network on this node.
+    pub fn networks(&self) -> &BTreeSet<AppEnv> {
+        &self.networks
+    }
+
+    /// The containers of each instance that has any, the one worth keeping first.
+    pub fn by_instance(&self) -> impl Iterator<Item = (&InstanceId, &[ObservedContainer])> {
+        let groups = self.containers.chunk_by(|left, right| left.instance == right.instance);
+        groups.filter_map(|group| Some((&group.first()?.instance, group)))
+    }
+
+    /// The containers of an instance, the one worth keeping first.
+    pub fn containers_of(&self, instance: &InstanceId) -> &[ObservedContainer] {
+        let from = self.containers.partition_point(|container| container.instance < *instance);
+        let rest = &self.containers[from..];
+        let count = rest.iter().take_while(|container| container.instance == *instance).count();
+        &rest[..count]
     }
 
     /// The container that counts as this instance's.
     pub fn of(&self, instance: &InstanceId) -> Option<&ObservedContainer> {
-        self.containers
-            .iter()
-            .filter(|container| container.instance == *instance)
-            .min_by_key(|container| container.rank())
+        self.containers_of(instance).first()
     }
 }
 

@@ -94,14 +94,14 @@ pub struct Task {
 pub fn plan(desired: &[AssignedInstance], observed: &Observation, memory: &Memory, now_ms: u64) -> Vec<Task> {
     let node = Node {
         wanted: desired.iter().map(|instance| (&instance.id, instance)).collect(),
-        groups: observed.by_instance(),
+        observed,
         heirs: Heirs::of(desired),
         memory,
     };
 
     let mut tasks = Vec::new();
     for instance in node.wanted.values() {
-        let group = node.containers_of(&instance.id);
+        let group = observed.containers_of(&instance.id);
         let keep = group.iter().position(|container| is_of_spec(container, instance)).unwrap_or(0);
         for (at, container) in group.iter().enumerate() {
             if at != keep || replacement_reason(container, instance).is_some() {
@@ -109,7 +109,7 @@ pub fn plan(desired: &[AssignedInstance], observed: &Observation, memory: &Memor
             }
         }
         let actions = match group.get(keep) {
-            None => node.make(instance, observed),
+            None => node.make(instance),
             Some(container) if replacement_reason(container, instance).is_some() => Vec::new(),
             Some(container) => node.tend(instance, container, now_ms),
         };
@@ -117,14 +117,14 @@ pub fn plan(desired: &[AssignedInstance], observed: &Observation, memory: &Memor
             tasks.push(Task { subject: Subject::Instance(instance.id.clone()), actions });
         }
     }
-    for (id, group) in &node.groups {
+    for (id, group) in observed.by_instance() {
         // A task of an instance that is no longer wanted ends first, so that no
         // container appears behind the back of its removal.
-        let working = memory.is_busy(&Subject::Instance((*id).clone()));
+        let working = memory.is_busy(&Subject::Instance(id.clone()));
         let held = node.heirs.of_instance(id).is_some_and(|instance| node.holds(instance));
         if !node.wanted.contains_key(id) && !held && !working {
             let free = group.iter().filter(|container| !memory.is_stopping(&container.id));
-            tasks.extend(free.filter_map(|container| removal(container)));
+            tasks.extend(free.filter_map(removal));
         }
     }
     tasks.extend(networks(desired, observed, memory));
@@ -205,20 +205,16 @@ impl<'a> Heirs<'a> {
 /// What is wanted on a node, what is there, and what is known besides.
 struct Node<'a> {
     wanted: BTreeMap<&'a InstanceId, &'a AssignedInstance>,
-    groups: BTreeMap<&'a InstanceId, Vec<&'a ObservedContainer>>,
+    observed: &'a Observation,
     heirs: Heirs<'a>,
     memory: &'a Memory,
 }
 
 impl Node<'_> {
-    fn containers_of(&self, id: &InstanceId) -> &[&ObservedContainer] {
-        self.groups.get(id).map_or(&[], Vec::as_slice)
-    }
-
     /// Whether the containers that an instance replaces stay for now: until the new one has started, or
     /// cannot be made before the old one is gone. So what can never be made costs no running container.
     fn holds(&self, instance: &AssignedInstance) -> bool {
-        let mut group = self.containers_of(&instance.id).iter();
+        let mut group = self.observed.containers_of(&instance.id).iter();
         match group.find(|container| replacement_reason(container, instance).is_none()) {
             _ if planted!(RemoveUnprepared) => false,
             Some(container) => container.state == ContainerState::Created,
@@ -226,11 +222,11 @@ impl Node<'_> {
         }
     }
 
-    fn make(&self, instance: &AssignedInstance, observed: &Observation) -> Vec<Action> {
+    fn make(&self, instance: &AssignedInstance) -> Vec<Action> {
         if !self.memory.is_prepared(&instance.id) {
             return vec![Action::Prepare(instance.id.clone())];
         }
-        if !observed.networks.contains(&instance.spec.app_env) {
+        if !self.observed.networks().contains(&instance.spec.app_env) {
             return Vec::new();
         }
         match self.stop_replaced(instance) {
@@ -273,8 +269,9 @@ impl Node<'_> {
             return None;
         }
         let is_heir = |id| self.heirs.of_instance(id).is_some_and(|heir| heir.id == instance.id);
-        let groups = self.groups.iter().filter(|(id, _)| !self.wanted.contains_key(*id) && is_heir(id));
-        Some(groups.flat_map(|(_, group)| group).flat_map(|container| stop(container)).collect())
+        let groups = self.observed.by_instance();
+        let replaced = groups.filter(|(id, _)| !self.wanted.contains_key(*id) && is_heir(id));
+        Some(replaced.flat_map(|(_, group)| group).flat_map(stop).collect())
     }
 }
 
@@ -309,9 +306,9 @@ fn networks<'a>(
 ) -> impl Iterator<Item = Task> + 'a {
     let needed: BTreeSet<_> = desired.iter().map(|instance| &instance.spec.app_env).collect();
     let used: BTreeSet<_> =
-        observed.containers.iter().map(|container| &container.instance.slot.app_env).collect();
-    let missing = needed.clone().into_iter().filter(|app_env| !observed.networks.contains(*app_env));
-    let unused = observed.networks.iter().filter(move |app_env| {
+        observed.containers().iter().map(|container| &container.instance.slot.app_env).collect();
+    let missing = needed.clone().into_iter().filter(|app_env| !observed.networks().contains(*app_env));
+    let unused = observed.networks().iter().filter(move |app_env| {
         !needed.contains(app_env) && !used.contains(app_env) && !memory.works_for(app_env)
     });
     let task =

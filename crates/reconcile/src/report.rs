@@ -1,5 +1,7 @@
 //! What the node tells the fleet about its instances.
 
+use std::collections::BTreeSet;
+
 use stele_model::InstanceId;
 use stele_model::wire::{AssignedInstance, InstanceReport, Phase};
 
@@ -16,30 +18,29 @@ pub fn report(
     memory: &Memory,
     now_ms: u64,
 ) -> Vec<InstanceReport> {
-    let groups = observed.by_instance();
     let heirs = Heirs::of(desired);
     let mut reports: Vec<_> = desired
         .iter()
         .map(|instance| {
-            let container = groups.get(&instance.id).and_then(|group| {
-                let same = group.iter().find(|one| one.spec_digest == Some(instance.spec_digest));
-                same.or(group.first()).copied()
-            });
+            let group = observed.containers_of(&instance.id);
+            let same = group.iter().find(|one| one.spec_digest == Some(instance.spec_digest));
+            let container = same.or(group.first());
             let (phase, reason) = phase(instance, container, memory, now_ms);
             compose(&instance.id, container, memory, phase, reason)
         })
         .collect();
-    let leaving = groups.iter().filter(|(id, _)| !desired.iter().any(|instance| instance.id == ***id));
+    let wanted: BTreeSet<_> = desired.iter().map(|instance| &instance.id).collect();
+    let leaving = observed.by_instance().filter(|(id, _)| !wanted.contains(id));
     reports.extend(leaving.map(|(id, group)| {
         let phase = match memory.instance(id).and_then(|known| known.phase).unwrap_or(Phase::Starting) {
             // It is there still, and was stopped as it should be.
-            Phase::Starting | Phase::Healthy | Phase::Unhealthy if group.iter().all(|one| has_ended(one)) => {
+            Phase::Starting | Phase::Healthy | Phase::Unhealthy if group.iter().all(has_ended) => {
                 Phase::Completed
             }
             phase => phase,
         };
         let successor = heirs.of_instance(id);
-        let made = |new: &AssignedInstance| groups.get(&new.id).and_then(|group| group.first()).copied();
+        let made = |new: &AssignedInstance| observed.of(&new.id);
         let failure = memory.failure(&Subject::Container(group[0].id.clone()));
         let reason = match (failure, successor) {
             (Some(failure), _) => format!("cannot be removed: {}", failure.reason),
@@ -53,7 +54,7 @@ pub fn report(
             },
             (None, None) => "is being removed".to_owned(),
         };
-        compose(id, group.first().copied(), memory, phase, Some(reason))
+        compose(id, group.first(), memory, phase, Some(reason))
     }));
     reports.sort_by(|left, right| left.id.cmp(&right.id));
     reports

@@ -78,7 +78,7 @@ impl Inspections {
         &self,
         report: &InstanceReport,
         wanted: Option<&AssignedInstance>,
-        containers: &[&ObservedContainer],
+        containers: &[ObservedContainer],
     ) -> Result<u64, String> {
         if wanted.is_none() {
             return Err("is on the node and not assigned to it".to_owned());
@@ -109,14 +109,13 @@ pub fn statement(
     reports: &[InstanceReport],
     inspections: &Inspections,
 ) -> Observed {
-    let groups = observed.by_instance();
     let wanted: BTreeMap<_, _> = desired.iter().map(|instance| (&instance.id, instance)).collect();
     let mut rows = Vec::with_capacity(reports.len());
     let mut differs = Vec::new();
     let mut oldest_ms: Option<u64> = None;
     for report in reports {
         let instance = wanted.get(&report.id).copied();
-        let containers = groups.get(&report.id).map_or(&[][..], Vec::as_slice);
+        let containers = observed.containers_of(&report.id);
         let digest = match (inspections.judge(report, instance, containers), instance) {
             (Ok(at_ms), Some(instance)) => {
                 oldest_ms = Some(oldest_ms.map_or(at_ms, |oldest| oldest.min(at_ms)));

@@ -52,7 +52,7 @@ fn expected(desired: &[AssignedInstance]) -> Digest {
 }
 
 fn look(containers: Vec<ObservedContainer>) -> Observation {
-    Observation { containers, ..Observation::default() }
+    Observation::new(containers, std::collections::BTreeSet::new())
 }
 
 #[test]
@@ -112,21 +112,22 @@ fn much_that_differs_still_fits_a_heartbeat() {
 fn inspections_are_due_for_what_is_new_changed_or_long_ago() {
     let desired = [assigned(0), assigned(1)];
     let mut inspections = Inspections::default();
-    let mut observed = look(vec![container(&desired[0], "a"), container(&desired[1], "b")]);
-    observed.containers[1].state = ContainerState::Created;
+    let (a, b) = (container(&desired[0], "a"), container(&desired[1], "b"));
+    let created = ObservedContainer { state: ContainerState::Created, ..b.clone() };
+    let observed = look(vec![a.clone(), created]);
     let ids = |inspections: &mut Inspections, observed: &Observation, now_ms, changed| {
         let due = inspections.due(&desired, observed, now_ms, INTERVAL, changed);
         due.into_iter().map(|(_, container)| container.id.clone()).collect::<Vec<_>>()
     };
     assert_eq!(ids(&mut inspections, &observed, NOW, false), ["a"], "one that never ran has no files yet");
     inspections.ended(desired[0].id.clone(), inspected("a", Ok(Vec::new())));
-    observed.containers[1].state = ContainerState::Running;
+    let observed = look(vec![a.clone(), b.clone()]);
     assert_eq!(ids(&mut inspections, &observed, NOW, false), ["b"]);
     inspections.ended(desired[1].id.clone(), Inspection { at_ms: NOW, ..inspected("b", Ok(Vec::new())) });
     assert_eq!(ids(&mut inspections, &observed, NOW, true), [""; 0], "not twice in a moment");
     assert_eq!(ids(&mut inspections, &observed, NOW + INSPECTION_MS_MIN, true), ["a", "b"]);
     assert_eq!(ids(&mut inspections, &observed, NOW + INTERVAL - 5, false), ["a"]);
     assert_eq!(ids(&mut inspections, &observed, NOW + INTERVAL, false), ["a", "b"], "the oldest first");
-    observed.containers[0].started_ms = Some(3);
+    let observed = look(vec![ObservedContainer { started_ms: Some(3), ..a }, b]);
     assert_eq!(ids(&mut inspections, &observed, NOW, false), ["a"], "another run");
 }

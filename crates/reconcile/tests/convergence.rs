@@ -35,10 +35,8 @@ struct Engine {
 
 impl Engine {
     fn look(&self) -> Observation {
-        Observation {
-            containers: self.containers.values().map(|(container, _)| container.clone()).collect(),
-            networks: self.networks.clone(),
-        }
+        let containers = self.containers.values().map(|(container, _)| container.clone()).collect();
+        Observation::new(containers, self.networks.clone())
     }
 
     fn add(&mut self, instance: &AssignedInstance, name: String) {
@@ -267,7 +265,7 @@ impl Node {
         let known: BTreeSet<_> = desired
             .iter()
             .map(|one| &one.id)
-            .chain(observed.containers.iter().map(|one| &one.instance))
+            .chain(observed.containers().iter().map(|one| &one.instance))
             .collect();
         assert_eq!(told, known);
         assert_eq!(told.len(), reports.len());

@@ -35,7 +35,7 @@ fn told(memory: &mut Memory, state: ContainerState, restart_count: u32) -> Insta
         drift: None,
     };
     let observed =
-        Observation { containers: vec![container], networks: [desired[0].spec.app_env.clone()].into() };
+        Observation::new(vec![container], [desired[0].spec.app_env.clone()].into());
     memory.observe(&desired, &observed, now_ms);
     report(&desired, &observed, memory, now_ms).remove(0)
 }

@@ -149,7 +149,7 @@ impl Docker {
             })
             .try_collect()
             .await?;
-        Ok(Observation { containers, networks: networks.into_iter().map(|(_, app_env)| app_env).collect() })
+        Ok(Observation::new(containers, networks.into_iter().map(|(_, app_env)| app_env).collect()))
     }
 
     /// Nothing for a container whose instance label is unreadable: it is none of ours to touch.

@@ -235,15 +235,9 @@ impl Simulated {
         let now = self.now_ms();
         let engine = self.up()?;
         let networks = engine.networks.iter().filter(|(fleet, node, _)| self.is_own(fleet, node));
-        Ok(Observation {
-            containers: engine
-                .containers
-                .iter()
-                .filter(|(_, one)| self.is_own(&one.fleet, &one.node))
-                .map(|(id, one)| one.observed(id, now))
-                .collect(),
-            networks: networks.map(|(_, _, app_env)| app_env.clone()).collect(),
-        })
+        let own = engine.containers.iter().filter(|(_, one)| self.is_own(&one.fleet, &one.node));
+        let containers = own.map(|(id, one)| one.observed(id, now)).collect();
+        Ok(Observation::new(containers, networks.map(|(_, _, app_env)| app_env.clone()).collect()))
     }
 
     fn make(&self, instance: &AssignedInstance) -> Result<String, RuntimeError> {

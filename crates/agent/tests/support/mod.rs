@@ -357,7 +357,7 @@ pub fn simulated(fleet: &Fleet) -> Arc<Simulated> {
 /// Containers there are, by instance, with their engine's id.
 pub async fn containers(runtime: &Simulated) -> BTreeMap<InstanceId, String> {
     let observed = runtime.observe().await.unwrap();
-    observed.containers.into_iter().map(|one| (one.instance, one.id)).collect()
+    observed.containers().iter().map(|one| (one.instance.clone(), one.id.clone())).collect()
 }
 
 /// A running agent.

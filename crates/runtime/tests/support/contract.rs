@@ -57,15 +57,15 @@ pub async fn an_instance_is_made_and_adopted_by_the_next_agent(fixture: &impl Fi
     assert_eq!(reports[0].spec_digest, Some(web.spec_digest));
     assert_eq!((reports[0].restarts, reports[0].exit_code, &reports[0].reason), (0, None, &None));
     let before = runtime.observe().await.unwrap();
-    assert_eq!(before.networks, [app_env("shop/web@prod")].into());
+    assert_eq!(*before.networks(), [app_env("shop/web@prod")].into());
     drop(first);
 
     let mut second = agent(runtime.clone(), std::slice::from_ref(&web));
     let adopted = all(&mut second, 1, Phase::Healthy).await;
     assert_eq!(adopted, reports);
     let after = runtime.observe().await.unwrap();
-    assert_eq!(after.containers[0].started_ms, before.containers[0].started_ms, "it was restarted");
-    assert_eq!(second.container_of(&web.id), Some(before.containers[0].id.as_str()));
+    assert_eq!(after.containers()[0].started_ms, before.containers()[0].started_ms, "it was restarted");
+    assert_eq!(second.container_of(&web.id), Some(before.containers()[0].id.as_str()));
 }
 
 pub async fn a_replacement_waits_until_the_old_one_is_gone(fixture: &impl Fixture) {
@@ -84,7 +84,7 @@ pub async fn a_replacement_waits_until_the_old_one_is_gone(fixture: &impl Fixtur
     })
     .await;
     assert_eq!(result.reports[0].id, new.id);
-    assert_eq!(runtime.observe().await.unwrap().containers.len(), 1);
+    assert_eq!(runtime.observe().await.unwrap().containers().len(), 1);
 }
 
 pub async fn a_replacement_that_cannot_be_pulled_leaves_the_old_one_running(fixture: &impl Fixture) {
@@ -172,7 +172,7 @@ pub async fn what_is_changed_by_hand_is_put_right(fixture: &impl Fixture) {
         fixture.by_hand("n1", &web.id, deed).await;
         let reports = all(&mut agent, 2, Phase::Healthy).await;
         let after = runtime.observe().await.unwrap();
-        assert_eq!(after.containers.len(), 2, "after {deed:?}: {after:#?}");
+        assert_eq!(after.containers().len(), 2, "after {deed:?}: {after:#?}");
         let web = after.of(&web.id).unwrap();
         assert_eq!(web.id == before.id, keeps_container, "after {deed:?}");
         assert_eq!(web.drift, None, "after {deed:?}");
@@ -192,8 +192,8 @@ pub async fn an_instance_no_longer_wanted_leaves_nothing_behind(fixture: &impl F
     agent.set_desired(vec![web.clone()]);
     assert_eq!(all(&mut agent, 1, Phase::Healthy).await[0].id, web.id);
     let observed = runtime.observe().await.unwrap();
-    assert_eq!(observed.containers.len(), 1);
-    assert_eq!(observed.networks, [app_env("shop/web@prod")].into());
+    assert_eq!(observed.containers().len(), 1);
+    assert_eq!(*observed.networks(), [app_env("shop/web@prod")].into());
 }
 
 pub async fn nodes_that_share_an_engine_leave_each_other_alone(fixture: &impl Fixture) {
@@ -206,8 +206,8 @@ pub async fn nodes_that_share_an_engine_leave_each_other_alone(fixture: &impl Fi
     let before = there.observe().await.unwrap();
     first.set_desired(Vec::new());
     all(&mut first, 0, Phase::Healthy).await;
-    assert!(here.observe().await.unwrap().containers.is_empty());
-    assert!(here.observe().await.unwrap().networks.is_empty());
+    assert!(here.observe().await.unwrap().containers().is_empty());
+    assert!(here.observe().await.unwrap().networks().is_empty());
     assert_eq!(there.observe().await.unwrap(), before);
 }
 
@@ -246,11 +246,11 @@ pub async fn one_that_ends_as_it_should_is_completed(fixture: &impl Fixture) {
         let mut first = agent(runtime.clone(), std::slice::from_ref(&job));
         let reports = all(&mut first, 1, Phase::Completed).await;
         assert_eq!((reports[0].exit_code, reports[0].restarts), (Some(0), 0));
-        let before = runtime.observe().await.unwrap().containers[0].started_ms;
+        let before = runtime.observe().await.unwrap().containers()[0].started_ms;
         // The next agent does not run it once more.
         let mut second = agent(runtime.clone(), std::slice::from_ref(&job));
         all(&mut second, 1, Phase::Completed).await;
-        assert_eq!(runtime.observe().await.unwrap().containers[0].started_ms, before);
+        assert_eq!(runtime.observe().await.unwrap().containers()[0].started_ms, before);
         second.set_desired(Vec::new());
         all(&mut second, 0, Phase::Completed).await;
     }
@@ -412,7 +412,7 @@ pub async fn an_image_goes_when_nobody_needs_it_and_not_before(fixture: &impl Fi
     assert_eq!(here().await, Some((false, true)));
     let refused = runtime.remove_image(&image).await.unwrap_err().to_string();
     assert!(refused.contains("using"), "{refused}");
-    let container = runtime.observe().await.unwrap().containers[0].id.clone();
+    let container = runtime.observe().await.unwrap().containers()[0].id.clone();
     runtime.stop(&container, 1).await.unwrap();
     assert!(runtime.remove_image(&image).await.is_err(), "a stopped container uses it, too");
     assert_eq!(here().await, Some((false, true)));

@@ -250,13 +250,13 @@ pub async fn replacement_survives(
         "{fault:?} at {at}"
     );
     let observed = runtime.observe().await.unwrap();
-    assert_eq!(observed.containers.len(), 1, "{fault:?} at {at}: {observed:#?}");
-    assert_eq!(observed.networks, [super::app_env("shop/web@prod")].into(), "{fault:?} at {at}");
+    assert_eq!(observed.containers().len(), 1, "{fault:?} at {at}: {observed:#?}");
+    assert_eq!(*observed.networks(), [super::app_env("shop/web@prod")].into(), "{fault:?} at {at}");
     let read = fixture.file(node, &new.id, "/etc/app.conf").await;
     assert_eq!(read.as_deref(), Some(&b"version 2"[..]), "{fault:?} at {at}");
 
     next.set_desired(Vec::new());
     super::all(&mut next, 0, Phase::Healthy).await;
-    assert!(runtime.observe().await.unwrap().networks.is_empty(), "{fault:?} at {at}");
+    assert!(runtime.observe().await.unwrap().networks().is_empty(), "{fault:?} at {at}");
     struck
 }
