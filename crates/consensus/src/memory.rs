@@ -31,14 +31,14 @@ struct Image {
 /// What is written, piece by piece.
 #[derive(Debug, Clone)]
 enum Write {
-    Batch(WriteBatch),
+    Batch(Box<WriteBatch>),
     Staged(u64, Vec<u8>),
 }
 
 impl Image {
     fn perform(&mut self, write: Write) -> Result<(), StoreError> {
         let batch = match write {
-            Write::Batch(batch) => batch,
+            Write::Batch(batch) => *batch,
             Write::Staged(seq, data) => {
                 self.staged.insert(seq, data);
                 return Ok(());
@@ -300,11 +300,11 @@ impl LogStore for MemoryStore {
             return Err(error.clone());
         }
         let sync = batch.sync;
-        self.current.perform(Write::Batch(batch.clone()))?;
+        self.current.perform(Write::Batch(Box::new(batch.clone())))?;
         for place in written(&batch) {
             self.rot.remove(&place);
         }
-        self.unsynced.push(Write::Batch(batch));
+        self.unsynced.push(Write::Batch(Box::new(batch)));
         if sync && self.fails_to_sync {
             return Err(StoreError::Io {
                 operation: "sync",

@@ -25,6 +25,12 @@ pub const REASON_BYTES_MAX: usize = 1024;
 /// Shortest pause between two inspections of one run of a container, also when something is known
 /// to have changed. Milliseconds.
 pub const INSPECTION_MS_MIN: u64 = 5_000;
+/// A node with many containers inspects one in this time, on average, when nothing is known to have
+/// changed. Milliseconds.
+pub const INSPECTION_SPACING_MS: u64 = 250;
+/// Longest pause between two inspections of a container, however many there are: less than what a
+/// statement may be old. Milliseconds (2 minutes).
+pub const INSPECTION_MS_MAX: u64 = 2 * 60 * 1_000;
 /// Between sync requests when nothing gives reason for one, in milliseconds, before jitter.
 pub const SYNC_MS: u64 = 60_000;
 /// Shortest pause between two sync requests, in milliseconds; doubled while they do not help.

@@ -1,6 +1,6 @@
 //! What the node states under its signature: that inspection shows what was assigned, or what else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use stele_model::limits::{STATEMENT_DIFFERENCES_MAX, STATEMENT_REASON_BYTES_MAX};
 use stele_model::wire::{
@@ -8,7 +8,7 @@ use stele_model::wire::{
 };
 use stele_model::{Digest, InstanceId, Time};
 
-use crate::limits::INSPECTION_MS_MIN;
+use crate::limits::{INSPECTION_MS_MAX, INSPECTION_MS_MIN, INSPECTION_SPACING_MS};
 use crate::memory::bounded;
 use crate::observation::{ContainerState, Observation, ObservedContainer};
 
@@ -29,23 +29,47 @@ pub struct Inspection {
 #[derive(Clone, Debug, Default)]
 pub struct Inspections {
     done: BTreeMap<InstanceId, Inspection>,
+    /// Containers that the engine said something about since their last inspection began, by its ids.
+    changed: BTreeSet<String>,
+    /// Any container may be among those.
+    anything: bool,
 }
 
 impl Inspections {
-    /// The instances to inspect now, the one inspected longest ago first: each container that is
-    /// another or another run than the one inspected, and each inspected more than `interval_ms`
-    /// ago; sooner when something is known to have `changed`.
-    pub fn due<'a>(
+    /// The engine said that something happened to a container, by its id.
+    pub fn container_changed(&mut self, container: String) {
+        self.changed.insert(container);
+    }
+
+    /// Something may have happened to any container.
+    pub fn anything_changed(&mut self) {
+        self.anything = true;
+    }
+
+    /// The instances whose inspection begins now, at most so many, the one inspected longest ago first:
+    /// each container that is another or another run than the one inspected, and each inspected more
+    /// than `interval_ms` ago; sooner when something happened to it, later when there are very many.
+    pub fn next_round<'a>(
         &mut self,
         desired: &'a [AssignedInstance],
         observed: &'a Observation,
         now_ms: u64,
         interval_ms: u64,
-        changed: bool,
+        most: usize,
     ) -> Vec<(&'a AssignedInstance, &'a ObservedContainer)> {
         let wanted: BTreeMap<_, _> = desired.iter().map(|instance| (&instance.id, instance)).collect();
         self.done.retain(|id, _| wanted.contains_key(id));
-        let pause = if changed { interval_ms.min(INSPECTION_MS_MIN) } else { interval_ms };
+        let all: BTreeSet<_> = observed.containers().iter().map(|container| &container.id).collect();
+        if std::mem::take(&mut self.anything) {
+            self.changed = all.into_iter().cloned().collect();
+        } else {
+            self.changed.retain(|container| all.contains(container));
+        }
+        let spaced_ms = INSPECTION_SPACING_MS.saturating_mul(desired.len() as u64).min(INSPECTION_MS_MAX);
+        let pause = |container: &ObservedContainer| {
+            let is_changed = self.changed.contains(&container.id);
+            if is_changed { interval_ms.min(INSPECTION_MS_MIN) } else { interval_ms.max(spaced_ms) }
+        };
         let mut due: Vec<_> = desired
             .iter()
             .filter_map(|instance| {
@@ -59,12 +83,16 @@ impl Inspections {
                 let is_due = last.is_none_or(|last| {
                     last.container != container.id
                         || last.started_ms != container.started_ms
-                        || last.at_ms.saturating_add(pause) <= now_ms
+                        || last.at_ms.saturating_add(pause(container)) <= now_ms
                 });
                 (settled && is_due).then_some((last.map(|last| last.at_ms), instance, container))
             })
             .collect();
         due.sort_by_key(|(at_ms, ..)| *at_ms);
+        due.truncate(most);
+        for (.., container) in &due {
+            self.changed.remove(&container.id);
+        }
         due.into_iter().map(|(_, instance, container)| (instance, container)).collect()
     }
 

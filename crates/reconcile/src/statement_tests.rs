@@ -115,19 +115,47 @@ fn inspections_are_due_for_what_is_new_changed_or_long_ago() {
     let (a, b) = (container(&desired[0], "a"), container(&desired[1], "b"));
     let created = ObservedContainer { state: ContainerState::Created, ..b.clone() };
     let observed = look(vec![a.clone(), created]);
-    let ids = |inspections: &mut Inspections, observed: &Observation, now_ms, changed| {
-        let due = inspections.due(&desired, observed, now_ms, INTERVAL, changed);
+    let ids = |inspections: &mut Inspections, observed: &Observation, now_ms, most| {
+        let due = inspections.next_round(&desired, observed, now_ms, INTERVAL, most);
         due.into_iter().map(|(_, container)| container.id.clone()).collect::<Vec<_>>()
     };
-    assert_eq!(ids(&mut inspections, &observed, NOW, false), ["a"], "one that never ran has no files yet");
+    assert_eq!(ids(&mut inspections, &observed, NOW, 9), ["a"], "one that never ran has no files yet");
     inspections.ended(desired[0].id.clone(), inspected("a", Ok(Vec::new())));
     let observed = look(vec![a.clone(), b.clone()]);
-    assert_eq!(ids(&mut inspections, &observed, NOW, false), ["b"]);
+    assert_eq!(ids(&mut inspections, &observed, NOW, 9), ["b"]);
     inspections.ended(desired[1].id.clone(), Inspection { at_ms: NOW, ..inspected("b", Ok(Vec::new())) });
-    assert_eq!(ids(&mut inspections, &observed, NOW, true), [""; 0], "not twice in a moment");
-    assert_eq!(ids(&mut inspections, &observed, NOW + INSPECTION_MS_MIN, true), ["a", "b"]);
-    assert_eq!(ids(&mut inspections, &observed, NOW + INTERVAL - 5, false), ["a"]);
-    assert_eq!(ids(&mut inspections, &observed, NOW + INTERVAL, false), ["a", "b"], "the oldest first");
-    let observed = look(vec![ObservedContainer { started_ms: Some(3), ..a }, b]);
-    assert_eq!(ids(&mut inspections, &observed, NOW, false), ["a"], "another run");
+    assert_eq!(ids(&mut inspections, &observed, NOW + INSPECTION_MS_MIN, 9), [""; 0]);
+    assert_eq!(ids(&mut inspections, &observed, NOW + INTERVAL - 5, 9), ["a"]);
+    assert_eq!(ids(&mut inspections, &observed, NOW + INTERVAL, 9), ["a", "b"], "the oldest first");
+    assert_eq!(ids(&mut inspections, &observed, NOW + INTERVAL, 1), ["a"]);
+    let again = look(vec![ObservedContainer { started_ms: Some(3), ..a }, b]);
+    assert_eq!(ids(&mut inspections, &again, NOW, 9), ["a"], "another run");
+
+    // Of what something happened to, it is known which it was.
+    inspections.container_changed("b".to_owned());
+    inspections.container_changed("of somebody else".to_owned());
+    assert_eq!(ids(&mut inspections, &observed, NOW, 9), [""; 0], "not twice in a moment");
+    assert_eq!(ids(&mut inspections, &observed, NOW + INSPECTION_MS_MIN, 9), ["b"]);
+    assert_eq!(ids(&mut inspections, &observed, NOW + INSPECTION_MS_MIN, 9), [""; 0], "it is begun");
+    inspections.anything_changed();
+    assert_eq!(ids(&mut inspections, &observed, NOW + INSPECTION_MS_MIN, 1), ["a"]);
+    assert_eq!(ids(&mut inspections, &observed, NOW + INSPECTION_MS_MIN, 1), ["b"]);
+}
+
+#[test]
+fn very_many_are_inspected_one_after_the_other() {
+    let mut inspections = Inspections::default();
+    let due = |inspections: &mut Inspections, count: usize, after_ms: u64| {
+        let desired: Vec<_> = (0..count).map(assigned).collect();
+        let observed = look(desired.iter().map(|one| container(one, &one.id.to_string())).collect());
+        for (one, found) in desired.iter().zip(observed.containers()) {
+            let inspection = inspected(&found.id, Ok(Vec::new()));
+            inspections.ended(one.id.clone(), Inspection { at_ms: NOW, ..inspection });
+        }
+        inspections.next_round(&desired, &observed, NOW + after_ms, 1_000, usize::MAX).len()
+    };
+    assert_eq!(due(&mut inspections, 4, 1_000), 4);
+    assert_eq!(due(&mut inspections, 40, 40 * INSPECTION_SPACING_MS - 1), 0);
+    assert_eq!(due(&mut inspections, 40, 40 * INSPECTION_SPACING_MS), 40);
+    assert_eq!(due(&mut inspections, 1_000, INSPECTION_MS_MAX), 1_000);
 }

@@ -34,8 +34,7 @@ fn told(memory: &mut Memory, state: ContainerState, restart_count: u32) -> Insta
         address: None,
         drift: None,
     };
-    let observed =
-        Observation::new(vec![container], [desired[0].spec.app_env.clone()].into());
+    let observed = Observation::new(vec![container], [desired[0].spec.app_env.clone()].into());
     memory.observe(&desired, &observed, now_ms);
     report(&desired, &observed, memory, now_ms).remove(0)
 }

@@ -51,7 +51,7 @@ use crate::limits::{
 use crate::probe;
 use crate::registry::Registries;
 use crate::request::{create_request, drift, mutable_of_inspection, plain};
-use crate::runtime::{LogLine, LogRequest, LogStream, Runtime, RuntimeError};
+use crate::runtime::{Change, LogLine, LogRequest, LogStream, Runtime, RuntimeError};
 
 /// How to reach the engine, and for whom.
 #[derive(Clone, Debug)]
@@ -590,7 +590,7 @@ impl Runtime for Docker {
         futures::stream::once(lines).try_flatten().try_flatten().boxed()
     }
 
-    fn changes(&self) -> BoxStream<'static, ()> {
+    fn changes(&self) -> BoxStream<'static, Change> {
         let docker = self.detached();
         let subscription = move || {
             let docker = docker.detached();
@@ -615,12 +615,12 @@ impl Runtime for Docker {
                 filters.insert("event".to_owned(), actions.map(str::to_owned).to_vec());
                 let options = EventsOptionsBuilder::default().filters(&filters).build();
                 let client = docker.client().await.ok()?.clone();
-                Some(
-                    client
-                        .events(Some(options))
-                        .take_while(|event| std::future::ready(event.is_ok()))
-                        .map(drop),
-                )
+                Some(client.events(Some(options)).take_while(|event| std::future::ready(event.is_ok())).map(
+                    |event| {
+                        let of = event.ok().and_then(|event| event.actor).and_then(|actor| actor.id);
+                        of.map_or(Change::Unknown, Change::Container)
+                    },
+                ))
             }
         };
         let rounds = futures::stream::unfold(true, move |first| {
@@ -634,7 +634,7 @@ impl Runtime for Docker {
                     None => futures::stream::empty().boxed(),
                 };
                 // Between two subscriptions anything may have happened.
-                let missed = futures::stream::iter((!first).then_some(()));
+                let missed = futures::stream::iter((!first).then_some(Change::Unknown));
                 Some((missed.chain(events), false))
             }
         });

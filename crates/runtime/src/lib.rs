@@ -33,4 +33,4 @@ pub use host::Host;
 pub use reconciler::{PullRecord, Reconciler, ReconcilerConfig, StepResult};
 #[doc(hidden)]
 pub use request::checked_body;
-pub use runtime::{LogLine, LogRequest, LogStream, Runtime, RuntimeError};
+pub use runtime::{Change, LogLine, LogRequest, LogStream, Runtime, RuntimeError};

@@ -35,8 +35,10 @@ pub const HTTP_STATUS_BYTES_MAX: usize = 4096;
 /// Most bytes kept of what a failed exec health check printed.
 pub const EXEC_OUTPUT_BYTES_MAX: usize = 512;
 /// Between two inspections of a container whose image, configuration and files are compared with
-/// its spec, when nothing is known to have changed. Milliseconds.
-pub const INSPECTION_INTERVAL_MS: u64 = 15_000;
+/// its spec, when nothing is known to have changed and there are not many. Milliseconds.
+pub const INSPECTION_INTERVAL_MS: u64 = 30_000;
+/// Changes heard of that are taken in before a look. Others are taken in after it.
+pub const CHANGES_PER_STEP_MAX: usize = 1024;
 /// Differences told of one container.
 pub const INSPECTION_DIFFERENCES_MAX: usize = 8;
 /// Added to a file's size for how much of its archive is read back at most: headers and padding. Bytes.

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use futures::{FutureExt as _, StreamExt as _};
 use stele_model::InstanceId;
 use stele_model::limits::{LOG_LINE_BYTES_MAX, LOG_TAIL_LINES_MAX};
 use stele_model::release::Image;
@@ -18,11 +18,11 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::limits::{
-    INSPECTION_INTERVAL_MS, INSPECTION_TIMEOUT_MS, INSPECTIONS_PER_ROUND_MAX, INSPECTS_MAX,
-    LOG_TAIL_TIMEOUT_MS, POLL_INTERVAL_MS, PULLS_MAX, REST_PER_LOOK, STOP_WORK_MAX, WAKE_MS_MIN, WORK_MIN,
-    WORK_PER_PROCESSOR,
+    CHANGES_PER_STEP_MAX, INSPECTION_INTERVAL_MS, INSPECTION_TIMEOUT_MS, INSPECTIONS_PER_ROUND_MAX,
+    INSPECTS_MAX, LOG_TAIL_TIMEOUT_MS, POLL_INTERVAL_MS, PULLS_MAX, REST_PER_LOOK, STOP_WORK_MAX,
+    WAKE_MS_MIN, WORK_MIN, WORK_PER_PROCESSOR,
 };
-use crate::runtime::{LogRequest, Runtime, RuntimeError};
+use crate::runtime::{Change, LogRequest, Runtime, RuntimeError};
 
 /// How a [`Reconciler`] works.
 #[derive(Clone, Debug)]
@@ -95,9 +95,7 @@ pub struct Reconciler<R: Runtime + ?Sized> {
     mirror: Option<String>,
     inspections: Inspections,
     inspecting: bool,
-    changes: BoxStream<'static, ()>,
-    /// The engine said that something changed since the last round of inspections began.
-    meddled: bool,
+    changes: BoxStream<'static, Change>,
     /// Something happened since the last look.
     stale: bool,
     /// Before this, another look would be too soon.
@@ -130,7 +128,6 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
             inspections: Inspections::default(),
             inspecting: false,
             changes,
-            meddled: false,
             stale: false,
             rested: Instant::now(),
         }
@@ -178,14 +175,25 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
                         self.stale = true;
                     }
                 }
-                Some(()) = self.changes.next() => {
+                Some(change) = self.changes.next() => {
                     self.stale = true;
-                    self.meddled = true;
+                    self.note(change);
                 }
                 else => std::future::pending().await,
             }
         }
         tokio::time::sleep_until(self.rested).await;
+        for _ in 0..CHANGES_PER_STEP_MAX {
+            let Some(Some(change)) = self.changes.next().now_or_never() else { break };
+            self.note(change);
+        }
+    }
+
+    fn note(&mut self, change: Change) {
+        match change {
+            Change::Container(container) => self.inspections.container_changed(container),
+            Change::Unknown => self.inspections.anything_changed(),
+        }
     }
 
     /// Looks, decides, and sets to work. Returns without waiting for the work to end.
@@ -195,13 +203,10 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
         }
         self.stale = false;
         let begun = Instant::now();
-        let looked = self.runtime.observe().await;
-        // A node with many containers, or a busy engine, is not looked at all the time.
-        let most = Duration::from_millis(self.config.poll_interval_ms);
-        self.rested = Instant::now() + (begun.elapsed() * REST_PER_LOOK).min(most);
-        let observed = match looked {
+        let observed = match self.runtime.observe().await {
             Ok(observed) => observed,
             Err(error) => {
+                self.rest(begun);
                 return StepResult {
                     reports: self.reports.clone(),
                     observed: None,
@@ -223,6 +228,7 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
         self.begin_inspections(now_ms);
 
         self.reports = report(&self.desired, &self.observed, &self.memory, now_ms);
+        self.rest(begun);
         if self.keep_log_tails().await {
             self.reports = report(&self.desired, &self.observed, &self.memory, now_ms);
         }
@@ -242,6 +248,12 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
             settled,
             runtime_error: None,
         }
+    }
+
+    /// A node with many containers, or a busy engine, is not looked at all the time.
+    fn rest(&mut self, begun: Instant) {
+        let most = Duration::from_millis(self.config.poll_interval_ms);
+        self.rested = Instant::now() + (begun.elapsed() * REST_PER_LOOK).min(most);
     }
 
     fn take_in(&mut self, ended: Result<Ended, JoinError>) {
@@ -352,13 +364,13 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
             return;
         }
         let interval_ms = self.config.inspection_interval_ms;
-        let due = self.inspections.due(&self.desired, &self.observed, now_ms, interval_ms, self.meddled);
+        let most = INSPECTIONS_PER_ROUND_MAX;
+        let due = self.inspections.next_round(&self.desired, &self.observed, now_ms, interval_ms, most);
         if due.is_empty() {
             return;
         }
         let due: Vec<_> = due
             .into_iter()
-            .take(INSPECTIONS_PER_ROUND_MAX)
             .filter_map(|(instance, container)| {
                 Some((
                     Arc::clone(self.instances.get(&instance.id)?),
@@ -367,7 +379,7 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
                 ))
             })
             .collect();
-        (self.inspecting, self.meddled) = (true, false);
+        self.inspecting = true;
         let runtime = Arc::clone(&self.runtime);
         self.running.spawn(async move {
             let mut done = Vec::with_capacity(due.len());

@@ -135,5 +135,14 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Yields whenever something may have changed. May yield too often, never ends
     /// while the engine lives, and may miss changes: look from time to time anyway.
-    fn changes(&self) -> BoxStream<'static, ()>;
+    fn changes(&self) -> BoxStream<'static, Change>;
+}
+
+/// What the engine says that something happened to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A container, by the engine's id.
+    Container(String),
+    /// It cannot be told: events may have been missed.
+    Unknown,
 }

@@ -21,16 +21,18 @@ use stele_model::release::{Check, Image, Protocol, Restart};
 use stele_model::wire::{AssignedInstance, HostPort, TakenPort};
 use stele_model::{AppEnv, Digest, FleetName, InstanceId, NodeName};
 use stele_reconcile::{ContainerState, HostPolicy, ImageHere, Observation, ObservedContainer};
-use tokio::sync::watch;
+use tokio::sync::broadcast;
 
 use self::behaviour::Behaviour;
 use crate::host::Host;
 use crate::inspect::{ImageShown, differences, same_content};
 use crate::request::{create_request, plain};
-use crate::runtime::{LogLine, LogRequest, LogStream, Runtime, RuntimeError};
+use crate::runtime::{Change, LogLine, LogRequest, LogStream, Runtime, RuntimeError};
 
 /// Docker's first pause before it starts an ended container again; doubled each time. Milliseconds.
 const ENGINE_RESTART_MS: u64 = 100;
+/// Changes that nobody has heard yet; who is further behind is told that it is.
+const CHANGES_KEPT: usize = 16;
 
 #[derive(Clone, Debug)]
 struct Container {
@@ -109,7 +111,7 @@ pub struct Simulated {
     host: Host,
     clock: SimulatedClock,
     engine: Arc<Mutex<Engine>>,
-    changed: watch::Sender<u64>,
+    changed: broadcast::Sender<Change>,
 }
 
 impl Default for Simulated {
@@ -129,7 +131,7 @@ impl Default for Simulated {
 impl Simulated {
     /// An empty engine of its own.
     pub fn new(host: Host, clock: SimulatedClock) -> Self {
-        Self { host, clock, engine: Arc::default(), changed: watch::Sender::new(0) }
+        Self { host, clock, engine: Arc::default(), changed: broadcast::Sender::new(CHANGES_KEPT) }
     }
 
     /// Another node's view of the same engine.
@@ -143,13 +145,13 @@ impl Simulated {
         if let SimulatedClock::Manual(now) = &self.clock {
             now.fetch_add(ms, Ordering::SeqCst);
         }
-        self.touch();
+        self.touch(Change::Unknown);
     }
 
     /// Whether the engine answers.
     pub fn set_down(&self, down: bool) {
         self.engine().down = down;
-        self.touch();
+        self.touch(Change::Unknown);
     }
 
     /// Does something by hand to an instance's container, behind the agent's back. Whether there was one.
@@ -192,7 +194,7 @@ impl Simulated {
             }
         }
         drop(engine);
-        self.touch();
+        self.touch(Change::Container(id));
         true
     }
 
@@ -227,8 +229,9 @@ impl Simulated {
         }
     }
 
-    fn touch(&self) {
-        self.changed.send_modify(|count| *count += 1);
+    fn touch(&self, change: Change) {
+        // Nobody may be listening.
+        drop(self.changed.send(change));
     }
 
     fn look(&self) -> Result<Observation, RuntimeError> {
@@ -386,12 +389,17 @@ impl Simulated {
         one.map(change).ok_or_else(|| RuntimeError::Engine(format!("No such container: {id}")))
     }
 
-    fn done<T>(&self, outcome: Result<T, RuntimeError>) -> BoxFuture<'static, Result<T, RuntimeError>>
+    /// An answer, after what was done to a container is told.
+    fn done<T>(
+        &self,
+        container: &str,
+        outcome: Result<T, RuntimeError>,
+    ) -> BoxFuture<'static, Result<T, RuntimeError>>
     where
         T: Send + 'static,
     {
         if outcome.is_ok() {
-            self.touch();
+            self.touch(Change::Container(container.to_owned()));
         }
         Box::pin(std::future::ready(outcome))
     }
@@ -499,7 +507,7 @@ impl Runtime for Simulated {
             engine.images.insert(image.to_string(), image.clone());
             Ok(())
         });
-        self.done(outcome)
+        Box::pin(std::future::ready(outcome))
     }
 
     fn ensure_network<'a>(&'a self, app_env: &'a AppEnv) -> BoxFuture<'a, Result<(), RuntimeError>> {
@@ -507,7 +515,7 @@ impl Runtime for Simulated {
         let outcome = self.up().map(|mut engine| {
             engine.networks.insert(own);
         });
-        self.done(outcome)
+        Box::pin(std::future::ready(outcome))
     }
 
     fn remove_network<'a>(&'a self, app_env: &'a AppEnv) -> BoxFuture<'a, Result<(), RuntimeError>> {
@@ -521,11 +529,13 @@ impl Runtime for Simulated {
             engine.networks.remove(&own);
             Ok(())
         });
-        self.done(outcome)
+        Box::pin(std::future::ready(outcome))
     }
 
     fn create<'a>(&'a self, instance: &'a AssignedInstance) -> BoxFuture<'a, Result<String, RuntimeError>> {
-        self.done(self.make(instance))
+        let made = self.make(instance);
+        let container = made.as_ref().map_or_else(|_| String::new(), Clone::clone);
+        self.done(&container, made)
     }
 
     fn write_files<'a>(
@@ -541,7 +551,7 @@ impl Runtime for Simulated {
             .map(|(path, file)| Ok((path.clone(), (plain(&file.content, path)?.to_owned(), file.mode))))
             .collect();
         let outcome = files.and_then(|files| self.with(container, |one| one.files = files));
-        self.done(outcome)
+        self.done(container, outcome)
     }
 
     fn inspect<'a>(
@@ -580,7 +590,7 @@ impl Runtime for Simulated {
             engine.tagged.remove(&name);
             Ok(())
         });
-        self.done(outcome)
+        Box::pin(std::future::ready(outcome))
     }
 
     fn ports_taken<'a>(
@@ -601,7 +611,7 @@ impl Runtime for Simulated {
     }
 
     fn start<'a>(&'a self, container: &'a str) -> BoxFuture<'a, Result<(), RuntimeError>> {
-        self.done(self.begin(container))
+        self.done(container, self.begin(container))
     }
 
     fn stop<'a>(
@@ -623,17 +633,17 @@ impl Runtime for Simulated {
             }
         });
         let gone = !self.engine().containers.contains_key(container);
-        self.done(if gone { Ok(()) } else { stopped.and_then(|outcome| outcome) })
+        self.done(container, if gone { Ok(()) } else { stopped.and_then(|outcome| outcome) })
     }
 
     fn remove<'a>(&'a self, container: &'a str) -> BoxFuture<'a, Result<(), RuntimeError>> {
         let outcome = self.up().map(|mut engine| drop(engine.containers.remove(container)));
-        self.done(outcome)
+        self.done(container, outcome)
     }
 
     fn unpause<'a>(&'a self, container: &'a str) -> BoxFuture<'a, Result<(), RuntimeError>> {
         let outcome = self.with(container, |one| one.state = ContainerState::Running);
-        self.done(outcome)
+        self.done(container, outcome)
     }
 
     fn check<'a>(
@@ -661,11 +671,14 @@ impl Runtime for Simulated {
         if request.follow { printed.chain(futures::stream::pending()).boxed() } else { printed.boxed() }
     }
 
-    fn changes(&self) -> BoxStream<'static, ()> {
+    fn changes(&self) -> BoxStream<'static, Change> {
         let receiver = self.changed.subscribe();
-        let next = |mut receiver: watch::Receiver<u64>| async move {
-            receiver.changed().await.ok()?;
-            Some(((), receiver))
+        let next = |mut receiver: broadcast::Receiver<Change>| async move {
+            match receiver.recv().await {
+                Ok(change) => Some((change, receiver)),
+                Err(broadcast::error::RecvError::Lagged(_)) => Some((Change::Unknown, receiver)),
+                Err(broadcast::error::RecvError::Closed) => None,
+            }
         };
         futures::stream::unfold(receiver, next).boxed()
     }

@@ -16,7 +16,7 @@ use stele_model::release::{
 };
 use stele_model::wire::{AssignedInstance, Phase};
 use stele_reconcile::HostMount;
-use stele_runtime::{Reconciler, Runtime};
+use stele_runtime::{Change, Reconciler, Runtime};
 use support::real::RealDocker;
 use support::{
     Fixture, Kind, agent, all, app_env, checked, eventually, file, instance, plain_container, published,
@@ -337,5 +337,6 @@ async fn changes_are_noticed_without_polling() {
             () = killed => None,
         }
     };
-    assert_eq!(tokio::time::timeout(Duration::from_secs(30), heard).await.unwrap(), Some(()));
+    let heard = tokio::time::timeout(Duration::from_secs(30), heard).await.unwrap();
+    assert_eq!(heard, Some(Change::Container(id.clone())));
 }

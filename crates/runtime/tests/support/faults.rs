@@ -10,7 +10,7 @@ use stele_model::release::{Check, Image};
 use stele_model::wire::{AssignedInstance, HostPort, TakenPort};
 use stele_model::{AppEnv, InstanceId};
 use stele_reconcile::{ImageHere, Observation, ObservedContainer};
-use stele_runtime::{LogRequest, LogStream, Runtime, RuntimeError};
+use stele_runtime::{Change, LogRequest, LogStream, Runtime, RuntimeError};
 use tokio::sync::Notify;
 
 /// What happens at the n-th call that changes something.
@@ -185,7 +185,7 @@ impl Runtime for Faulty {
     fn logs(&self, container: &str, request: LogRequest) -> LogStream {
         self.inner.logs(container, request)
     }
-    fn changes(&self) -> BoxStream<'static, ()> {
+    fn changes(&self) -> BoxStream<'static, Change> {
         self.inner.changes()
     }
 }
