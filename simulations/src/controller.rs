@@ -9,8 +9,8 @@ use ed25519_dalek::SigningKey;
 use stele_codec::{Chain, Snapshot};
 use stele_consensus::memory::{Kind, MemoryStore, Rot};
 use stele_consensus::{
-    Config, Driver, LogStore as _, MembershipChange, ProposeError, Role, SnapshotHead, StagedSnapshot,
-    StepError, bootstrap, decode_message,
+    Config, Driver, LogStore as _, MembershipChange, ProposeError, Role, SnapshotHead, Staged,
+    StagedSnapshot, StepError, bootstrap, decode_message,
 };
 use stele_ledger::limits::STATE_DIGEST_INTERVAL_RECORDS;
 use stele_ledger::{Fitness, Moment, Outcome, Submitted, system_request};
@@ -39,6 +39,12 @@ pub(crate) struct Ended {
     pub(crate) is_defect: bool,
 }
 
+/// How far a snapshot is.
+enum Making {
+    Encoding(Snapshot),
+    Staged(Staged),
+}
+
 /// A controller's process.
 pub(crate) struct Process {
     pub(crate) driver: Driver<MemoryStore>,
@@ -54,7 +60,7 @@ pub(crate) struct Process {
     pub(crate) outbox: Outbox,
     /// Publishes the public feed.
     pub(crate) feed: Feed,
-    snapshot: Option<(u64, SnapshotHead, Snapshot)>,
+    snapshot: Option<(u64, SnapshotHead, Making)>,
     /// Pages of a gap fetched so far.
     pub(crate) gap: Vec<(Seq, Vec<u8>)>,
     /// Earlier States, by seq, to rebuild others from.
@@ -273,6 +279,8 @@ impl Process {
         let on_purpose = self.fails_on_purpose;
         let seq = self.app.ledger.state().seq;
         let snapshot = Snapshot { chain: self.app.ledger.chain(), state: self.app.ledger.state().clone() };
+        // One at a time: what is on its way is forgotten.
+        self.snapshot = None;
         self.driver.create_snapshot(seq, snapshot.encode()).map_err(|error| ended(&error, on_purpose))?;
         let through = self.driver.status().applied;
         match self.driver.compact(through) {
@@ -619,15 +627,21 @@ impl Process {
         setup: &Setup,
         rng: &mut Rng,
     ) -> Result<(), stele_consensus::DriveError> {
-        if let Some((due, head, snapshot)) = self.snapshot.take() {
+        if let Some((due, head, making)) = self.snapshot.take() {
             if now_us < due {
-                self.snapshot = Some((due, head, snapshot));
+                self.snapshot = Some((due, head, making));
                 return Ok(());
             }
-            let (index, data) = (head.index, snapshot.encode());
-            let bytes = data.len() as u64;
-            self.driver.disk().stage_snapshot(head.seq, data)?;
-            self.driver.finish_snapshot(StagedSnapshot { head, bytes })?;
+            let index = head.index;
+            let staged = match making {
+                Making::Encoding(snapshot) => {
+                    let staged = self.driver.disk().stage_snapshot(head.seq, snapshot.encode())?;
+                    self.snapshot = Some((now_us + rng.below(100_000), head, Making::Staged(staged)));
+                    return Ok(());
+                }
+                Making::Staged(staged) => staged,
+            };
+            self.driver.finish_snapshot(StagedSnapshot { head, staged })?;
             let through = index.saturating_sub(setup.entries_kept);
             if through >= self.driver.status().first_index {
                 // It is covered by the snapshot just made, or by one that overtook it.
@@ -659,7 +673,7 @@ impl Process {
         }
         let snapshot = Snapshot { chain: self.app.ledger.chain(), state };
         self.app.snapshot_at = seq;
-        self.snapshot = Some((now_us + rng.below(1_500_000), head, snapshot));
+        self.snapshot = Some((now_us + rng.below(1_500_000), head, Making::Encoding(snapshot)));
         Ok(())
     }
 

@@ -45,14 +45,23 @@ pub struct StoredSnapshot {
     pub data: Vec<u8>,
 }
 
-/// A snapshot whose bytes the store has been given: see
+/// Bytes of a snapshot that a store has been given: see
 /// [`LogStore::stage_snapshot`](crate::LogStore::stage_snapshot).
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Staged {
+    /// Under which number the store keeps them. It is used once.
+    pub stage: u64,
+    /// How many they are.
+    pub bytes: u64,
+}
+
+/// A snapshot whose bytes are staged.
+#[derive(Debug, Clone, PartialEq)]
 pub struct StagedSnapshot {
     /// Where it stands.
     pub head: SnapshotHead,
-    /// How many bytes it has.
-    pub bytes: u64,
+    /// Its bytes.
+    pub staged: Staged,
 }
 
 impl StoredSnapshot {

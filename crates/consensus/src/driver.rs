@@ -273,11 +273,10 @@ impl<S: LogStore> Driver<S> {
     /// instead would make its receiver skip entries.
     pub fn create_snapshot(&mut self, seq: u64, data: Vec<u8>) -> Result<(), DriveError> {
         let Some(head) = self.begin_snapshot(seq)? else { return Ok(()) };
-        let bytes = data.len() as u64;
-        if let Err(error) = self.raw.mut_store().stage_snapshot(seq, data) {
-            return Err(self.stop(DriveError::Store(error)));
+        match self.raw.mut_store().stage_snapshot(seq, data) {
+            Ok(staged) => self.finish_snapshot(StagedSnapshot { head, staged }),
+            Err(error) => Err(self.stop(DriveError::Store(error))),
         }
-        self.finish_snapshot(StagedSnapshot { head, bytes })
     }
 
     /// The head of a snapshot of the state as of the last applied entry: see

@@ -82,7 +82,7 @@ pub mod size;
 mod status;
 mod vetting;
 
-pub use batch::{SnapshotHead, StagedSnapshot, StoredSnapshot, WriteBatch};
+pub use batch::{SnapshotHead, Staged, StagedSnapshot, StoredSnapshot, WriteBatch};
 pub use config::{Config, ElectionTimeout};
 pub use driver::{Driver, bootstrap};
 pub use error::{

@@ -1,6 +1,6 @@
 //! The port to the durable side.
 
-use crate::batch::WriteBatch;
+use crate::batch::{Staged, WriteBatch};
 use crate::error::StoreError;
 use crate::log_index::LogIndex;
 
@@ -24,9 +24,10 @@ pub trait LogStore: raft::Storage {
     fn write(&mut self, batch: WriteBatch) -> Result<(), StoreError>;
 
     /// Keeps the bytes of a snapshot of the state at record `seq`, which may be
-    /// many, until a batch [names](WriteBatch::snapshot) it. Before that it is
-    /// not there for anybody, and a store that is opened forgets it.
-    fn stage_snapshot(&mut self, seq: u64, data: Vec<u8>) -> Result<(), StoreError>;
+    /// many, until a batch [names](WriteBatch::snapshot) them. Before that they
+    /// are not there for anybody; what was staged before and not named is
+    /// forgotten, and so it is when the store is opened.
+    fn stage_snapshot(&mut self, seq: u64, data: Vec<u8>) -> Result<Staged, StoreError>;
 
     /// Positions and small values of the log, held in memory.
     fn index(&self) -> &LogIndex;

@@ -10,7 +10,7 @@ use prost::Message as _;
 use raft::eraftpb::{Entry, Snapshot};
 use raft::{Error as RaftError, GetEntriesContext, RaftState, Storage, StorageError};
 
-use crate::batch::{StagedSnapshot, StoredSnapshot, WriteBatch};
+use crate::batch::{Staged, StagedSnapshot, StoredSnapshot, WriteBatch};
 use crate::driver::Driver;
 use crate::error::StoreError;
 use crate::log_index::{LogIndex, Span};
@@ -25,30 +25,31 @@ struct Image {
     records: BTreeMap<u64, Vec<u8>>,
     meta: BTreeMap<Vec<u8>, Vec<u8>>,
     snapshots: BTreeMap<u64, StoredSnapshot>,
-    staged: BTreeMap<u64, Vec<u8>>,
+    staged: Option<(u64, u64, Vec<u8>)>,
 }
 
 /// What is written, piece by piece.
 #[derive(Debug, Clone)]
 enum Write {
     Batch(Box<WriteBatch>),
-    Staged(u64, Vec<u8>),
+    /// Under its seq and number.
+    Staged(u64, u64, Vec<u8>),
 }
 
 impl Image {
     fn perform(&mut self, write: Write) -> Result<(), StoreError> {
         let batch = match write {
             Write::Batch(batch) => *batch,
-            Write::Staged(seq, data) => {
-                self.staged.insert(seq, data);
+            Write::Staged(seq, stage, data) => {
+                self.staged = Some((seq, stage, data));
                 return Ok(());
             }
         };
-        if let Some(StagedSnapshot { head, bytes }) = &batch.snapshot {
-            let staged = self.staged.get(&head.seq).map(|data| data.len() as u64);
-            // Bytes of it may be there already: a State has one form.
-            let known = self.snapshots.get(&head.seq).map(|known| known.data.len() as u64);
-            if *bytes > 0 && staged.or(known) != Some(*bytes) {
+        if let Some(StagedSnapshot { head, staged: Staged { stage, bytes } }) = &batch.snapshot {
+            let is_it = |(at, number, data): &(u64, u64, Vec<u8>)| {
+                (*at, *number, data.len() as u64) == (head.seq, *stage, *bytes)
+            };
+            if !self.staged.as_ref().is_some_and(is_it) {
                 return Err(StoreError::Refused(format!("the snapshot at {} is not staged", head.seq)));
             }
         }
@@ -64,10 +65,9 @@ impl Image {
         if let Some(snapshot) = batch.install {
             self.snapshots.insert(snapshot.head.seq, snapshot);
         }
-        if let Some(StagedSnapshot { head, .. }) = batch.snapshot {
-            let staged = self.staged.remove(&head.seq);
-            let known = self.snapshots.remove(&head.seq).map(|known| known.data);
-            let data = staged.or(known).unwrap_or_default();
+        if let Some(StagedSnapshot { head, .. }) = batch.snapshot
+            && let Some((.., data)) = self.staged.take()
+        {
             self.snapshots.insert(head.seq, StoredSnapshot { head, data });
         }
         Ok(())
@@ -101,6 +101,8 @@ pub struct MemoryStore {
     current: Image,
     synced: Image,
     unsynced: Vec<Write>,
+    /// Snapshots staged so far.
+    stages: u64,
     wanted: Cell<bool>,
     fault: RefCell<Option<StoreError>>,
     failing: Option<StoreError>,
@@ -128,12 +130,13 @@ impl MemoryStore {
             records: BTreeMap::new(),
             meta: BTreeMap::new(),
             snapshots: BTreeMap::new(),
-            staged: BTreeMap::new(),
+            staged: None,
         };
         Self {
             current: image.clone(),
             synced: image,
             unsynced: Vec::new(),
+            stages: 0,
             wanted: Cell::new(false),
             fault: RefCell::new(None),
             failing: None,
@@ -157,7 +160,7 @@ impl MemoryStore {
                 break;
             }
         }
-        self.synced.staged.clear();
+        self.synced.staged = None;
         Self { current: self.synced.clone(), synced: self.synced, lost, rot: self.rot, ..Self::new() }
     }
 
@@ -323,14 +326,16 @@ impl LogStore for MemoryStore {
         Ok(())
     }
 
-    fn stage_snapshot(&mut self, seq: u64, data: Vec<u8>) -> Result<(), StoreError> {
+    fn stage_snapshot(&mut self, seq: u64, data: Vec<u8>) -> Result<Staged, StoreError> {
         if let Some(error) = &self.failing {
             return Err(error.clone());
         }
-        let staged = Write::Staged(seq, data);
-        self.current.perform(staged.clone())?;
-        self.unsynced.push(staged);
-        Ok(())
+        self.stages += 1;
+        let staged = Staged { stage: self.stages, bytes: data.len() as u64 };
+        let write = Write::Staged(seq, staged.stage, data);
+        self.current.perform(write.clone())?;
+        self.unsynced.push(write);
+        Ok(staged)
     }
 
     fn index(&self) -> &LogIndex {

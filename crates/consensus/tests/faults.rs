@@ -5,8 +5,8 @@ use raft::eraftpb::{Entry, HardState, MessageType};
 use stele_consensus::memory::MemoryStore;
 use stele_consensus::{
     Applied, Committed, Config, DriveError, Driver, Handler, HandlerError, LogIndex, LogStore, Message,
-    Recovered, RoleChange, SnapshotHead, StagedSnapshot, StartError, StepError, StoreError, StoredSnapshot,
-    WriteBatch, bootstrap,
+    Recovered, RoleChange, SnapshotHead, Staged, StagedSnapshot, StartError, StepError, StoreError,
+    StoredSnapshot, WriteBatch, bootstrap,
 };
 
 #[derive(Default)]
@@ -125,6 +125,7 @@ fn a_store_refuses_writes_that_rewrite_what_is_decided() {
             ..WriteBatch::default()
         })
         .unwrap();
+    let staged = store.stage_snapshot(1, b"state".to_vec()).unwrap();
     let mut refuse = |what: &str, batch: WriteBatch| {
         let before = store.index().clone();
         assert!(matches!(store.write(batch), Err(StoreError::Refused(_))), "{what}");
@@ -148,9 +149,10 @@ fn a_store_refuses_writes_that_rewrite_what_is_decided() {
     let early = SnapshotHead { index: 3, ..old.clone() };
     let install = Some(StoredSnapshot { head: old.clone(), data: Vec::new() });
     refuse("a snapshot of the past", WriteBatch { install, ..batch() });
-    let snapshot = Some(StagedSnapshot { head: early, bytes: 0 });
+    let snapshot = Some(StagedSnapshot { head: early, staged });
     refuse("a snapshot of the future", WriteBatch { snapshot, ..batch() });
-    let snapshot = Some(StagedSnapshot { head: old, bytes: 1 });
+    let staged = Staged { stage: staged.stage + 1, ..staged };
+    let snapshot = Some(StagedSnapshot { head: old, staged });
     refuse("a snapshot that nobody staged", WriteBatch { snapshot, ..batch() });
 }
 

@@ -22,7 +22,7 @@ use crate::app::App;
 use crate::limits::{
     COMMIT_RIDE_MAX, CONDUCTOR_COMMANDS_PER_TURN_MAX, CONDUCTOR_FREE, CONDUCTOR_REST_FACTOR,
     CONDUCTOR_TURN_MAX, ENTRIES_KEPT_BEHIND_SNAPSHOT, HOUSEKEEPING_INTERVAL, INPUTS_PER_TURN_MAX,
-    READY_TURN_MAX, SNAPSHOT_INTERVAL_RECORDS, SNAPSHOTS_KEPT, TICK,
+    READY_TURN_MAX, SNAPSHOT_INTERVAL_RECORDS, TICK,
 };
 use crate::waiter::{Reading, Waiter};
 
@@ -393,10 +393,10 @@ impl Replica {
 
     /// Begins a snapshot when one is due or wanted, and keeps one that is staged by now.
     fn snapshot(&mut self) -> anyhow::Result<()> {
-        if let Some(staged) = self.app.snapshots.staged() {
-            self.keep_snapshot(staged)?;
+        if let Some(snapshot) = self.app.snapshots.staged()? {
+            self.keep_snapshot(snapshot)?;
         }
-        if self.app.snapshots.is_busy() {
+        if !self.app.snapshots.is_free() {
             return Ok(());
         }
         let seq = self.app.ledger.state().seq;
@@ -414,7 +414,6 @@ impl Replica {
     fn keep_snapshot(&mut self, snapshot: StagedSnapshot) -> anyhow::Result<()> {
         let (seq, index) = (snapshot.head.seq, snapshot.head.index);
         self.driver.finish_snapshot(snapshot)?;
-        self.thin_out_snapshots()?;
         // Large entries are kept by their bytes: a thousand of them would take a gigabyte.
         let in_memory = self.driver.store().first_recent().saturating_sub(1);
         let through = index.saturating_sub(ENTRIES_KEPT_BEHIND_SNAPSHOT).max(in_memory.min(index));
@@ -422,19 +421,6 @@ impl Replica {
             self.driver.compact(through)?;
         }
         tracing::info!(seq, "made a snapshot of State");
-        Ok(())
-    }
-
-    /// Keeps the newest snapshots: for the past there are milestones.
-    fn thin_out_snapshots(&self) -> anyhow::Result<()> {
-        let reader = self.driver.store().reader();
-        // What is backfilled is checked against the snapshot that ends the gap.
-        let ends: BTreeSet<Seq> = reader.gaps().into_iter().map(|(_, to)| to).collect();
-        for info in reader.snapshots()?.iter().rev().skip(SNAPSHOTS_KEPT) {
-            if !ends.contains(&info.seq) {
-                reader.delete_snapshot(info.seq)?;
-            }
-        }
         Ok(())
     }
 }

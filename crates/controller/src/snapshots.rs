@@ -1,20 +1,34 @@
 //! Encoding and writing snapshots of State beside the replica's thread, which only takes a
 //! clone and, when all is on the disk, writes that there is one.
 
+use std::collections::BTreeSet;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
 use anyhow::Context as _;
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, TryRecvError, bounded};
 use stele_codec::Snapshot;
-use stele_consensus::{SnapshotHead, StagedSnapshot};
+use stele_consensus::{SnapshotHead, StagedSnapshot, StoreError};
+use stele_model::Seq;
 use stele_store::Reader;
+
+use crate::limits::{SNAPSHOT_RETRY, SNAPSHOTS_KEPT};
 
 /// At most one snapshot on its way.
 #[derive(Default)]
 pub(crate) struct Snapshots {
-    staging: Option<Receiver<StagedSnapshot>>,
+    staging: Option<Staging>,
+    /// Before this, none is begun: the disk had no room for the last one.
+    not_before: Option<Instant>,
     /// Size of the last one, in bytes.
     last_bytes: u64,
     /// Records committed since the last one began, in bytes.
     since: u64,
+}
+
+struct Staging {
+    outcome: Receiver<Result<StagedSnapshot, StoreError>>,
+    thread: JoinHandle<()>,
 }
 
 impl Snapshots {
@@ -23,9 +37,9 @@ impl Snapshots {
         self.since += bytes as u64;
     }
 
-    /// Whether one is on its way.
-    pub(crate) fn is_busy(&self) -> bool {
-        self.staging.is_some()
+    /// Whether one may be begun now.
+    pub(crate) fn is_free(&self) -> bool {
+        self.staging.is_none() && self.not_before.is_none_or(|moment| moment <= Instant::now())
     }
 
     /// Whether as much was logged as a snapshot takes: so a large State is not written again and
@@ -41,39 +55,76 @@ impl Snapshots {
         snapshot: Snapshot,
         store: Reader,
     ) -> anyhow::Result<()> {
-        let (done, staging) = bounded(1);
-        std::thread::Builder::new()
+        let (done, outcome) = bounded(1);
+        let thread = std::thread::Builder::new()
             .name("snapshot".to_owned())
             .spawn(move || {
                 let data = snapshot.encode();
-                let bytes = data.len() as u64;
-                match store.stage_snapshot(head.seq, &data) {
-                    // A replica that stopped meanwhile needs none.
-                    Ok(()) => drop(done.send(StagedSnapshot { head, bytes })),
-                    Err(error) => {
-                        tracing::warn!(seq = head.seq, %error, "no snapshot of State was made; the next is tried in time");
-                    }
-                }
+                drop(snapshot);
+                // A replica that stopped meanwhile needs none.
+                drop(done.send(stage(&store, head, &data)));
             })
             .context("cannot start a thread that writes a snapshot")?;
-        self.staging = Some(staging);
+        self.staging = Some(Staging { outcome, thread });
         self.since = 0;
         Ok(())
     }
 
-    /// The one that is ready, once.
-    pub(crate) fn staged(&mut self) -> Option<StagedSnapshot> {
-        let staging = self.staging.as_ref()?;
-        let staged = match staging.try_recv() {
-            Ok(staged) => Some(staged),
-            Err(crossbeam_channel::TryRecvError::Empty) => return None,
-            // It could not be written, or its thread died: the next one is made in time.
-            Err(crossbeam_channel::TryRecvError::Disconnected) => None,
+    /// The one that is ready, once. An error of the store is final, except that a full disk is
+    /// tried again in time: the log itself stops when it has no room.
+    pub(crate) fn staged(&mut self) -> Result<Option<StagedSnapshot>, StoreError> {
+        let Some(staging) = &self.staging else { return Ok(None) };
+        let outcome = match staging.outcome.try_recv() {
+            Ok(outcome) => outcome.map(Some),
+            Err(TryRecvError::Empty) => return Ok(None),
+            // Its thread died, which leaves nothing behind: the next one is made in time.
+            Err(TryRecvError::Disconnected) => Ok(None),
         };
-        self.staging = None;
-        if let Some(staged) = &staged {
-            self.last_bytes = staged.bytes;
+        self.end();
+        match outcome {
+            Ok(Some(snapshot)) => {
+                self.last_bytes = snapshot.staged.bytes;
+                Ok(Some(snapshot))
+            }
+            Err(error @ StoreError::DiskFull { .. }) => {
+                tracing::warn!(%error, "no snapshot of State was made");
+                self.not_before = Some(Instant::now() + SNAPSHOT_RETRY);
+                Ok(None)
+            }
+            other => other,
         }
-        staged
     }
+
+    fn end(&mut self) {
+        if let Some(staging) = self.staging.take() {
+            // Whatever it had to say was said, unless it panicked, which was reported.
+            drop(staging.outcome);
+            drop(staging.thread.join());
+        }
+    }
+}
+
+impl Drop for Snapshots {
+    /// The store is closed only after its last user is gone.
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn stage(store: &Reader, head: SnapshotHead, data: &[u8]) -> Result<StagedSnapshot, StoreError> {
+    thin_out(store)?;
+    let staged = store.stage_snapshot(head.seq, data)?;
+    Ok(StagedSnapshot { head, staged })
+}
+
+/// Makes room for one more snapshot and keeps the newest besides: for the past there are milestones.
+fn thin_out(store: &Reader) -> Result<(), StoreError> {
+    // What is backfilled is checked against the snapshot that ends the gap.
+    let ends: BTreeSet<Seq> = store.gaps().into_iter().map(|(_, to)| to).collect();
+    for info in store.snapshots()?.iter().rev().skip(SNAPSHOTS_KEPT - 1) {
+        if !ends.contains(&info.seq) {
+            store.delete_snapshot(info.seq)?;
+        }
+    }
+    Ok(())
 }

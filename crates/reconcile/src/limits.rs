@@ -25,12 +25,15 @@ pub const REASON_BYTES_MAX: usize = 1024;
 /// Shortest pause between two inspections of one run of a container, also when something is known
 /// to have changed. Milliseconds.
 pub const INSPECTION_MS_MIN: u64 = 5_000;
-/// A node with many containers inspects one in this time, on average, when nothing is known to have
-/// changed. Milliseconds.
+/// Pause between two inspections of a container, for each container of a node, where there are many and
+/// nothing is known to have changed. Milliseconds.
 pub const INSPECTION_SPACING_MS: u64 = 250;
-/// Longest pause between two inspections of a container, however many there are: less than what a
-/// statement may be old. Milliseconds (2 minutes).
-pub const INSPECTION_MS_MAX: u64 = 2 * 60 * 1_000;
+/// Longest pause between two inspections of a container, however many there are. Milliseconds.
+pub const INSPECTION_MS_MAX: u64 = 60_000;
+const _: () = assert!(
+    INSPECTION_MS_MAX * 1_000 * 2 <= stele_model::limits::INSPECTION_AGE_US_MAX,
+    "what a node states would be too old to count"
+);
 /// Between sync requests when nothing gives reason for one, in milliseconds, before jitter.
 pub const SYNC_MS: u64 = 60_000;
 /// Shortest pause between two sync requests, in milliseconds; doubled while they do not help.

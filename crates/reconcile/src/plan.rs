@@ -92,12 +92,15 @@ pub struct Task {
 /// Subjects whose task is still running, or whose last attempt failed too recently, are
 /// left alone. Applied until it is empty, it makes what runs equal to what is desired.
 pub fn plan(desired: &[AssignedInstance], observed: &Observation, memory: &Memory, now_ms: u64) -> Vec<Task> {
-    let node = Node {
-        wanted: desired.iter().map(|instance| (&instance.id, instance)).collect(),
-        observed,
-        heirs: Heirs::of(desired),
-        memory,
-    };
+    let wanted: BTreeMap<_, _> = desired.iter().map(|instance| (&instance.id, instance)).collect();
+    let heirs = Heirs::of(desired);
+    let mut replaced: BTreeMap<&InstanceId, Vec<&ObservedContainer>> = BTreeMap::new();
+    for (id, group) in observed.by_instance().filter(|(id, _)| !wanted.contains_key(id)) {
+        if let Some(heir) = heirs.of_instance(id) {
+            replaced.entry(&heir.id).or_default().extend(group);
+        }
+    }
+    let node = Node { wanted, observed, heirs, replaced, memory };
 
     let mut tasks = Vec::new();
     for instance in node.wanted.values() {
@@ -207,6 +210,8 @@ struct Node<'a> {
     wanted: BTreeMap<&'a InstanceId, &'a AssignedInstance>,
     observed: &'a Observation,
     heirs: Heirs<'a>,
+    /// The containers that each instance comes instead of.
+    replaced: BTreeMap<&'a InstanceId, Vec<&'a ObservedContainer>>,
     memory: &'a Memory,
 }
 
@@ -268,10 +273,8 @@ impl Node<'_> {
         if self.wanted.contains_key(old) || self.memory.makes_another(&instance.id) {
             return None;
         }
-        let is_heir = |id| self.heirs.of_instance(id).is_some_and(|heir| heir.id == instance.id);
-        let groups = self.observed.by_instance();
-        let replaced = groups.filter(|(id, _)| !self.wanted.contains_key(*id) && is_heir(id));
-        Some(replaced.flat_map(|(_, group)| group).flat_map(stop).collect())
+        let replaced = self.replaced.get(&instance.id).into_iter().flatten();
+        Some(replaced.flat_map(|container| stop(container)).collect())
     }
 }
 

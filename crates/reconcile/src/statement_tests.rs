@@ -143,7 +143,7 @@ fn inspections_are_due_for_what_is_new_changed_or_long_ago() {
 }
 
 #[test]
-fn very_many_are_inspected_one_after_the_other() {
+fn very_many_are_inspected_less_often() {
     let mut inspections = Inspections::default();
     let due = |inspections: &mut Inspections, count: usize, after_ms: u64| {
         let desired: Vec<_> = (0..count).map(assigned).collect();

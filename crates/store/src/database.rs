@@ -28,7 +28,7 @@ pub(crate) enum Family {
     /// Records by big-endian seq.
     Records,
     /// Snapshots of State: heads by big-endian seq, and parts of their bytes by
-    /// seq and number.
+    /// seq, stage and number.
     Snapshots,
     /// Whatever can be rebuilt from the rest.
     Derived,
@@ -208,9 +208,10 @@ impl Database {
         Ok(keys.key().map(<[u8]>::to_vec))
     }
 
-    /// Writes values in order of their keys as a file of its own, which `RocksDB` then takes in as it
-    /// is: neither its log nor its memory sees them, so that other writes wait for a moment only,
-    /// however many they are. All are there or none; they are on the disk on return.
+    /// Writes values in order of their keys, of which none is there, as a file of its own, which
+    /// `RocksDB` then takes in as it is: neither its log nor its memory sees them, so that other writes
+    /// wait for a moment only, however many they are. All are there or none; they are on the disk on
+    /// return.
     pub(crate) fn ingest<'a>(
         &self,
         family: Family,
@@ -221,7 +222,7 @@ impl Database {
         let failed = |error: rocksdb::Error| {
             // What is left of it goes when the store is opened, if not now.
             drop(std::fs::remove_file(file));
-            self.failed("writing a file beside", family, &error)
+            self.failed("writing a file", family, &error)
         };
         let options = family_options(family);
         let mut writer = SstFileWriter::create(&options);
@@ -237,11 +238,12 @@ impl Database {
         self.db.ingest_external_file_cf_opts(handle, &options, vec![file]).map_err(failed)
     }
 
-    /// Gives back the files that hold nothing but keys from `from` on, below `before`, which were deleted.
-    pub(crate) fn drop_files(&self, family: Family, from: &[u8], before: &[u8]) -> Result<(), StoreError> {
+    /// Gives back the files that hold nothing but keys from `from` through `last`, whose deletion is
+    /// synced: the files are gone at once, whatever becomes of the log.
+    pub(crate) fn drop_files(&self, family: Family, from: &[u8], last: &[u8]) -> Result<(), StoreError> {
         self.db
-            .delete_file_in_range_cf(self.family(family)?, from, before)
-            .map_err(|error| self.failed("deleting files of", family, &error))
+            .delete_file_in_range_cf(self.family(family)?, from, last)
+            .map_err(|error| self.failed("deleting files", family, &error))
     }
 
     pub(crate) fn batch(&self) -> Batch<'_> {

@@ -10,12 +10,14 @@ use crate::database::{Database, Family};
 use crate::error::OpenError;
 use crate::meta;
 use crate::reader::{Reader, Shared};
+use crate::snapshots::Stages;
 use crate::store::{Identity, check_format, decode_identity};
 
 /// Opens the store in a folder without writing a byte into it, and says whose it is.
 ///
 /// A controller may run on it meanwhile: then what it has written up to now is read,
-/// and nothing after that. Nothing is checked beyond what is read, and what is read is
+/// and nothing after that. A snapshot made in this very moment may then look damaged;
+/// opened again, it is not. Nothing is checked beyond what is read, and what is read is
 /// checked against its checksum.
 pub fn open_read_only(path: &Path) -> Result<(Identity, Reader), OpenError> {
     let missing = || OpenError::Missing { path: path.to_owned() };
@@ -28,7 +30,7 @@ pub fn open_read_only(path: &Path) -> Result<(Identity, Reader), OpenError> {
     let identity = decode_identity(&identity)
         .ok_or_else(|| database.corrupt(Family::Meta, meta::IDENTITY, "it does not decode".to_owned()))?;
     let index = LogIndex::recover(meta::recover(&database)?);
-    let shared = Arc::new(Shared::new(database));
+    let shared = Arc::new(Shared::new(database, Stages::default()));
     shared.publish(&index);
     Ok((identity, Reader { shared }))
 }

@@ -30,6 +30,8 @@ pub struct SnapshotInfo {
     pub term: u64,
     /// Size of its data in bytes.
     pub bytes: u64,
+    /// Where its data is; absent when it is with its head, as before there were parts.
+    pub(crate) stage: Option<u64>,
 }
 
 /// Where a value of the application is kept.
@@ -76,7 +78,8 @@ pub(crate) fn put_gaps(batch: &mut Batch<'_>, gaps: &[Span]) -> Result<(), Store
 }
 
 pub(crate) fn put_snapshot_info(batch: &mut Batch<'_>, info: SnapshotInfo) -> Result<(), StoreError> {
-    let value = encode_numbers([info.index, info.term, info.bytes]);
+    let numbers = [info.index, info.term, info.bytes];
+    let value = encode_numbers(numbers.into_iter().chain(info.stage));
     batch.put(Family::Meta, &snapshot_key(info.seq), &value)
 }
 
@@ -99,11 +102,13 @@ pub(crate) fn snapshot_info(database: &Database, seq: u64) -> Result<Option<Snap
 
 fn decode_snapshot_info(database: &Database, key: &[u8], value: &[u8]) -> Result<SnapshotInfo, StoreError> {
     let seq = key.get(SNAPSHOT_PREFIX.len()..).and_then(|seq| <[u8; 8]>::try_from(seq).ok());
-    let (Some(seq), Some(&[index, term, bytes])) = (seq, decode_numbers(value).as_deref()) else {
+    let numbers = decode_numbers(value).unwrap_or_default();
+    let (Some(seq), [index, term, bytes, stage @ ..]) = (seq, numbers.as_slice()) else {
         let detail = "it does not describe a snapshot".to_owned();
         return Err(database.corrupt(Family::Meta, key, detail));
     };
-    Ok(SnapshotInfo { seq: u64::from_be_bytes(seq), index, term, bytes })
+    let (index, term, bytes, stage) = (*index, *term, *bytes, stage.first().copied());
+    Ok(SnapshotInfo { seq: u64::from_be_bytes(seq), index, term, bytes, stage })
 }
 
 pub(crate) fn put_hard_state(batch: &mut Batch<'_>, hard_state: &HardState) -> Result<(), StoreError> {

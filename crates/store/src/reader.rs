@@ -9,6 +9,7 @@ use stele_consensus::{LogIndex, Span, StoreError};
 use crate::database::{Database, Family};
 use crate::limits;
 use crate::meta;
+use crate::snapshots::Stages;
 
 /// Records in order, as (seq, bytes).
 pub type Records = Vec<(u64, Vec<u8>)>;
@@ -24,12 +25,13 @@ pub(crate) struct Positions {
 
 pub(crate) struct Shared {
     pub(crate) database: Database,
+    pub(crate) stages: Stages,
     positions: RwLock<Positions>,
 }
 
 impl Shared {
-    pub(crate) fn new(database: Database) -> Self {
-        Self { database, positions: RwLock::default() }
+    pub(crate) fn new(database: Database, stages: Stages) -> Self {
+        Self { database, stages, positions: RwLock::default() }
     }
 
     /// Lets readers see what was written. Called after the write.

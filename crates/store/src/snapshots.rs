@@ -1,14 +1,16 @@
 //! Snapshots of State: of each a small head, and its bytes in parts.
 //!
-//! Parts are written first, from any thread, and nobody sees them until the replica
-//! writes the head. What was staged and never got a head goes when a store is opened.
+//! Parts are written first, from any thread, under a number of their own (a *stage*), and
+//! nobody sees them until the replica writes the head, which names the stage. So bytes that
+//! a head names are never written over. A stage without a head goes with the next one, or
+//! when the store is opened.
 
-use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use prost::Message as _;
 use raft::eraftpb::Snapshot;
-use stele_consensus::{SnapshotHead, StoreError, StoredSnapshot};
+use stele_consensus::{SnapshotHead, Staged, StoreError, StoredSnapshot};
 
 use crate::database::{Batch, Database, Family};
 use crate::limits;
@@ -17,6 +19,46 @@ use crate::reader::Reader;
 
 /// How files are called that `RocksDB` has not taken in yet.
 const STAGED: &str = "staged";
+
+/// The stages of an open store.
+#[derive(Debug, Default)]
+pub(crate) struct Stages(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// Number of the newest.
+    last: u64,
+    /// The one that has no head yet, with its seq.
+    waiting: Option<(u64, Staged)>,
+}
+
+impl Stages {
+    /// Whose numbers go on after `last`.
+    pub(crate) fn after(last: u64) -> Self {
+        Self(Mutex::new(Known { last, waiting: None }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A number that was never used.
+    pub(crate) fn next(&self) -> u64 {
+        let mut known = self.lock();
+        known.last += 1;
+        known.last
+    }
+
+    /// Whether these are the bytes that wait for a head of `seq`.
+    pub(crate) fn waits(&self, seq: u64, staged: Staged) -> bool {
+        self.lock().waiting == Some((seq, staged))
+    }
+
+    /// They have it.
+    pub(crate) fn named(&self) {
+        self.lock().waiting = None;
+    }
+}
 
 impl Reader {
     /// What snapshots there are, in order of seq.
@@ -28,30 +70,27 @@ impl Reader {
     pub fn snapshot(&self, seq: u64) -> Result<Option<StoredSnapshot>, StoreError> {
         let database = self.database();
         let key = seq.to_be_bytes();
-        let (Some(info), Some(head)) =
-            (meta::snapshot_info(database, seq)?, database.get(Family::Snapshots, &key)?)
-        else {
-            return Ok(None);
-        };
         let corrupt = |detail: String| database.corrupt(Family::Snapshots, &key, detail);
+        let Some(info) = meta::snapshot_info(database, seq)? else { return Ok(None) };
+        let Some(head) = database.get(Family::Snapshots, &key)? else { return Ok(None) };
         let head = Snapshot::decode(head.as_slice()).ok();
-        // Stores of before parts have all bytes with the head.
+        // One of before there were parts has all its bytes with the head.
         let StoredSnapshot { head, mut data } = head
             .as_ref()
             .and_then(StoredSnapshot::from_raft)
             .ok_or_else(|| corrupt("it is no snapshot".to_owned()))?;
-        data.reserve_exact((info.bytes as usize).saturating_sub(data.len()));
-        for number in 0.. {
-            if data.len() as u64 >= info.bytes {
-                break;
-            }
-            if let Some(part) = database.get(Family::Snapshots, &part_key(seq, number))? {
-                data.extend_from_slice(&part);
-            } else if meta::snapshot_info(database, seq)?.is_none() {
-                // It was deleted meanwhile.
-                return Ok(None);
-            } else {
-                return Err(corrupt(format!("part {number} of it is missing")));
+        if let Some(stage) = info.stage {
+            data = Vec::with_capacity(usize::try_from(info.bytes).unwrap_or_default());
+            let parts = info.bytes.div_ceil(limits::SNAPSHOT_PART_BYTES as u64);
+            for number in 0..parts as u32 {
+                if let Some(part) = database.get(Family::Snapshots, &part_key(seq, stage, number))? {
+                    data.extend_from_slice(&part);
+                } else if meta::snapshot_info(database, seq)? == Some(info) {
+                    return Err(corrupt(format!("part {number} of it is missing")));
+                } else {
+                    // It was deleted, or replaced, meanwhile.
+                    return self.snapshot(seq);
+                }
             }
         }
         if data.len() as u64 != info.bytes {
@@ -62,25 +101,35 @@ impl Reader {
 
     /// The newest snapshot of `seq` or before it: where a replay to `seq` begins.
     pub fn snapshot_at_or_before(&self, seq: u64) -> Result<Option<StoredSnapshot>, StoreError> {
-        let infos = self.snapshots()?;
-        match infos.iter().rev().find(|info| info.seq <= seq) {
-            Some(info) => self.snapshot(info.seq),
-            None => Ok(None),
+        for info in self.snapshots()?.iter().rev().filter(|info| info.seq <= seq) {
+            // Or it was deleted meanwhile.
+            if let Some(snapshot) = self.snapshot(info.seq)? {
+                return Ok(Some(snapshot));
+            }
         }
+        Ok(None)
     }
 
     /// Writes the bytes of a snapshot, to be named in a
     /// [batch](stele_consensus::WriteBatch::snapshot) later: see
     /// [`LogStore::stage_snapshot`](stele_consensus::LogStore::stage_snapshot).
     /// However many they are, the replica's writes go on meanwhile.
-    pub fn stage_snapshot(&self, seq: u64, data: &[u8]) -> Result<(), StoreError> {
+    pub fn stage_snapshot(&self, seq: u64, data: &[u8]) -> Result<Staged, StoreError> {
         let database = self.database();
-        database.check_room(data.len() as u64)?;
-        if data.is_empty() {
-            return Ok(());
+        let forgotten = self.shared.stages.lock().waiting.take();
+        if let Some((seq, Staged { stage, .. })) = forgotten {
+            delete_parts(database, seq, stage)?;
         }
-        let file = database.path().join(format!("{seq}.{STAGED}"));
-        database.ingest(Family::Snapshots, &file, parts(seq, data))
+        database.check_room(data.len() as u64)?;
+        let stage = self.shared.stages.next();
+        let staged = Staged { stage, bytes: data.len() as u64 };
+        // There is no file without any value.
+        if !data.is_empty() {
+            let file = database.path().join(format!("{stage}.{STAGED}"));
+            database.ingest(Family::Snapshots, &file, parts(seq, stage, data))?;
+        }
+        self.shared.stages.lock().waiting = Some((seq, staged));
+        Ok(staged)
     }
 
     /// Keeps a snapshot that was rebuilt from records. It speeds up replays and
@@ -90,75 +139,95 @@ impl Reader {
         if known.iter().any(|info| info.seq == seq && info.index > 0) {
             return Ok(());
         }
-        self.stage_snapshot(seq, data)?;
+        let staged = self.stage_snapshot(seq, data)?;
         let mut batch = self.database().batch();
-        put_head(&mut batch, &SnapshotHead { seq, ..SnapshotHead::default() }, data.len() as u64)?;
-        batch.commit(false)
+        put_head(self.database(), &mut batch, &SnapshotHead { seq, ..SnapshotHead::default() }, staged)?;
+        batch.commit(false)?;
+        self.shared.stages.named();
+        Ok(())
     }
 
-    /// Deletes a snapshot. The newest one stays while records are missing,
-    /// because no replay could make it again.
+    /// Deletes a snapshot, and syncs. The newest one stays while records are
+    /// missing, because no replay could make it again.
     pub fn delete_snapshot(&self, seq: u64) -> Result<(), StoreError> {
+        let database = self.database();
         let newest = self.snapshots()?.last().map(|info| info.seq);
         if newest == Some(seq) && !self.gaps().is_empty() {
             return Err(StoreError::Refused(format!(
                 "snapshot {seq} cannot be rebuilt while records are missing"
             )));
         }
-        delete(self.database(), seq)
+        let stage = meta::snapshot_info(database, seq)?.and_then(|info| info.stage);
+        let mut batch = database.batch();
+        batch.delete(Family::Meta, &meta::snapshot_key(seq))?;
+        batch.delete(Family::Snapshots, &seq.to_be_bytes())?;
+        batch.commit(true)?;
+        stage.map_or(Ok(()), |stage| delete_parts(database, seq, stage))
     }
 }
 
-/// Whether so many bytes of a snapshot are there.
-pub(crate) fn is_staged(database: &Database, seq: u64, bytes: u64) -> Result<bool, StoreError> {
-    let Some(last) = bytes.div_ceil(limits::SNAPSHOT_PART_BYTES as u64).checked_sub(1) else {
-        return Ok(true);
-    };
-    let key = part_key(seq, last as u32);
-    Ok(database.first_key(Family::Snapshots, &key)?.as_ref() == Some(&key))
-}
-
-/// Writes the head of a snapshot, which makes it one.
-pub(crate) fn put_head(batch: &mut Batch<'_>, head: &SnapshotHead, bytes: u64) -> Result<(), StoreError> {
-    let alone = StoredSnapshot { head: head.clone(), data: Vec::new() };
-    batch.put(Family::Snapshots, &head.seq.to_be_bytes(), &alone.to_raft().encode_to_vec())?;
+/// Writes the head of a snapshot, which makes it one. What was the snapshot of that seq goes.
+pub(crate) fn put_head(
+    database: &Database,
+    batch: &mut Batch<'_>,
+    head: &SnapshotHead,
+    Staged { stage, bytes }: Staged,
+) -> Result<(), StoreError> {
     let SnapshotHead { seq, index, term, .. } = *head;
-    meta::put_snapshot_info(batch, SnapshotInfo { seq, index, term, bytes })
+    if let Some(SnapshotInfo { stage: Some(old), .. }) = meta::snapshot_info(database, seq)? {
+        let (from, last) = part_range(seq, old);
+        batch.delete_range(Family::Snapshots, &from, &last)?;
+        batch.delete(Family::Snapshots, &last)?;
+    }
+    let alone = StoredSnapshot { head: head.clone(), data: Vec::new() };
+    batch.put(Family::Snapshots, &seq.to_be_bytes(), &alone.to_raft().encode_to_vec())?;
+    meta::put_snapshot_info(batch, SnapshotInfo { seq, index, term, bytes, stage: Some(stage) })
 }
 
-/// Writes a snapshot in one piece.
-pub(crate) fn put_whole(batch: &mut Batch<'_>, snapshot: &StoredSnapshot) -> Result<(), StoreError> {
+/// Writes a snapshot in one piece, under a stage of its own.
+pub(crate) fn put_whole(
+    database: &Database,
+    batch: &mut Batch<'_>,
+    snapshot: &StoredSnapshot,
+    stage: u64,
+) -> Result<(), StoreError> {
     let StoredSnapshot { head, data } = snapshot;
-    let (from, before) = part_range(head.seq);
-    batch.delete_range(Family::Snapshots, &from, &before)?;
-    for (key, part) in parts(head.seq, data) {
+    for (key, part) in parts(head.seq, stage, data) {
         batch.put(Family::Snapshots, &key, part)?;
     }
-    put_head(batch, head, data.len() as u64)
+    put_head(database, batch, head, Staged { stage, bytes: data.len() as u64 })
 }
 
 /// Deletes what was staged and never became a snapshot.
-pub(crate) fn forget_staged(database: &Database) -> Result<(), StoreError> {
+pub(crate) fn forget_staged(database: &Database) -> Result<Stages, StoreError> {
     remove_files(database.path()).map_err(|error| StoreError::Io {
         operation: "deleting files that were never taken in",
         place: database.path().display().to_string(),
         detail: error.to_string(),
     })?;
-    let marked: BTreeSet<u64> = meta::snapshot_infos(database)?.iter().map(|info| info.seq).collect();
+    // One without bytes has no parts.
+    let named = meta::snapshot_infos(database)?.into_iter().filter_map(|info| info.stage).max();
+    let mut newest = named.unwrap_or_default();
     let mut from = Vec::new();
     while let Some(key) = database.first_key(Family::Snapshots, &from)? {
-        let Some((seq, _)) = key.split_first_chunk::<8>() else {
-            let detail = "it is the key of no snapshot".to_owned();
-            return Err(database.corrupt(Family::Snapshots, &key, detail));
+        from = match key.as_chunks::<8>() {
+            ([_], []) => [&key[..], &[0]].concat(),
+            ([seq, stage], [_, _, _, _]) => {
+                let (seq, stage) = (u64::from_be_bytes(*seq), u64::from_be_bytes(*stage));
+                newest = newest.max(stage);
+                if meta::snapshot_info(database, seq)?.and_then(|info| info.stage) != Some(stage) {
+                    delete_parts(database, seq, stage)?;
+                }
+                let (_, last) = part_range(seq, stage);
+                [&last[..], &[0]].concat()
+            }
+            _ => {
+                let detail = "it is the key of no snapshot".to_owned();
+                return Err(database.corrupt(Family::Snapshots, &key, detail));
+            }
         };
-        let seq = u64::from_be_bytes(*seq);
-        if !marked.contains(&seq) {
-            delete(database, seq)?;
-        }
-        let Some(next) = seq.checked_add(1) else { break };
-        from = next.to_be_bytes().to_vec();
     }
-    Ok(())
+    Ok(Stages::after(newest))
 }
 
 fn remove_files(folder: &Path) -> std::io::Result<()> {
@@ -171,27 +240,26 @@ fn remove_files(folder: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-fn delete(database: &Database, seq: u64) -> Result<(), StoreError> {
-    let (from, before) = part_range(seq);
+/// Deletes bytes that no head names, with the file they are in.
+fn delete_parts(database: &Database, seq: u64, stage: u64) -> Result<(), StoreError> {
+    let (from, last) = part_range(seq, stage);
     let mut batch = database.batch();
-    batch.delete(Family::Meta, &meta::snapshot_key(seq))?;
-    batch.delete(Family::Snapshots, &seq.to_be_bytes())?;
-    batch.delete_range(Family::Snapshots, &from, &before)?;
-    batch.commit(false)?;
-    // Not before the log says that nobody needs them.
-    database.drop_files(Family::Snapshots, &from, &before)
+    batch.delete_range(Family::Snapshots, &from, &last)?;
+    batch.delete(Family::Snapshots, &last)?;
+    batch.commit(true)?;
+    database.drop_files(Family::Snapshots, &from, &last)
 }
 
-fn parts(seq: u64, data: &[u8]) -> impl Iterator<Item = (Vec<u8>, &[u8])> {
+fn parts(seq: u64, stage: u64, data: &[u8]) -> impl Iterator<Item = (Vec<u8>, &[u8])> {
     let numbered = (0..).zip(data.chunks(limits::SNAPSHOT_PART_BYTES));
-    numbered.map(move |(number, part)| (part_key(seq, number), part))
+    numbered.map(move |(number, part)| (part_key(seq, stage, number), part))
 }
 
-fn part_key(seq: u64, number: u32) -> Vec<u8> {
-    [&seq.to_be_bytes()[..], &number.to_be_bytes()].concat()
+fn part_key(seq: u64, stage: u64, number: u32) -> Vec<u8> {
+    [&seq.to_be_bytes()[..], &stage.to_be_bytes(), &number.to_be_bytes()].concat()
 }
 
-/// The keys of all parts of a snapshot: from the first on, below the second.
-fn part_range(seq: u64) -> (Vec<u8>, Vec<u8>) {
-    (part_key(seq, 0), seq.saturating_add(1).to_be_bytes().to_vec())
+/// The first and the last key that a part of a snapshot can have.
+fn part_range(seq: u64, stage: u64) -> (Vec<u8>, Vec<u8>) {
+    (part_key(seq, stage, 0), part_key(seq, stage, u32::MAX))
 }

@@ -8,7 +8,9 @@ use prost::Message as _;
 use raft::eraftpb::{Entry, Snapshot};
 use raft::{Error as RaftError, GetEntriesContext, RaftState, Storage, StorageError};
 use stele_consensus::size::{unreadable, within_size};
-use stele_consensus::{Changes, LogIndex, LogStore, StagedSnapshot, StoreError, StoredSnapshot, WriteBatch};
+use stele_consensus::{
+    Changes, LogIndex, LogStore, Staged, StagedSnapshot, StoreError, StoredSnapshot, WriteBatch,
+};
 
 use crate::database::{Batch, Database, Family};
 use crate::error::OpenError;
@@ -25,8 +27,10 @@ const PUT_BYTES: usize = 64;
 /// Small values that a write puts beside entries and records, at most.
 const PUTS_BESIDE: usize = 8;
 
-/// The layout this version reads and writes.
-const FORMAT: u32 = 1;
+/// The layout this version writes. Since 2, the bytes of a snapshot are not with its head.
+const FORMAT: u32 = 2;
+/// The oldest layout it reads. A store of it becomes one of the newest when it is opened.
+const OLDEST_FORMAT: u32 = 1;
 
 /// Whose store it is. It is written once and checked at every opening, so that
 /// a folder cannot end up under another controller or fleet.
@@ -109,7 +113,7 @@ impl Store {
         let Some(found) = database.get(Family::Meta, meta::IDENTITY)? else {
             return Err(missing());
         };
-        check_format(&database, path)?;
+        let format = check_format(&database, path)?;
         let found = decode_identity(&found)
             .ok_or_else(|| database.corrupt(Family::Meta, meta::IDENTITY, "it does not decode".to_owned()))?;
         if found != *identity {
@@ -121,6 +125,11 @@ impl Store {
                 node: identity.node,
             });
         }
+        if format < FORMAT {
+            let mut batch = database.batch();
+            batch.put(Family::Meta, meta::FORMAT, &FORMAT.to_be_bytes())?;
+            batch.commit(true)?;
+        }
         Self::recover(database)
     }
 
@@ -131,7 +140,7 @@ impl Store {
             let detail = format!("{proven} writes were synced, and only {synced} of them are there");
             return Err(database.corrupt(Family::Meta, meta::SYNCED, detail).into());
         }
-        snapshots::forget_staged(&database)?;
+        let stages = snapshots::forget_staged(&database)?;
         let mut parts = meta::recover(&database)?;
         // A follower that is a little behind is sent what it lacks, right after a start, too.
         let mut recent = Recent::default();
@@ -141,7 +150,7 @@ impl Store {
             let detail = format!("the log contradicts itself: {why}");
             return Err(database.corrupt(Family::Raft, b"", detail).into());
         }
-        let shared = Arc::new(Shared::new(database));
+        let shared = Arc::new(Shared::new(database, stages));
         shared.publish(&index);
         let store = Self {
             shared,
@@ -212,10 +221,10 @@ impl Store {
             into.put(Family::Meta, &meta::application_key(key), value)?;
         }
         if let Some(snapshot) = &batch.install {
-            snapshots::put_whole(into, snapshot)?;
+            snapshots::put_whole(self.database(), into, snapshot, self.shared.stages.next())?;
         }
-        if let Some(StagedSnapshot { head, bytes }) = &batch.snapshot {
-            snapshots::put_head(into, head, *bytes)?;
+        if let Some(StagedSnapshot { head, staged }) = &batch.snapshot {
+            snapshots::put_head(self.database(), into, head, *staged)?;
         }
         let installs = batch.install.is_some();
         if installs || batch.hard_state.is_some() {
@@ -297,8 +306,8 @@ impl LogStore for Store {
             return Err(error);
         }
         self.database().check_room(size_of_batch(&batch))?;
-        if let Some(StagedSnapshot { head, bytes }) = &batch.snapshot
-            && !snapshots::is_staged(self.database(), head.seq, *bytes)?
+        if let Some(StagedSnapshot { head, staged }) = &batch.snapshot
+            && !self.shared.stages.waits(head.seq, *staged)
         {
             return Err(StoreError::Refused(format!("the snapshot at {} is not staged", head.seq)));
         }
@@ -309,6 +318,9 @@ impl LogStore for Store {
             self.fail(error.clone());
             return Err(error);
         }
+        if batch.snapshot.is_some() {
+            self.shared.stages.named();
+        }
         self.remember(batch.entries, &changes);
         if changes.last_seq || changes.gaps {
             self.shared.publish(&self.index);
@@ -316,7 +328,7 @@ impl LogStore for Store {
         Ok(())
     }
 
-    fn stage_snapshot(&mut self, seq: u64, data: Vec<u8>) -> Result<(), StoreError> {
+    fn stage_snapshot(&mut self, seq: u64, data: Vec<u8>) -> Result<Staged, StoreError> {
         self.reader().stage_snapshot(seq, &data)
     }
 
@@ -415,13 +427,13 @@ pub(crate) fn encode_identity(identity: &Identity) -> Vec<u8> {
     bytes
 }
 
-/// Refuses a layout that this version does not know.
-pub(crate) fn check_format(database: &Database, path: &Path) -> Result<(), OpenError> {
+/// The layout of a store; refuses one that this version does not know.
+pub(crate) fn check_format(database: &Database, path: &Path) -> Result<u32, OpenError> {
     let format = database.get(Family::Meta, meta::FORMAT)?;
     let format = format.and_then(|bytes| <[u8; 4]>::try_from(bytes).ok());
     let found = u32::from_be_bytes(format.unwrap_or_default());
-    if found == FORMAT {
-        Ok(())
+    if (OLDEST_FORMAT..=FORMAT).contains(&found) {
+        Ok(found)
     } else {
         Err(OpenError::Format { path: path.to_owned(), found, supported: FORMAT })
     }

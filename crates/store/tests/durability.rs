@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use raft::eraftpb::{Entry, HardState};
 use raft::{GetEntriesContext, Storage};
-use stele_consensus::{LogStore, SnapshotHead, StagedSnapshot, StoredSnapshot, WriteBatch, bootstrap};
+use stele_consensus::{
+    LogStore, SnapshotHead, Staged, StagedSnapshot, StoredSnapshot, WriteBatch, bootstrap,
+};
 use stele_store::limits::{RECENT_ENTRIES_BYTES, SNAPSHOT_PART_BYTES};
 use stele_store::{Identity, OpenError, Settings, Store, StoreError};
 
@@ -316,7 +318,8 @@ fn records_are_read_in_pieces_and_outlive_compaction() {
     write_entries(&mut store, 2..=101, true);
     let conf_state = store.index().conf_state().clone();
     let head = SnapshotHead { seq: 100, index: 101, term: 1, conf_state, ..Default::default() };
-    let snapshot = Some(StagedSnapshot { head, bytes: 0 });
+    let staged = store.stage_snapshot(100, Vec::new()).unwrap();
+    let snapshot = Some(StagedSnapshot { head, staged });
     store.write(WriteBatch { snapshot, ..WriteBatch::default() }).unwrap();
     store.write(WriteBatch { compact_through: Some(101), sync: true, ..WriteBatch::default() }).unwrap();
     drop(store);
@@ -401,38 +404,51 @@ fn a_snapshot_is_there_once_its_head_is() {
     let mut store = create(folder.path());
     write_entries(&mut store, 2..=31, true);
     let data: Vec<u8> = (0..3 * SNAPSHOT_PART_BYTES + 17).map(|at| (at % 251) as u8).collect();
-    let staged = |store: &Store, seq: u64| StagedSnapshot {
-        head: SnapshotHead {
-            seq,
-            index: seq + 1,
-            term: 1,
-            conf_state: store.index().conf_state().clone(),
-            retired: vec![7],
-        },
-        bytes: data.len() as u64,
+    let head = |store: &Store, seq: u64| SnapshotHead {
+        seq,
+        index: seq + 1,
+        term: 1,
+        conf_state: store.index().conf_state().clone(),
+        retired: vec![7],
+    };
+    let name = |store: &mut Store, seq: u64, staged: Staged| {
+        let snapshot = Some(StagedSnapshot { head: head(store, seq), staged });
+        store.write(WriteBatch { snapshot, sync: true, ..WriteBatch::default() })
+    };
+    let refuse = |store: &mut Store, seq: u64, staged: Staged| {
+        let refused = name(store, seq, staged);
+        assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
     };
     // Nobody sees what is staged, and nothing can be made of what is not.
     let reader = store.reader();
-    reader.stage_snapshot(20, &data).unwrap();
+    let first = reader.stage_snapshot(20, &data).unwrap();
     assert_eq!(reader.snapshot(20).unwrap(), None);
-    let refused = store.write(WriteBatch { snapshot: Some(staged(&store, 21)), ..WriteBatch::default() });
-    assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
-    let snapshot = Some(staged(&store, 20));
-    store.write(WriteBatch { snapshot, sync: true, ..WriteBatch::default() }).unwrap();
-    let whole = StoredSnapshot { head: staged(&store, 20).head, data: data.clone() };
+    refuse(&mut store, 21, first);
+    refuse(&mut store, 20, Staged { bytes: 1, ..first });
+    let second = reader.stage_snapshot(20, &data).unwrap();
+    refuse(&mut store, 20, first);
+    name(&mut store, 20, second).unwrap();
+    refuse(&mut store, 20, second);
+    let whole = StoredSnapshot { head: head(&store, 20), data: data.clone() };
     assert_eq!(store.latest_snapshot().unwrap().as_ref(), Some(&whole));
 
+    // What is staged for the same record, by another version perhaps, leaves it as it is until it is named.
+    let other = reader.stage_snapshot(20, b"other").unwrap();
+    assert_eq!(reader.snapshot(20).unwrap().as_ref(), Some(&whole));
+    name(&mut store, 20, other).unwrap();
+    assert_eq!(reader.snapshot(20).unwrap().unwrap().data, b"other");
+    let again = reader.stage_snapshot(20, &data).unwrap();
+    name(&mut store, 20, again).unwrap();
+
     // One is staged and forgotten, and one was being written when power was lost.
-    reader.stage_snapshot(30, &data).unwrap();
+    let forgotten = reader.stage_snapshot(30, &data).unwrap();
     let leftover = folder.path().join("25.staged");
     fs::write(&leftover, b"half of").unwrap();
     drop((store, reader));
     let mut store = open(folder.path()).unwrap();
     assert!(!leftover.exists());
     assert_eq!(store.latest_snapshot().unwrap(), Some(whole));
-    let snapshot = Some(staged(&store, 30));
-    let refused = store.write(WriteBatch { snapshot, ..WriteBatch::default() });
-    assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
+    refuse(&mut store, 30, forgotten);
     assert_eq!(store.reader().verify_all().unwrap().snapshots, 2);
 
     // A deleted one gives its file back.

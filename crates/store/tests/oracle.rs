@@ -2,6 +2,8 @@
 //! must read the same, also after reopening.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 use raft::eraftpb::{Entry, HardState};
 use raft::storage::MemStorage;
@@ -42,9 +44,9 @@ fn identity() -> Identity {
 }
 
 /// Some bytes for a snapshot: none, a few, or several parts of them.
-fn state_at(seq: u64) -> Vec<u8> {
-    let bytes = [5, limits::SNAPSHOT_PART_BYTES, 2 * limits::SNAPSHOT_PART_BYTES + 7];
-    vec![seq as u8; bytes[seq as usize % bytes.len()]]
+fn state_at(seq: u64, version: u64) -> Vec<u8> {
+    let bytes = [0, 5, limits::SNAPSHOT_PART_BYTES, 2 * limits::SNAPSHOT_PART_BYTES + 7];
+    vec![seq as u8; bytes[(seq + version) as usize % bytes.len()]]
 }
 
 struct Pair {
@@ -55,17 +57,29 @@ struct Pair {
     records: Vec<(u64, Vec<u8>)>,
     gaps: Vec<(u64, u64)>,
     last_seq: u64,
+    version: u64,
+    snapshots: BTreeMap<u64, Vec<u8>>,
 }
 
 impl Pair {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
         let mut store = Store::create(root.path(), &identity(), &Settings::default()).unwrap();
-        bootstrap(&mut store, &[1], state_at(0)).unwrap();
+        bootstrap(&mut store, &[1], state_at(0, 0)).unwrap();
         let oracle = MemStorage::new();
         let founding = store.latest_snapshot().unwrap().unwrap();
         oracle.wl().apply_snapshot(founding.to_raft()).unwrap();
-        Self { root, store: Some(store), oracle, term: 1, records: Vec::new(), gaps: Vec::new(), last_seq: 0 }
+        Self {
+            root,
+            store: Some(store),
+            oracle,
+            term: 1,
+            records: Vec::new(),
+            gaps: Vec::new(),
+            last_seq: 0,
+            version: 0,
+            snapshots: BTreeMap::from([(0, state_at(0, 0))]),
+        }
     }
 
     fn store(&mut self) -> &mut Store {
@@ -117,9 +131,12 @@ impl Pair {
                     conf_state: index.conf_state().clone(),
                     retired: Vec::new(),
                 };
-                let data = state_at(head.seq);
-                let snapshot = Some(StagedSnapshot { head, bytes: data.len() as u64 });
-                self.store().stage_snapshot(index.last_seq(), data).unwrap();
+                // Of another version, it may have other bytes.
+                self.version += 1;
+                let data = state_at(head.seq, self.version);
+                self.snapshots.insert(head.seq, data.clone());
+                let staged = self.store().stage_snapshot(head.seq, data).unwrap();
+                let snapshot = Some(StagedSnapshot { head, staged });
                 self.write(WriteBatch { snapshot, ..WriteBatch::default() });
                 self.write(WriteBatch {
                     compact_through: Some(through),
@@ -154,7 +171,9 @@ impl Pair {
                     self.gaps.push((self.last_seq + 1, head.seq));
                 }
                 self.last_seq = head.seq;
-                let data = state_at(head.seq);
+                self.version += 1;
+                let data = state_at(head.seq, self.version);
+                self.snapshots.insert(head.seq, data.clone());
                 let snapshot = StoredSnapshot { head, data };
                 self.oracle.wl().apply_snapshot(snapshot.to_raft()).unwrap();
                 self.oracle.wl().set_hardstate(hard_state.clone());
@@ -168,7 +187,7 @@ impl Pair {
             // Beyond what there is, and where one may be made later.
             Op::Stage => {
                 for seq in [self.last_seq, self.last_seq + 1000] {
-                    self.store().stage_snapshot(seq, state_at(seq)).unwrap();
+                    self.store().stage_snapshot(seq, state_at(seq, 0)).unwrap();
                 }
             }
             Op::Reopen => {
@@ -215,7 +234,10 @@ impl Pair {
         assert_eq!(reader.verify_all().unwrap().records, self.records.len() as u64);
         for info in reader.snapshots().unwrap() {
             assert!(info.seq <= self.last_seq, "what is only staged is not there");
-            assert!(reader.snapshot(info.seq).unwrap().unwrap().data == state_at(info.seq), "{info:?}");
+            assert!(
+                reader.snapshot(info.seq).unwrap().unwrap().data == self.snapshots[&info.seq],
+                "{info:?}"
+            );
         }
     }
 }

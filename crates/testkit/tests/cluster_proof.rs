@@ -433,8 +433,8 @@ fn a_false_state_stops_its_controller() {
     let Snapshot { chain, mut state } = Snapshot::decode(&genesis.data).unwrap();
     state.control.erased.insert("somebody".to_owned(), 1);
     let data = Snapshot { chain, state }.encode();
-    let snapshot = Some(StagedSnapshot { head: genesis.head, bytes: data.len() as u64 });
-    store.stage_snapshot(0, data).unwrap();
+    let staged = store.stage_snapshot(0, data).unwrap();
+    let snapshot = Some(StagedSnapshot { head: genesis.head, staged });
     store.write(WriteBatch { snapshot, sync: true, ..WriteBatch::default() }).unwrap();
     drop(store);
     cluster.start_controller(follower).unwrap();
