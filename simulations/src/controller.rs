@@ -41,7 +41,7 @@ pub(crate) struct Ended {
 
 /// How far a snapshot is.
 enum Making {
-    Encoding(Snapshot),
+    Encoding(Box<Snapshot>),
     Staged(Staged),
 }
 
@@ -673,7 +673,7 @@ impl Process {
         }
         let snapshot = Snapshot { chain: self.app.ledger.chain(), state };
         self.app.snapshot_at = seq;
-        self.snapshot = Some((now_us + rng.below(1_500_000), head, Making::Encoding(snapshot)));
+        self.snapshot = Some((now_us + rng.below(1_500_000), head, Making::Encoding(Box::new(snapshot))));
         Ok(())
     }
 

@@ -39,7 +39,6 @@ fn no_product_can_have_a_planted_bug() {
                 "--package",
             ])
             .arg(product)
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
             .output()
             .unwrap();
         let tree = String::from_utf8_lossy(&output.stdout);

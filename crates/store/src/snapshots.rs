@@ -263,3 +263,7 @@ fn part_key(seq: u64, stage: u64, number: u32) -> Vec<u8> {
 fn part_range(seq: u64, stage: u64) -> (Vec<u8>, Vec<u8>) {
     (part_key(seq, stage, 0), part_key(seq, stage, u32::MAX))
 }
+
+#[cfg(test)]
+#[path = "snapshots_tests.rs"]
+mod tests;

@@ -7,7 +7,7 @@ use stele_api::spec::{AppSpec, parse_yaml};
 
 fn read(version: &str) -> AppSpec {
     let file = format!("shop-web.{version}.yaml");
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/demo").join(&file);
+    let path = Path::new("../../deploy/demo").join(&file);
     let text = std::fs::read_to_string(path).unwrap();
     parse_yaml(&text, &file).unwrap_or_else(|errors| panic!("{errors}")).spec
 }

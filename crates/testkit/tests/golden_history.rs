@@ -23,7 +23,7 @@ const SEVERAL: u64 = 3;
 const ONCE: [&str; 1] = ["fleet_created"];
 
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden")
+    PathBuf::from("golden")
 }
 
 fn generations() -> Vec<Generation> {

@@ -14,8 +14,8 @@ use stele_testkit::history::{Scribe, golden};
 const DISTANCE: usize = 23;
 
 fn records() -> Vec<Record> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
-    let generations = golden::generations(&folder).unwrap();
+    let folder = Path::new("golden");
+    let generations = golden::generations(folder).unwrap();
     let all = generations.iter().flat_map(|generation| &generation.records);
     all.map(|stored| stored.decode().unwrap()).collect()
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Serialize;
 use stele_codec::{Chain, Entry, Snapshot, StoredRecord, Verifier};
@@ -14,7 +14,7 @@ use crate::random_log::{Log, Step};
 
 /// The folder of golden files.
 pub(crate) fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+    PathBuf::from("tests/golden")
 }
 
 /// Compares with a golden file, and says what a difference means.
