@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use stele_codec::{Chain, Entry, Snapshot, StoredRecord, Verifier};
@@ -14,7 +14,7 @@ use crate::random_log::{Log, Step};
 
 /// The folder of golden files.
 pub(crate) fn folder() -> PathBuf {
-    PathBuf::from("tests/golden")
+    Path::new("tests/golden").canonicalize().unwrap()
 }
 
 /// Compares with a golden file, and says what a difference means.
