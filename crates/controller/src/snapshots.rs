@@ -61,8 +61,11 @@ impl Snapshots {
             .spawn(move || {
                 let data = snapshot.encode();
                 drop(snapshot);
+                let outcome = stage(&store, head, &data);
+                // Whoever is told waits for this thread's end.
+                drop((data, store));
                 // A replica that stopped meanwhile needs none.
-                drop(done.send(stage(&store, head, &data)));
+                drop(done.send(outcome));
             })
             .context("cannot start a thread that writes a snapshot")?;
         self.staging = Some(Staging { outcome, thread });

@@ -8,6 +8,7 @@
 //! Its requests are made and checked by the same code as Docker's.
 
 mod behaviour;
+mod changes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,9 +22,9 @@ use stele_model::release::{Check, Image, Protocol, Restart};
 use stele_model::wire::{AssignedInstance, HostPort, TakenPort};
 use stele_model::{AppEnv, Digest, FleetName, InstanceId, NodeName};
 use stele_reconcile::{ContainerState, HostPolicy, ImageHere, Observation, ObservedContainer};
-use tokio::sync::broadcast;
 
 use self::behaviour::Behaviour;
+use self::changes::Changes;
 use crate::host::Host;
 use crate::inspect::{ImageShown, differences, same_content};
 use crate::request::{create_request, plain};
@@ -31,8 +32,6 @@ use crate::runtime::{Change, LogLine, LogRequest, LogStream, Runtime, RuntimeErr
 
 /// Docker's first pause before it starts an ended container again; doubled each time. Milliseconds.
 const ENGINE_RESTART_MS: u64 = 100;
-/// Changes that nobody has heard yet; who is further behind is told that it is.
-const CHANGES_KEPT: usize = 16;
 
 #[derive(Clone, Debug)]
 struct Container {
@@ -111,7 +110,7 @@ pub struct Simulated {
     host: Host,
     clock: SimulatedClock,
     engine: Arc<Mutex<Engine>>,
-    changed: broadcast::Sender<Change>,
+    changes: Changes,
 }
 
 impl Default for Simulated {
@@ -131,7 +130,7 @@ impl Default for Simulated {
 impl Simulated {
     /// An empty engine of its own.
     pub fn new(host: Host, clock: SimulatedClock) -> Self {
-        Self { host, clock, engine: Arc::default(), changed: broadcast::Sender::new(CHANGES_KEPT) }
+        Self { host, clock, engine: Arc::default(), changes: Changes::default() }
     }
 
     /// Another node's view of the same engine.
@@ -145,13 +144,13 @@ impl Simulated {
         if let SimulatedClock::Manual(now) = &self.clock {
             now.fetch_add(ms, Ordering::SeqCst);
         }
-        self.touch(Change::Unknown);
+        self.changes.tell(&Change::Unknown);
     }
 
     /// Whether the engine answers.
     pub fn set_down(&self, down: bool) {
         self.engine().down = down;
-        self.touch(Change::Unknown);
+        self.changes.tell(&Change::Unknown);
     }
 
     /// Does something by hand to an instance's container, behind the agent's back. Whether there was one.
@@ -194,7 +193,7 @@ impl Simulated {
             }
         }
         drop(engine);
-        self.touch(Change::Container(id));
+        self.changes.tell(&Change::Container(id));
         true
     }
 
@@ -227,11 +226,6 @@ impl Simulated {
         } else {
             Ok(engine)
         }
-    }
-
-    fn touch(&self, change: Change) {
-        // Nobody may be listening.
-        drop(self.changed.send(change));
     }
 
     fn look(&self) -> Result<Observation, RuntimeError> {
@@ -399,7 +393,7 @@ impl Simulated {
         T: Send + 'static,
     {
         if outcome.is_ok() {
-            self.touch(Change::Container(container.to_owned()));
+            self.changes.tell(&Change::Container(container.to_owned()));
         }
         Box::pin(std::future::ready(outcome))
     }
@@ -672,14 +666,6 @@ impl Runtime for Simulated {
     }
 
     fn changes(&self) -> BoxStream<'static, Change> {
-        let receiver = self.changed.subscribe();
-        let next = |mut receiver: broadcast::Receiver<Change>| async move {
-            match receiver.recv().await {
-                Ok(change) => Some((change, receiver)),
-                Err(broadcast::error::RecvError::Lagged(_)) => Some((Change::Unknown, receiver)),
-                Err(broadcast::error::RecvError::Closed) => None,
-            }
-        };
-        futures::stream::unfold(receiver, next).boxed()
+        self.changes.listen()
     }
 }
