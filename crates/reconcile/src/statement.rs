@@ -59,11 +59,12 @@ impl Inspections {
     ) -> Vec<(&'a AssignedInstance, &'a ObservedContainer)> {
         let wanted: BTreeMap<_, _> = desired.iter().map(|instance| (&instance.id, instance)).collect();
         self.done.retain(|id, _| wanted.contains_key(id));
-        let all: BTreeSet<_> = observed.containers().iter().map(|container| &container.id).collect();
+        let ids = observed.containers().iter().map(|container| &container.id);
         if std::mem::take(&mut self.anything) {
-            self.changed = all.into_iter().cloned().collect();
-        } else {
-            self.changed.retain(|container| all.contains(container));
+            self.changed = ids.cloned().collect();
+        } else if !self.changed.is_empty() {
+            let present: BTreeSet<_> = ids.collect();
+            self.changed.retain(|container| present.contains(container));
         }
         let spaced_ms = INSPECTION_SPACING_MS.saturating_mul(desired.len() as u64).min(INSPECTION_MS_MAX);
         let pause = |container: &ObservedContainer| {

@@ -175,9 +175,7 @@ pub(crate) fn put_head(
 ) -> Result<(), StoreError> {
     let SnapshotHead { seq, index, term, .. } = *head;
     if let Some(SnapshotInfo { stage: Some(old), .. }) = meta::snapshot_info(database, seq)? {
-        let (from, last) = part_range(seq, old);
-        batch.delete_range(Family::Snapshots, &from, &last)?;
-        batch.delete(Family::Snapshots, &last)?;
+        forget_parts(batch, seq, old)?;
     }
     let alone = StoredSnapshot { head: head.clone(), data: Vec::new() };
     batch.put(Family::Snapshots, &seq.to_be_bytes(), &alone.to_raft().encode_to_vec())?;
@@ -242,12 +240,18 @@ fn remove_files(folder: &Path) -> std::io::Result<()> {
 
 /// Deletes bytes that no head names, with the file they are in.
 fn delete_parts(database: &Database, seq: u64, stage: u64) -> Result<(), StoreError> {
-    let (from, last) = part_range(seq, stage);
     let mut batch = database.batch();
-    batch.delete_range(Family::Snapshots, &from, &last)?;
-    batch.delete(Family::Snapshots, &last)?;
+    forget_parts(&mut batch, seq, stage)?;
     batch.commit(true)?;
+    let (from, last) = part_range(seq, stage);
     database.drop_files(Family::Snapshots, &from, &last)
+}
+
+fn forget_parts(batch: &mut Batch<'_>, seq: u64, stage: u64) -> Result<(), StoreError> {
+    let (from, last) = part_range(seq, stage);
+    batch.delete_range(Family::Snapshots, &from, &last)?;
+    // The range ends below it.
+    batch.delete(Family::Snapshots, &last)
 }
 
 fn parts(seq: u64, stage: u64, data: &[u8]) -> impl Iterator<Item = (Vec<u8>, &[u8])> {
