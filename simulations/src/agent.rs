@@ -14,13 +14,13 @@ use stele_model::wire::{
 use stele_model::{FleetName, InstanceId, NodeName, RegionName, Time};
 use stele_planted::{Bug, is_planted};
 use stele_reconcile::{
-    Accepted, Action, ContainerState, Due, Memory, ObservedContainer, Pinned, Reporter, Subject,
-    SyncSchedule, Task, accept, plan, report,
+    Accepted, Action, ContainerState, Due, HeartbeatSchedule, Memory, ObservedContainer, Pinned, Reporter,
+    Subject, SyncSchedule, Task, accept, plan, report,
 };
 
 use crate::engine::Engine;
 use crate::limits::{
-    CRASH_CODE, EPOCH_US, HANG_LOOK_MS, HEARTBEAT_MS, LOOP_STARTS, POLL_MS, REPORT_ACK_MS, SYNC_ANSWER_MS,
+    CRASH_CODE, EPOCH_US, HANG_LOOK_MS, LOOP_STARTS, POLL_MS, REPORT_ACK_MS, SYNC_ANSWER_MS,
 };
 use crate::oracle::Oracle;
 use crate::rng::{Rng, mix};
@@ -59,7 +59,7 @@ struct Process {
     version: AssignmentVersion,
     running: BTreeMap<Subject, Running>,
     checking: BTreeMap<InstanceId, Checking>,
-    heartbeat_ms: u64,
+    heartbeat: HeartbeatSchedule,
     reporting: Option<u64>,
     syncing: Option<(u64, u64)>,
     look_ms: u64,
@@ -179,7 +179,7 @@ impl Agent {
             desired: kept.map(|kept| kept.instances).or(nothing),
             running: BTreeMap::new(),
             checking: BTreeMap::new(),
-            heartbeat_ms: now_ms,
+            heartbeat: HeartbeatSchedule::default(),
             reporting: None,
             syncing: None,
             look_ms: now_ms,
@@ -189,6 +189,7 @@ impl Agent {
             starts: BTreeMap::new(),
         };
         if self.connected {
+            process.heartbeat.connected(0);
             process.sync.connected(0);
         }
         self.process = Some(process);
@@ -209,11 +210,12 @@ impl Agent {
         let Some(process) = &mut self.process else { return };
         let now_ms = now_us / 1000 - process.began_ms;
         if connected {
-            process.heartbeat_ms = now_us / 1000;
+            process.heartbeat.connected(now_ms);
             process.sync.connected(now_ms);
             process.reporter.connected();
             process.heard_ms = now_us / 1000;
         } else {
+            process.heartbeat.disconnected();
             process.sync.disconnected();
         }
         self.due_us = now_us;
@@ -250,7 +252,9 @@ impl Agent {
                     && let Some(ack) = ack
                 {
                     process.reporting = None;
-                    if !process.reporter.acked_by(ack.boot, ack.number) {
+                    if process.reporter.acked_by(ack.boot, ack.number) {
+                        process.heartbeat.reported(now_ms, spread(self.rng.next()));
+                    } else {
                         process.reporter.failed(now_ms);
                     }
                 }
@@ -262,7 +266,7 @@ impl Agent {
     fn end_sync(&mut self, now_ms: u64, helped: bool) {
         let jitter = self.rng.next();
         if let Some(process) = &mut self.process {
-            process.sync.ended(now_ms, helped, |ms| ms - ms / 4 + jitter % (ms / 2 + 1));
+            process.sync.ended(now_ms, helped, spread(jitter));
         }
     }
 
@@ -337,8 +341,7 @@ impl Agent {
         let checks = process.checking.values().map(|checking| checking.due_ms);
         next = tasks.chain(checks).fold(next, u64::min);
         if self.connected {
-            next = next.min(process.heartbeat_ms);
-            if let Some(due) = process.sync.due_ms() {
+            for due in [process.heartbeat.due_ms(), process.sync.due_ms()].into_iter().flatten() {
                 next = next.min(process.began_ms + due);
             }
             if let Due::At(due) = process.reporter.due() {
@@ -514,9 +517,8 @@ impl Agent {
             let signed = Signed::new(&self.key, Purpose::Report, &report);
             self.out.push(FromNode::Report(Rc::new(signed)));
         }
-        if process.heartbeat_ms <= wall_ms {
-            process.heartbeat_ms =
-                wall_ms + HEARTBEAT_MS - HEARTBEAT_MS / 4 + self.rng.below(HEARTBEAT_MS / 2);
+        if process.heartbeat.due_ms().is_some_and(|due| due <= now_ms) {
+            process.heartbeat.sent(now_ms, spread(self.rng.next()));
             let heartbeat = Heartbeat {
                 fleet: self.fleet.clone(),
                 node: self.name.clone(),
@@ -534,6 +536,11 @@ impl Agent {
             ))));
         }
     }
+}
+
+/// A time within a quarter of another, as the agent draws it.
+fn spread(random: u64) -> impl Fn(u64) -> u64 {
+    move |ms| ms - ms / 4 + random % (ms / 2 + 1)
 }
 
 /// What ended again and again is told to be in a crash loop, at the end that makes it one.

@@ -21,14 +21,12 @@ pub const REPORT_BATCH_US: u64 = 50_000;
 pub const REPORTS_PER_BATCH_MAX: usize = 256;
 /// Longest wait for an answer of JetStream, in microseconds, as in the NATS client.
 pub const FEED_ANSWER_US: u64 = 5_000_000;
-/// Between heartbeats of an agent, in milliseconds, before jitter, as in the agent.
-pub const HEARTBEAT_MS: u64 = 10_000;
 /// Longest wait for a report's acknowledgement, in milliseconds, as in the agent.
 pub const REPORT_ACK_MS: u64 = 10_000;
 /// Longest wait for the answer to a sync request, in milliseconds, as in the agent.
 pub const SYNC_ANSWER_MS: u64 = 5_000;
 /// Between looks at the container engine when nothing changed, in milliseconds, as in the agent.
-pub const POLL_MS: u64 = 5_000;
+pub const POLL_MS: u64 = 10_000;
 /// Between two looks at what a hanging engine was asked for, in milliseconds.
 pub const HANG_LOOK_MS: u64 = 500;
 /// The exit code of a container whose image makes it end at once.

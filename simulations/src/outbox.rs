@@ -241,8 +241,11 @@ impl Process {
             let from = self.outbox.known.get(node).map_or(since, |at| since.max(*at));
             let from = if graceless { 0 } else { from };
             let silent = now_us - heard.map_or(from, |at| from.max(at));
-            let is_lost = state.observed.get(node).is_some_and(|seen| seen.lost);
-            if !is_lost && silent > NODE_GRACE_US {
+            let seen = state.observed.get(node);
+            let is_lost = seen.is_some_and(|seen| seen.lost);
+            let reported = seen.and_then(|seen| self.app.now.wall_us.checked_sub(seen.time.0));
+            let has_reported = reported.is_some_and(|ago_us| ago_us <= NODE_GRACE_US) && !graceless;
+            if !is_lost && !has_reported && silent > NODE_GRACE_US {
                 lost.push(node.clone());
             } else if is_lost
                 && heard.is_some_and(|at| at >= since && now_us - at < NODE_GRACE_US)

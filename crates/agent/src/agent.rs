@@ -11,7 +11,7 @@ use stele_model::ids::InstanceId;
 use stele_model::wire::{
     AssignedInstance, Heartbeat, ImagePolicy, InstanceReport, Observed, ReportAck, Signed, SyncRequest,
 };
-use stele_reconcile::{Due, Pinned, Reporter, SyncSchedule};
+use stele_reconcile::{Due, HeartbeatSchedule, Pinned, Reporter, SyncSchedule};
 use stele_runtime::{Reconciler, ReconcilerConfig, Runtime};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
@@ -24,7 +24,7 @@ use crate::engine::AgentConfig;
 use crate::error::Error;
 use crate::identity::{Enrollment, Keys};
 use crate::images::{Pruner, Pruning};
-use crate::limits::{HEARTBEAT_MS, QUESTIONS_CONCURRENCY_MAX, REPORT_ACK_TIMEOUT};
+use crate::limits::{QUESTIONS_CONCURRENCY_MAX, REPORT_ACK_TIMEOUT};
 use crate::schedule::jittered_ms;
 
 const NATS_ROOT: &str = "nats-root.pem";
@@ -112,7 +112,7 @@ pub async fn run_with(
         seen,
         began: Instant::now(),
         connected: false,
-        heartbeat_ms: 0,
+        heartbeat: HeartbeatSchedule::default(),
         sync: SyncSchedule::default(),
         questions: Arc::new(Semaphore::new(QUESTIONS_CONCURRENCY_MAX)),
         warned_ms: None,
@@ -245,7 +245,7 @@ struct Agent {
     seen: watch::Receiver<Seen>,
     began: Instant,
     connected: bool,
-    heartbeat_ms: u64,
+    heartbeat: HeartbeatSchedule,
     reporter: Reporter,
     sync: SyncSchedule,
     questions: Arc<Semaphore>,
@@ -283,12 +283,12 @@ impl Agent {
                     let bus = self.bus.clone();
                     reporting = Some(Box::pin(async move { bus.report(&signed, REPORT_ACK_TIMEOUT).await }));
                 }
-                if self.heartbeat_ms <= now {
-                    self.heartbeat_ms = now + jittered_ms(HEARTBEAT_MS);
+                if self.heartbeat.due_ms().is_some_and(|due| due <= now) {
+                    self.heartbeat.sent(now, jittered_ms);
                     self.beat().await;
                 }
             }
-            let wake = self.began + Duration::from_millis(self.next_wake_ms());
+            let wake = self.next_wake_ms().map(|wake| self.began + Duration::from_millis(wake));
             tokio::select! {
                 event = inbox.next() => match event {
                     Some(event) => self.take_in(event),
@@ -303,7 +303,7 @@ impl Agent {
                     }
                     self.observe();
                 }
-                () = tokio::time::sleep_until(wake), if self.connected => {}
+                () = tokio::time::sleep_until(wake.unwrap_or(self.began)), if wake.is_some() => {}
             }
         }
     }
@@ -312,15 +312,13 @@ impl Agent {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn next_wake_ms(&self) -> u64 {
-        let mut wake = self.heartbeat_ms;
-        if let Some(due) = self.sync.due_ms() {
-            wake = wake.min(due);
-        }
-        if let Due::At(due) = self.reporter.due() {
-            wake = wake.min(due);
-        }
-        wake
+    /// Nothing is due while nobody can be told.
+    fn next_wake_ms(&self) -> Option<u64> {
+        let report = match self.reporter.due() {
+            Due::At(due) if self.connected => Some(due),
+            _ => None,
+        };
+        [self.heartbeat.due_ms(), self.sync.due_ms(), report].into_iter().flatten().min()
     }
 
     fn take_in(&mut self, event: AgentEvent) {
@@ -329,13 +327,14 @@ impl Agent {
             AgentEvent::Connected => {
                 tracing::info!("connected to NATS");
                 self.connected = true;
-                self.heartbeat_ms = now;
+                self.heartbeat.connected(now);
                 self.sync.connected(now);
                 self.reporter.connected();
             }
             AgentEvent::Disconnected => {
                 tracing::warn!("NATS is away; containers are kept as last assigned");
                 self.connected = false;
+                self.heartbeat.disconnected();
                 self.sync.disconnected();
             }
             AgentEvent::Assignment(signed) => {
@@ -425,7 +424,9 @@ impl Agent {
     fn reported(&mut self, answer: Result<Signed, stele_bus::Error>) {
         let acked = answer.map_err(|error| error.to_string()).and_then(|signed| self.open_ack(&signed));
         match acked {
-            Ok(ack) if self.reporter.acked_by(ack.boot, ack.number) => {}
+            Ok(ack) if self.reporter.acked_by(ack.boot, ack.number) => {
+                self.heartbeat.reported(self.now_ms(), jittered_ms);
+            }
             Ok(ack) => {
                 self.warn(
                     "an acknowledgement",

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-/// Between heartbeats, in milliseconds, before jitter.
-pub const HEARTBEAT_MS: u64 = 10_000;
 /// Longest wait for a report's acknowledgement, which comes after a commit.
 pub const REPORT_ACK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Questions answered at the same time; more are ignored.

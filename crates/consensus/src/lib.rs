@@ -120,6 +120,13 @@ pub fn decode_message(bytes: &[u8]) -> Option<(Message, Option<u64>)> {
     Some((message, stamp.clock_us))
 }
 
+/// A heartbeat as it may be delivered once more: without the read it confirms, if it confirms one. `None` of any
+/// other message.
+pub fn heartbeat_to_repeat(message: &Message) -> Option<Message> {
+    let is_heartbeat = message.msg_type() == raft::eraftpb::MessageType::MsgHeartbeat;
+    is_heartbeat.then(|| Message { context: Vec::new().into(), ..message.clone() })
+}
+
 /// The vote that a message gives, if it gives one: its term and the candidate. A candidate's own
 /// vote is given by its asking for others.
 pub fn vote_of(message: &Message) -> Option<(u64, u64)> {

@@ -15,6 +15,8 @@ use stele_planner::Dirty;
 use tokio::sync::watch;
 
 use crate::digested::Digested;
+use crate::handle::now;
+use crate::keepalive::Keepalive;
 use crate::limits::READ_RETRY_INTERVAL;
 use crate::reached::Reached;
 use crate::snapshots::Snapshots;
@@ -45,6 +47,8 @@ pub(crate) struct App {
     id: ControllerId,
     pub(crate) ledger: Ledger<Waiter>,
     peers: Peers,
+    /// What a leader said last, to be said again.
+    pub(crate) keepalive: Keepalive,
     published: watch::Sender<Published>,
     committed: watch::Sender<Seq>,
     /// What was hashed elsewhere.
@@ -91,6 +95,7 @@ impl App {
         id: ControllerId,
         ledger: Ledger<Waiter>,
         peers: Peers,
+        keepalive: Keepalive,
         published: watch::Sender<Published>,
         committed: watch::Sender<Seq>,
         digested: Digested,
@@ -103,6 +108,7 @@ impl App {
             id,
             ledger,
             peers,
+            keepalive,
             published,
             committed,
             digested,
@@ -270,20 +276,25 @@ impl Reading {
     }
 }
 
+/// Sends a message with this controller's clock. One that cannot be sent is lost, which Raft expects.
+pub(crate) fn send_raft(peers: &Peers, message: &Message) {
+    if let Err(error) = peers.send_raft(message.to, encode_message(message, Some(now().0))) {
+        tracing::debug!(to = message.to, %error, "a raft message was dropped");
+    }
+}
+
 impl Handler for App {
     fn send(&mut self, messages: Vec<Message>) {
-        let clock_us = Some(self.now().wall_us);
         for message in messages {
-            // A message that cannot be sent is lost, which Raft expects.
-            if let Err(error) = self.peers.send_raft(message.to, encode_message(&message, clock_us)) {
-                tracing::debug!(to = message.to, %error, "a raft message was dropped");
-            }
+            self.keepalive.sent(&message);
+            send_raft(&self.peers, &message);
         }
     }
 
     fn role(&mut self, change: RoleChange) {
         let leads = change.role == Role::Leader;
         tracing::info!(role = ?change.role, term = change.term, leader = ?change.leader, "role");
+        self.keepalive.forget();
         self.leader = change.leader;
         self.term = change.term;
         if leads && self.leads_term != Some(change.term) {
@@ -319,8 +330,10 @@ impl Handler for App {
         match kind {
             CommittedKind::Normal(bytes) => {
                 self.adopt_digest();
+                let computing = self.keepalive.computing();
                 let committed = self.ledger.commit(index, term, &bytes)?;
                 self.note(&committed.decoded);
+                drop(computing);
                 self.reached.put(committed.milestones);
                 self.answers.extend(committed.answers);
                 let unconfirmed = committed.unconfirmed.into_iter();

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use stele_bus::{Ack, Audience, FromNode, purposes};
 use stele_ledger::system_request;
+use stele_model::state::Observed;
 use stele_model::wire::{Report, ReportAck};
-use stele_model::{Command, NodeName, RejectionKind, State};
+use stele_model::{Command, NodeName, RejectionKind, State, Time};
 use tokio::sync::Semaphore;
 
 use crate::handle::{Handle, SubmitError};
@@ -130,12 +131,20 @@ async fn decide(handle: Handle, batch: Vec<(Report, Ack)>) {
     }
 }
 
+/// Whether a node reported lately: that stands for heartbeats, which it puts off meanwhile. A log whose time is
+/// ahead of the clock does not tell when that was.
+fn has_reported(observed: &Observed, now: Time) -> bool {
+    let ago_us = now.0.checked_sub(observed.time.0);
+    ago_us.is_some_and(|ago_us| Duration::from_micros(ago_us) <= NODE_GRACE)
+}
+
 /// Nodes that fell silent, and lost ones that were heard again, since when it counts.
 fn lost_and_returned(
     state: &State,
     since: Instant,
     known: &BTreeMap<NodeName, Instant>,
     last: &BTreeMap<NodeName, Instant>,
+    now_by_clock: Time,
 ) -> (Vec<NodeName>, Vec<NodeName>) {
     let now = Instant::now();
     let is_recent = |at: &Instant| now.saturating_duration_since(*at) <= NODE_GRACE;
@@ -147,7 +156,7 @@ fn lost_and_returned(
         if heard.is_some_and(is_recent) || is_recent(&since) || is_recent(joined) {
             continue;
         }
-        if state.observed.get(node).is_none_or(|seen| !seen.lost) {
+        if state.observed.get(node).is_none_or(|seen| !seen.lost && !has_reported(seen, now_by_clock)) {
             lost.push(node.clone());
         }
     }
@@ -193,7 +202,7 @@ pub(crate) async fn liveness(handle: Handle, heard: Heard) {
         }
         let (lost, returned) = {
             let last = heard.lock().unwrap_or_else(PoisonError::into_inner);
-            lost_and_returned(&published.state, since, &known, &last)
+            lost_and_returned(&published.state, since, &known, &last, handle.now())
         };
         if lost.is_empty() && returned.is_empty() {
             continue;
@@ -202,5 +211,42 @@ pub(crate) async fn liveness(handle: Handle, heard: Heard) {
         if let Err(error) = handle.submit(system_request(command)).await {
             tracing::debug!(%error, "nodes were not marked; trying again");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const NOW: Time = Time(1_800_000_000_000_000);
+
+    fn state(reported: Option<Time>, lost: bool) -> State {
+        let mut state = State::default();
+        if let Some(time) = reported {
+            state.observed.insert("eu-1".parse().unwrap(), Observed { time, lost, ..Observed::default() });
+        }
+        state
+    }
+
+    /// Whether a node that was never heard of since `since` is called lost.
+    fn is_lost(state: &State, since: Instant) -> bool {
+        let known = BTreeMap::from([("eu-1".parse().unwrap(), since)]);
+        let (lost, returned) = lost_and_returned(state, since, &known, &BTreeMap::new(), NOW);
+        assert_eq!(returned, [], "nobody was heard of");
+        lost.len() == 1
+    }
+
+    #[test]
+    fn a_node_that_reports_is_not_lost_however_silent_it_is_otherwise() {
+        let long_ago = Instant::now().checked_sub(2 * NODE_GRACE).unwrap();
+        let before = |ago: Duration| Time(NOW.0 - ago.as_micros() as u64);
+        assert!(is_lost(&state(None, false), long_ago));
+        assert!(!is_lost(&state(Some(before(Duration::from_secs(1))), false), long_ago));
+        assert!(is_lost(&state(Some(before(2 * NODE_GRACE)), false), long_ago));
+        // The log is ahead of the clock: when that was cannot be told.
+        assert!(is_lost(&state(Some(Time(NOW.0 + 1)), false), long_ago));
+        assert!(!is_lost(&state(None, false), Instant::now()), "it has its grace");
+        assert!(!is_lost(&state(Some(before(2 * NODE_GRACE)), true), long_ago), "it is called lost already");
     }
 }

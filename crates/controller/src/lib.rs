@@ -35,6 +35,7 @@ pub mod http;
 mod identity;
 mod inbox;
 mod join;
+mod keepalive;
 mod keyring;
 pub mod limits;
 pub mod milestones;

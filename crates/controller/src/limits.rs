@@ -21,6 +21,13 @@ pub const FOLLOW_INTERVAL: Duration = Duration::from_millis(5);
 pub const NODES_NICENESS: i32 = 6;
 /// One Raft tick.
 pub const TICK: Duration = Duration::from_millis(100);
+/// Between a leader's last heartbeats and their repetition, while its replica's thread computes: as between two
+/// heartbeats (`HEARTBEAT_TICKS`).
+pub const HEARTBEAT_REPEAT_INTERVAL: Duration = Duration::from_millis(200);
+/// A replica's thread that computes for longer is taken to hang, and its leadership is no longer kept up.
+pub const COMPUTING_MAX: Duration = Duration::from_secs(10);
+/// Computing that is worth a line in the log.
+pub const SLOW_COMPUTING: Duration = Duration::from_millis(500);
 /// Between two looks at deadlines, lost nodes and learners.
 pub const HOUSEKEEPING_INTERVAL: Duration = Duration::from_millis(500);
 /// Longest a write waits for its commit, leader changes included.

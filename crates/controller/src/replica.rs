@@ -169,6 +169,7 @@ impl Replica {
             Input::Unreachable(peer) => self.driver.report_unreachable(peer),
             Input::Submit { request, past, waiter } => {
                 let now = self.app.now();
+                let _computing = self.app.keepalive.computing();
                 match self.app.ledger.submit(waiter, &request, past, now) {
                     Submitted::Waiting => {}
                     Submitted::Answer(waiter, outcome) => waiter.tell(outcome),
@@ -264,6 +265,7 @@ impl Replica {
         if !self.app.ledger.is_deciding() || began < self.conductor_rests {
             return;
         }
+        let _computing = self.app.keepalive.computing();
         let mut apps = match std::mem::replace(&mut self.app.dirty, Dirty::Apps(BTreeSet::new())) {
             Dirty::Apps(apps) => apps,
             Dirty::All => {

@@ -16,12 +16,13 @@ use stele_store::{Identity as StoreIdentity, Settings, Store};
 use tokio::sync::{OnceCell, watch};
 use tokio::task::JoinSet;
 
-use crate::app::{App, Published};
+use crate::app::{App, Published, send_raft};
 use crate::config::{Config, read_key};
 use crate::digested::Digested;
 use crate::forward::Inbox;
 use crate::handle::{Handle, Inner};
 use crate::identity::Identity;
+use crate::keepalive::Keepalive;
 use crate::keyring::{Keyring, random};
 use crate::limits::{INPUT_QUEUE_MAX, STOP_DEADLINE, TICK};
 use crate::node_threads::NodeThreads;
@@ -119,10 +120,15 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     // Reads wait until so much is applied, and an idle fleet's Raft would not say it again.
     let applied = store.index().applied();
     let (digested, reached) = (Digested::default(), Reached::default());
+    let keepalive = Keepalive::start({
+        let peers = peers.clone();
+        move |heartbeat| send_raft(&peers, &heartbeat)
+    })?;
     let app = App::new(
         config.id,
         ledger,
         peers.clone(),
+        keepalive,
         publish,
         committed_tell,
         digested.clone(),

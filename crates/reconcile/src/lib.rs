@@ -36,6 +36,7 @@ macro_rules! planted {
 
 mod accept;
 mod health;
+mod heartbeat;
 mod images;
 pub mod limits;
 mod memory;
@@ -49,6 +50,7 @@ mod sync;
 
 pub use accept::{Accepted, Pinned, Refusal, accept};
 pub use health::{HealthState, Verdict};
+pub use heartbeat::HeartbeatSchedule;
 pub use images::{ImageHere, PulledImage, PulledImages};
 pub use memory::{Failure, InstanceMemory, Memory, RunEnd};
 pub use observation::{ContainerState, Observation, ObservedContainer};

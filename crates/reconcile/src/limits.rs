@@ -34,6 +34,10 @@ const _: () = assert!(
     INSPECTION_MS_MAX * 1_000 * 2 <= stele_model::limits::INSPECTION_AGE_US_MAX,
     "what a node states would be too old to count"
 );
+/// Between heartbeats, in milliseconds, before jitter.
+pub const HEARTBEAT_MS: u64 = 10_000;
+/// Longest pause between two heartbeats, however many reports are acknowledged meanwhile, in milliseconds.
+pub const HEARTBEAT_MS_MAX: u64 = 20_000;
 /// Between sync requests when nothing gives reason for one, in milliseconds, before jitter.
 pub const SYNC_MS: u64 = 60_000;
 /// Shortest pause between two sync requests, in milliseconds; doubled while they do not help.
@@ -45,8 +49,8 @@ pub const REPORT_MS_MIN: u64 = 200;
 /// Pause between two reports with different content, on average, in milliseconds.
 pub const REPORT_MS: u64 = 1_000;
 /// How long what is only on its way (pulled, starting) has to come to something before it is told, in
-/// milliseconds. Longer than a container without a health check takes to count as healthy.
-pub const REPORT_PROGRESS_MS: u64 = 1_500;
+/// milliseconds. Longer than a container without a health check takes to count as healthy, on a busy host, too.
+pub const REPORT_PROGRESS_MS: u64 = 3_000;
 /// Reports that may follow each other faster than on average, if they tell what a rollout waits for:
 /// that an instance is healthy, failed or gone.
 pub const REPORT_BURST: u64 = 16;

@@ -7,7 +7,7 @@ pub const PULLS_MAX: usize = 3;
 /// Containers inspected at the same time by one agent.
 pub const INSPECTS_MAX: usize = 8;
 /// Between looks at the engine when nothing is known to have changed. Milliseconds.
-pub const POLL_INTERVAL_MS: u64 = 5_000;
+pub const POLL_INTERVAL_MS: u64 = 10_000;
 /// Shortest pause between two looks. Milliseconds.
 pub const WAKE_MS_MIN: u64 = 20;
 /// Pause after a look at the engine, in times of how long the look took.

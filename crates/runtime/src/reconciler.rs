@@ -95,6 +95,8 @@ pub struct Reconciler<R: Runtime + ?Sized> {
     mirror: Option<String>,
     inspections: Inspections,
     inspecting: bool,
+    /// What was stated last, until something that it rests on changes.
+    stated: Option<Observed>,
     changes: BoxStream<'static, Change>,
     /// Something happened since the last look.
     stale: bool,
@@ -127,6 +129,7 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
             mirror: None,
             inspections: Inspections::default(),
             inspecting: false,
+            stated: None,
             changes,
             stale: false,
             rested: Instant::now(),
@@ -140,6 +143,7 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
             desired.iter().map(|instance| (instance.id.clone(), Arc::new(instance.clone()))).collect();
         self.wanted.send_replace(desired.iter().map(|instance| instance.id.clone()).collect());
         self.desired = desired;
+        self.stated = None;
     }
 
     /// Has every image told to `record` before it is pulled.
@@ -216,7 +220,10 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
                 };
             }
         };
-        self.observed = observed;
+        if self.observed != observed {
+            self.observed = observed;
+            self.stated = None;
+        }
         let now_ms = self.runtime.now_ms();
         self.memory.observe(&self.desired, &self.observed, now_ms);
         let tasks = plan(&self.desired, &self.observed, &self.memory, now_ms);
@@ -227,10 +234,14 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
         self.begin_checks(now_ms);
         self.begin_inspections(now_ms);
 
+        let before = std::mem::take(&mut self.reports);
         self.reports = report(&self.desired, &self.observed, &self.memory, now_ms);
         self.rest(begun);
         if self.keep_log_tails().await {
             self.reports = report(&self.desired, &self.observed, &self.memory, now_ms);
+        }
+        if self.reports != before {
+            self.stated = None;
         }
         for told in &self.reports {
             if self.instances.contains_key(&told.id) {
@@ -240,10 +251,13 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
         let poll = now_ms.saturating_add(self.config.poll_interval_ms);
         let due = self.memory.next_due_ms(&self.desired, &self.observed, now_ms).unwrap_or(poll).min(poll);
         let next_wake = Duration::from_millis(due.saturating_sub(now_ms).max(WAKE_MS_MIN));
-        let observed = statement(&self.desired, &self.observed, &self.reports, &self.inspections);
+        let state = || statement(&self.desired, &self.observed, &self.reports, &self.inspections);
+        let stated = self.stated.get_or_insert_with(state).clone();
+        // Hashing everything at each step is what is spared, so it is only checked where tests run.
+        debug_assert_eq!(stated, state(), "what is stated rests on something that changed unnoticed");
         StepResult {
             reports: self.reports.clone(),
-            observed: Some(observed),
+            observed: Some(stated),
             next_wake,
             settled,
             runtime_error: None,
@@ -277,6 +291,7 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
             }
             Ended::Inspections(done) => {
                 self.inspecting = false;
+                self.stated = None;
                 for (instance, inspection) in done {
                     self.inspections.ended(instance, inspection);
                 }
