@@ -518,7 +518,7 @@ impl Agent {
             self.out.push(FromNode::Report(Rc::new(signed)));
         }
         if process.heartbeat.due_ms().is_some_and(|due| due <= now_ms) {
-            process.heartbeat.sent(now_ms, spread(self.rng.next()));
+            process.heartbeat.sent(now_ms, true, spread(self.rng.next()));
             let heartbeat = Heartbeat {
                 fleet: self.fleet.clone(),
                 node: self.name.clone(),

@@ -21,6 +21,8 @@ pub(crate) struct Outbox {
     led: bool,
     offered: BTreeMap<NodeName, u64>,
     heard: BTreeMap<NodeName, u64>,
+    /// The last report of each node, by boot and number, and when it was seen to come.
+    reported: BTreeMap<NodeName, ((u64, u64), Option<u64>)>,
     known: BTreeMap<NodeName, u64>,
     since: u64,
     listened: (bool, u64, u64),
@@ -37,6 +39,7 @@ impl Outbox {
             led: false,
             offered: BTreeMap::new(),
             heard: BTreeMap::new(),
+            reported: BTreeMap::new(),
             known: BTreeMap::new(),
             since: now_us,
             listened: (false, 0, 0),
@@ -226,6 +229,13 @@ impl Process {
         for node in nodes.keys() {
             self.outbox.known.entry(node.clone()).or_insert(now_us);
         }
+        for (node, seen) in &state.observed {
+            let report = (seen.boot, seen.number);
+            let last = self.outbox.reported.entry(node.clone()).or_insert((report, None));
+            if last.0 != report {
+                *last = (report, Some(now_us));
+            }
+        }
         let listens = self.app.ledger.is_deciding() && connection.0;
         let graceless = is_planted(Bug::NoGrace) && listens;
         let listening = (listens, connection.1, self.app.term);
@@ -237,15 +247,13 @@ impl Process {
         let since = if graceless { 0 } else { self.outbox.since };
         let (mut lost, mut returned) = (Vec::new(), Vec::new());
         for node in nodes.keys() {
-            let heard = self.outbox.heard.get(node).copied();
+            let reported = self.outbox.reported.get(node).and_then(|(.., at)| *at);
+            let heard = self.outbox.heard.get(node).copied().max(reported);
             let from = self.outbox.known.get(node).map_or(since, |at| since.max(*at));
             let from = if graceless { 0 } else { from };
             let silent = now_us - heard.map_or(from, |at| from.max(at));
-            let seen = state.observed.get(node);
-            let is_lost = seen.is_some_and(|seen| seen.lost);
-            let reported = seen.and_then(|seen| self.app.now.wall_us.checked_sub(seen.time.0));
-            let has_reported = reported.is_some_and(|ago_us| ago_us <= NODE_GRACE_US) && !graceless;
-            if !is_lost && !has_reported && silent > NODE_GRACE_US {
+            let is_lost = state.observed.get(node).is_some_and(|seen| seen.lost);
+            if !is_lost && silent > NODE_GRACE_US {
                 lost.push(node.clone());
             } else if is_lost
                 && heard.is_some_and(|at| at >= since && now_us - at < NODE_GRACE_US)

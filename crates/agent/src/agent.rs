@@ -284,8 +284,8 @@ impl Agent {
                     reporting = Some(Box::pin(async move { bus.report(&signed, REPORT_ACK_TIMEOUT).await }));
                 }
                 if self.heartbeat.due_ms().is_some_and(|due| due <= now) {
-                    self.heartbeat.sent(now, jittered_ms);
-                    self.beat().await;
+                    let is_whole = self.beat().await;
+                    self.heartbeat.sent(now, is_whole, jittered_ms);
                 }
             }
             let wake = self.next_wake_ms().map(|wake| self.began + Duration::from_millis(wake));
@@ -451,10 +451,12 @@ impl Agent {
         if ack.node == self.pinned.node { Ok(ack) } else { Err(format!("it is for node {}", ack.node)) }
     }
 
-    async fn beat(&self) {
+    /// Whether it said what runs here.
+    async fn beat(&self) -> bool {
         // Never told anything, it looks at nothing: it vouches for having been told nothing.
         let nothing = (self.desired.version().seq == 0).then(Observed::default);
         let observed = self.seen.borrow().observed.clone().or(nothing);
+        let is_whole = observed.is_some();
         let heartbeat = Heartbeat {
             fleet: self.pinned.fleet.clone(),
             node: self.pinned.node.clone(),
@@ -469,6 +471,7 @@ impl Agent {
         if let Err(error) = self.bus.heartbeat(&signed).await {
             tracing::debug!(%error, "a heartbeat was not sent");
         }
+        is_whole
     }
 
     fn answer(&mut self, signed: &Signed, reply: AnswerTo) {

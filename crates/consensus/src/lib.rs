@@ -120,11 +120,12 @@ pub fn decode_message(bytes: &[u8]) -> Option<(Message, Option<u64>)> {
     Some((message, stamp.clock_us))
 }
 
-/// A heartbeat as it may be delivered once more: without the read it confirms, if it confirms one. `None` of any
-/// other message.
-pub fn heartbeat_to_repeat(message: &Message) -> Option<Message> {
-    let is_heartbeat = message.msg_type() == raft::eraftpb::MessageType::MsgHeartbeat;
-    is_heartbeat.then(|| Message { context: Vec::new().into(), ..message.clone() })
+/// A heartbeat that tells a follower who leads in a term and nothing else: no commit index, no read. To be sent
+/// beside those of Raft's own, by the leader of that term alone.
+pub fn bare_heartbeat(leader: u64, term: u64, to: u64) -> Message {
+    let mut message = Message { from: leader, to, term, ..Message::default() };
+    message.set_msg_type(raft::eraftpb::MessageType::MsgHeartbeat);
+    message
 }
 
 /// The vote that a message gives, if it gives one: its term and the candidate. A candidate's own

@@ -24,7 +24,7 @@ pub const MAX_INFLIGHT_APPENDS: usize = 128;
 pub const MAX_UNCOMMITTED_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Soft size of the committed entries handed out in one ready cycle, in bytes: while they are applied, no
-/// message is read and no heartbeat is sent.
+/// message is read and the driver sends nothing.
 pub const MAX_COMMITTED_BYTES_PER_READY: u64 = 1024 * 1024;
 
 /// Linearizable reads waiting for their quorum at one leader.

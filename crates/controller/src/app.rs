@@ -47,7 +47,7 @@ pub(crate) struct App {
     id: ControllerId,
     pub(crate) ledger: Ledger<Waiter>,
     peers: Peers,
-    /// What a leader said last, to be said again.
+    /// Says that a leader is still there.
     pub(crate) keepalive: Keepalive,
     published: watch::Sender<Published>,
     committed: watch::Sender<Seq>,
@@ -286,15 +286,15 @@ pub(crate) fn send_raft(peers: &Peers, message: &Message) {
 impl Handler for App {
     fn send(&mut self, messages: Vec<Message>) {
         for message in messages {
-            self.keepalive.sent(&message);
             send_raft(&self.peers, &message);
         }
+        self.keepalive.spoke();
     }
 
     fn role(&mut self, change: RoleChange) {
         let leads = change.role == Role::Leader;
         tracing::info!(role = ?change.role, term = change.term, leader = ?change.leader, "role");
-        self.keepalive.forget();
+        self.keepalive.leads(leads.then_some(change.term));
         self.leader = change.leader;
         self.term = change.term;
         if leads && self.leads_term != Some(change.term) {

@@ -3,13 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use stele_bus::{Ack, Audience, FromNode, purposes};
 use stele_ledger::system_request;
-use stele_model::state::Observed;
 use stele_model::wire::{Report, ReportAck};
-use stele_model::{Command, NodeName, RejectionKind, State, Time};
+use stele_model::{Command, NodeName, RejectionKind, State};
 use tokio::sync::Semaphore;
 
 use crate::handle::{Handle, SubmitError};
@@ -131,11 +130,29 @@ async fn decide(handle: Handle, batch: Vec<(Report, Ack)>) {
     }
 }
 
-/// Whether a node reported lately: that stands for heartbeats, which it puts off meanwhile. A log whose time is
-/// ahead of the clock does not tell when that was.
-fn has_reported(observed: &Observed, now: Time) -> bool {
-    let ago_us = now.0.checked_sub(observed.time.0);
-    ago_us.is_some_and(|ago_us| Duration::from_micros(ago_us) <= NODE_GRACE)
+/// When nodes reported last, as far as this controller saw it happen. That is a sign of life like a heartbeat, which
+/// nodes put off meanwhile. The boot and the number of each node's last report, and when they were seen to change.
+#[derive(Default)]
+struct Reported(BTreeMap<NodeName, (u64, u64, Option<Instant>)>);
+
+impl Reported {
+    fn look(&mut self, state: &State, now: Instant) {
+        if self.0.len() > state.observed.len() {
+            self.0.retain(|node, _| state.observed.contains_key(node));
+        }
+        for (node, seen) in &state.observed {
+            match self.0.get_mut(node) {
+                Some((boot, number, _)) if (*boot, *number) == (seen.boot, seen.number) => {}
+                Some(last) => *last = (seen.boot, seen.number, Some(now)),
+                // It may have been long ago.
+                None => drop(self.0.insert(node.clone(), (seen.boot, seen.number, None))),
+            }
+        }
+    }
+
+    fn at(&self, node: &NodeName) -> Option<Instant> {
+        self.0.get(node).and_then(|(_, _, at)| *at)
+    }
 }
 
 /// Nodes that fell silent, and lost ones that were heard again, since when it counts.
@@ -143,28 +160,28 @@ fn lost_and_returned(
     state: &State,
     since: Instant,
     known: &BTreeMap<NodeName, Instant>,
-    last: &BTreeMap<NodeName, Instant>,
-    now_by_clock: Time,
+    heartbeats: &BTreeMap<NodeName, Instant>,
+    reported: &Reported,
 ) -> (Vec<NodeName>, Vec<NodeName>) {
     let now = Instant::now();
     let is_recent = |at: &Instant| now.saturating_duration_since(*at) <= NODE_GRACE;
+    let is_heard = |node: &NodeName| {
+        let heard = heartbeats.get(node).copied().max(reported.at(node));
+        heard.is_some_and(|at| at >= since && is_recent(&at))
+    };
     let (mut lost, mut returned) = (Vec::new(), Vec::new());
     // Of a large fleet nearly all have just been heard: what State says is asked of the others alone, and
     // of those it calls lost.
     for (node, joined) in known {
-        let heard = last.get(node).filter(|at| **at >= since);
-        if heard.is_some_and(is_recent) || is_recent(&since) || is_recent(joined) {
+        if is_heard(node) || is_recent(&since) || is_recent(joined) {
             continue;
         }
-        if state.observed.get(node).is_none_or(|seen| !seen.lost && !has_reported(seen, now_by_clock)) {
+        if state.observed.get(node).is_none_or(|seen| !seen.lost) {
             lost.push(node.clone());
         }
     }
     for (node, seen) in &state.observed {
-        if seen.lost
-            && known.contains_key(node)
-            && last.get(node).is_some_and(|at| *at >= since && is_recent(at))
-        {
+        if seen.lost && known.contains_key(node) && is_heard(node) {
             returned.push(node.clone());
         }
     }
@@ -181,6 +198,8 @@ pub(crate) async fn liveness(handle: Handle, heard: Heard) {
     // A node that has just joined has not had its time to be heard.
     let mut known: BTreeMap<NodeName, Instant> = BTreeMap::new();
     let mut known_of = State::default().control.nodes;
+    let mut reported = Reported::default();
+    let mut observed_of = State::default().observed;
     loop {
         tokio::time::sleep(HOUSEKEEPING_INTERVAL).await;
         let published = handle.published();
@@ -192,6 +211,10 @@ pub(crate) async fn liveness(handle: Handle, heard: Heard) {
             }
             known_of = nodes.clone();
         }
+        if !observed_of.ptr_eq(&published.state.observed) {
+            reported.look(&published.state, Instant::now());
+            observed_of = published.state.observed.clone();
+        }
         let connection = *handle.bus().connections().borrow();
         let listens = published.leads && connection.up;
         let listening = (listens, connection.count, published.term);
@@ -202,7 +225,7 @@ pub(crate) async fn liveness(handle: Handle, heard: Heard) {
         }
         let (lost, returned) = {
             let last = heard.lock().unwrap_or_else(PoisonError::into_inner);
-            lost_and_returned(&published.state, since, &known, &last, handle.now())
+            lost_and_returned(&published.state, since, &known, &last, &reported)
         };
         if lost.is_empty() && returned.is_empty() {
             continue;
@@ -217,36 +240,43 @@ pub(crate) async fn liveness(handle: Handle, heard: Heard) {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use stele_model::state::Observed;
+
     use super::*;
 
-    const NOW: Time = Time(1_800_000_000_000_000);
+    fn node() -> NodeName {
+        "eu-1".parse().unwrap()
+    }
 
-    fn state(reported: Option<Time>, lost: bool) -> State {
+    fn state(number: u64, lost: bool) -> State {
         let mut state = State::default();
-        if let Some(time) = reported {
-            state.observed.insert("eu-1".parse().unwrap(), Observed { time, lost, ..Observed::default() });
-        }
+        state.observed.insert(node(), Observed { boot: 1, number, lost, ..Observed::default() });
         state
     }
 
-    /// Whether a node that was never heard of since `since` is called lost.
-    fn is_lost(state: &State, since: Instant) -> bool {
-        let known = BTreeMap::from([("eu-1".parse().unwrap(), since)]);
-        let (lost, returned) = lost_and_returned(state, since, &known, &BTreeMap::new(), NOW);
-        assert_eq!(returned, [], "nobody was heard of");
-        lost.len() == 1
+    /// What is said of a node that joined long ago and sent no heartbeat since `since`.
+    fn judged(state: &State, since: Instant, reported: &Reported) -> (bool, bool) {
+        let known = BTreeMap::from([(node(), since)]);
+        let (lost, returned) = lost_and_returned(state, since, &known, &BTreeMap::new(), reported);
+        (!lost.is_empty(), !returned.is_empty())
     }
 
     #[test]
-    fn a_node_that_reports_is_not_lost_however_silent_it_is_otherwise() {
-        let long_ago = Instant::now().checked_sub(2 * NODE_GRACE).unwrap();
-        let before = |ago: Duration| Time(NOW.0 - ago.as_micros() as u64);
-        assert!(is_lost(&state(None, false), long_ago));
-        assert!(!is_lost(&state(Some(before(Duration::from_secs(1))), false), long_ago));
-        assert!(is_lost(&state(Some(before(2 * NODE_GRACE)), false), long_ago));
-        // The log is ahead of the clock: when that was cannot be told.
-        assert!(is_lost(&state(Some(Time(NOW.0 + 1)), false), long_ago));
-        assert!(!is_lost(&state(None, false), Instant::now()), "it has its grace");
-        assert!(!is_lost(&state(Some(before(2 * NODE_GRACE)), true), long_ago), "it is called lost already");
+    fn a_report_is_a_sign_of_life() {
+        let now = Instant::now();
+        let long_ago = now.checked_sub(2 * NODE_GRACE).unwrap();
+        let mut reported = Reported::default();
+        // What was reported before this controller looked says nothing of when.
+        reported.look(&state(1, false), now);
+        assert_eq!(judged(&state(1, false), long_ago, &reported), (true, false));
+        assert_eq!(judged(&state(1, true), long_ago, &reported), (false, false), "it is called lost already");
+        assert_eq!(judged(&state(1, false), now, &reported), (false, false), "it has its grace");
+        reported.look(&state(2, false), long_ago);
+        assert_eq!(judged(&state(2, false), long_ago, &reported), (true, false), "that was long ago");
+        reported.look(&state(3, false), now);
+        assert_eq!(judged(&state(3, false), long_ago, &reported), (false, false));
+        assert_eq!(judged(&state(3, true), long_ago, &reported), (false, true), "it returned");
+        reported.look(&State::default(), now);
+        assert!(reported.0.is_empty(), "it was removed");
     }
 }

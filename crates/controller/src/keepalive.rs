@@ -1,82 +1,98 @@
-//! A leader's heartbeats while its replica computes: what it said last, said again.
+//! A leader's heartbeats while its replica computes.
 //!
 //! Deciding or folding one large request may take longer than followers wait for a word of their leader, and the
-//! replica's thread can say none meanwhile. Raft holds where messages are delivered twice (Ongaro and Ousterhout,
-//! "In Search of an Understandable Consensus Algorithm", 2014, section 2), so a thread beside it repeats the last
-//! heartbeats. Never while the replica waits for its disk: a leader whose disk hangs is to be replaced.
+//! replica's thread can say none meanwhile. So a thread beside it says that the leader is still there, which is what
+//! a heartbeat is that the network delivers once more; Raft holds where it does (Ongaro and Ousterhout, "In Search of
+//! an Understandable Consensus Algorithm", 2014, section 2). Never while the replica waits for its disk: a leader
+//! whose disk hangs is to be replaced.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use anyhow::Context as _;
-use stele_consensus::{Message, heartbeat_to_repeat};
+use stele_consensus::{Message, bare_heartbeat};
 use stele_model::ControllerId;
 
-use crate::limits::{COMPUTING_MAX, HEARTBEAT_REPEAT_INTERVAL, SLOW_COMPUTING};
+use crate::limits::{HEARTBEAT_INTERVAL, SILENCE_MAX, SLOW_COMPUTING, TICK};
+
+/// The office that is kept up.
+struct Office {
+    term: u64,
+    /// When the replica itself last said something.
+    spoke: Instant,
+    /// When somebody last did.
+    heard: Instant,
+}
 
 #[derive(Default)]
 struct Kept {
-    /// The last heartbeat to each follower, in the term this replica leads.
-    heartbeats: BTreeMap<ControllerId, Message>,
-    /// When the last of them was said, for the first time or again.
-    said: Option<Instant>,
-    /// Since when the replica's thread says nothing because it computes.
-    computing: Option<Instant>,
+    /// While this replica leads.
+    office: Option<Office>,
+    /// Whether the replica's thread says nothing because it computes.
+    computes: bool,
 }
 
 impl Kept {
-    /// What is to be said again now.
-    fn due(&mut self, now: Instant) -> Vec<Message> {
-        let ago = |then: Option<Instant>| then.map(|then| now.saturating_duration_since(then));
-        let is_silent = ago(self.said).is_some_and(|silent| silent >= HEARTBEAT_REPEAT_INTERVAL);
-        let computes = ago(self.computing).is_some_and(|computing| computing <= COMPUTING_MAX);
-        if !is_silent || !computes {
-            return Vec::new();
+    /// The term to say that this replica leads in, if that is to be said now.
+    fn due(&mut self, now: Instant) -> Option<u64> {
+        let office = self.office.as_mut().filter(|_| self.computes)?;
+        let since = |then| now.saturating_duration_since(then);
+        if since(office.heard) < HEARTBEAT_INTERVAL || since(office.spoke) > SILENCE_MAX {
+            return None;
         }
-        self.said = Some(now);
-        self.heartbeats.values().cloned().collect()
+        office.heard = now;
+        Some(office.term)
     }
 }
-
-/// Repeats heartbeats as long as it lives.
-pub(crate) struct Keepalive(Arc<Mutex<Kept>>);
 
 fn lock(kept: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
     kept.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Keeps an office up as long as it lives.
+pub(crate) struct Keepalive(Arc<Mutex<Kept>>);
+
 impl Keepalive {
-    /// Starts the thread that says again what is due, by `send`.
-    pub(crate) fn start(send: impl Fn(Message) + Send + 'static) -> anyhow::Result<Self> {
+    /// Starts the thread that says what is due, by `say`, which is told the term.
+    fn start(say: impl Fn(u64) + Send + 'static) -> anyhow::Result<Self> {
         let kept = Arc::new(Mutex::default());
         let weak = Arc::downgrade(&kept);
         std::thread::Builder::new()
             .name("keepalive".to_owned())
-            .spawn(move || repeat(&weak, send))
-            .context("cannot start the thread that repeats heartbeats")?;
+            .spawn(move || watch(&weak, say))
+            .context("cannot start the thread that keeps a leader's office up")?;
         Ok(Self(kept))
     }
 
-    /// A message was sent by a leader.
-    pub(crate) fn sent(&self, message: &Message) {
-        if let Some(heartbeat) = heartbeat_to_repeat(message) {
-            let mut kept = lock(&self.0);
-            kept.heartbeats.insert(heartbeat.to, heartbeat);
-            kept.said = Some(Instant::now());
+    /// Starts it for a controller: `peers` are asked who the others are each time.
+    pub(crate) fn of(
+        id: ControllerId,
+        peers: impl Fn() -> Vec<ControllerId> + Send + 'static,
+        send: impl Fn(Message) + Send + 'static,
+    ) -> anyhow::Result<Self> {
+        Self::start(move |term| {
+            peers().into_iter().for_each(|to| send(bare_heartbeat(id, term, to)));
+        })
+    }
+
+    /// This replica leads from now on, in a term, or does not.
+    pub(crate) fn leads(&self, term: Option<u64>) {
+        let now = Instant::now();
+        lock(&self.0).office = term.map(|term| Office { term, spoke: now, heard: now });
+    }
+
+    /// The replica said something itself.
+    pub(crate) fn spoke(&self) {
+        if let Some(office) = &mut lock(&self.0).office {
+            office.spoke = Instant::now();
+            office.heard = office.spoke;
         }
     }
 
-    /// This replica leads no more, or in another term.
-    pub(crate) fn forget(&self) {
-        lock(&self.0).heartbeats.clear();
-    }
-
-    /// The replica's thread computes until the answer is dropped.
+    /// The replica's thread computes until what this returns is dropped.
     pub(crate) fn computing(&self) -> Computing {
-        let since = Instant::now();
-        lock(&self.0).computing = Some(since);
-        Computing { kept: Arc::clone(&self.0), since }
+        lock(&self.0).computes = true;
+        Computing { kept: Arc::clone(&self.0), since: Instant::now() }
     }
 }
 
@@ -88,7 +104,7 @@ pub(crate) struct Computing {
 
 impl Drop for Computing {
     fn drop(&mut self) {
-        lock(&self.kept).computing = None;
+        lock(&self.kept).computes = false;
         let took = self.since.elapsed();
         if took > SLOW_COMPUTING {
             tracing::info!(took_ms = took.as_millis() as u64, "something large kept this replica busy");
@@ -96,13 +112,15 @@ impl Drop for Computing {
     }
 }
 
-fn repeat(kept: &Weak<Mutex<Kept>>, send: impl Fn(Message)) {
+fn watch(kept: &Weak<Mutex<Kept>>, say: impl Fn(u64)) {
     while let Some(kept) = kept.upgrade() {
         let due = lock(&kept).due(Instant::now());
         // Or it would live for as long as this thread does.
         drop(kept);
-        due.into_iter().for_each(&send);
-        std::thread::sleep(HEARTBEAT_REPEAT_INTERVAL);
+        if let Some(term) = due {
+            say(term);
+        }
+        std::thread::sleep(TICK);
     }
 }
 
@@ -113,57 +131,51 @@ mod tests {
 
     use super::*;
 
-    /// As Raft numbers it.
-    const MSG_HEARTBEAT: i32 = 8;
-
-    fn heartbeat(to: ControllerId, term: u64) -> Message {
-        Message { msg_type: MSG_HEARTBEAT, to, from: 1, term, context: vec![1], ..Message::default() }
-    }
-
     #[test]
-    fn a_leader_that_computes_says_again_what_it_said_last() {
+    fn a_leader_that_computes_is_heard() {
         let (send, said) = crossbeam_channel::unbounded();
-        let keepalive = Keepalive::start(move |message| drop(send.send(message))).unwrap();
-        keepalive.sent(&heartbeat(2, 7));
+        let peers = || vec![2, 3];
+        let keepalive = Keepalive::of(1, peers, move |message| drop(send.send(message))).unwrap();
+        keepalive.leads(Some(7));
         let computing = keepalive.computing();
-        // It comes again and again.
-        for _ in 0..3 {
-            let again = said.recv_timeout(Duration::from_secs(60)).unwrap();
-            assert_eq!((again.to, again.term), (2, 7));
-            assert!(again.context.is_empty(), "a read that was asked for once is confirmed once");
+        // Again and again.
+        for to in [2, 3, 2, 3] {
+            let message = said.recv_timeout(Duration::from_secs(60)).unwrap();
+            assert_eq!(message, bare_heartbeat(1, 7, to));
+            assert!(message.context.is_empty() && message.commit == 0, "it confirms nothing");
         }
         drop(computing);
         drop(keepalive);
-        // And ends with its replica.
+        // It ends with its replica.
         while said.recv_timeout(Duration::from_secs(60)).is_ok() {}
     }
 
     #[test]
-    fn nothing_is_said_again_for_ever_or_without_need() {
+    fn an_office_is_kept_up_neither_for_ever_nor_without_need() {
         let began = Instant::now();
-        let mut kept = Kept { computing: Some(began), said: Some(began), ..Kept::default() };
-        kept.heartbeats.insert(2, heartbeat(2, 7));
-        let due_after = |kept: &mut Kept, after| kept.due(began + after).len();
-        assert_eq!(due_after(&mut kept, Duration::ZERO), 0, "the last one was just said");
-        assert_eq!(due_after(&mut kept, HEARTBEAT_REPEAT_INTERVAL), 1);
-        assert_eq!(due_after(&mut kept, HEARTBEAT_REPEAT_INTERVAL), 0, "it was just said again");
-        assert_eq!(due_after(&mut kept, 2 * HEARTBEAT_REPEAT_INTERVAL), 1);
-        assert_eq!(due_after(&mut kept, COMPUTING_MAX + Duration::from_millis(1)), 0, "it hangs");
-        kept.computing = None;
-        assert_eq!(due_after(&mut kept, 3 * HEARTBEAT_REPEAT_INTERVAL), 0, "it waits, perhaps for its disk");
+        let office = Office { term: 7, spoke: began, heard: began };
+        let mut kept = Kept { office: Some(office), computes: true };
+        assert_eq!(kept.due(began), None, "it was just heard");
+        assert_eq!(kept.due(began + HEARTBEAT_INTERVAL), Some(7));
+        assert_eq!(kept.due(began + HEARTBEAT_INTERVAL), None, "it was just heard again");
+        // However many things it computes one after the other.
+        for computes in [false, true] {
+            kept.computes = computes;
+            let due = kept.due(began + 2 * HEARTBEAT_INTERVAL);
+            assert_eq!(due, computes.then_some(7), "it may wait for its disk");
+        }
+        let hangs = began + SILENCE_MAX + Duration::from_millis(1);
+        assert_eq!(kept.due(hangs), None, "nobody hears anything else of it");
+        kept.office = None;
+        assert_eq!(kept.due(began + 3 * HEARTBEAT_INTERVAL), None);
     }
 
     #[test]
-    fn only_heartbeats_of_a_leader_are_said_again() {
+    fn who_leads_no_more_says_nothing_whatever_is_still_sent() {
         let keepalive = Keepalive(Arc::default());
-        keepalive.sent(&Message { msg_type: 3, ..heartbeat(2, 7) });
-        assert!(lock(&keepalive.0).heartbeats.is_empty());
-        keepalive.sent(&heartbeat(2, 7));
-        keepalive.sent(&heartbeat(2, 8));
-        keepalive.sent(&heartbeat(3, 8));
-        let terms: Vec<_> = lock(&keepalive.0).heartbeats.values().map(|it| (it.to, it.term)).collect();
-        assert_eq!(terms, [(2, 8), (3, 8)]);
-        keepalive.forget();
-        assert!(lock(&keepalive.0).heartbeats.is_empty());
+        keepalive.leads(Some(7));
+        keepalive.leads(None);
+        keepalive.spoke();
+        assert!(lock(&keepalive.0).office.is_none());
     }
 }

@@ -11,6 +11,8 @@ pub const INPUTS_PER_TURN_MAX: usize = 1024;
 /// How long what Raft has ready is worked off before inputs are taken in again: others take a leader that they
 /// do not hear for dead.
 pub const READY_TURN_MAX: Duration = Duration::from_millis(50);
+/// How long inputs are taken in before what Raft has ready is worked off.
+pub const INPUTS_TURN_MAX: Duration = Duration::from_millis(50);
 /// How long a follower may not hear of a commit because nothing is proposed after it.
 pub const COMMIT_RIDE_MAX: Duration = Duration::from_millis(1);
 /// Least time between two times that the work beside is told of what was committed: it looks at all that came
@@ -21,11 +23,11 @@ pub const FOLLOW_INTERVAL: Duration = Duration::from_millis(5);
 pub const NODES_NICENESS: i32 = 6;
 /// One Raft tick.
 pub const TICK: Duration = Duration::from_millis(100);
-/// Between a leader's last heartbeats and their repetition, while its replica's thread computes: as between two
-/// heartbeats (`HEARTBEAT_TICKS`).
-pub const HEARTBEAT_REPEAT_INTERVAL: Duration = Duration::from_millis(200);
-/// A replica's thread that computes for longer is taken to hang, and its leadership is no longer kept up.
-pub const COMPUTING_MAX: Duration = Duration::from_secs(10);
+/// Silence of a leader after which it is said that it is still there, while its replica's thread computes: what is
+/// between two heartbeats (`HEARTBEAT_TICKS`).
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(200);
+/// Who leads and says nothing itself for longer is taken to hang, and its office is not kept up any more.
+pub const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// Computing that is worth a line in the log.
 pub const SLOW_COMPUTING: Duration = Duration::from_millis(500);
 /// Between two looks at deadlines, lost nodes and learners.

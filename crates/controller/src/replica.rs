@@ -22,7 +22,7 @@ use crate::app::App;
 use crate::limits::{
     COMMIT_RIDE_MAX, CONDUCTOR_COMMANDS_PER_TURN_MAX, CONDUCTOR_FREE, CONDUCTOR_REST_FACTOR,
     CONDUCTOR_TURN_MAX, ENTRIES_KEPT_BEHIND_SNAPSHOT, HOUSEKEEPING_INTERVAL, INPUTS_PER_TURN_MAX,
-    READY_TURN_MAX, SNAPSHOT_INTERVAL_RECORDS, TICK,
+    INPUTS_TURN_MAX, READY_TURN_MAX, SNAPSHOT_INTERVAL_RECORDS, TICK,
 };
 use crate::waiter::{Reading, Waiter};
 
@@ -135,13 +135,14 @@ impl Replica {
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return Ok(false),
         };
+        let began = Instant::now();
         let mut taken = 0;
         while let Some(input) = next {
             if !self.take(input)? {
                 return Ok(false);
             }
             taken += 1;
-            if taken >= INPUTS_PER_TURN_MAX {
+            if taken >= INPUTS_PER_TURN_MAX || began.elapsed() > INPUTS_TURN_MAX {
                 break;
             }
             next = self.inputs.try_recv().ok();

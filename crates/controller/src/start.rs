@@ -120,10 +120,11 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     // Reads wait until so much is applied, and an idle fleet's Raft would not say it again.
     let applied = store.index().applied();
     let (digested, reached) = (Digested::default(), Reached::default());
-    let keepalive = Keepalive::start({
-        let peers = peers.clone();
-        move |heartbeat| send_raft(&peers, &heartbeat)
-    })?;
+    let keepalive = {
+        let (known, reached) = (peers.clone(), peers.clone());
+        let others = move || known.status().into_iter().map(|peer| peer.id).collect();
+        Keepalive::of(config.id, others, move |heartbeat| send_raft(&reached, &heartbeat))?
+    };
     let app = App::new(
         config.id,
         ledger,

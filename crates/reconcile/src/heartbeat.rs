@@ -1,6 +1,6 @@
 //! When to give a sign of life. Knows no clock: times are milliseconds of one that only goes forward.
 
-use crate::limits::{HEARTBEAT_MS, HEARTBEAT_MS_MAX};
+use crate::limits::{HEARTBEAT_JITTERED_MS_MAX, HEARTBEAT_MS, HEARTBEAT_MS_MAX};
 
 /// Decides when the next heartbeat is due: at once after a connection was made, from time to time, and
 /// later while reports are acknowledged, because controllers heard of the node then. Not later and later:
@@ -28,11 +28,13 @@ impl HeartbeatSchedule {
         self.due_ms = None;
     }
 
-    /// One was sent.
-    pub fn sent(&mut self, now_ms: u64, jitter: impl Fn(u64) -> u64) {
+    /// One was sent; `is_whole` when it said all there is to say, so that the next may be put off. `jitter` answers
+    /// a time within a quarter of what it is given.
+    pub fn sent(&mut self, now_ms: u64, is_whole: bool, jitter: impl Fn(u64) -> u64) {
         if self.due_ms.is_some() {
-            *self =
-                Self { due_ms: Some(now_ms + jitter(HEARTBEAT_MS)), latest_ms: now_ms + HEARTBEAT_MS_MAX };
+            let due_ms = now_ms + jitter(HEARTBEAT_MS);
+            let put_off_ms = if is_whole { HEARTBEAT_MS_MAX - HEARTBEAT_JITTERED_MS_MAX } else { 0 };
+            *self = Self { due_ms: Some(due_ms), latest_ms: due_ms + put_off_ms };
         }
     }
 
@@ -52,15 +54,15 @@ mod tests {
     #[test]
     fn heartbeats_begin_with_a_connection_and_end_with_it() {
         let mut heartbeat = HeartbeatSchedule::default();
-        heartbeat.sent(5, EXACT);
+        heartbeat.sent(5, true, EXACT);
         heartbeat.reported(5, EXACT);
         assert_eq!(heartbeat.due_ms(), None);
         heartbeat.connected(10);
         assert_eq!(heartbeat.due_ms(), Some(10));
-        heartbeat.sent(10, EXACT);
+        heartbeat.sent(10, true, EXACT);
         assert_eq!(heartbeat.due_ms(), Some(10 + HEARTBEAT_MS));
         heartbeat.disconnected();
-        heartbeat.sent(20, EXACT);
+        heartbeat.sent(20, true, EXACT);
         assert_eq!(heartbeat.due_ms(), None);
     }
 
@@ -71,12 +73,23 @@ mod tests {
         // The first one after a connection is not put off: it says what the node works on.
         heartbeat.reported(0, EXACT);
         assert_eq!(heartbeat.due_ms(), Some(0));
-        heartbeat.sent(0, EXACT);
+        heartbeat.sent(0, true, EXACT);
         heartbeat.reported(1_000, EXACT);
         assert_eq!(heartbeat.due_ms(), Some(1_000 + HEARTBEAT_MS));
+        let longest = |ms| ms + ms / 4;
+        heartbeat.sent(0, true, longest);
         for now in 1_000..HEARTBEAT_MS_MAX {
-            heartbeat.reported(now, EXACT);
+            heartbeat.reported(now, longest);
         }
         assert_eq!(heartbeat.due_ms(), Some(HEARTBEAT_MS_MAX));
+    }
+
+    #[test]
+    fn a_heartbeat_that_did_not_say_everything_is_soon_followed_by_another() {
+        let mut heartbeat = HeartbeatSchedule::default();
+        heartbeat.connected(0);
+        heartbeat.sent(0, false, EXACT);
+        heartbeat.reported(9_000, EXACT);
+        assert_eq!(heartbeat.due_ms(), Some(HEARTBEAT_MS));
     }
 }

@@ -37,7 +37,13 @@ const _: () = assert!(
 /// Between heartbeats, in milliseconds, before jitter.
 pub const HEARTBEAT_MS: u64 = 10_000;
 /// Longest pause between two heartbeats, however many reports are acknowledged meanwhile, in milliseconds.
-pub const HEARTBEAT_MS_MAX: u64 = 20_000;
+pub const HEARTBEAT_MS_MAX: u64 = 17_000;
+/// Longest pause between two heartbeats without reports: what jitter may make of it, in milliseconds.
+pub(crate) const HEARTBEAT_JITTERED_MS_MAX: u64 = HEARTBEAT_MS + HEARTBEAT_MS / 4;
+const _: () = assert!(
+    (HEARTBEAT_MS_MAX + HEARTBEAT_JITTERED_MS_MAX) * 1_000 < stele_model::limits::STATEMENT_AGE_US_MAX,
+    "what a node states would be too old to count as soon as one heartbeat is lost"
+);
 /// Between sync requests when nothing gives reason for one, in milliseconds, before jitter.
 pub const SYNC_MS: u64 = 60_000;
 /// Shortest pause between two sync requests, in milliseconds; doubled while they do not help.

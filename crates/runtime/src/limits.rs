@@ -10,6 +10,8 @@ pub const INSPECTS_MAX: usize = 8;
 pub const POLL_INTERVAL_MS: u64 = 10_000;
 /// Shortest pause between two looks. Milliseconds.
 pub const WAKE_MS_MIN: u64 = 20;
+/// Longest pause after a look that took long, and the pause after one that failed. Milliseconds.
+pub const REST_MS_MAX: u64 = 5_000;
 /// Pause after a look at the engine, in times of how long the look took.
 pub const REST_PER_LOOK: u32 = 1;
 /// Containers that one agent creates, starts or removes at the same time, for each processor. More would

@@ -19,8 +19,8 @@ use tokio::time::Instant;
 
 use crate::limits::{
     CHANGES_PER_STEP_MAX, INSPECTION_INTERVAL_MS, INSPECTION_TIMEOUT_MS, INSPECTIONS_PER_ROUND_MAX,
-    INSPECTS_MAX, LOG_TAIL_TIMEOUT_MS, POLL_INTERVAL_MS, PULLS_MAX, REST_PER_LOOK, STOP_WORK_MAX,
-    WAKE_MS_MIN, WORK_MIN, WORK_PER_PROCESSOR,
+    INSPECTS_MAX, LOG_TAIL_TIMEOUT_MS, POLL_INTERVAL_MS, PULLS_MAX, REST_MS_MAX, REST_PER_LOOK,
+    STOP_WORK_MAX, WAKE_MS_MIN, WORK_MIN, WORK_PER_PROCESSOR,
 };
 use crate::runtime::{Change, LogRequest, Runtime, RuntimeError};
 
@@ -95,7 +95,8 @@ pub struct Reconciler<R: Runtime + ?Sized> {
     mirror: Option<String>,
     inspections: Inspections,
     inspecting: bool,
-    /// What was stated last, until something that it rests on changes.
+    /// What was stated last, until what it rests on changes: what is desired, what is observed, the reports or
+    /// the inspections.
     stated: Option<Observed>,
     changes: BoxStream<'static, Change>,
     /// Something happened since the last look.
@@ -214,7 +215,7 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
                 return StepResult {
                     reports: self.reports.clone(),
                     observed: None,
-                    next_wake: Duration::from_millis(self.config.poll_interval_ms),
+                    next_wake: self.rest_max(),
                     settled: false,
                     runtime_error: Some(error.to_string()),
                 };
@@ -236,12 +237,13 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
 
         let before = std::mem::take(&mut self.reports);
         self.reports = report(&self.desired, &self.observed, &self.memory, now_ms);
-        self.rest(begun);
-        if self.keep_log_tails().await {
-            self.reports = report(&self.desired, &self.observed, &self.memory, now_ms);
-        }
         if self.reports != before {
             self.stated = None;
+        }
+        self.rest(begun);
+        if self.keep_log_tails().await {
+            // Log lines are nothing that is stated.
+            self.reports = report(&self.desired, &self.observed, &self.memory, now_ms);
         }
         for told in &self.reports {
             if self.instances.contains_key(&told.id) {
@@ -251,10 +253,10 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
         let poll = now_ms.saturating_add(self.config.poll_interval_ms);
         let due = self.memory.next_due_ms(&self.desired, &self.observed, now_ms).unwrap_or(poll).min(poll);
         let next_wake = Duration::from_millis(due.saturating_sub(now_ms).max(WAKE_MS_MIN));
-        let state = || statement(&self.desired, &self.observed, &self.reports, &self.inspections);
-        let stated = self.stated.get_or_insert_with(state).clone();
+        let make = || statement(&self.desired, &self.observed, &self.reports, &self.inspections);
+        let stated = self.stated.get_or_insert_with(make).clone();
         // Hashing everything at each step is what is spared, so it is only checked where tests run.
-        debug_assert_eq!(stated, state(), "what is stated rests on something that changed unnoticed");
+        debug_assert_eq!(stated, make(), "what is stated rests on something that changed unnoticed");
         StepResult {
             reports: self.reports.clone(),
             observed: Some(stated),
@@ -266,8 +268,11 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
 
     /// A node with many containers, or a busy engine, is not looked at all the time.
     fn rest(&mut self, begun: Instant) {
-        let most = Duration::from_millis(self.config.poll_interval_ms);
-        self.rested = Instant::now() + (begun.elapsed() * REST_PER_LOOK).min(most);
+        self.rested = Instant::now() + (begun.elapsed() * REST_PER_LOOK).min(self.rest_max());
+    }
+
+    fn rest_max(&self) -> Duration {
+        Duration::from_millis(self.config.poll_interval_ms.min(REST_MS_MAX))
     }
 
     fn take_in(&mut self, ended: Result<Ended, JoinError>) {
