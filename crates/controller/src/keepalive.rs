@@ -71,7 +71,9 @@ impl Keepalive {
         send: impl Fn(Message) + Send + 'static,
     ) -> anyhow::Result<Self> {
         Self::start(move |term| {
-            peers().into_iter().for_each(|to| send(bare_heartbeat(id, term, to)));
+            for to in peers() {
+                send(bare_heartbeat(id, term, to));
+            }
         })
     }
 
@@ -140,14 +142,14 @@ mod tests {
         let computing = keepalive.computing();
         // Again and again.
         for to in [2, 3, 2, 3] {
-            let message = said.recv_timeout(Duration::from_secs(60)).unwrap();
+            let message = said.recv_timeout(Duration::from_mins(1)).unwrap();
             assert_eq!(message, bare_heartbeat(1, 7, to));
             assert!(message.context.is_empty() && message.commit == 0, "it confirms nothing");
         }
         drop(computing);
         drop(keepalive);
         // It ends with its replica.
-        while said.recv_timeout(Duration::from_secs(60)).is_ok() {}
+        while said.recv_timeout(Duration::from_mins(1)).is_ok() {}
     }
 
     #[test]
