@@ -2,7 +2,7 @@
 //! where the mirror is. The rules are in `stele_planner::retention`; this looks things up in the log
 //! for them, and keeps the answer until it can be another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use stele_model::wire::ImagePolicy;
@@ -126,9 +126,10 @@ fn find(known: &mut Known, past: &Past, state: &State, begins: Time) -> Result<R
     if changed.len() > PIN_MOMENTS_MAX {
         return Err(Unknown::Moments(changed.len()));
     }
-    let mut moments = vec![since];
+    // A rollback of a fleet is a deployment of each of its apps, and one moment: each costs a State of the past.
+    let mut moments = BTreeSet::from([since]);
     for seq in changed {
-        moments.push(past.header(seq)?.decision.last());
+        moments.insert(past.header(seq)?.decision.last());
     }
     let mut pins = BTreeMap::new();
     for seq in moments {
