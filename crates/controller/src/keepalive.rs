@@ -53,28 +53,24 @@ fn lock(kept: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
 pub(crate) struct Keepalive(Arc<Mutex<Kept>>);
 
 impl Keepalive {
-    /// Starts the thread that says what is due, by `say`, which is told the term.
-    fn start(say: impl Fn(u64) + Send + 'static) -> anyhow::Result<Self> {
+    /// Starts the thread that sends what is due; `peers` are asked who the others are each time.
+    pub(crate) fn start(
+        id: ControllerId,
+        peers: impl Fn() -> Vec<ControllerId> + Send + 'static,
+        send: impl Fn(Message) + Send + 'static,
+    ) -> anyhow::Result<Self> {
         let kept = Arc::new(Mutex::default());
         let weak = Arc::downgrade(&kept);
+        let say = move |term| {
+            for to in peers() {
+                send(bare_heartbeat(id, term, to));
+            }
+        };
         std::thread::Builder::new()
             .name("keepalive".to_owned())
             .spawn(move || watch(&weak, say))
             .context("cannot start the thread that keeps a leader's office up")?;
         Ok(Self(kept))
-    }
-
-    /// Starts it for a controller: `peers` are asked who the others are each time.
-    pub(crate) fn of(
-        id: ControllerId,
-        peers: impl Fn() -> Vec<ControllerId> + Send + 'static,
-        send: impl Fn(Message) + Send + 'static,
-    ) -> anyhow::Result<Self> {
-        Self::start(move |term| {
-            for to in peers() {
-                send(bare_heartbeat(id, term, to));
-            }
-        })
     }
 
     /// This replica leads from now on, in a term, or does not.
@@ -137,7 +133,7 @@ mod tests {
     fn a_leader_that_computes_is_heard() {
         let (send, said) = crossbeam_channel::unbounded();
         let peers = || vec![2, 3];
-        let keepalive = Keepalive::of(1, peers, move |message| drop(send.send(message))).unwrap();
+        let keepalive = Keepalive::start(1, peers, move |message| drop(send.send(message))).unwrap();
         keepalive.leads(Some(7));
         let computing = keepalive.computing();
         // Again and again.

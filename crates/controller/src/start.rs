@@ -121,9 +121,9 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let applied = store.index().applied();
     let (digested, reached) = (Digested::default(), Reached::default());
     let keepalive = {
-        let (known, reached) = (peers.clone(), peers.clone());
-        let others = move || known.status().into_iter().map(|peer| peer.id).collect();
-        Keepalive::of(config.id, others, move |heartbeat| send_raft(&reached, &heartbeat))?
+        let (links, transport) = (peers.clone(), peers.clone());
+        let others = move || links.status().into_iter().map(|peer| peer.id).collect();
+        Keepalive::start(config.id, others, move |heartbeat| send_raft(&transport, &heartbeat))?
     };
     let app = App::new(
         config.id,
