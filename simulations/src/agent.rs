@@ -252,7 +252,7 @@ impl Agent {
                     && let Some(ack) = ack
                 {
                     process.reporting = None;
-                    if process.reporter.acked_by(ack.boot, ack.number) {
+                    if process.reporter.acked_by(ack.boot, ack.number, now_ms) {
                         process.heartbeat.reported(now_ms, spread(self.rng.next()));
                     } else {
                         process.reporter.failed(now_ms);

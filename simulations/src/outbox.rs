@@ -7,11 +7,13 @@ use ed25519_dalek::SigningKey;
 use stele_ledger::system_request;
 use stele_model::signature::{Certificate, Purpose};
 use stele_model::wire::{Assignment, AssignmentVersion, Report, ReportAck, Signed, SyncRequest};
-use stele_model::{Command, NodeName, State};
+use stele_model::{Command, NodeName, Seq, State};
 use stele_planted::{Bug, is_planted};
 
 use crate::controller::Process;
-use crate::limits::{HOUSEKEEPING_US, NODE_GRACE_US, REPORT_BATCH_US, REPORTS_PER_BATCH_MAX, RESEND_US};
+use crate::limits::{
+    HOUSEKEEPING_US, NODE_GRACE_US, REPORT_BATCH_US, REPORTS_PER_BATCH_MAX, RESEND_US, RESEND_US_MAX,
+};
 use crate::setup::{node_index, node_name};
 use crate::wire::{Asker, FromNode, Out, ToNode};
 
@@ -19,7 +21,8 @@ use crate::wire::{Asker, FromNode, Out, ToNode};
 pub(crate) struct Outbox {
     sent: BTreeMap<NodeName, u64>,
     led: bool,
-    offered: BTreeMap<NodeName, u64>,
+    /// The seq of what each node was offered, when, and how often again since.
+    offered: BTreeMap<NodeName, (Seq, u64, u32)>,
     heard: BTreeMap<NodeName, u64>,
     /// The last report of each node, by boot and number, and when it was seen to come.
     reported: BTreeMap<NodeName, ((u64, u64), Option<u64>)>,
@@ -162,10 +165,13 @@ impl Process {
                 let Some(heartbeat) = opened.as_ref().filter(|it| it.node == *from) else { return };
                 self.outbox.heard.insert(from.clone(), now_us);
                 let current = state.assignment_version(from);
-                let last = self.outbox.offered.get(from);
-                let is_due = last.is_none_or(|last| now_us > last + RESEND_US);
+                let last = self.outbox.offered.get(from).filter(|(seq, ..)| *seq == current.seq);
+                let again = last.map_or(0, |(.., again)| again + 1);
+                let is_due = last.is_none_or(|(_, at, again)| {
+                    now_us > at + (RESEND_US << (*again).min(16)).min(RESEND_US_MAX)
+                });
                 if self.app.ledger.is_deciding() && is_behind(&heartbeat.applied, &current) && is_due {
-                    self.outbox.offered.insert(from.clone(), now_us);
+                    self.outbox.offered.insert(from.clone(), (current.seq, now_us, again));
                     self.publish(signer, &state, from);
                 }
             }

@@ -424,7 +424,7 @@ impl Agent {
     fn reported(&mut self, answer: Result<Signed, stele_bus::Error>) {
         let acked = answer.map_err(|error| error.to_string()).and_then(|signed| self.open_ack(&signed));
         match acked {
-            Ok(ack) if self.reporter.acked_by(ack.boot, ack.number) => {
+            Ok(ack) if self.reporter.acked_by(ack.boot, ack.number, self.now_ms()) => {
                 self.heartbeat.reported(self.now_ms(), jittered_ms);
             }
             Ok(ack) => {

@@ -211,17 +211,19 @@ pub(crate) async fn liveness(handle: Handle, heard: Heard) {
             }
             known_of = nodes.clone();
         }
-        if !observed_of.ptr_eq(&published.state.observed) {
-            reported.look(&published.state, Instant::now());
-            observed_of = published.state.observed.clone();
-        }
         let connection = *handle.bus().connections().borrow();
         let listens = published.leads && connection.up;
         let listening = (listens, connection.count, published.term);
         if !listens || listened != listening {
             since = Instant::now();
             listened = listening;
+            // When they came while nobody looked is not known.
+            (reported, observed_of) = (Reported::default(), State::default().observed);
             continue;
+        }
+        if !observed_of.ptr_eq(&published.state.observed) {
+            reported.look(&published.state, Instant::now());
+            observed_of = published.state.observed.clone();
         }
         let (lost, returned) = {
             let last = heard.lock().unwrap_or_else(PoisonError::into_inner);

@@ -122,8 +122,12 @@ pub const ASSIGNMENTS_PER_TURN: usize = 32;
 pub const ASSIGNMENT_REST_PER_INSTANCE: Duration = Duration::from_millis(3);
 /// Longest that a changed assignment waits because the node was sent another just before.
 pub const ASSIGNMENT_REST_MAX: Duration = Duration::from_secs(1);
-/// Between two offers of an assignment to a node that is behind.
+/// Longest that assignments wait because more is to be assigned, which may be to the same nodes.
+pub const ASSIGNMENTS_HELD_MAX: Duration = Duration::from_secs(2);
+/// Between the first two offers of an assignment to a node that is behind; doubled at each further one.
 pub const RESEND_INTERVAL: Duration = Duration::from_secs(5);
+/// Longest time between two of them. A node that reconnects asks by itself.
+pub const RESEND_INTERVAL_MAX: Duration = Duration::from_secs(60);
 /// Longest a registry may take to resolve a tag.
 pub const RESOLVE_DEADLINE: Duration = Duration::from_secs(15);
 /// Longest a request to another controller may take.

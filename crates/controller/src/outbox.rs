@@ -10,33 +10,65 @@ use stele_model::event::EnrolledNode;
 use stele_model::state::Assigned;
 use stele_model::wire::{Assignment, AssignmentVersion, Heartbeat, ImagePolicy, Signed, SyncRequest};
 use stele_model::{NodeName, Seq, State};
+use tokio::sync::watch;
 
+use crate::app::Published;
 use crate::handle::Handle;
 use crate::limits::{
-    ASSIGNMENT_REST_MAX, ASSIGNMENT_REST_PER_INSTANCE, ASSIGNMENTS_PER_TURN, RESEND_INTERVAL,
+    ASSIGNMENT_REST_MAX, ASSIGNMENT_REST_PER_INSTANCE, ASSIGNMENTS_HELD_MAX, ASSIGNMENTS_PER_TURN,
+    RESEND_INTERVAL, RESEND_INTERVAL_MAX,
 };
 
 /// When each node was last heard of, by this controller.
 pub(crate) type Heard = Arc<Mutex<BTreeMap<NodeName, Instant>>>;
 
-/// The assignment each node was sent last, by its seq, and when.
+/// The assignment a node was sent last.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    seq: Seq,
+    at: Instant,
+    /// How often it was sent again.
+    again: u32,
+}
+
+impl Sent {
+    fn first(seq: Seq, at: Instant) -> Self {
+        Self { seq, at, again: 0 }
+    }
+
+    /// When it may be sent again. A node that is slow is not made faster by being told the same ever again:
+    /// it would have to verify each.
+    fn due_again(&self) -> Instant {
+        self.at + RESEND_INTERVAL.saturating_mul(1 << self.again.min(16)).min(RESEND_INTERVAL_MAX)
+    }
+}
+
+/// What each node was sent last.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Offers(Arc<Mutex<BTreeMap<NodeName, (Seq, Instant)>>>);
+pub(crate) struct Offers(Arc<Mutex<BTreeMap<NodeName, Sent>>>);
 
 impl Offers {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeName, (Seq, Instant)>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeName, Sent>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether an assignment is to be sent to a node that does not have it; notes that it is. Right after
-    /// it was sent, a node that is behind only has not said so yet.
-    fn is_due(&self, node: &NodeName, seq: Seq) -> bool {
-        let mut sent = self.lock();
-        let due = sent.get(node).is_none_or(|(of, at)| *of != seq || at.elapsed() > RESEND_INTERVAL);
-        if due {
-            sent.insert(node.clone(), (seq, Instant::now()));
-        }
-        due
+    /// it was sent, a node that is behind only has not said so yet; and while more is to be assigned, what
+    /// was not sent yet goes together with that.
+    fn is_due(&self, node: &NodeName, seq: Seq, assigns_more: bool, now: Instant) -> bool {
+        let mut all = self.lock();
+        let sent = match all.get(node) {
+            Some(sent) if sent.seq == seq => {
+                if sent.due_again() > now {
+                    return false;
+                }
+                Sent { seq, at: now, again: sent.again.saturating_add(1) }
+            }
+            _ if assigns_more => return false,
+            _ => Sent::first(seq, now),
+        };
+        all.insert(node.clone(), sent);
+        true
     }
 
     /// Forgets nodes that left.
@@ -52,18 +84,18 @@ impl Offers {
     /// run has much to look through, so that several changes go to it together.
     fn turn(&self, node: &NodeName, assigned: &Assigned, now: Instant) -> Turn {
         let mut sent = self.lock();
-        if let Some((of, at)) = sent.get(node) {
-            if *of == assigned.changed {
+        if let Some(last) = sent.get(node) {
+            if last.seq == assigned.changed {
                 return Turn::Never;
             }
             let instances = u32::try_from(assigned.instances.len()).unwrap_or(u32::MAX);
-            let rested =
-                *at + ASSIGNMENT_REST_PER_INSTANCE.saturating_mul(instances).min(ASSIGNMENT_REST_MAX);
+            let rest = ASSIGNMENT_REST_PER_INSTANCE.saturating_mul(instances).min(ASSIGNMENT_REST_MAX);
+            let rested = last.at + rest;
             if rested > now {
                 return Turn::At(rested);
             }
         }
-        sent.insert(node.clone(), (assigned.changed, now));
+        sent.insert(node.clone(), Sent::first(assigned.changed, now));
         Turn::Now
     }
 }
@@ -115,15 +147,30 @@ async fn publish(handle: &Handle, state: &State, node: &EnrolledNode) {
     }
 }
 
+/// What is published, once no more is about to be assigned, or after a while. Of a fleet that is rolled back,
+/// app after app changes on the same nodes: that is one assignment for each of them, and not one for each app.
+async fn settled(follow: &mut watch::Receiver<Published>) -> Option<Published> {
+    let until = Instant::now() + ASSIGNMENTS_HELD_MAX;
+    loop {
+        let published = follow.borrow_and_update().clone();
+        if !(published.leads && published.assigns_more) || Instant::now() >= until {
+            return Some(published);
+        }
+        tokio::select! {
+            ended = follow.changed() => ended.ok()?,
+            () = tokio::time::sleep_until(until.into()) => {}
+        }
+    }
+}
+
 /// Publishes what changed, while this controller leads.
 pub(crate) async fn run(handle: Handle, offers: Offers) {
-    let mut watch = handle.follow();
+    let mut follow = handle.follow();
     let mut led = false;
     let mut last = State::default();
     // Thousands may wait for their turn: only those whose turn it is are looked at.
     let mut waiting: BTreeSet<(Instant, NodeName)> = BTreeSet::new();
-    loop {
-        let published = watch.borrow_and_update().clone();
+    while let Some(published) = settled(&mut follow).await {
         let state = &published.state;
         let mut changed = BTreeSet::new();
         if !published.leads {
@@ -141,16 +188,19 @@ pub(crate) async fn run(handle: Handle, offers: Offers) {
         while waiting.first().is_some_and(|(at, _)| *at <= now) {
             changed.extend(waiting.pop_first().map(|(_, name)| name));
         }
+        let mut newest = published.state.clone();
         for (at, name) in changed.into_iter().enumerate() {
             // There may be thousands, and others have work to do on this thread. Not after each one: who waits
             // for its assignment is worse off than who waits for an acknowledgement.
             if at % ASSIGNMENTS_PER_TURN == ASSIGNMENTS_PER_TURN - 1 {
                 tokio::task::yield_now().await;
+                // What has changed meanwhile goes along.
+                newest = handle.published().state;
             }
-            let Some(assigned) = state.assigned.get(&name) else { continue };
-            let Some(node) = state.control.nodes.get(&name) else { continue };
+            let Some(assigned) = newest.assigned.get(&name) else { continue };
+            let Some(node) = newest.control.nodes.get(&name) else { continue };
             match offers.turn(&name, assigned, Instant::now()) {
-                Turn::Now => publish(&handle, state, node).await,
+                Turn::Now => publish(&handle, &newest, node).await,
                 Turn::At(at) => {
                     waiting.insert((at, name));
                 }
@@ -165,7 +215,7 @@ pub(crate) async fn run(handle: Handle, offers: Offers) {
             }
         };
         tokio::select! {
-            ended = watch.changed() => {
+            ended = follow.changed() => {
                 if ended.is_err() {
                     return;
                 }
@@ -210,7 +260,9 @@ pub(crate) async fn heartbeats(handle: Handle, heard: Heard, offers: Offers) -> 
         }
         heard.lock().unwrap_or_else(PoisonError::into_inner).insert(from.node.clone(), Instant::now());
         let current = published.state.assignment_seq(&node.name);
-        if is_behind(&heartbeat.applied, current) && offers.is_due(&node.name, current.1) {
+        if is_behind(&heartbeat.applied, current)
+            && offers.is_due(&node.name, current.1, published.assigns_more, Instant::now())
+        {
             publish(&handle, &published.state, node).await;
         }
     }
@@ -275,6 +327,23 @@ async fn answer_sync(handle: &Handle, signed: &Signed, reply: SyncReply) -> anyh
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_node_that_is_behind_is_sent_the_same_ever_less_often() {
+        let (offers, node) = (Offers::default(), "eu-1".parse().unwrap());
+        let mut now = Instant::now();
+        assert!(!offers.is_due(&node, 7, true, now), "it goes with what is to be assigned");
+        assert!(offers.is_due(&node, 7, false, now));
+        let pauses = [1, 2, 4, 8, 12, 12].map(|times| RESEND_INTERVAL * times);
+        assert_eq!(pauses[5], RESEND_INTERVAL_MAX);
+        for pause in pauses {
+            assert!(!offers.is_due(&node, 7, true, now + pause - RESEND_INTERVAL / 2), "{pause:?}");
+            now += pause;
+            assert!(offers.is_due(&node, 7, true, now), "{pause:?}");
+        }
+        assert!(offers.is_due(&node, 8, false, now), "that is another one");
+        assert!(offers.is_due(&node, 8, false, now + RESEND_INTERVAL), "which counts from its own beginning");
+    }
 
     #[test]
     fn several_changes_go_together_to_a_node_with_much_to_run() {

@@ -21,7 +21,7 @@ mod tests {
     fn of(seq: u64) -> Published {
         let mut state = State::default();
         state.seq = seq;
-        Published { state, leads: true, leader: Some(1), term: 1 }
+        Published { state, leads: true, leader: Some(1), term: 1, assigns_more: false }
     }
 
     #[tokio::test(start_paused = true)]

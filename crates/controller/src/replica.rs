@@ -50,6 +50,8 @@ pub(crate) struct Replica {
     conductor_rests: Instant,
     /// The app the conductor looked at last: the next is another's turn.
     looked_at: Option<AppEnv>,
+    /// The app it gave its last command for.
+    conducted: Option<AppEnv>,
     ticked: Instant,
     /// Since when what was committed is to be told to the followers.
     untold: Option<Instant>,
@@ -74,6 +76,7 @@ impl Replica {
             waiting_reads: Vec::new(),
             conductor_rests: now,
             looked_at: None,
+            conducted: None,
             ticked: now,
             untold: None,
             kept: now,
@@ -278,6 +281,7 @@ impl Replica {
             }
         };
         let mut in_vain = Duration::ZERO;
+        let mut goes_on = false;
         for _ in 0..CONDUCTOR_COMMANDS_PER_TURN_MAX {
             // What is refused for now is looked at again.
             if self.app.ledger.is_full() || began.elapsed() > CONDUCTOR_TURN_MAX {
@@ -293,10 +297,20 @@ impl Replica {
             if let Some(command) = stele_planner::plan_app(state, &app_env, now)
                 && self.submit(command)
             {
+                // What follows of one app is about other nodes, which need not wait for each other.
+                goes_on = self.conducted.replace(app_env.clone()).is_some_and(|last| last != app_env);
+                if goes_on {
+                    self.app.conducted_through = self.app.ledger.speculative().map_or(0, |state| state.seq);
+                }
                 apps.insert(app_env);
             } else {
                 in_vain += looked.elapsed();
+                goes_on = false;
             }
+        }
+        if std::mem::replace(&mut self.app.conducts_on, goes_on) && !goes_on {
+            // Those who send assignments wait for no more of them.
+            self.app.publish();
         }
         if in_vain > CONDUCTOR_FREE {
             self.conductor_rests = Instant::now() + in_vain * CONDUCTOR_REST_FACTOR;

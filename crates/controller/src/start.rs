@@ -104,7 +104,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let nodes = NodeThreads::start()?;
     let bus = nodes.handle.spawn(ControllerBus::connect(bus_config(&config)?)).await??;
     let (committed_tell, committed) = watch::channel(state.seq);
-    let first = Published { state: state.clone(), leads: false, leader: None, term: 0 };
+    let first = Published { state: state.clone(), leads: false, leader: None, term: 0, assigns_more: false };
     let (publish, published) = watch::channel(first.clone());
     let (pace, paced) = watch::channel(first);
     let registry = match &config.registries {

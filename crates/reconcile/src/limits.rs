@@ -57,6 +57,10 @@ pub const REPORT_MS: u64 = 1_000;
 /// How long what is only on its way (pulled, starting) has to come to something before it is told, in
 /// milliseconds. Longer than a container without a health check takes to count as healthy, on a busy host, too.
 pub const REPORT_PROGRESS_MS: u64 = 3_000;
+/// How many times as long as the last acknowledgement took it has, where that is longer.
+pub const REPORT_PROGRESS_ROUND_TRIPS: u64 = 4;
+/// The longest it has, in milliseconds.
+pub const REPORT_PROGRESS_MS_MAX: u64 = 15_000;
 /// Reports that may follow each other faster than on average, if they tell what a rollout waits for:
 /// that an instance is healthy, failed or gone.
 pub const REPORT_BURST: u64 = 16;

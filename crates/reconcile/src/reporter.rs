@@ -13,8 +13,8 @@ use stele_model::ids::{FleetName, NodeName};
 use stele_model::wire::{AssignmentVersion, InstanceReport, Phase, Report};
 
 use crate::limits::{
-    REPORT_BODY_BYTES_MAX, REPORT_BURST, REPORT_MS, REPORT_MS_MIN, REPORT_PROGRESS_MS, REPORT_RETRY_FIRST_MS,
-    REPORT_RETRY_MS_MAX,
+    REPORT_BODY_BYTES_MAX, REPORT_BURST, REPORT_MS, REPORT_MS_MIN, REPORT_PROGRESS_MS,
+    REPORT_PROGRESS_MS_MAX, REPORT_PROGRESS_ROUND_TRIPS, REPORT_RETRY_FIRST_MS, REPORT_RETRY_MS_MAX,
 };
 use crate::sync::doubled_ms;
 
@@ -67,6 +67,9 @@ pub struct Reporter {
     even_ms: u64,
     acked: u64,
     in_flight: bool,
+    sent_ms: u64,
+    /// How long the last acknowledgement took.
+    round_trip_ms: u64,
     failures: u32,
     failed_ms: u64,
 }
@@ -94,6 +97,8 @@ impl Reporter {
             even_ms: 0,
             acked: 0,
             in_flight: false,
+            sent_ms: 0,
+            round_trip_ms: 0,
             failures: 0,
             failed_ms: 0,
         }
@@ -151,7 +156,13 @@ impl Reporter {
             let ahead = (REPORT_BURST - 1) * REPORT_MS;
             return (self.made_ms + REPORT_MS_MIN).max(self.even_ms.saturating_sub(ahead));
         }
-        (self.untold_ms + REPORT_PROGRESS_MS).max(self.even_ms)
+        (self.untold_ms + self.progress_ms()).max(self.even_ms)
+    }
+
+    /// How long progress waits. Where acknowledgements take long, somebody is busy with what is awaited.
+    fn progress_ms(&self) -> u64 {
+        let busy = self.round_trip_ms.saturating_mul(REPORT_PROGRESS_ROUND_TRIPS);
+        busy.clamp(REPORT_PROGRESS_MS, REPORT_PROGRESS_MS_MAX)
     }
 
     /// The report to send now, if one is due: it counts as under way until [`Self::acked_by`] or
@@ -173,6 +184,7 @@ impl Reporter {
             }
         };
         self.in_flight = true;
+        self.sent_ms = now_ms;
         let (_, content) = self.made.as_ref()?;
         Some(fit(Report {
             fleet: self.fleet.clone(),
@@ -185,13 +197,14 @@ impl Reporter {
     }
 
     /// A verified acknowledgement of the report under way. Whether it was of that one.
-    pub fn acked_by(&mut self, boot: u64, number: u64) -> bool {
+    pub fn acked_by(&mut self, boot: u64, number: u64, now_ms: u64) -> bool {
         let current = self.made.as_ref().map(|(made, _)| *made);
         if boot != self.boot || Some(number) != current || !self.in_flight {
             return false;
         }
         self.in_flight = false;
         self.acked = number;
+        self.round_trip_ms = now_ms.saturating_sub(self.sent_ms);
         self.failures = 0;
         true
     }
@@ -263,7 +276,7 @@ mod tests {
     fn tells(reporter: &mut Reporter, phases: &[Phase], now: u64) -> bool {
         see_phases(reporter, phases, now);
         let report = reporter.take(now);
-        report.inspect(|report| assert!(reporter.acked_by(7, report.number))).is_some()
+        report.inspect(|report| assert!(reporter.acked_by(7, report.number, now))).is_some()
     }
 
     #[test]
@@ -273,7 +286,7 @@ mod tests {
         see(&mut reporter, 0, 100);
         let first = reporter.take(100).unwrap();
         assert_eq!((first.boot, first.number), (7, 1));
-        assert!(reporter.acked_by(7, 1));
+        assert!(reporter.acked_by(7, 1, 100));
         assert_eq!(reporter.due(), Due::Nothing);
 
         for restarts in 1..50 {
@@ -306,6 +319,30 @@ mod tests {
     }
 
     #[test]
+    fn progress_waits_longer_where_acknowledgements_take_long() {
+        let mut reporter = reporter();
+        for (took, wait) in [
+            (300, REPORT_PROGRESS_MS),
+            (2_000, 2_000 * REPORT_PROGRESS_ROUND_TRIPS),
+            (9_000, REPORT_PROGRESS_MS_MAX),
+            (200, REPORT_PROGRESS_MS),
+        ] {
+            let now = reporter.even_ms + REPORT_BURST * REPORT_MS;
+            see_phases(&mut reporter, &[Phase::Healthy, Phase::Pulling], now);
+            let report = reporter.take(now).unwrap();
+            assert!(reporter.acked_by(7, report.number, now + took));
+            let now = now + took;
+            see_phases(&mut reporter, &[Phase::Healthy, Phase::Starting], now);
+            assert_eq!(reporter.due(), Due::At(now + wait), "{took}");
+            assert!(
+                tells(&mut reporter, &[Phase::Healthy, Phase::Failed], now),
+                "what is awaited does not wait"
+            );
+            assert!(tells(&mut reporter, &[], now + REPORT_MS_MIN));
+        }
+    }
+
+    #[test]
     fn one_that_is_gone_is_awaited_unless_another_is_on_its_way() {
         let mut reporter = reporter();
         assert!(tells(&mut reporter, &[Phase::Healthy], 0));
@@ -320,7 +357,7 @@ mod tests {
         let mut reporter = reporter();
         see(&mut reporter, 0, 0);
         reporter.take(0).unwrap();
-        assert!(reporter.acked_by(7, 1));
+        assert!(reporter.acked_by(7, 1, 0));
         see(&mut reporter, 0, 100);
         assert_eq!(reporter.due(), Due::Nothing);
         reporter.observe(AssignmentVersion { seq: 4, ..Default::default() }, vec![instance(0, 0)], 200);
@@ -357,10 +394,10 @@ mod tests {
         reporter.failed(10);
         let second = reporter.take(10 + REPORT_RETRY_FIRST_MS).unwrap();
         assert_eq!((second.number, second.instances[0].restarts), (2, 1));
-        assert!(!reporter.acked_by(7, 1), "a late acknowledgement of the first");
-        assert!(!reporter.acked_by(8, 2), "of another boot");
-        assert!(reporter.acked_by(7, 2));
-        assert!(!reporter.acked_by(7, 2), "twice");
+        assert!(!reporter.acked_by(7, 1, 10), "a late acknowledgement of the first");
+        assert!(!reporter.acked_by(8, 2, 10), "of another boot");
+        assert!(reporter.acked_by(7, 2, 10));
+        assert!(!reporter.acked_by(7, 2, 10), "twice");
         assert_eq!(reporter.acked(), 2);
     }
 

@@ -16,7 +16,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
-use stele_api::wire::{DeploymentStatus, HealthAnswer, NodesAnswer};
+use stele_api::wire::{DeploymentStatus, EventsPage, HealthAnswer, NodesAnswer};
+use stele_model::Event;
 use stele_model::event::Outcome;
 use stele_testkit::{Client, Cluster, ClusterConfig, on_lasting_thread, pause};
 
@@ -71,6 +72,32 @@ struct Told {
     in_force: Vec<(u64, u64)>,
     connected: Vec<u64>,
     joined: usize,
+}
+
+/// What a change of a fleet came to.
+#[derive(Default)]
+struct Work {
+    records: usize,
+    /// Records that assign, how many changes they make, and how long it took from the first record of all.
+    assigning: usize,
+    assigned: usize,
+    assigned_ms: u64,
+    /// Of all nodes.
+    reports: usize,
+    /// Assignments that came into force on a node.
+    in_force: usize,
+}
+
+impl std::fmt::Display for Work {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { records, assigning, assigned, assigned_ms, reports, in_force } = self;
+        let seconds = *assigned_ms as f64 / 1000.0;
+        write!(
+            out,
+            "It took {records} records: {assigning} with {assigned} changes of what nodes are assigned (the last one \
+             after {seconds:.1} s), and the others with {reports} reports; {in_force} assignments came into force."
+        )
+    }
 }
 
 /// A process of agents; it ends when its input does.
@@ -226,6 +253,33 @@ impl Fleet {
     fn seq(&self) -> anyhow::Result<u64> {
         let health: HealthAnswer = self.client()?.read("/v1/health")?;
         Ok(health.seq)
+    }
+
+    /// What the log took in after a seq, and what nodes were sent and told meanwhile.
+    fn work_since(&self, mut after: u64, until: u64) -> anyhow::Result<Work> {
+        let (client, mut work) = (self.client()?, Work::default());
+        let mut began = None;
+        while after < until {
+            let page: EventsPage = client.read(&format!("/v1/events?after={after}&limit=1000"))?;
+            ensure!(page.after > after, "no events after {after}");
+            for record in page.events.iter().take_while(|record| record.header.seq <= until) {
+                let time = record.header.time;
+                let began = *began.get_or_insert(time);
+                work.records += 1;
+                match &record.event {
+                    Event::AssignmentsChanged { changes, .. } => {
+                        work.assigning += 1;
+                        work.assigned += changes.len();
+                        work.assigned_ms = time.millis_since(began);
+                    }
+                    Event::NodesReported { reports } => work.reports += reports.len(),
+                    _ => {}
+                }
+            }
+            after = page.after;
+        }
+        work.in_force = self.told().in_force.iter().filter(|(_, seq)| *seq <= until).count();
+        Ok(work)
     }
 
     /// Ends all of it.

@@ -43,6 +43,8 @@ pub(crate) fn rollback_fleet(
         "{done} deployments, each of {replicas} instances, took {:.0} s.",
         began.elapsed().as_secs_f64()
     ));
+    let before = fleet.seq()?;
+    fleet.told().in_force.clear();
     let began = Instant::now();
     let request = json!({"scope": "fleet", "to": format!("seq:{point}"), "now": true});
     let answer = client.post("/v1/rollbacks", &request)?;
@@ -52,6 +54,7 @@ pub(crate) fn rollback_fleet(
         fleet.finished(id, began)?;
     }
     let acked = began.elapsed();
+    report.note(fleet.work_since(before, fleet.seq()?)?.to_string());
     for (work, took, goal) in
         [("planned, proved and committed", committed, 1.0), ("all agents' reports are decided", acked, 10.0)]
     {
