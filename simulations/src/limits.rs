@@ -15,8 +15,8 @@ pub const CONDUCTOR_COMMANDS_MAX: usize = 1000;
 pub const NODE_GRACE_US: u64 = 30_000_000;
 /// Between the first two offers of an assignment to a node that is behind, in microseconds, as in the controller.
 pub const RESEND_US: u64 = 5_000_000;
-/// Longest time between two of them, in microseconds, as in the controller.
-pub const RESEND_US_MAX: u64 = 60_000_000;
+/// Longest until the next heartbeat of such a node has it offered again, in microseconds, as in the controller.
+pub const RESEND_US_MAX: u64 = 20_000_000;
 /// How long reports are collected into one record, in microseconds, as in the controller.
 pub const REPORT_BATCH_US: u64 = 50_000;
 /// Reports in one record, as in the controller.

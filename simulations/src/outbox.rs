@@ -118,7 +118,7 @@ impl Process {
         }
         if self.app.changed || is_planted(Bug::ActOnSpeculation) {
             self.app.changed = false;
-            self.publish_changes(signer);
+            self.publish_changes(now_us, signer);
         }
         if !self.outbox.batch.is_empty() && self.outbox.batch_due <= now_us {
             self.decide_reports();
@@ -129,7 +129,7 @@ impl Process {
         }
     }
 
-    fn publish_changes(&mut self, signer: &Signer) {
+    fn publish_changes(&mut self, now_us: u64, signer: &Signer) {
         let leads = self.app.ledger.is_deciding();
         if leads {
             let mut state = self.state().clone();
@@ -140,6 +140,7 @@ impl Process {
             }
             if !self.outbox.led {
                 self.outbox.sent.clear();
+                self.outbox.offered.clear();
             }
             for (name, assigned) in &state.assigned {
                 if self.outbox.sent.get(name) == Some(&assigned.changed) {
@@ -149,6 +150,7 @@ impl Process {
                     self.publish(signer, &state, name);
                 }
                 self.outbox.sent.insert(name.clone(), assigned.changed);
+                self.outbox.offered.insert(name.clone(), (assigned.changed, now_us, 0));
             }
         }
         self.outbox.led = leads;

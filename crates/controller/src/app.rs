@@ -33,7 +33,7 @@ pub struct Published {
     pub leader: Option<ControllerId>,
     /// Raft's term.
     pub term: u64,
-    /// Whether it leads and is about to change the assignments of further apps, which it knows already.
+    /// Whether it leads and is about to change assignments of further apps.
     pub assigns_more: bool,
 }
 
@@ -83,10 +83,8 @@ pub(crate) struct App {
     pub(crate) digest_due: bool,
     /// What the conductor should look at again.
     pub(crate) dirty: Dirty,
-    /// The seq of the last command that the conductor gave for one app after another.
-    pub(crate) conducted_through: Seq,
-    /// Whether its turn ended before it had given all such commands.
-    pub(crate) conducts_on: bool,
+    /// Whether the conductor's turn ended while it changed assignments of one app after another.
+    pub(crate) assigns_more: bool,
     /// The last snapshot of State.
     pub(crate) snapshot_at: Seq,
     /// Snapshots being made.
@@ -135,8 +133,7 @@ impl App {
             digest_at: 0,
             digest_due: false,
             dirty: Dirty::All,
-            conducted_through: 0,
-            conducts_on: false,
+            assigns_more: false,
             snapshot_at,
             snapshots: Snapshots::default(),
             installed: false,
@@ -155,8 +152,7 @@ impl App {
             leads: self.ledger.is_deciding(),
             leader: self.leader,
             term: self.term,
-            assigns_more: self.ledger.is_deciding()
-                && (self.conducts_on || self.conducted_through > state.seq),
+            assigns_more: self.ledger.is_deciding() && self.assigns_more,
         });
         self.committed.send_if_modified(|seq| {
             let is_newer = *seq != state.seq;
@@ -265,7 +261,7 @@ impl App {
     pub(crate) fn abandon(&mut self) {
         // What was planned on the speculation must be planned again.
         self.dirty = Dirty::All;
-        (self.conducted_through, self.conducts_on) = (0, false);
+        self.assigns_more = false;
         for (waiter, outcome) in self.ledger.deposed() {
             waiter.tell(outcome);
         }

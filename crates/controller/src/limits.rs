@@ -126,8 +126,8 @@ pub const ASSIGNMENT_REST_MAX: Duration = Duration::from_secs(1);
 pub const ASSIGNMENTS_HELD_MAX: Duration = Duration::from_secs(2);
 /// Between the first two offers of an assignment to a node that is behind; doubled at each further one.
 pub const RESEND_INTERVAL: Duration = Duration::from_secs(5);
-/// Longest time between two of them. A node that reconnects asks by itself.
-pub const RESEND_INTERVAL_MAX: Duration = Duration::from_secs(60);
+/// Longest until the next heartbeat of such a node has it offered again. A node that reconnects asks by itself.
+pub const RESEND_INTERVAL_MAX: Duration = Duration::from_secs(20);
 /// Longest a registry may take to resolve a tag.
 pub const RESOLVE_DEADLINE: Duration = Duration::from_secs(15);
 /// Longest a request to another controller may take.

@@ -71,6 +71,13 @@ impl Offers {
         true
     }
 
+    /// It could not be sent, which says nothing about how slow the node is.
+    fn not_sent(&self, node: &NodeName) {
+        if let Some(sent) = self.lock().get_mut(node) {
+            sent.again = 0;
+        }
+    }
+
     /// Forgets nodes that left.
     fn forget_others(&self, state: &State) {
         let nodes = &state.control.nodes;
@@ -131,7 +138,7 @@ async fn assignment(
     Ok(identity.sign(purposes::ASSIGNMENT, &assignment))
 }
 
-async fn publish(handle: &Handle, state: &State, node: &EnrolledNode) {
+async fn publish(handle: &Handle, offers: &Offers, state: &State, node: &EnrolledNode) {
     let images = handle.image_policy(state, &node.name).await;
     let published = match assignment(handle, state, node, images).await {
         Ok(signed) => handle
@@ -144,21 +151,31 @@ async fn publish(handle: &Handle, state: &State, node: &EnrolledNode) {
     if let Err(error) = published {
         // Its heartbeats will show that it is behind, and it is offered again.
         tracing::warn!(node = %node.name, error = %format!("{error:#}"), "an assignment was not published");
+        offers.not_sent(&node.name);
     }
 }
 
-/// What is published, once no more is about to be assigned, or after a while. Of a fleet that is rolled back,
-/// app after app changes on the same nodes: that is one assignment for each of them, and not one for each app.
-async fn settled(follow: &mut watch::Receiver<Published>) -> Option<Published> {
-    let until = Instant::now() + ASSIGNMENTS_HELD_MAX;
+/// What is published, once no more is about to be assigned, or when that has lasted for a while. Of a fleet that is
+/// rolled back, app after app changes on the same nodes: that is one assignment for each of them, and not one for
+/// each app. `since` is when it began, for the next call.
+async fn settled(
+    follow: &mut watch::Receiver<Published>,
+    since: &mut Option<tokio::time::Instant>,
+) -> Option<Published> {
     loop {
         let published = follow.borrow_and_update().clone();
-        if !(published.leads && published.assigns_more) || Instant::now() >= until {
+        if !(published.leads && published.assigns_more) {
+            *since = None;
+            return Some(published);
+        }
+        let now = tokio::time::Instant::now();
+        let until = *since.get_or_insert(now) + ASSIGNMENTS_HELD_MAX;
+        if now >= until {
             return Some(published);
         }
         tokio::select! {
             ended = follow.changed() => ended.ok()?,
-            () = tokio::time::sleep_until(until.into()) => {}
+            () = tokio::time::sleep_until(until) => {}
         }
     }
 }
@@ -170,7 +187,8 @@ pub(crate) async fn run(handle: Handle, offers: Offers) {
     let mut last = State::default();
     // Thousands may wait for their turn: only those whose turn it is are looked at.
     let mut waiting: BTreeSet<(Instant, NodeName)> = BTreeSet::new();
-    while let Some(published) = settled(&mut follow).await {
+    let mut held_since = None;
+    while let Some(published) = settled(&mut follow, &mut held_since).await {
         let state = &published.state;
         let mut changed = BTreeSet::new();
         if !published.leads {
@@ -200,7 +218,7 @@ pub(crate) async fn run(handle: Handle, offers: Offers) {
             let Some(assigned) = newest.assigned.get(&name) else { continue };
             let Some(node) = newest.control.nodes.get(&name) else { continue };
             match offers.turn(&name, assigned, Instant::now()) {
-                Turn::Now => publish(&handle, &newest, node).await,
+                Turn::Now => publish(&handle, &offers, &newest, node).await,
                 Turn::At(at) => {
                     waiting.insert((at, name));
                 }
@@ -263,7 +281,7 @@ pub(crate) async fn heartbeats(handle: Handle, heard: Heard, offers: Offers) -> 
         if is_behind(&heartbeat.applied, current)
             && offers.is_due(&node.name, current.1, published.assigns_more, Instant::now())
         {
-            publish(&handle, &published.state, node).await;
+            publish(&handle, &offers, &published.state, node).await;
         }
     }
     Ok(())
@@ -328,19 +346,57 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    fn published(seq: u64, assigns_more: bool) -> Published {
+        let mut state = State::default();
+        state.seq = seq;
+        Published { state, leads: true, leader: Some(1), term: 1, assigns_more }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn assignments_wait_for_those_of_further_apps_and_not_for_ever() {
+        let (publish, mut follow) = watch::channel(published(0, true));
+        let (began, mut since) = (tokio::time::Instant::now(), None);
+        let half = ASSIGNMENTS_HELD_MAX / 2;
+        let rest = async {
+            tokio::time::sleep(half).await;
+            publish.send_replace(published(1, true));
+            publish.send_replace(published(2, false));
+        };
+        let (got, ()) = tokio::join!(settled(&mut follow, &mut since), rest);
+        assert_eq!((got.unwrap().state.seq, began.elapsed()), (2, half));
+        // It goes on and on: that is waited for once.
+        publish.send_replace(published(3, true));
+        for _ in 0..3 {
+            assert_eq!(settled(&mut follow, &mut since).await.unwrap().state.seq, 3);
+            assert_eq!(began.elapsed(), half + ASSIGNMENTS_HELD_MAX);
+        }
+        // Who does not lead sends nothing, and is not waited for.
+        publish.send_replace(Published { leads: false, ..published(4, true) });
+        assert_eq!(settled(&mut follow, &mut since).await.unwrap().state.seq, 4);
+        publish.send_replace(published(5, true));
+        drop(publish);
+        assert!(settled(&mut follow, &mut since).await.is_none(), "nobody publishes any more");
+        assert_eq!(began.elapsed(), half + ASSIGNMENTS_HELD_MAX);
+    }
+
     #[test]
     fn a_node_that_is_behind_is_sent_the_same_ever_less_often() {
         let (offers, node) = (Offers::default(), "eu-1".parse().unwrap());
         let mut now = Instant::now();
         assert!(!offers.is_due(&node, 7, true, now), "it goes with what is to be assigned");
         assert!(offers.is_due(&node, 7, false, now));
-        let pauses = [1, 2, 4, 8, 12, 12].map(|times| RESEND_INTERVAL * times);
-        assert_eq!(pauses[5], RESEND_INTERVAL_MAX);
+        let pauses = [1, 2, 4, 4].map(|times| RESEND_INTERVAL * times);
+        assert_eq!(pauses[3], RESEND_INTERVAL_MAX);
         for pause in pauses {
             assert!(!offers.is_due(&node, 7, true, now + pause - RESEND_INTERVAL / 2), "{pause:?}");
             now += pause;
             assert!(offers.is_due(&node, 7, true, now), "{pause:?}");
         }
+        offers.not_sent(&node);
+        assert!(
+            offers.is_due(&node, 7, true, now + RESEND_INTERVAL),
+            "it did not come because it was not sent"
+        );
         assert!(offers.is_due(&node, 8, false, now), "that is another one");
         assert!(offers.is_due(&node, 8, false, now + RESEND_INTERVAL), "which counts from its own beginning");
     }

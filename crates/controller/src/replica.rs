@@ -50,8 +50,8 @@ pub(crate) struct Replica {
     conductor_rests: Instant,
     /// The app the conductor looked at last: the next is another's turn.
     looked_at: Option<AppEnv>,
-    /// The app it gave its last command for.
-    conducted: Option<AppEnv>,
+    /// The app it changed assignments of last.
+    assigned: Option<AppEnv>,
     ticked: Instant,
     /// Since when what was committed is to be told to the followers.
     untold: Option<Instant>,
@@ -76,7 +76,7 @@ impl Replica {
             waiting_reads: Vec::new(),
             conductor_rests: now,
             looked_at: None,
-            conducted: None,
+            assigned: None,
             ticked: now,
             untold: None,
             kept: now,
@@ -281,10 +281,11 @@ impl Replica {
             }
         };
         let mut in_vain = Duration::ZERO;
-        let mut goes_on = false;
+        let (mut is_cut_short, mut assigns_several) = (false, false);
         for _ in 0..CONDUCTOR_COMMANDS_PER_TURN_MAX {
             // What is refused for now is looked at again.
             if self.app.ledger.is_full() || began.elapsed() > CONDUCTOR_TURN_MAX {
+                is_cut_short = true;
                 break;
             }
             let Some(app_env) = next_of(&mut apps, self.looked_at.as_ref()) else { break };
@@ -293,23 +294,21 @@ impl Replica {
             let Some(now) = self.app.ledger.time(self.app.now()) else { return };
             let Some(state) = self.app.ledger.speculative() else { return };
             let looked = Instant::now();
+            let command = stele_planner::plan_app(state, &app_env, now);
+            let assigns = matches!(command, Some(Command::Assign { .. }));
             // One that was refused or changed nothing would be given for ever.
-            if let Some(command) = stele_planner::plan_app(state, &app_env, now)
-                && self.submit(command)
-            {
-                // What follows of one app is about other nodes, which need not wait for each other.
-                goes_on = self.conducted.replace(app_env.clone()).is_some_and(|last| last != app_env);
-                if goes_on {
-                    self.app.conducted_through = self.app.ledger.speculative().map_or(0, |state| state.seq);
+            if command.is_some_and(|command| self.submit(command)) {
+                if assigns {
+                    assigns_several |= self.assigned.replace(app_env.clone()).is_some_and(|it| it != app_env);
                 }
                 apps.insert(app_env);
             } else {
                 in_vain += looked.elapsed();
-                goes_on = false;
             }
         }
-        if std::mem::replace(&mut self.app.conducts_on, goes_on) && !goes_on {
-            // Those who send assignments wait for no more of them.
+        // What follows of one app alone is mostly for other nodes, which need not wait for each other.
+        let assigns_more = is_cut_short && assigns_several;
+        if std::mem::replace(&mut self.app.assigns_more, assigns_more) && !assigns_more {
             self.app.publish();
         }
         if in_vain > CONDUCTOR_FREE {

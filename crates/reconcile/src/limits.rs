@@ -60,7 +60,7 @@ pub const REPORT_PROGRESS_MS: u64 = 3_000;
 /// How many times as long as the last acknowledgement took it has, where that is longer.
 pub const REPORT_PROGRESS_ROUND_TRIPS: u64 = 4;
 /// The longest it has, in milliseconds.
-pub const REPORT_PROGRESS_MS_MAX: u64 = 15_000;
+pub const REPORT_PROGRESS_MS_MAX: u64 = 10_000;
 /// Reports that may follow each other faster than on average, if they tell what a rollout waits for:
 /// that an instance is healthy, failed or gone.
 pub const REPORT_BURST: u64 = 16;

@@ -67,7 +67,8 @@ pub struct Reporter {
     even_ms: u64,
     acked: u64,
     in_flight: bool,
-    sent_ms: u64,
+    /// When the report under way was sent, if its acknowledgement is to tell how busy the others are.
+    sent_ms: Option<u64>,
     /// How long the last acknowledgement took.
     round_trip_ms: u64,
     failures: u32,
@@ -97,7 +98,7 @@ impl Reporter {
             even_ms: 0,
             acked: 0,
             in_flight: false,
-            sent_ms: 0,
+            sent_ms: None,
             round_trip_ms: 0,
             failures: 0,
             failed_ms: 0,
@@ -184,7 +185,7 @@ impl Reporter {
             }
         };
         self.in_flight = true;
-        self.sent_ms = now_ms;
+        self.sent_ms = Some(now_ms);
         let (_, content) = self.made.as_ref()?;
         Some(fit(Report {
             fleet: self.fleet.clone(),
@@ -204,7 +205,10 @@ impl Reporter {
         }
         self.in_flight = false;
         self.acked = number;
-        self.round_trip_ms = now_ms.saturating_sub(self.sent_ms);
+        // What was sent before may be decided already; then the answer is quick and says nothing.
+        if let Some(sent) = self.sent_ms.filter(|_| self.failures == 0) {
+            self.round_trip_ms = now_ms.saturating_sub(sent);
+        }
         self.failures = 0;
         true
     }
@@ -212,6 +216,9 @@ impl Reporter {
     /// The report under way was not acknowledged.
     pub fn failed(&mut self, now_ms: u64) {
         self.in_flight = false;
+        if let Some(sent) = self.sent_ms {
+            self.round_trip_ms = self.round_trip_ms.max(now_ms.saturating_sub(sent));
+        }
         self.failures = self.failures.saturating_add(1);
         self.failed_ms = now_ms;
     }
@@ -219,6 +226,8 @@ impl Reporter {
     /// There is a new connection: no reason to wait any longer.
     pub fn connected(&mut self) {
         self.failures = 0;
+        self.round_trip_ms = 0;
+        self.sent_ms = None;
     }
 }
 
@@ -340,6 +349,20 @@ mod tests {
             );
             assert!(tells(&mut reporter, &[], now + REPORT_MS_MIN));
         }
+        // One that is not acknowledged in time says it, too, and the quick answer to its repetition does not.
+        let now = reporter.even_ms + REPORT_BURST * REPORT_MS;
+        see_phases(&mut reporter, &[Phase::Healthy], now);
+        assert!(reporter.take(now).is_some());
+        reporter.failed(now + 10_000);
+        let again = reporter.take(now + 10_000 + REPORT_RETRY_FIRST_MS).unwrap();
+        assert!(reporter.acked_by(7, again.number, now + 12_000));
+        assert_eq!(reporter.progress_ms(), REPORT_PROGRESS_MS_MAX);
+        reporter.connected();
+        assert_eq!(
+            reporter.progress_ms(),
+            REPORT_PROGRESS_MS,
+            "what was waited for the network says nothing"
+        );
     }
 
     #[test]

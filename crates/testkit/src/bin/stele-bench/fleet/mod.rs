@@ -95,7 +95,7 @@ impl std::fmt::Display for Work {
         write!(
             out,
             "It took {records} records: {assigning} with {assigned} changes of what nodes are assigned (the last one \
-             after {seconds:.1} s), and the others with {reports} reports; {in_force} assignments came into force."
+             after {seconds:.1} s), others with {reports} reports; {in_force} assignments came into force."
         )
     }
 }
@@ -256,8 +256,8 @@ impl Fleet {
     }
 
     /// What the log took in after a seq, and what nodes were sent and told meanwhile.
-    fn work_since(&self, mut after: u64, until: u64) -> anyhow::Result<Work> {
-        let (client, mut work) = (self.client()?, Work::default());
+    fn work_since(&self, before: u64, until: u64) -> anyhow::Result<Work> {
+        let (client, mut work, mut after) = (self.client()?, Work::default(), before);
         let mut began = None;
         while after < until {
             let page: EventsPage = client.read(&format!("/v1/events?after={after}&limit=1000"))?;
@@ -278,7 +278,7 @@ impl Fleet {
             }
             after = page.after;
         }
-        work.in_force = self.told().in_force.iter().filter(|(_, seq)| *seq <= until).count();
+        work.in_force = self.told().in_force.iter().filter(|(_, seq)| *seq > before && *seq <= until).count();
         Ok(work)
     }
 
