@@ -196,11 +196,15 @@ impl Cluster {
         Ok(controller.folder().to_owned())
     }
 
+    /// The process of a controller.
+    pub fn process_id(&self, id: u64) -> anyhow::Result<u32> {
+        let controller = self.controllers.get(&id).with_context(|| format!("there is no controller {id}"))?;
+        Ok(controller.process.as_ref().context("this controller does not run")?.id())
+    }
+
     /// What a controller's process holds in memory, in bytes.
     pub fn resident_bytes(&self, id: u64) -> anyhow::Result<u64> {
-        let controller = self.controllers.get(&id).with_context(|| format!("there is no controller {id}"))?;
-        let process = controller.process.as_ref().context("this controller does not run")?;
-        let status = std::fs::read_to_string(format!("/proc/{}/status", process.id()))?;
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process_id(id)?))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
         Ok(1024 * kilobytes.context("the kernel says what a process holds")?)

@@ -8,6 +8,7 @@ use stele_testkit::load::Load;
 use stele_testkit::{Cluster, ClusterConfig};
 
 use crate::etcd::Etcd;
+use crate::fleet;
 use crate::report::{Goal, Report, Row, Side};
 
 /// Between two looks at a process.
@@ -24,7 +25,8 @@ pub(crate) struct Usage {
     pub(crate) processor: Duration,
 }
 
-const SIMULATED: &str = "the containers: nodes run an engine in memory, without containers.";
+const SIMULATED: &str = "the containers: nodes run an engine in memory, without containers; the hosts of the large \
+     fleet, whose agents share few processes.";
 
 /// What a process was seen to take, the largest of those of one name.
 struct Seen {
@@ -32,11 +34,12 @@ struct Seen {
     processor_percent: f64,
 }
 
-pub(crate) fn footprint(seconds: u64) -> anyhow::Result<Report> {
+pub(crate) fn footprint(seconds: u64, nodes: usize) -> anyhow::Result<Report> {
     let time = Duration::from_secs(seconds);
     let about = format!(
         "Three controllers, three agents, nats-server, and three etcd members beside them: watched for {seconds} s \
-         while nothing happens, then for {seconds} s while Stele takes writes. The largest of each kind."
+         while nothing happens, then for {seconds} s while Stele takes writes. The largest of each kind. Then {nodes} \
+         nodes with an instance each, of which nothing is asked."
     );
     let mut report = Report::begin("footprint", &about, SIMULATED)?;
     report.versions.push(Etcd::version()?);
@@ -66,6 +69,10 @@ pub(crate) fn footprint(seconds: u64) -> anyhow::Result<Report> {
     report
         .note(format!("Busy: {writes} writes were acknowledged in {seconds} s, each synced by a majority."));
     anyhow::ensure!(cluster.end().0.is_empty(), "something was left behind");
+    drop(etcd);
+    for (what, percent) in fleet::idle(nodes, time)? {
+        report.rows.push(Row::alone(&format!("{nodes} idle nodes: processor of {what}"), "%", &[percent], None));
+    }
     Ok(report)
 }
 

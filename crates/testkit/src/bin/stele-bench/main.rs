@@ -74,6 +74,9 @@ enum Bench {
         /// How long each is watched, in seconds
         #[arg(long, default_value_t = 20)]
         seconds: u64,
+        /// Nodes of the large fleet that is watched while nothing happens
+        #[arg(long, default_value_t = 10_000)]
+        nodes: usize,
     },
     /// Containers on one host, deployed, updated and rolled back: beside Docker Swarm and plain Docker
     Docker {
@@ -187,7 +190,7 @@ fn run(bench: Bench) -> anyhow::Result<Report> {
         Bench::CommitBatch { clients, commands, seconds, rounds } => {
             commit::commit_batch(&clients, commands.max(1), Effort::new(seconds, rounds))
         }
-        Bench::Footprint { seconds } => footprint::footprint(seconds.max(1)),
+        Bench::Footprint { seconds, nodes } => footprint::footprint(seconds.max(1), nodes.max(1)),
         Bench::Docker { containers, rounds } => docker::docker(containers.max(1), rounds.max(1)),
         Bench::RollbackReal { containers, rounds } => docker::rollback_real(containers.max(1), rounds.max(1)),
         Bench::TimeTravel { size, reads } => past::time_travel(&size, reads.max(1)),

@@ -4,6 +4,7 @@
 mod c2m;
 pub(crate) mod crowd;
 mod fan_out;
+mod idle;
 mod plain;
 mod rollback;
 mod storm;
@@ -23,6 +24,7 @@ use stele_testkit::{Client, Cluster, ClusterConfig, on_lasting_thread, pause};
 
 pub(crate) use c2m::c2m;
 pub(crate) use fan_out::fan_out;
+pub(crate) use idle::idle;
 pub(crate) use rollback::rollback_fleet;
 pub(crate) use storm::join_storm;
 
