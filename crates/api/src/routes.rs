@@ -143,18 +143,16 @@ impl Route {
 
     /// The parts of a path that vary, by name, if it is one of this route's.
     pub fn parts_of(&self, path: &str) -> Option<std::collections::BTreeMap<String, String>> {
-        let mut parts = std::collections::BTreeMap::new();
-        let mut given = path.split('/');
-        for expected in self.path.split('/') {
-            let given = given.next()?;
-            let name = expected.strip_prefix('{').and_then(|name| name.strip_suffix('}'));
-            match name.filter(|_| !given.is_empty()) {
-                Some(name) => drop(parts.insert(name.to_owned(), given.to_owned())),
-                None if expected == given => {}
-                None => return None,
-            }
-        }
-        given.next().is_none().then_some(parts)
+        let name_of = |part: &'static str| part.strip_prefix('{').and_then(|name| name.strip_suffix('}'));
+        let parts = || self.path.split('/').zip(path.split('/'));
+        // Most paths are another route's: nothing is made of those.
+        let is_own = self.path.split('/').count() == path.split('/').count()
+            && parts().all(|(expected, given)| match name_of(expected) {
+                Some(_) => !given.is_empty(),
+                None => expected == given,
+            });
+        let named = || parts().filter_map(|(part, given)| Some((name_of(part)?.to_owned(), given.to_owned())));
+        is_own.then(|| named().collect())
     }
 
     /// Names of the parts of its path that vary.

@@ -102,7 +102,7 @@ impl Handle {
 
     async fn answer_peer(&self, from: u64, request: PeerRequest) -> PeerAnswer {
         match request {
-            PeerRequest::Submit(request) => self.submit_here(*request).await.into(),
+            PeerRequest::Submit(request) => self.submit_here(Arc::from(request)).await.into(),
             PeerRequest::Records { from, to } => {
                 match self.reader().records(from..=to, RECORDS_PER_READ_BYTES) {
                     Ok(records) => PeerAnswer::Records(records),

@@ -187,6 +187,7 @@ impl Handle {
     pub async fn submit(&self, request: Request) -> Result<Answer, SubmitError> {
         let deadline = Instant::now() + SUBMIT_DEADLINE;
         let mut outcome = SubmitError::Unavailable;
+        let request = Arc::new(request);
         loop {
             match self.submit_once(&request).await {
                 Err(SubmitError::Unavailable) => {}
@@ -210,19 +211,19 @@ impl Handle {
         let _ = tokio::time::timeout(within, published.changed()).await;
     }
 
-    async fn submit_once(&self, request: &Request) -> Result<Answer, SubmitError> {
+    async fn submit_once(&self, request: &Arc<Request>) -> Result<Answer, SubmitError> {
         // State is not needed, so it is not cloned.
         let (leads, leader) = {
             let published = self.0.published.borrow();
             (published.leads, published.leader)
         };
         if leads {
-            return self.submit_here(request.clone()).await;
+            return self.submit_here(Arc::clone(request)).await;
         }
         let Some(leader) = leader.filter(|leader| *leader != self.0.identity.id) else {
             return Err(SubmitError::Unavailable);
         };
-        let asked = PeerRequest::Submit(Box::new(request.clone()));
+        let asked = PeerRequest::Submit(Box::new(Request::clone(request)));
         match self.ask_peer(leader, &asked, PEER_REQUEST_DEADLINE).await {
             Ok(PeerAnswer::Done(answer)) => Ok(answer),
             Ok(PeerAnswer::Rejected(rejection)) => Err(SubmitError::Rejected(rejection)),
@@ -235,11 +236,11 @@ impl Handle {
     }
 
     /// Has a request decided here, and only here.
-    pub(crate) async fn submit_here(&self, request: Request) -> Result<Answer, SubmitError> {
+    pub(crate) async fn submit_here(&self, request: Arc<Request>) -> Result<Answer, SubmitError> {
         let past = self.past_of(&request.command).await.map_err(|it| SubmitError::Past(it.to_string()))?;
         let (answer, answered) = oneshot::channel();
         let waiter = Waiter::Caller(answer);
-        self.push(Input::Submit { request: Box::new(request), past, waiter })?;
+        self.push(Input::Submit { request, past, waiter })?;
         match answered.await {
             Ok(Outcome::Done(answer)) => Ok(answer),
             Ok(Outcome::Rejected(rejection)) => Err(SubmitError::Rejected(rejection)),

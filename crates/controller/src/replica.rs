@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -30,7 +31,7 @@ use crate::waiter::{Reading, Waiter};
 pub(crate) enum Input {
     Raft(ControllerId, Vec<u8>),
     Unreachable(ControllerId),
-    Submit { request: Box<Request>, past: BTreeMap<Seq, State>, waiter: Waiter },
+    Submit { request: Arc<Request>, past: BTreeMap<Seq, State>, waiter: Waiter },
     Read(oneshot::Sender<State>),
     Membership(MembershipChange, oneshot::Sender<Result<(), MembershipError>>),
     Transfer(ControllerId, oneshot::Sender<Result<(), String>>),

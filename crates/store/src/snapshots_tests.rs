@@ -43,7 +43,7 @@ fn a_snapshot_of_before_there_were_parts_is_read_and_replaced() {
 
     // It is of the newest layout from now on, which older versions refuse.
     let format = store.reader().database().get(Family::Meta, meta::FORMAT).unwrap();
-    assert_eq!(format.unwrap(), 2u32.to_be_bytes());
+    assert_eq!(format.unwrap(), 3u32.to_be_bytes());
     let staged = store.stage_snapshot(old.head.seq, b"the same".to_vec()).unwrap();
     let snapshot = Some(StagedSnapshot { head: old.head, staged });
     store.write(WriteBatch { snapshot, sync: true, ..WriteBatch::default() }).unwrap();

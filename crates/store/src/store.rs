@@ -27,8 +27,9 @@ const PUT_BYTES: usize = 64;
 /// Small values that a write puts beside entries and records, at most.
 const PUTS_BESIDE: usize = 8;
 
-/// The layout this version writes. Since 2, the bytes of a snapshot are not with its head.
-const FORMAT: u32 = 2;
+/// The layout this version writes. Since 2, the bytes of a snapshot are not with its head; since 3, what is at
+/// rest may be compressed with Zstandard.
+const FORMAT: u32 = 3;
 /// The oldest layout it reads. A store of it becomes one of the newest when it is opened.
 const OLDEST_FORMAT: u32 = 1;
 
