@@ -151,7 +151,8 @@ impl Route {
                 Some(_) => !given.is_empty(),
                 None => expected == given,
             });
-        let named = || parts().filter_map(|(part, given)| Some((name_of(part)?.to_owned(), given.to_owned())));
+        let named =
+            || parts().filter_map(|(part, given)| Some((name_of(part)?.to_owned(), given.to_owned())));
         is_own.then(|| named().collect())
     }
 

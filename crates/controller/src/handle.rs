@@ -182,6 +182,9 @@ impl Handle {
 
     /// Has a request decided, by whichever controller leads.
     ///
+    /// Thousands of these may wait at once. What few of them come to is boxed, here and in what they are made of,
+    /// so that the others do not take the memory for it.
+    ///
     /// Waits through elections. Where the outcome became unknown, a request with an
     /// idempotency key is asked again, and any other is answered so.
     pub async fn submit(&self, request: Request) -> Result<Answer, SubmitError> {
@@ -199,7 +202,7 @@ impl Handle {
             if Instant::now() + SUBMIT_RETRY_INTERVAL > deadline {
                 return Err(outcome);
             }
-            self.wait_for_change(SUBMIT_RETRY_INTERVAL).await;
+            Box::pin(self.wait_for_change(SUBMIT_RETRY_INTERVAL)).await;
         }
     }
 
@@ -224,7 +227,7 @@ impl Handle {
             return Err(SubmitError::Unavailable);
         };
         let asked = PeerRequest::Submit(Box::new(Request::clone(request)));
-        match self.ask_peer(leader, &asked, PEER_REQUEST_DEADLINE).await {
+        match Box::pin(self.ask_peer(leader, &asked, PEER_REQUEST_DEADLINE)).await {
             Ok(PeerAnswer::Done(answer)) => Ok(answer),
             Ok(PeerAnswer::Rejected(rejection)) => Err(SubmitError::Rejected(rejection)),
             Ok(PeerAnswer::NotLeader) => Err(SubmitError::Unavailable),
@@ -237,7 +240,12 @@ impl Handle {
 
     /// Has a request decided here, and only here.
     pub(crate) async fn submit_here(&self, request: Arc<Request>) -> Result<Answer, SubmitError> {
-        let past = self.past_of(&request.command).await.map_err(|it| SubmitError::Past(it.to_string()))?;
+        let past = if request.command.past_seqs().is_empty() {
+            BTreeMap::new()
+        } else {
+            let past = Box::pin(self.past_of(&request.command)).await;
+            past.map_err(|error| SubmitError::Past(error.to_string()))?
+        };
         let (answer, answered) = oneshot::channel();
         let waiter = Waiter::Caller(answer);
         self.push(Input::Submit { request, past, waiter })?;

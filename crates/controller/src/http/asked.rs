@@ -1,10 +1,11 @@
 //! A request, received: who asks, what, under which conditions.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequestParts as _, Path, Query, Request};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, IF_MATCH};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, IF_MATCH};
 use axum::http::{HeaderMap, Uri};
 use futures::StreamExt as _;
 use serde::Deserialize;
@@ -26,6 +27,8 @@ use super::limits::{APPLY_DEADLINE, BODY_DEADLINE, BODY_DRAINED_BYTES_MAX, TARGE
 use crate::handle::{Consistency, Handle};
 use crate::keyring::random;
 
+/// Under which a request may be repeated.
+pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Why, for the log.
 pub(super) const REASON: &str = "x-stele-reason";
 /// For whom that is sealed.
@@ -55,13 +58,13 @@ pub(super) struct Asked {
     /// Absent where no token is needed.
     pub(super) caller: Option<Caller>,
     /// State as fresh as was asked for; for changes, what this controller knows.
-    pub(super) state: State,
+    pub(super) state: Arc<State>,
     pub(super) headers: HeaderMap,
     path: BTreeMap<String, String>,
     uri: Uri,
     body: Bytes,
-    /// Tells the request from others under one idempotency key.
-    digest: Digest,
+    /// Tells the request from others under its idempotency key, where it has one.
+    digest: Option<Digest>,
     trace: String,
 }
 
@@ -114,6 +117,7 @@ impl Asked {
         let body = read_body(&parts.headers, body).await?;
         let digest = digest_of(handle, route, &parts.uri, &parts.headers, &body);
         let headers = parts.headers;
+        let state = Arc::new(state);
         let asked = Self { route, caller, state, headers, path, uri: parts.uri, body, digest, trace };
         asked.authorize(handle)?;
         Ok(asked)
@@ -130,7 +134,7 @@ impl Asked {
         body: Bytes,
     ) -> Result<Self, Failure> {
         let digest = digest_of(handle, route, &uri, &headers, &body);
-        let (caller, state, trace) = (self.caller.clone(), self.state.clone(), self.trace.clone());
+        let (caller, state, trace) = (self.caller.clone(), Arc::clone(&self.state), self.trace.clone());
         let asked = Self { route, caller, state, headers, path, uri, body, digest, trace };
         asked.authorize(handle)?;
         Ok(asked)
@@ -200,13 +204,15 @@ impl Asked {
 
     /// Under which key it may be repeated.
     fn idempotency(&self) -> Result<Option<Idempotency>, Failure> {
-        let Some(key) = self.headers.get("idempotency-key") else { return Ok(None) };
+        let Some((key, request)) = self.headers.get(IDEMPOTENCY_KEY).zip(self.digest) else {
+            return Ok(None);
+        };
         let key = key
             .to_str()
             .ok()
             .filter(|key| !key.is_empty())
             .ok_or_else(|| Failure::invalid("an Idempotency-Key is 1 to 128 visible ASCII characters"))?;
-        Ok(Some(Idempotency { key: key.to_owned(), request: self.digest }))
+        Ok(Some(Idempotency { key: key.to_owned(), request }))
     }
 
     /// The answer given to the same request before, as far as this controller knows.
@@ -276,7 +282,7 @@ impl Asked {
         }
         match subject.to_str() {
             Ok(subject) if is_subject(subject) => {
-                Ok(Some(Value::Sealed(handle.seal(subject, &reason).await?)))
+                Ok(Some(Value::Sealed(Box::pin(handle.seal(subject, &reason)).await?)))
             }
             Ok(_) | Err(_) => Err(Failure::invalid(format!(
                 "a reason's subject is 1 to {SUBJECT_BYTES_MAX} bytes of ASCII text, such as customer:4711"
@@ -300,9 +306,10 @@ impl Asked {
     }
 }
 
-/// Tells a request from others under one idempotency key.
-fn digest_of(handle: &Handle, route: &Route, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Digest {
-    handle.keyring().request_digest(&[
+/// Tells a request from others under its idempotency key.
+fn digest_of(handle: &Handle, route: &Route, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Option<Digest> {
+    headers.get(IDEMPOTENCY_KEY)?;
+    let digest = handle.keyring().request_digest(&[
         route.method.lowercase().as_bytes(),
         &[0],
         uri.path_and_query().map_or("", |it| it.as_str()).as_bytes(),
@@ -310,14 +317,19 @@ fn digest_of(handle: &Handle, route: &Route, uri: &Uri, headers: &HeaderMap, bod
         headers.get(IF_MATCH).map_or(&[][..], |value| value.as_bytes()),
         &[0],
         body,
-    ])
+    ]);
+    Some(digest)
 }
 
 /// Lets whoever made a change read it here right afterwards. It is committed either way.
 async fn wait_until_known(handle: &Handle, seq: Seq) {
     let mut watch = handle.watch();
-    let known = watch.wait_for(|published| published.state.seq >= seq);
-    if !matches!(tokio::time::timeout(APPLY_DEADLINE, known).await, Ok(Ok(_))) {
+    // On the leader it is known by the time that it is answered.
+    if watch.borrow().state.seq >= seq {
+        return;
+    }
+    let known = Box::pin(watch.wait_for(|published| published.state.seq >= seq));
+    if !matches!(Box::pin(tokio::time::timeout(APPLY_DEADLINE, known)).await, Ok(Ok(_))) {
         tracing::debug!(seq, "a change was answered before this controller applied it");
     }
 }

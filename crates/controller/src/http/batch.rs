@@ -14,12 +14,10 @@ use stele_api::limits::{BATCH_COMMANDS_MAX, BODY_BYTES_MAX};
 use stele_api::routes::{Operation, ROUTES};
 use stele_api::wire::{BatchAnswer, BatchRequest, BatchedAnswer, BatchedCommand};
 
-use super::asked::{Asked, REASON, REASON_SUBJECT};
+use super::asked::{Asked, IDEMPOTENCY_KEY, REASON, REASON_SUBJECT};
 use super::failure::Failure;
 use super::{Answered, json};
 use crate::handle::Handle;
-
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 pub(super) async fn batch(handle: &Handle, asked: &Asked) -> Answered {
     // Bodies stay as they came, for each is read by its own operation.

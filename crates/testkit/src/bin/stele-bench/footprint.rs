@@ -71,7 +71,12 @@ pub(crate) fn footprint(seconds: u64, nodes: usize) -> anyhow::Result<Report> {
     anyhow::ensure!(cluster.end().0.is_empty(), "something was left behind");
     drop(etcd);
     for (what, percent) in fleet::idle(nodes, time)? {
-        report.rows.push(Row::alone(&format!("{nodes} idle nodes: processor of {what}"), "%", &[percent], None));
+        report.rows.push(Row::alone(
+            &format!("{nodes} idle nodes: processor of {what}"),
+            "%",
+            &[percent],
+            None,
+        ));
     }
     Ok(report)
 }
