@@ -70,19 +70,29 @@ impl DataDir {
 
     /// Writes a file that only its owner can read, so that a crash leaves the old one or the new one.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
-        let path = self.path.join(name);
-        let temporary = self.path.join(format!("{name}.new"));
-        let mut options = OpenOptions::new();
-        options.create(true).truncate(true).write(true).mode(0o600);
-        options
-            .open(&temporary)
-            .and_then(|mut file| {
-                file.write_all(bytes)?;
-                file.sync_all()
-            })
-            .map_err(failed("write", &temporary))?;
-        fs::rename(&temporary, &path).map_err(failed("replace", &path))?;
-        // The new name is only kept once its folder is.
+        self.write_all(&[(name, bytes)])
+    }
+
+    /// The same with several, one after the other: a crash may leave the last of them as they were.
+    pub(crate) fn write_all(&self, files: &[(&str, &[u8])]) -> Result<(), Error> {
+        let temporary = |name: &str| self.path.join(format!("{name}.new"));
+        for (name, bytes) in files {
+            let temporary = temporary(name);
+            let mut options = OpenOptions::new();
+            options.create(true).truncate(true).write(true).mode(0o600);
+            options
+                .open(&temporary)
+                .and_then(|mut file| {
+                    file.write_all(bytes)?;
+                    file.sync_all()
+                })
+                .map_err(failed("write", &temporary))?;
+        }
+        for (name, _) in files {
+            let path = self.path.join(name);
+            fs::rename(temporary(name), &path).map_err(failed("replace", &path))?;
+        }
+        // New names are only kept once their folder is.
         File::open(&self.path).and_then(|folder| folder.sync_all()).map_err(failed("sync", &self.path))
     }
 
@@ -93,9 +103,12 @@ impl DataDir {
 
     /// Writes a value as JSON: see [`Self::write`].
     pub fn write_json<T: Serialize>(&self, name: &str, value: &T) -> Result<(), Error> {
-        let bytes =
-            serde_json::to_vec_pretty(value).map_err(|error| self.damaged(name, error.to_string()))?;
-        self.write(name, &bytes)
+        self.write(name, &self.json(name, value)?)
+    }
+
+    /// A value as it is written.
+    pub(crate) fn json<T: Serialize>(&self, name: &str, value: &T) -> Result<Vec<u8>, Error> {
+        serde_json::to_vec_pretty(value).map_err(|error| self.damaged(name, error.to_string()))
     }
 
     /// Reads a value from JSON; `None` when there is no such file.

@@ -96,8 +96,9 @@ impl Desired {
                 _ => assignment,
             },
         };
-        self.data.write_json(ASSIGNMENT, signed)?;
-        self.data.write_json(VERSION, &assignment.version)?;
+        let whole = self.data.json(ASSIGNMENT, signed)?;
+        let version = self.data.json(VERSION, &assignment.version)?;
+        self.data.write_all(&[(ASSIGNMENT, &whole), (VERSION, &version)])?;
         self.floor = assignment.version;
         self.assignment = Some(assignment);
         Ok(Received::InForce)

@@ -54,6 +54,9 @@ pub const SYNC_RETRY_MS_MAX: u64 = 60_000;
 pub const REPORT_MS_MIN: u64 = 200;
 /// Pause between two reports with different content, on average, in milliseconds.
 pub const REPORT_MS: u64 = 1_000;
+/// How long what is awaited waits for an instance that was stopped to be gone, in milliseconds. That mostly takes
+/// a moment, and whoever waits for a rollout's end waits for both.
+pub const REPORT_LEAVING_MS: u64 = 500;
 /// How long what is only on its way (pulled, starting) has to come to something before it is told, in
 /// milliseconds. Longer than a container without a health check takes to count as healthy, on a busy host, too.
 pub const REPORT_PROGRESS_MS: u64 = 3_000;

@@ -5,7 +5,8 @@
 //! number, or replaced by a newer one if there is something newer to tell.
 //!
 //! What a rollout waits for is told at once. What is only on its way has a while to come to
-//! something first: most changes are over by then, and one report tells all of them.
+//! something first: most changes are over by then, and one report tells all of them. So has one that was
+//! stopped a moment to be gone.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,7 @@ use stele_model::ids::{FleetName, NodeName};
 use stele_model::wire::{AssignmentVersion, InstanceReport, Phase, Report};
 
 use crate::limits::{
-    REPORT_BODY_BYTES_MAX, REPORT_BURST, REPORT_MS, REPORT_MS_MIN, REPORT_PROGRESS_MS,
+    REPORT_BODY_BYTES_MAX, REPORT_BURST, REPORT_LEAVING_MS, REPORT_MS, REPORT_MS_MIN, REPORT_PROGRESS_MS,
     REPORT_PROGRESS_MS_MAX, REPORT_PROGRESS_ROUND_TRIPS, REPORT_RETRY_FIRST_MS, REPORT_RETRY_MS_MAX,
 };
 use crate::sync::doubled_ms;
@@ -48,6 +49,15 @@ impl Content {
         }
         came_to_something || (!any_on_its_way && stays < before.len())
     }
+
+    /// Whether it tells of an instance that served and was stopped since: it is about to be gone.
+    fn has_leaving_after(&self, earlier: &Self) -> bool {
+        let is_stopped = |one: &&InstanceReport| one.phase == Phase::Completed;
+        self.instances
+            .iter()
+            .filter(is_stopped)
+            .any(|one| earlier.instances.iter().any(|was| was.id == one.id && was.phase == Phase::Healthy))
+    }
 }
 
 /// The reports of one boot.
@@ -59,6 +69,10 @@ pub struct Reporter {
     latest: Option<Content>,
     /// Since when the latest differs from what was told last.
     untold_ms: u64,
+    /// Since when it tells what a rollout waits for, too.
+    awaited_ms: Option<u64>,
+    /// Whether one of its instances is about to be gone.
+    has_leaving: bool,
     /// Number and content of the last report made.
     made: Option<(u64, Content)>,
     made_ms: u64,
@@ -93,6 +107,8 @@ impl Reporter {
             boot,
             latest: None,
             untold_ms: 0,
+            awaited_ms: None,
+            has_leaving: false,
             made: None,
             made_ms: 0,
             even_ms: 0,
@@ -120,7 +136,12 @@ impl Reporter {
         if !self.is_untold() {
             self.untold_ms = now_ms;
         }
-        self.latest = Some(Content { applied, instances });
+        let latest = Content { applied, instances };
+        let made = self.made.as_ref().map(|(_, made)| made);
+        let awaited = made.filter(|made| latest.is_awaited_after(made));
+        self.has_leaving = awaited.is_some_and(|made| latest.has_leaving_after(made));
+        self.awaited_ms = awaited.map(|_| self.awaited_ms.unwrap_or(now_ms));
+        self.latest = Some(latest);
     }
 
     /// Whether there is something that the last report made does not say.
@@ -142,9 +163,13 @@ impl Reporter {
         match &self.made {
             None => Due::At(retry_ms),
             Some((number, made)) if made != latest => {
-                // What was not acknowledged is sent again anyway: better what is true now.
-                let is_awaited = *number > self.acked || latest.is_awaited_after(made);
-                Due::At(retry_ms.max(self.next_ms(is_awaited)))
+                let next_ms = match self.awaited_ms {
+                    // What was not acknowledged is sent again anyway: better what is true now.
+                    _ if *number > self.acked => self.next_ms(true),
+                    Some(since) if self.has_leaving => self.next_ms(true).max(since + REPORT_LEAVING_MS),
+                    since => self.next_ms(since.is_some()),
+                };
+                Due::At(retry_ms.max(next_ms))
             }
             Some((number, _)) if *number > self.acked => Due::At(retry_ms),
             Some(_) => Due::Nothing,
@@ -180,6 +205,7 @@ impl Reporter {
                 let number = made.as_ref().map_or(0, |(number, _)| *number) + 1;
                 self.made = Some((number, latest.clone()));
                 self.made_ms = now_ms;
+                (self.awaited_ms, self.has_leaving) = (None, false);
                 self.even_ms = self.even_ms.max(now_ms) + REPORT_MS;
                 number
             }
@@ -373,6 +399,25 @@ mod tests {
         assert!(tells(&mut reporter, &[Phase::Healthy, Phase::Healthy], 10_000));
         assert!(!tells(&mut reporter, &[Phase::Starting], 15_000), "its successor is waited for anyway");
         assert!(tells(&mut reporter, &[Phase::Healthy], 15_500));
+    }
+
+    #[test]
+    fn what_came_to_something_waits_a_moment_for_the_one_before_it_to_be_gone() {
+        let mut reporter = reporter();
+        assert!(tells(&mut reporter, &[Phase::Healthy], 0));
+        assert!(!tells(&mut reporter, &[Phase::Completed, Phase::Starting], 5_000));
+        assert!(!tells(&mut reporter, &[Phase::Completed, Phase::Healthy], 6_000));
+        assert_eq!(reporter.due(), Due::At(6_000 + REPORT_LEAVING_MS));
+        reporter.observe(AssignmentVersion::default(), vec![instance(1, 0)], 6_100);
+        let both = reporter.take(6_100).unwrap();
+        assert_eq!(both.instances, [instance(1, 0)]);
+        assert!(reporter.acked_by(7, both.number, 6_100));
+
+        assert!(tells(&mut reporter, &[Phase::Healthy], 20_000));
+        assert!(!tells(&mut reporter, &[Phase::Completed, Phase::Healthy], 30_000));
+        let late = 30_000 + REPORT_LEAVING_MS;
+        assert!(!tells(&mut reporter, &[Phase::Completed, Phase::Healthy], late - 1), "since it was awaited");
+        assert!(tells(&mut reporter, &[Phase::Completed, Phase::Healthy], late), "it stays for longer");
     }
 
     #[test]
