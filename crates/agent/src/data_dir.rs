@@ -70,11 +70,11 @@ impl DataDir {
 
     /// Writes a file that only its owner can read, so that a crash leaves the old one or the new one.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
-        self.write_all(&[(name, bytes)])
+        self.write_together(&[(name, bytes)])
     }
 
-    /// The same with several, one after the other: a crash may leave the last of them as they were.
-    pub(crate) fn write_all(&self, files: &[(&str, &[u8])]) -> Result<(), Error> {
+    /// The same with several, of which a crash may leave some as they were, with one sync of their folder.
+    pub(crate) fn write_together(&self, files: &[(&str, &[u8])]) -> Result<(), Error> {
         let temporary = |name: &str| self.path.join(format!("{name}.new"));
         for (name, bytes) in files {
             let temporary = temporary(name);

@@ -84,7 +84,11 @@ impl Desired {
             Err(refusal) => return Ok(Received::Refused(refusal)),
             Ok(Accepted::New(assignment)) => assignment,
             Ok(Accepted::Known(assignment)) => match &self.assignment {
-                Some(present) if key_names(present) == key_names(&assignment) && self.opens() => {
+                Some(present)
+                    if present.version == assignment.version
+                        && key_names(present) == key_names(&assignment)
+                        && self.opens() =>
+                {
                     if !is_newer(assignment.images.as_ref(), present.images.as_ref()) {
                         return Ok(Received::Known);
                     }
@@ -92,13 +96,14 @@ impl Desired {
                     self.assignment = Some(assignment);
                     return Ok(Received::NewImagePolicy);
                 }
-                // Other keys may open what the present ones do not; and what was lost is welcome.
+                // Other keys may open what the present ones do not; and what was lost is welcome, also where only
+                // its version was kept in a crash.
                 _ => assignment,
             },
         };
         let whole = self.data.json(ASSIGNMENT, signed)?;
         let version = self.data.json(VERSION, &assignment.version)?;
-        self.data.write_all(&[(ASSIGNMENT, &whole), (VERSION, &version)])?;
+        self.data.write_together(&[(ASSIGNMENT, &whole), (VERSION, &version)])?;
         self.floor = assignment.version;
         self.assignment = Some(assignment);
         Ok(Received::InForce)

@@ -37,6 +37,22 @@ fn what_was_verified_is_there_after_a_restart() {
 }
 
 #[test]
+fn what_a_crash_kept_only_the_version_of_comes_into_force_when_it_is_told_again() {
+    let (fleet, dir) = (Fleet::new("acme"), tempfile::tempdir().unwrap());
+    let data = DataDir::new(dir.path());
+    let (mut desired, _) = load(&data, &fleet, 1);
+    desired.receive(&fleet.signed(7, Vec::new())).unwrap();
+    let newer = fleet.signed(8, vec![web(0)]);
+    let version = fleet.assignment(8, vec![web(0)]).version;
+    data.write_json("version.json", &version).unwrap();
+
+    let (mut again, _) = load(&data, &fleet, 1);
+    assert_eq!(again.version().seq, 7);
+    assert!(matches!(again.receive(&newer).unwrap(), Received::InForce));
+    assert_eq!(again.version(), version);
+}
+
+#[test]
 fn a_node_that_was_never_assigned_anything_learns_so() {
     let (fleet, dir) = (Fleet::new("acme"), tempfile::tempdir().unwrap());
     let (mut desired, _) = load(&DataDir::new(dir.path()), &fleet, 1);

@@ -362,3 +362,21 @@ pub fn route_of(operation: Operation) -> &'static Route {
 pub(crate) fn spec_schema(generator: &mut SchemaGenerator) -> Schema {
     of::<AppSpec>(generator)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_path_is_told_apart_by_its_parts() {
+        let labels = ROUTES.iter().find(|route| route.operation == Operation::LabelNode).unwrap();
+        let parts = labels.parts_of("/v1/nodes/eu-1/labels").unwrap();
+        assert_eq!(parts.into_iter().collect::<Vec<_>>(), [("node".to_owned(), "eu-1".to_owned())]);
+        for other in
+            ["/v1/nodes//labels", "/v1/nodes/eu-1", "/v1/nodes/eu-1/labels/", "/v1/apps/eu-1/labels", "", "/"]
+        {
+            assert_eq!(labels.parts_of(other), None, "{other}");
+        }
+    }
+}

@@ -4,9 +4,9 @@
 //! changes meanwhile goes into the next. One that was not acknowledged is sent again with its
 //! number, or replaced by a newer one if there is something newer to tell.
 //!
-//! What a rollout waits for is told at once. What is only on its way has a while to come to
-//! something first: most changes are over by then, and one report tells all of them. So has one that was
-//! stopped a moment to be gone.
+//! What a rollout waits for is told at once; that an instance is well waits a moment for the one before it, which was
+//! stopped, to be gone. What is only on its way has a while to come to something first: most changes are over by
+//! then, and one report tells all of them.
 
 use std::collections::BTreeMap;
 
@@ -25,38 +25,42 @@ struct Content {
     instances: Vec<InstanceReport>,
 }
 
+/// What an observation has to tell that the last report did not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum News {
+    /// At most something on its way.
+    Progress,
+    /// What a rollout waits for: that an instance came to something, or is gone while none is on its way.
+    /// Whoever waits for one that is gone waits for what is on its way, too.
+    Awaited,
+    /// That instances are well, and another was stopped that is about to be gone.
+    Leaving,
+}
+
 impl Content {
-    /// Whether it tells what a rollout waits for and an earlier one did not: that an instance came to
-    /// something, or is gone while none is on its way. Whoever waits for one that is gone waits for what
-    /// is on its way, too.
-    fn is_awaited_after(&self, earlier: &Self) -> bool {
+    fn news_after(&self, earlier: &Self) -> News {
         let before: BTreeMap<_, _> = earlier.instances.iter().map(|one| (&one.id, one.phase)).collect();
         let mut stays = 0;
-        let mut any_on_its_way = false;
-        let mut came_to_something = false;
+        let (mut any_on_its_way, mut any_is_well, mut any_ended, mut any_is_leaving) =
+            (false, false, false, false);
         for one in &self.instances {
             let was = before.get(&one.id).copied();
             stays += usize::from(was.is_some());
-            let is_on_its_way = matches!(one.phase, Phase::Pending | Phase::Pulling | Phase::Starting);
-            any_on_its_way |= is_on_its_way;
-            came_to_something |= was != Some(one.phase)
-                && match one.phase {
-                    Phase::Pending | Phase::Pulling | Phase::Starting => false,
-                    // It served already: a container that was stopped to go, or a job.
-                    Phase::Completed => was != Some(Phase::Healthy),
-                    Phase::Healthy | Phase::Unhealthy | Phase::Failed => true,
-                };
+            match one.phase {
+                Phase::Pending | Phase::Pulling | Phase::Starting => any_on_its_way = true,
+                // It served already: a container that was stopped to go, or a job, which costs a moment.
+                Phase::Completed if was == Some(Phase::Healthy) => any_is_leaving = true,
+                phase if was == Some(phase) => {}
+                Phase::Healthy => any_is_well = true,
+                Phase::Completed | Phase::Unhealthy | Phase::Failed => any_ended = true,
+            }
         }
-        came_to_something || (!any_on_its_way && stays < before.len())
-    }
-
-    /// Whether it tells of an instance that served and was stopped since: it is about to be gone.
-    fn has_leaving_after(&self, earlier: &Self) -> bool {
-        let is_stopped = |one: &&InstanceReport| one.phase == Phase::Completed;
-        self.instances
-            .iter()
-            .filter(is_stopped)
-            .any(|one| earlier.instances.iter().any(|was| was.id == one.id && was.phase == Phase::Healthy))
+        let is_gone = !any_on_its_way && stays < before.len();
+        match (any_ended || is_gone, any_is_well) {
+            (false, true) if any_is_leaving => News::Leaving,
+            (false, false) => News::Progress,
+            _ => News::Awaited,
+        }
     }
 }
 
@@ -69,10 +73,9 @@ pub struct Reporter {
     latest: Option<Content>,
     /// Since when the latest differs from what was told last.
     untold_ms: u64,
-    /// Since when it tells what a rollout waits for, too.
+    /// What it tells that was not told, and since when it is what a rollout waits for.
+    news: News,
     awaited_ms: Option<u64>,
-    /// Whether one of its instances is about to be gone.
-    has_leaving: bool,
     /// Number and content of the last report made.
     made: Option<(u64, Content)>,
     made_ms: u64,
@@ -107,8 +110,8 @@ impl Reporter {
             boot,
             latest: None,
             untold_ms: 0,
+            news: News::Progress,
             awaited_ms: None,
-            has_leaving: false,
             made: None,
             made_ms: 0,
             even_ms: 0,
@@ -138,9 +141,9 @@ impl Reporter {
         }
         let latest = Content { applied, instances };
         let made = self.made.as_ref().map(|(_, made)| made);
-        let awaited = made.filter(|made| latest.is_awaited_after(made));
-        self.has_leaving = awaited.is_some_and(|made| latest.has_leaving_after(made));
-        self.awaited_ms = awaited.map(|_| self.awaited_ms.unwrap_or(now_ms));
+        self.news = made.map_or(News::Progress, |made| latest.news_after(made));
+        let is_awaited = self.news != News::Progress;
+        self.awaited_ms = is_awaited.then(|| self.awaited_ms.unwrap_or(now_ms));
         self.latest = Some(latest);
     }
 
@@ -163,11 +166,11 @@ impl Reporter {
         match &self.made {
             None => Due::At(retry_ms),
             Some((number, made)) if made != latest => {
-                let next_ms = match self.awaited_ms {
+                let next_ms = match (self.news, self.awaited_ms) {
                     // What was not acknowledged is sent again anyway: better what is true now.
                     _ if *number > self.acked => self.next_ms(true),
-                    Some(since) if self.has_leaving => self.next_ms(true).max(since + REPORT_LEAVING_MS),
-                    since => self.next_ms(since.is_some()),
+                    (News::Leaving, Some(since)) => self.next_ms(true).max(since + REPORT_LEAVING_MS),
+                    (news, _) => self.next_ms(news != News::Progress),
                 };
                 Due::At(retry_ms.max(next_ms))
             }
@@ -205,7 +208,7 @@ impl Reporter {
                 let number = made.as_ref().map_or(0, |(number, _)| *number) + 1;
                 self.made = Some((number, latest.clone()));
                 self.made_ms = now_ms;
-                (self.awaited_ms, self.has_leaving) = (None, false);
+                (self.news, self.awaited_ms) = (News::Progress, None);
                 self.even_ms = self.even_ms.max(now_ms) + REPORT_MS;
                 number
             }
@@ -418,6 +421,10 @@ mod tests {
         let late = 30_000 + REPORT_LEAVING_MS;
         assert!(!tells(&mut reporter, &[Phase::Completed, Phase::Healthy], late - 1), "since it was awaited");
         assert!(tells(&mut reporter, &[Phase::Completed, Phase::Healthy], late), "it stays for longer");
+
+        assert!(tells(&mut reporter, &[Phase::Healthy], 40_000));
+        let failed = [Phase::Completed, Phase::Healthy, Phase::Failed];
+        assert!(tells(&mut reporter, &failed, 50_000), "a failure waits for nothing");
     }
 
     #[test]

@@ -92,7 +92,7 @@ fn family_options(family: Family) -> Options {
         // Raft entries are short-lived and hold what is compressed as a record.
         Family::Raft | Family::Meta => options.set_compression_type(DBCompressionType::None),
         Family::Records | Family::Snapshots | Family::Derived => {
-            // What is written now is compressed quickly; what history comes to rest as, well.
+            // What is written now is compressed quickly; what it comes to rest as, and snapshots, well.
             options.set_compression_type(DBCompressionType::Lz4);
             options.set_bottommost_compression_type(DBCompressionType::Zstd);
             let mut table = BlockBasedOptions::default();

@@ -51,3 +51,18 @@ fn a_snapshot_of_before_there_were_parts_is_read_and_replaced() {
     let store = open(folder.path());
     assert_eq!(store.latest_snapshot().unwrap().unwrap().data, b"the same");
 }
+
+#[test]
+fn a_store_of_before_zstandard_becomes_one_of_the_newest_layout() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::create(folder.path(), &identity(), &Settings::default()).unwrap();
+    drop(store);
+    let database = Database::open(folder.path(), false, 0).unwrap();
+    let mut batch = database.batch();
+    batch.put(Family::Meta, meta::FORMAT, &2u32.to_be_bytes()).unwrap();
+    batch.commit(true).unwrap();
+    drop(database);
+    let store = open(folder.path());
+    let format = store.reader().database().get(Family::Meta, meta::FORMAT).unwrap();
+    assert_eq!(format.unwrap(), 3u32.to_be_bytes());
+}

@@ -328,7 +328,7 @@ async fn wait_until_known(handle: &Handle, seq: Seq) {
     if watch.borrow().state.seq >= seq {
         return;
     }
-    let known = Box::pin(watch.wait_for(|published| published.state.seq >= seq));
+    let known = watch.wait_for(|published| published.state.seq >= seq);
     if !matches!(Box::pin(tokio::time::timeout(APPLY_DEADLINE, known)).await, Ok(Ok(_))) {
         tracing::debug!(seq, "a change was answered before this controller applied it");
     }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::ensure;
 use serde_json::Value;
 use stele_testkit::pause;
 
@@ -10,8 +11,10 @@ use crate::footprint::usage;
 
 /// What still goes on right after a deployment, such as last reports and milestones, is over by then.
 const SETTLE: Duration = Duration::from_secs(20);
+/// Each agent asks for its assignment about once a minute, all of them in the same part of it at first.
+const TIME_MIN: Duration = Duration::from_secs(75);
 
-/// How much of a processor each kind of program takes, in percent, over a while.
+/// How much of a processor each kind of program takes, in percent, over a while, [`TIME_MIN`] at least.
 pub(crate) fn idle(nodes: usize, time: Duration) -> anyhow::Result<Vec<(String, f64)>> {
     let mut fleet = Fleet::start("idle", nodes, 10)?;
     let began = Instant::now();
@@ -37,7 +40,8 @@ pub(crate) fn idle(nodes: usize, time: Duration) -> anyhow::Result<Vec<(String, 
     };
     let look = || kinds.iter().map(|(_, ids)| spent(ids)).collect::<anyhow::Result<Vec<f64>>>();
     let (before, began) = (look()?, Instant::now());
-    pause(time)?;
+    pause(time.max(TIME_MIN))?;
+    ensure!(fleet.cluster.leader()? == leader, "another controller leads now");
     let (after, took) = (look()?, began.elapsed().as_secs_f64());
     let percent = before.iter().zip(&after).map(|(before, after)| 100.0 * (after - before) / took);
     let found = kinds.iter().map(|(kind, _)| (*kind).to_owned()).zip(percent).collect();
