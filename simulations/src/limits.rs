@@ -78,7 +78,7 @@ pub const LARGE_FLEET_EVERY: u64 = 50;
 /// Every so many seeds, a fleet is of one or two thousand nodes.
 pub const HUGE_FLEET_EVERY: u64 = 500;
 /// Seeds within which every planted bug must be caught.
-pub const PLANTED_SEEDS_MAX: u64 = 60;
+pub const PLANTED_SEEDS_MAX: u64 = 150;
 /// Controllers of one fleet, voters and learners together.
 pub const CONTROLLERS_MAX: usize = 7;
 /// Voters below which no controller is removed.
