@@ -143,7 +143,6 @@ impl Route {
 
     /// The parts of a path that vary, by name, if it is one of this route's.
     pub fn parts_of(&self, path: &str) -> Option<std::collections::BTreeMap<String, String>> {
-        let name_of = |part: &'static str| part.strip_prefix('{').and_then(|name| name.strip_suffix('}'));
         let parts = || self.path.split('/').zip(path.split('/'));
         // Most paths are another route's: nothing is made of those.
         let is_own = self.path.split('/').count() == path.split('/').count()
@@ -158,7 +157,7 @@ impl Route {
 
     /// Names of the parts of its path that vary.
     pub fn path_parameters(&self) -> impl Iterator<Item = &'static str> {
-        let names = self.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+        let names = self.path.split('/').filter_map(name_of);
         // A star stands for the whole rest of a path.
         names.map(|name| name.trim_start_matches('*'))
     }
@@ -174,6 +173,11 @@ impl Route {
                 | Operation::LogTile
         )
     }
+}
+
+/// What a part of a route's path is called, if it varies.
+fn name_of(part: &'static str) -> Option<&'static str> {
+    part.strip_prefix('{')?.strip_suffix('}')
 }
 
 fn of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {

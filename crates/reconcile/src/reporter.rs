@@ -73,8 +73,9 @@ pub struct Reporter {
     latest: Option<Content>,
     /// Since when the latest differs from what was told last.
     untold_ms: u64,
-    /// What it tells that was not told, and since when it is what a rollout waits for.
+    /// What the latest tells that was not told.
     news: News,
+    /// Since when that is what a rollout waits for.
     awaited_ms: Option<u64>,
     /// Number and content of the last report made.
     made: Option<(u64, Content)>,
