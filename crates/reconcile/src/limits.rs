@@ -51,7 +51,10 @@ pub const SYNC_RETRY_FIRST_MS: u64 = 1_000;
 /// Longest pause between two sync requests that did not help, in milliseconds.
 pub const SYNC_RETRY_MS_MAX: u64 = 60_000;
 /// Shortest pause between two reports with different content, in milliseconds.
-pub const REPORT_MS_MIN: u64 = 200;
+pub const REPORT_MS_MIN: u64 = 50;
+/// Shortest pause after a report before one that tells that some instances are well while others are on their way,
+/// in milliseconds. A node that starts many has a few such reports to send, and the last one goes at once.
+pub const REPORT_PARTIAL_MS: u64 = 500;
 /// Pause between two reports with different content, on average, in milliseconds.
 pub const REPORT_MS: u64 = 1_000;
 /// How long what is awaited waits for an instance that was stopped to be gone, in milliseconds. That mostly takes

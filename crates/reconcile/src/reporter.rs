@@ -5,7 +5,8 @@
 //! number, or replaced by a newer one if there is something newer to tell.
 //!
 //! What a rollout waits for is told at once; that an instance is well waits a moment for the one before it, which was
-//! stopped, to be gone. What is only on its way has a while to come to something first: most changes are over by
+//! stopped, to be gone, and where many are on their way, those that come to something within half a second share a
+//! report. What is only on its way has a while to come to something first: most changes are over by
 //! then, and one report tells all of them.
 
 use std::collections::BTreeMap;
@@ -14,8 +15,9 @@ use stele_model::ids::{FleetName, NodeName};
 use stele_model::wire::{AssignmentVersion, InstanceReport, Phase, Report};
 
 use crate::limits::{
-    REPORT_BODY_BYTES_MAX, REPORT_BURST, REPORT_LEAVING_MS, REPORT_MS, REPORT_MS_MIN, REPORT_PROGRESS_MS,
-    REPORT_PROGRESS_MS_MAX, REPORT_PROGRESS_ROUND_TRIPS, REPORT_RETRY_FIRST_MS, REPORT_RETRY_MS_MAX,
+    REPORT_BODY_BYTES_MAX, REPORT_BURST, REPORT_LEAVING_MS, REPORT_MS, REPORT_MS_MIN, REPORT_PARTIAL_MS,
+    REPORT_PROGRESS_MS, REPORT_PROGRESS_MS_MAX, REPORT_PROGRESS_ROUND_TRIPS, REPORT_RETRY_FIRST_MS,
+    REPORT_RETRY_MS_MAX,
 };
 use crate::sync::doubled_ms;
 
@@ -33,6 +35,8 @@ enum News {
     /// What a rollout waits for: that an instance came to something, or is gone while none is on its way.
     /// Whoever waits for one that is gone waits for what is on its way, too.
     Awaited,
+    /// That instances are well, while others are on their way.
+    Partial,
     /// That instances are well, and another was stopped that is about to be gone.
     Leaving,
 }
@@ -58,6 +62,7 @@ impl Content {
         let is_gone = !any_on_its_way && stays < before.len();
         match (any_ended || is_gone, any_is_well) {
             (false, true) if any_is_leaving => News::Leaving,
+            (false, true) if any_on_its_way => News::Partial,
             (false, false) => News::Progress,
             _ => News::Awaited,
         }
@@ -171,6 +176,7 @@ impl Reporter {
                     // What was not acknowledged is sent again anyway: better what is true now.
                     _ if *number > self.acked => self.next_ms(true),
                     (News::Leaving, Some(since)) => self.next_ms(true).max(since + REPORT_LEAVING_MS),
+                    (News::Partial, _) => self.next_ms(true).max(self.made_ms + REPORT_PARTIAL_MS),
                     (news, _) => self.next_ms(news != News::Progress),
                 };
                 Due::At(retry_ms.max(next_ms))
@@ -426,6 +432,23 @@ mod tests {
         assert!(tells(&mut reporter, &[Phase::Healthy], 40_000));
         let failed = [Phase::Completed, Phase::Healthy, Phase::Failed];
         assert!(tells(&mut reporter, &failed, 50_000), "a failure waits for nothing");
+    }
+
+    #[test]
+    fn instances_that_come_to_something_one_after_the_other_share_reports_until_the_last_one() {
+        let mut reporter = reporter();
+        assert!(tells(&mut reporter, &[Phase::Starting; 20], 0));
+        let mut told = Vec::new();
+        for well in 1..=20 {
+            let mut phases = [Phase::Starting; 20];
+            phases[..well].fill(Phase::Healthy);
+            if tells(&mut reporter, &phases, 2_000 + well as u64 * 100) {
+                told.push(well);
+            }
+        }
+        assert_eq!(told, [1, 6, 11, 16, 20], "the first at once, and the last");
+        let failed = [Phase::Healthy, Phase::Starting, Phase::Failed];
+        assert!(tells(&mut reporter, &failed, 4_000 + REPORT_MS_MIN), "a failure waits for nobody");
     }
 
     #[test]

@@ -16,9 +16,9 @@ pub const REST_MS_MAX: u64 = 5_000;
 pub const REST_PER_LOOK: u32 = 1;
 /// Containers that one agent creates, starts or removes at the same time, for each processor. More would
 /// all take longer, the first one too.
-pub const WORK_PER_PROCESSOR: usize = 2;
+pub const WORK_PER_PROCESSOR: usize = 4;
 /// The same where there are few processors.
-pub const WORK_MIN: usize = 4;
+pub const WORK_MIN: usize = 8;
 /// A container that another one replaces counts as work while it stops, but no longer than this: one that
 /// takes its time keeps no others from being replaced.
 pub const STOP_WORK_MAX: Duration = Duration::from_millis(500);

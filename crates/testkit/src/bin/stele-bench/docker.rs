@@ -15,6 +15,7 @@ use crate::report::{Goal, Report, Row, Side};
 
 const ADDRESS: &str = "127.0.0.41";
 const SWARM_SERVICE: &str = "stele-bench";
+const RAW_NETWORK: &str = "stele-bench-raw";
 /// Between two looks whether a deployment is done.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// Does nothing, until it is told to stop, which it does at once.
@@ -33,8 +34,12 @@ struct Times {
 /// What Docker itself takes for so many containers.
 #[derive(Clone, Copy, Debug)]
 struct Raw {
+    /// On the network that all containers share if nothing else is asked for.
     run: Duration,
-    stop: Duration,
+    /// On a network of their own, on which they find each other by name, as those of an app do.
+    run_apart: Duration,
+    /// To stop these.
+    stop_apart: Duration,
 }
 
 /// All rounds of all sides.
@@ -50,7 +55,7 @@ const SIMULATED: &str = "nothing: one controller, one agent, Docker and Swarm's 
 /// Deployed, updated and rolled back.
 pub(crate) fn docker(containers: u32, rounds: usize) -> anyhow::Result<Report> {
     let (mut report, all) = measure("docker", containers, rounds)?;
-    let raw = Side::new("docker run, in parallel", &seconds(&all.raw, |raw| raw.run), None);
+    let [shared, apart] = started(&all.raw);
     for (work, of) in [
         ("deploy", (|times| times.deploy) as fn(&Times) -> Duration),
         ("update", |times| times.update),
@@ -58,9 +63,9 @@ pub(crate) fn docker(containers: u32, rounds: usize) -> anyhow::Result<Report> {
     ] {
         let ours = Side::new("Stele", &seconds(&all.ours, of), None);
         let swarm = Side::new("Docker Swarm", &seconds(&all.swarm, of), None);
-        let of_raw = Goal::at_most("over the raw creates", ours.median / raw.median, 1.25);
+        let of_raw = Goal::at_most("over the raw creates", ours.median / shared.median, 1.25);
         let faster = Goal::at_least("times as fast as Swarm", swarm.median / ours.median, 3.0);
-        let mut sides = vec![ours, swarm, raw.clone()];
+        let mut sides = vec![ours, swarm, shared.clone(), apart.clone()];
         report.rows.push(if work == "deploy" {
             Row::new(work, "s", sides).goal(of_raw)
         } else {
@@ -74,20 +79,30 @@ pub(crate) fn docker(containers: u32, rounds: usize) -> anyhow::Result<Report> {
 /// Rolled back, to the first healthy container and to all.
 pub(crate) fn rollback_real(containers: u32, rounds: usize) -> anyhow::Result<Report> {
     let (mut report, all) = measure("rollback-real", containers, rounds)?;
-    let raw = Side::new("docker run, in parallel", &seconds(&all.raw, |raw| raw.run), None);
+    let [shared, apart] = started(&all.raw);
     let ours = Side::new("Stele", &seconds(&all.ours, |times| times.rollback), None);
     let swarm = Side::new("Docker Swarm", &seconds(&all.swarm, |times| times.rollback), None);
     let first = Side::new("Stele", &seconds(&all.ours, |times| times.first), None);
     let goal = Goal::at_most("seconds", first.median, 5.0);
     report.rows.push(Row::new("to the first restored healthy container", "s", vec![first]).goal(goal));
-    let goal = Goal::at_most("over the raw creates", ours.median / raw.median, 1.25);
-    report.rows.push(Row::new("to all of them", "s", vec![ours, swarm, raw, replaced(&all.raw)]).goal(goal));
+    let goal = Goal::at_most("over the raw creates", ours.median / shared.median, 1.25);
+    let sides = vec![ours, swarm, shared, apart, replaced(&all.raw)];
+    report.rows.push(Row::new("to all of them", "s", sides).goal(goal));
     Ok(report)
+}
+
+/// Docker itself: the containers started, on the network that all share and on one of their own.
+fn started(raw: &[Raw]) -> [Side; 2] {
+    [
+        Side::new("docker run, in parallel", &seconds(raw, |raw| raw.run), None),
+        Side::new("docker run, on a network of their own", &seconds(raw, |raw| raw.run_apart), None),
+    ]
 }
 
 /// Old containers have to stop before new ones may run: this is the limit of replacing them.
 fn replaced(raw: &[Raw]) -> Side {
-    Side::new("docker stop, then docker run", &seconds(raw, |raw| raw.stop + raw.run), None)
+    let both = seconds(raw, |raw| raw.stop_apart + raw.run_apart);
+    Side::new("docker stop, then docker run, there", &both, None)
 }
 
 fn measure(bench: &'static str, containers: u32, rounds: usize) -> anyhow::Result<(Report, Rounds)> {
@@ -127,21 +142,31 @@ fn run(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// So many `docker run` at once, and as many `docker stop`.
+/// So many `docker run` at once, and as many `docker stop`: on the shared network, then on one of their own.
 fn raw(containers: u32) -> anyhow::Result<Raw> {
     run("docker", &["pull", "--quiet", &image("v1")])?;
+    let (run_shared, _) = raw_on(containers, "bridge")?;
+    run("docker", &["network", "create", RAW_NETWORK])?;
+    let apart = raw_on(containers, RAW_NETWORK);
+    run("docker", &["network", "rm", RAW_NETWORK])?;
+    let (run_apart, stop_apart) = apart?;
+    Ok(Raw { run: run_shared, run_apart, stop_apart })
+}
+
+fn raw_on(containers: u32, network: &str) -> anyhow::Result<(Duration, Duration)> {
     let begun = Instant::now();
     let image = image("v1");
-    let each = (0..containers).map(|_| vec!["run", "-d", &image, "/bin/sh", "-c", SCRIPT]);
+    let each =
+        (0..containers).map(|_| vec!["run", "-d", "--network", network, &image, "/bin/sh", "-c", SCRIPT]);
     let ids = at_once(each.collect())?;
-    let took = begun.elapsed();
+    let ran = begun.elapsed();
     let begun = Instant::now();
     at_once(ids.iter().map(|id| vec!["stop", "--time", "1", id.trim()]).collect())?;
-    let stop = begun.elapsed();
+    let stopped = begun.elapsed();
     let mut remove = vec!["rm", "--force"];
     remove.extend(ids.iter().map(|id| id.trim()));
     run("docker", &remove)?;
-    Ok(Raw { run: took, stop })
+    Ok((ran, stopped))
 }
 
 /// What each of the commands printed.
