@@ -8,7 +8,9 @@ use stele_model::delta::DeltaError;
 use stele_model::{Answers, Delta, Header, Outline, Seq, State, Time, fold};
 use stele_store::{Reader, StoreError};
 
-use crate::limits::{PAST_FACT_BYTES, PAST_MEMORY_BYTES, PAST_RECENT_MAX, RECORDS_PER_READ_BYTES};
+use crate::limits::{
+    PAST_FACT_BYTES, PAST_MEMORY_BYTES, PAST_REBUILT_MAX, PAST_RECENT_MAX, RECORDS_PER_READ_BYTES,
+};
 use crate::milestones::{MilestoneError, Milestones, at_or_before, bases_of, level_of};
 
 /// Why the past cannot be rebuilt.
@@ -46,6 +48,8 @@ struct Known {
     bytes: usize,
     /// Those read lately, the latest last: whoever looks at the past looks around there.
     recent: VecDeque<Outline>,
+    /// States rebuilt lately, the latest last: what is planned is often done next, and then decided.
+    rebuilt: VecDeque<State>,
 }
 
 struct Anchor {
@@ -66,6 +70,19 @@ impl Known {
             self.recent.pop_front();
         }
         self.recent.push_back(outline.clone());
+    }
+
+    fn rebuilt(&self, seq: Seq) -> Option<&State> {
+        self.rebuilt.iter().find(|state| state.seq == seq)
+    }
+
+    fn keep_rebuilt(&mut self, state: &State) {
+        // Two may have rebuilt the same at once.
+        self.rebuilt.retain(|known| known.seq != state.seq);
+        if self.rebuilt.len() == PAST_REBUILT_MAX {
+            self.rebuilt.pop_front();
+        }
+        self.rebuilt.push_back(state.clone());
     }
 
     fn keep(&mut self, outline: &Outline, facts: usize) {
@@ -131,12 +148,16 @@ impl Past {
     /// State right after a record, which a later State of this log helps to rebuild. It may lack what was
     /// answered, and then has no digest.
     pub(crate) fn state_at(&self, seq: Seq, later: &State) -> Result<State, PastError> {
+        if let Some(state) = self.known().rebuilt(seq) {
+            return Ok(state.clone());
+        }
         let milestone = at_or_before(seq).min(self.milestones.through()?);
         let mut state = match milestone {
             0 => self.snapshot_before(seq)?,
             _ => self.milestone(milestone)?.filled(later, seq),
         };
         self.fold_to(&mut state, seq)?;
+        self.known().keep_rebuilt(&state);
         Ok(state)
     }
 
@@ -330,5 +351,22 @@ mod tests {
         assert_eq!(known.recent.len(), PAST_RECENT_MAX);
         assert!(known.at(MILESTONE_INTERVAL_RECORDS).is_none());
         assert!(known.at(5 * MILESTONE_INTERVAL_RECORDS).is_some());
+    }
+
+    #[test]
+    fn what_was_rebuilt_lately_is_kept_once_and_bounded() {
+        let mut known = Known::default();
+        let at = |seq| {
+            let mut state = State::default();
+            state.seq = seq;
+            state
+        };
+        for seq in 1..=PAST_REBUILT_MAX as u64 + 1 {
+            known.keep_rebuilt(&at(seq));
+            known.keep_rebuilt(&at(seq));
+        }
+        assert_eq!(known.rebuilt.len(), PAST_REBUILT_MAX);
+        assert!(known.rebuilt(1).is_none());
+        assert_eq!(known.rebuilt(2).map(|state| state.seq), Some(2));
     }
 }

@@ -40,6 +40,7 @@ mod merge;
 pub mod point;
 pub mod rejection;
 pub mod release;
+mod revisions;
 pub mod scope;
 pub mod selector;
 mod shared_text;
@@ -70,6 +71,7 @@ pub use ids::{
 pub use point::Point;
 pub use rejection::{Rejection, RejectionKind};
 pub use release::{InstanceSpec, Release, Revision};
+pub use revisions::Revisions;
 pub use scope::Scope;
 pub use selector::Selector;
 pub use specs::Specs;

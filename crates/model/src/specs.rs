@@ -3,6 +3,7 @@
 use crate::digest::Digest;
 use crate::ids::{AppEnv, NodeName, ServiceName, Slot};
 use crate::release::Revision;
+use crate::revisions::Revisions;
 use crate::state::State;
 
 /// The digests of an app's specs in an environment, each made once: many instances are made of the same.
@@ -10,13 +11,14 @@ use crate::state::State;
 pub struct Specs<'a> {
     state: &'a State,
     app_env: &'a AppEnv,
+    revisions: Revisions<'a>,
     known: Vec<(&'a Revision, ServiceName, Option<Digest>)>,
 }
 
 impl<'a> Specs<'a> {
     /// Of an app whose releases, configs and secrets a State knows.
     pub fn new(state: &'a State, app_env: &'a AppEnv) -> Self {
-        Self { state, app_env, known: Vec::new() }
+        Self { state, app_env, revisions: state.revisions(app_env), known: Vec::new() }
     }
 
     /// Of a service of a revision; none when State lacks what it is made of.
@@ -32,6 +34,6 @@ impl<'a> Specs<'a> {
 
     /// Of what should fill a slot on a node; none where nothing should.
     pub fn at(&mut self, slot: &Slot, node: &NodeName) -> Option<Digest> {
-        self.of(self.state.revision_at(self.app_env, node)?, &slot.service)
+        self.of(self.revisions.at(node)?, &slot.service)
     }
 }

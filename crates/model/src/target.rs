@@ -83,7 +83,8 @@ impl State {
     /// The slots that a scope covers.
     fn slots_of<'a>(&'a self, scope: &'a Scope) -> impl Iterator<Item = (&'a Slot, &'a NodeName)> + 'a {
         self.slots_in(scope).filter(|(slot, node)| {
-            scope.covers_app_env(&slot.app_env) && scope.covers_node(node, self.region_of(node))
+            let is_in_place = || !scope.is_placed() || scope.covers_node(node, self.region_of(node));
+            scope.covers_app_env(&slot.app_env) && is_in_place()
         })
     }
 

@@ -36,21 +36,17 @@ type Change = (Slot, Option<NodeName>);
 /// What must change so that an app is placed as its release says.
 pub fn place(state: &State, app_env: &AppEnv) -> (Vec<Change>, Option<Unplaced>) {
     // First what stays, for all services, so that new slots see every port in use.
-    let is_pinned = state.pins(app_env).next().is_some();
-    let services = services_of(state, app_env);
-    let service_of = |slot: &Slot, node| {
-        if is_pinned { service_at(state, slot, node) } else { services.get(&slot.service) }
-    };
+    let revisions = state.revisions(app_env);
     let (staying, leaving): (Vec<Placed<'_>>, Vec<_>) = state
         .slots(app_env)
-        .map(|(slot, node)| Placed { slot, node, service: service_of(slot, node) })
+        .map(|(slot, node)| Placed { slot, node, service: revisions.service(slot, node) })
         .partition(|placed| stays(state, placed));
     let mut unplaced = None;
     let mut added = BTreeMap::new();
     // Most looks find nothing to place; only a new slot needs to know every other app's.
     let mut room = None;
-    for (name, service) in services {
-        let lacking = lacks(state, app_env, (name, service), is_pinned, &staying, &leaving);
+    for (name, service) in revisions.everywhere().into_iter().flat_map(|release| &release.services) {
+        let lacking = lacks(state, app_env, (name, service), revisions.is_pinned(), &staying, &leaving);
         if lacking == 0 {
             continue;
         }
@@ -72,20 +68,6 @@ struct Placed<'a> {
     node: &'a NodeName,
     /// What fills it; absent when nothing should.
     service: Option<&'a Service>,
-}
-
-/// The services of what is in force wherever no place is pinned.
-fn services_of<'a>(state: &'a State, app_env: &AppEnv) -> &'a BTreeMap<ServiceName, Service> {
-    static NONE: BTreeMap<ServiceName, Service> = BTreeMap::new();
-    let revision = state.target.intent.get(app_env);
-    let record = revision.and_then(|revision| state.history.releases.get(&revision.release));
-    record.map_or(&NONE, |record| &record.release.services)
-}
-
-/// What fills a slot on a node: of the revision in force there.
-fn service_at<'a>(state: &'a State, slot: &Slot, node: &NodeName) -> Option<&'a Service> {
-    let revision = state.revision_at(&slot.app_env, node)?;
-    state.history.releases.get(&revision.release)?.release.services.get(&slot.service)
 }
 
 fn is_pinned(state: &State, app_env: &AppEnv, node: &NodeName) -> bool {
@@ -319,8 +301,8 @@ impl<'a> Room<'a> {
 
     fn in_use(&self) -> BTreeMap<(&'a NodeName, Port), &'a Slot> {
         let mut ports = BTreeMap::new();
-        for (slot, node) in &self.state.target.placement {
-            for port in service_at(self.state, slot, node).into_iter().flat_map(host_ports) {
+        for (slot, node, service) in self.state.filled_slots() {
+            for port in service.into_iter().flat_map(host_ports) {
                 ports.entry((node, port)).or_insert(slot);
             }
         }

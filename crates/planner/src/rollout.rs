@@ -113,12 +113,12 @@ fn wanted_slots<'a>(
     since: Time,
     running: &mut BTreeMap<Slot, Vec<Running<'a>>>,
 ) -> Vec<Wanted<'a>> {
+    let revisions = state.revisions(app_env);
     let mut specs = Specs::new(state, app_env);
     let mut wanted = Vec::new();
     for (slot, node) in state.slots(app_env) {
-        let Some(revision) = state.revision_at(app_env, node) else { continue };
-        let Some(record) = state.history.releases.get(&revision.release) else { continue };
-        let Some(service) = record.release.services.get(&slot.service) else { continue };
+        let Some(revision) = revisions.at(node) else { continue };
+        let Some(service) = revisions.service(slot, node) else { continue };
         let Some(spec) = specs.of(revision, &slot.service) else { continue };
         let mut stale = running.remove(slot).unwrap_or_default();
         let fresh = stale

@@ -15,8 +15,8 @@ use stele_model::ids::{FleetName, NodeName};
 use stele_model::wire::{AssignmentVersion, InstanceReport, Phase, Report};
 
 use crate::limits::{
-    REPORT_BODY_BYTES_MAX, REPORT_BURST, REPORT_LEAVING_MS, REPORT_MS, REPORT_MS_MIN, REPORT_PARTIAL_MS,
-    REPORT_PROGRESS_MS, REPORT_PROGRESS_MS_MAX, REPORT_PROGRESS_ROUND_TRIPS, REPORT_RETRY_FIRST_MS,
+    REPORT_BODY_BYTES_MAX, REPORT_BURST, REPORT_BUSY_MS_MAX, REPORT_BUSY_ROUND_TRIPS, REPORT_LEAVING_MS,
+    REPORT_MS, REPORT_MS_MIN, REPORT_PARTIAL_MS, REPORT_PROGRESS_MS, REPORT_RETRY_FIRST_MS,
     REPORT_RETRY_MS_MAX,
 };
 use crate::sync::doubled_ms;
@@ -35,10 +35,9 @@ enum News {
     /// What a rollout waits for: that an instance came to something, or is gone while none is on its way.
     /// Whoever waits for one that is gone waits for what is on its way, too.
     Awaited,
-    /// That instances are well, while others are on their way.
-    Partial,
-    /// That instances are well, and another was stopped that is about to be gone.
-    Leaving,
+    /// Only that instances are well, which may wait a moment for others: those on their way, or those that were
+    /// stopped and are about to be gone.
+    Well { any_on_its_way: bool, any_is_leaving: bool },
 }
 
 impl Content {
@@ -61,9 +60,10 @@ impl Content {
         }
         let is_gone = !any_on_its_way && stays < before.len();
         match (any_ended || is_gone, any_is_well) {
-            (false, true) if any_is_leaving => News::Leaving,
-            (false, true) if any_on_its_way => News::Partial,
             (false, false) => News::Progress,
+            (false, true) if any_on_its_way || any_is_leaving => {
+                News::Well { any_on_its_way, any_is_leaving }
+            }
             _ => News::Awaited,
         }
     }
@@ -172,13 +172,17 @@ impl Reporter {
         match &self.made {
             None => Due::At(retry_ms),
             Some((number, made)) if made != latest => {
-                let next_ms = match (self.news, self.awaited_ms) {
-                    // What was not acknowledged is sent again anyway: better what is true now.
-                    _ if *number > self.acked => self.next_ms(true),
-                    (News::Leaving, Some(since)) => self.next_ms(true).max(since + REPORT_LEAVING_MS),
-                    (News::Partial, _) => self.next_ms(true).max(self.made_ms + REPORT_PARTIAL_MS),
-                    (news, _) => self.next_ms(news != News::Progress),
-                };
+                // What was not acknowledged is sent again anyway: better what is true now.
+                let news = if *number > self.acked { News::Awaited } else { self.news };
+                let mut next_ms = self.next_ms(news != News::Progress);
+                if let News::Well { any_on_its_way, any_is_leaving } = news {
+                    if any_on_its_way {
+                        next_ms = next_ms.max(self.made_ms + self.busy_ms(REPORT_PARTIAL_MS));
+                    }
+                    if any_is_leaving {
+                        next_ms = next_ms.max(self.awaited_ms.unwrap_or_default() + REPORT_LEAVING_MS);
+                    }
+                }
                 Due::At(retry_ms.max(next_ms))
             }
             Some((number, _)) if *number > self.acked => Due::At(retry_ms),
@@ -192,13 +196,14 @@ impl Reporter {
             let ahead = (REPORT_BURST - 1) * REPORT_MS;
             return (self.made_ms + REPORT_MS_MIN).max(self.even_ms.saturating_sub(ahead));
         }
-        (self.untold_ms + self.progress_ms()).max(self.even_ms)
+        (self.untold_ms + self.busy_ms(REPORT_PROGRESS_MS)).max(self.even_ms)
     }
 
-    /// How long progress waits. Where acknowledgements take long, somebody is busy with what is awaited.
-    fn progress_ms(&self) -> u64 {
-        let busy = self.round_trip_ms.saturating_mul(REPORT_PROGRESS_ROUND_TRIPS);
-        busy.clamp(REPORT_PROGRESS_MS, REPORT_PROGRESS_MS_MAX)
+    /// How long what others are not waiting for waits, at least so long. Where acknowledgements take long, somebody
+    /// is busy with what is awaited.
+    fn busy_ms(&self, least: u64) -> u64 {
+        let busy = self.round_trip_ms.saturating_mul(REPORT_BUSY_ROUND_TRIPS);
+        busy.clamp(least, REPORT_BUSY_MS_MAX)
     }
 
     /// The report to send now, if one is due: it counts as under way until [`Self::acked_by`] or
@@ -368,8 +373,8 @@ mod tests {
         let mut reporter = reporter();
         for (took, wait) in [
             (300, REPORT_PROGRESS_MS),
-            (2_000, 2_000 * REPORT_PROGRESS_ROUND_TRIPS),
-            (9_000, REPORT_PROGRESS_MS_MAX),
+            (2_000, 2_000 * REPORT_BUSY_ROUND_TRIPS),
+            (9_000, REPORT_BUSY_MS_MAX),
             (200, REPORT_PROGRESS_MS),
         ] {
             let now = reporter.even_ms + REPORT_BURST * REPORT_MS;
@@ -392,10 +397,10 @@ mod tests {
         reporter.failed(now + 10_000);
         let again = reporter.take(now + 10_000 + REPORT_RETRY_FIRST_MS).unwrap();
         assert!(reporter.acked_by(7, again.number, now + 12_000));
-        assert_eq!(reporter.progress_ms(), REPORT_PROGRESS_MS_MAX);
+        assert_eq!(reporter.busy_ms(REPORT_PROGRESS_MS), REPORT_BUSY_MS_MAX);
         reporter.connected();
         assert_eq!(
-            reporter.progress_ms(),
+            reporter.busy_ms(REPORT_PROGRESS_MS),
             REPORT_PROGRESS_MS,
             "what was waited for the network says nothing"
         );

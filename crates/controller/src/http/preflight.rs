@@ -9,7 +9,7 @@ use futures::stream;
 use stele_bus::ask::{Outcome, Question};
 use stele_bus::limits::{ASKED_IMAGES_MAX, ASKED_PORTS_MAX};
 use stele_model::event::EnrolledNode;
-use stele_model::release::{Container, Image};
+use stele_model::release::Image;
 use stele_model::state::AssignedTo;
 use stele_model::wire::HostPort;
 use stele_model::{AppEnv, InstanceId, NodeName, Slot, State};
@@ -97,21 +97,18 @@ fn needed(state: &State, after: &State, apps: &BTreeSet<AppEnv>) -> Needed {
     let mut needed = Needed::new();
     let mut running = Running::new();
     for app_env in apps {
+        let revisions = after.revisions(app_env);
         for (slot, node) in after.slots(app_env) {
-            let Some(container) = container_of(after, slot, node) else { continue };
+            let Some(image) = revisions.service(slot, node).map(|service| &service.container.image) else {
+                continue;
+            };
             let here = running.entry(node).or_insert_with(|| running_on(state, node));
-            if !here.contains(&container.image) {
-                needed.entry(container.image.clone()).or_default().insert(node.clone(), app_env.clone());
+            if !here.contains(image) {
+                needed.entry(image.clone()).or_default().insert(node.clone(), app_env.clone());
             }
         }
     }
     needed
-}
-
-fn container_of<'a>(state: &'a State, slot: &Slot, node: &NodeName) -> Option<&'a Container> {
-    let revision = state.revision_at(&slot.app_env, node)?;
-    let record = state.history.releases.get(&revision.release)?;
-    Some(&record.release.services.get(&slot.service)?.container)
 }
 
 /// Ports that the instances of some apps would want and do not have yet, with the app of each.
@@ -123,15 +120,15 @@ fn new_ports(
     let mut wanted: BTreeMap<NodeName, BTreeMap<HostPort, AppEnv>> = BTreeMap::new();
     for app_env in apps {
         let ports = |state: &State| -> BTreeSet<(NodeName, HostPort)> {
-            let slots = state.slots(app_env);
+            let revisions = state.revisions(app_env);
             let of_slot = |(slot, node): (&Slot, &NodeName)| {
-                let ports = container_of(state, slot, node).map_or(&[][..], |container| &container.ports);
+                let ports = revisions.service(slot, node).map_or(&[][..], |service| &service.container.ports);
                 let ports = ports.iter().filter_map(|port| {
                     Some((node.clone(), HostPort { port: port.host?, protocol: port.protocol }))
                 });
                 ports.collect::<Vec<_>>()
             };
-            slots.flat_map(of_slot).collect()
+            state.slots(app_env).flat_map(of_slot).collect()
         };
         let after = ports(after);
         if after.is_empty() {

@@ -81,9 +81,9 @@ fn cells<'a>(
     is_restored: &dyn Fn(&NodeName) -> bool,
 ) -> BTreeMap<&'a NodeName, Cell<'a>> {
     let mut cells: BTreeMap<&NodeName, Cell<'a>> = BTreeMap::new();
+    let revisions = state.revisions(&plan.app_env);
     for (slot, node) in state.slots(&plan.app_env).filter(|(_, node)| is_restored(node)) {
-        let revision = || state.revision_at(&plan.app_env, node);
-        let cell = cells.entry(node).or_insert_with(|| (revision(), BTreeMap::new()));
+        let cell = cells.entry(node).or_insert_with(|| (revisions.at(node), BTreeMap::new()));
         *cell.1.entry(&slot.service).or_default() += 1;
     }
     cells

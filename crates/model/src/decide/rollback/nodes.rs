@@ -12,35 +12,36 @@ use crate::ids::{AppEnv, NodeName, Place, ServiceName, Slot};
 use crate::release::{Placement, Service};
 use crate::state::State;
 
-/// What filled a slot on a node.
-pub(super) fn service_at<'a>(state: &'a State, slot: &Slot, node: &NodeName) -> Option<&'a Service> {
-    let revision = state.revision_at(&slot.app_env, node)?;
-    state.history.releases.get(&revision.release)?.release.services.get(&slot.service)
-}
-
 /// Whether a node is of a fleet and one that a service may run on.
 fn matches(state: &State, node: &NodeName, service: &Service) -> bool {
     let enrolled = state.control.nodes.get(node);
     enrolled.is_some_and(|node| state.selects(service.placement.nodes(), node))
 }
 
-/// Why an instance cannot be on the node where it was, if it cannot.
+/// Why an instance of a service cannot be on the node where it was, if it cannot.
 ///
 /// One that was about to leave its node even then is put back there, and leaves it as it did then.
-pub(super) fn unfit(state: &State, past: &State, slot: &Slot, node: &NodeName) -> Option<String> {
+pub(super) fn unfit(
+    state: &State,
+    past: &State,
+    service: Option<&Service>,
+    node: &NodeName,
+) -> Option<String> {
     if !state.control.nodes.contains_key(node) {
         return Some(format!("node {node} is no longer of the fleet"));
     }
-    let service = service_at(past, slot, node)?;
+    let service = service?;
     let selector = service.placement.nodes();
+    if selector.is_any() {
+        return None;
+    }
     (matches(past, node, service) && !matches(state, node, service))
         .then(|| format!("node {node} no longer matches {:?}", selector.to_string()))
 }
 
 /// What becomes of an instance that cannot be where it was.
-pub(super) fn placed_anew(past: &State, slot: &Slot, node: &NodeName, why: &str) -> Deviation {
-    let is_everywhere = service_at(past, slot, node)
-        .is_some_and(|service| matches!(service.placement, Placement::Every { .. }));
+pub(super) fn placed_anew(slot: &Slot, service: Option<&Service>, why: &str) -> Deviation {
+    let is_everywhere = service.is_some_and(|service| matches!(service.placement, Placement::Every { .. }));
     let instead = if is_everywhere { "it is not placed" } else { "it is placed on another" };
     Deviation { what: slot.to_string(), why: format!("{why}; {instead}") }
 }
@@ -56,8 +57,8 @@ impl<'a> Growth<'a> {
     /// When an app is restored wherever no place of it was pinned.
     pub(super) fn of(state: &'a State, past: &'a State, app_env: &'a AppEnv) -> Self {
         let revision = past.target.intent.get(app_env);
-        let record = revision.and_then(|revision| past.history.releases.get(&revision.release));
-        let services = record.into_iter().flat_map(|record| &record.release.services);
+        let release = revision.and_then(|revision| past.release_of(revision));
+        let services = release.into_iter().flat_map(|release| &release.services);
         let every = services.filter(|(_, service)| matches!(service.placement, Placement::Every { .. }));
         let is_new = |service: &Service, node: &EnrolledNode| {
             matches(state, &node.name, service) && !matches(past, &node.name, service)
@@ -89,10 +90,23 @@ impl<'a> Growth<'a> {
     }
 }
 
+/// Nodes that cannot do anything now.
+pub(super) fn lost(state: &State) -> BTreeSet<&NodeName> {
+    let lost = state.observed.iter().filter(|(_, seen)| seen.lost).map(|(node, _)| node);
+    lost.filter(|node| state.control.nodes.contains_key(*node)).collect()
+}
+
 /// Instances that a plan changes and whose node cannot do so now.
-pub(super) fn late(state: &State, after: &State, plan: &RollbackPlan) -> Vec<Deviation> {
+pub(super) fn late(
+    state: &State,
+    after: &State,
+    plan: &RollbackPlan,
+    lost: &BTreeSet<&NodeName>,
+) -> Vec<Deviation> {
+    if lost.is_empty() {
+        return Vec::new();
+    }
     let app_env = &plan.app_env;
-    let is_lost = |node: &NodeName| state.control.nodes.contains_key(node) && !state.is_reachable(node);
     let told = |slot: &Slot, node: &NodeName, what: &str| Deviation {
         what: slot.to_string(),
         why: format!("node {node} is lost; it is {what} there when the node is heard of again"),
@@ -101,9 +115,9 @@ pub(super) fn late(state: &State, after: &State, plan: &RollbackPlan) -> Vec<Dev
         state.target.placement.get(slot) != Some(node)
             || state.revision_at(app_env, node) != after.revision_at(app_env, node)
     };
-    let restored = after.slots(app_env).filter(|(slot, node)| is_lost(node) && is_changed(slot, node));
+    let restored = after.slots(app_env).filter(|(slot, node)| lost.contains(node) && is_changed(slot, node));
     let left = |slot: &Slot, node: &NodeName| after.target.placement.get(slot) != Some(node);
-    let stopped = state.slots(app_env).filter(|(slot, node)| is_lost(node) && left(slot, node));
+    let stopped = state.slots(app_env).filter(|(slot, node)| lost.contains(node) && left(slot, node));
     let restored = restored.map(|(slot, node)| told(slot, node, "restored"));
     restored.chain(stopped.map(|(slot, node)| told(slot, node, "stopped"))).collect()
 }

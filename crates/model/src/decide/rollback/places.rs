@@ -10,7 +10,8 @@ use super::nodes::{self, Growth};
 use super::{place_of, preflight};
 use crate::event::{Deviation, Pin};
 use crate::ids::{AppEnv, NodeName, Place, RegionName, ServiceName, Slot};
-use crate::release::{Placement, Protocol, Revision};
+use crate::release::{Placement, Protocol, Revision, Service};
+use crate::revisions::Revisions;
 use crate::scope::Scope;
 use crate::state::State;
 
@@ -202,8 +203,10 @@ fn restore_slots(
         }
     }
     let mut missing: Vec<(&Slot, &NodeName)> = Vec::new();
+    let revisions = past.revisions(app_env);
+    let unfit = |slot: &Slot, node| nodes::unfit(state, past, revisions.service(slot, node), node);
     for (slot, node) in past.slots(app_env).filter(|(_, node)| covered(node)) {
-        if nodes::unfit(state, past, slot, node).is_some() {
+        if unfit(slot, node).is_some() {
             missing.push((slot, node));
             continue;
         }
@@ -217,7 +220,7 @@ fn restore_slots(
     // One of the same service may be on the node already, under another index. All of them come
     // first: what is made anew takes an index that none of them has.
     missing.retain(|(slot, node)| {
-        if nodes::unfit(state, past, slot, node).is_some() {
+        if unfit(slot, node).is_some() {
             return true;
         }
         let at = present.get_mut(&(slot.service.clone(), (*node).clone()));
@@ -234,9 +237,11 @@ fn restore_slots(
     }
     for (slot, node) in missing {
         let mut chosen = Some(node.clone());
-        if let Some(why) = nodes::unfit(state, past, slot, node) {
-            chosen = another_node(state, past, slot, node, covered, &result);
-            let mut deviation = nodes::placed_anew(past, slot, node, &why);
+        if let Some(why) = unfit(slot, node) {
+            let service = revisions.service(slot, node);
+            chosen =
+                service.and_then(|service| another_node(state, &revisions, slot, service, covered, &result));
+            let mut deviation = nodes::placed_anew(slot, service, &why);
             if chosen.is_none() {
                 deviation.why = format!("{why}, and no other one fits");
             }
@@ -269,28 +274,27 @@ fn restore_slots(
 /// service, whose ports are free there.
 fn another_node(
     state: &State,
-    past: &State,
+    past: &Revisions<'_>,
     slot: &Slot,
-    gone: &NodeName,
+    service: &Service,
     covered: &dyn Fn(&NodeName) -> bool,
     placed: &BTreeMap<Slot, NodeName>,
 ) -> Option<NodeName> {
-    let service = nodes::service_at(past, slot, gone)?;
     if matches!(service.placement, Placement::Every { .. }) {
         // Every node that matches has its own.
         return None;
     }
-    let others = state.target.placement.iter().filter(|(other, _)| other.app_env != slot.app_env);
+    let others = state.filled_slots().filter(|(other, ..)| other.app_env != slot.app_env);
+    let placed_here = placed.iter().map(|(other, node)| (other, node, past.service(other, node)));
     let held: BTreeSet<(&NodeName, u16, Protocol)> = others
-        .chain(placed)
-        .flat_map(|(other, node)| {
-            let source = if other.app_env == slot.app_env { past } else { state };
-            preflight::ports(source, other, node).map(move |(port, protocol)| (node, port, protocol))
+        .chain(placed_here)
+        .flat_map(|(_, node, filled)| {
+            let ports = filled.into_iter().flat_map(preflight::host_ports);
+            ports.map(move |(port, protocol)| (node, port, protocol))
         })
         .collect();
     let has_room = |node: &NodeName| {
-        let wanted = service.container.ports.iter().filter_map(|port| Some((port.host?, port.protocol)));
-        !wanted.into_iter().any(|(port, protocol)| held.contains(&(node, port, protocol)))
+        !preflight::host_ports(service).any(|(port, protocol)| held.contains(&(node, port, protocol)))
     };
     state
         .control

@@ -77,8 +77,9 @@ pub fn plan_rollback(state: &State, past: &State, scope: &Scope, except: &[Scope
     for plan in &plans {
         plan.apply(&mut after);
     }
+    let lost = nodes::lost(state);
     for plan in &mut plans {
-        plan.late = nodes::late(state, &after, plan);
+        plan.late = nodes::late(state, &after, plan, &lost);
     }
     plans
 }
@@ -133,22 +134,46 @@ fn plan_app(state: &State, past: &State, app_env: &AppEnv, scope: &Scope, held: 
 fn whole(state: &State, past: &State, app_env: &AppEnv) -> (Vec<(Slot, Option<NodeName>)>, Vec<Deviation>) {
     let mut slots = Vec::new();
     let mut deviations = Vec::new();
+    let mut gone = Vec::new();
     let growth = Growth::of(state, past, app_env);
-    for (slot, node) in past.slots(app_env) {
-        if let Some(why) = nodes::unfit(state, past, slot, node) {
-            deviations.push(nodes::placed_anew(past, slot, node, &why));
-        } else if state.target.placement.get(slot) != Some(node) {
+    let revisions = past.revisions(app_env);
+    for (slot, then, now) in side_by_side(past, state, app_env) {
+        let Some(node) = then else {
+            if now.is_some_and(|node| !growth.has(&slot.service, node)) {
+                gone.push((slot.clone(), None));
+            }
+            continue;
+        };
+        let service = revisions.service(slot, node);
+        if let Some(why) = nodes::unfit(state, past, service, node) {
+            deviations.push(nodes::placed_anew(slot, service, &why));
+        } else if now != then {
             slots.push((slot.clone(), Some(node.clone())));
         }
     }
-    for (slot, node) in state.slots(app_env) {
-        let stays = || growth.has(&slot.service, node);
-        if !past.target.placement.contains_key(slot) && !stays() {
-            slots.push((slot.clone(), None));
-        }
-    }
+    slots.append(&mut gone);
     deviations.extend(growth.told(&|_| true));
     (slots, deviations)
+}
+
+/// Where each slot of an app is in either of two States, in order. As both are in order, neither is searched.
+fn side_by_side<'a>(
+    left: &'a State,
+    right: &'a State,
+    app_env: &AppEnv,
+) -> impl Iterator<Item = (&'a Slot, Option<&'a NodeName>, Option<&'a NodeName>)> {
+    let (mut left, mut right) = (left.slots(app_env).peekable(), right.slots(app_env).peekable());
+    std::iter::from_fn(move || {
+        let first = match (left.peek(), right.peek()) {
+            (Some((of_left, _)), Some((of_right, _))) => *of_left.min(of_right),
+            (Some((slot, _)), None) | (None, Some((slot, _))) => *slot,
+            (None, None) => return None,
+        };
+        let node_of = |side: &mut std::iter::Peekable<_>| {
+            side.next_if(|(slot, _): &(&'a Slot, &'a NodeName)| *slot == first).map(|(_, node)| node)
+        };
+        Some((first, node_of(&mut left), node_of(&mut right)))
+    })
 }
 
 impl RollbackPlan {
@@ -188,23 +213,26 @@ impl RollbackPlan {
         let mut nodes: BTreeMap<NodeName, NodeChange> = BTreeMap::new();
         let app_env = &self.app_env;
         let (mut specs, mut specs_after) = (Specs::new(state, app_env), Specs::new(&after, app_env));
-        for (slot, node) in state.slots(app_env) {
-            let change = nodes.entry(node.clone()).or_default();
-            match after.target.placement.get(slot) {
-                Some(stays) if stays == node => match (specs.at(slot, node), specs_after.at(slot, node)) {
+        for (slot, was, is) in side_by_side(state, &after, app_env) {
+            let mut changed = |node: &NodeName, what: fn(&mut NodeChange) -> &mut Vec<Slot>| {
+                what(nodes.entry(node.clone()).or_default()).push(slot.clone());
+            };
+            match (was, is) {
+                (Some(was), Some(is)) if was == is => match (specs.at(slot, was), specs_after.at(slot, is)) {
                     (before, after) if before == after => {}
-                    (_, None) => change.removed.push(slot.clone()),
-                    (_, Some(_)) => change.replaced.push(slot.clone()),
+                    (_, None) => changed(was, |change| &mut change.removed),
+                    (_, Some(_)) => changed(was, |change| &mut change.replaced),
                 },
-                _ => change.removed.push(slot.clone()),
+                _ => {
+                    if let Some(was) = was {
+                        changed(was, |change| &mut change.removed);
+                    }
+                    if let Some(is) = is {
+                        changed(is, |change| &mut change.added);
+                    }
+                }
             }
         }
-        for (slot, node) in after.slots(app_env) {
-            if state.target.placement.get(slot) != Some(node) {
-                nodes.entry(node.clone()).or_default().added.push(slot.clone());
-            }
-        }
-        nodes.retain(|_, change| *change != NodeChange::default());
         nodes
     }
 

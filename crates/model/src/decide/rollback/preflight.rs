@@ -2,12 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::nodes;
 use super::plan::RollbackPlan;
 use crate::decide::erase::sealed_in;
 use crate::event::{Deviation, Pin};
 use crate::ids::{AppEnv, NodeName, Slot};
-use crate::release::{Protocol, Revision};
+use crate::release::{Protocol, Revision, Service};
 use crate::state::State;
 
 /// Writes into each plan why it cannot be carried out.
@@ -85,8 +84,8 @@ fn unreadable(state: &State, app_env: &AppEnv, revision: &Revision, blocked: &mu
 fn port_conflicts(after: &State, plans: &[RollbackPlan]) -> BTreeMap<AppEnv, Vec<String>> {
     let restored: BTreeSet<_> = plans.iter().map(|plan| &plan.app_env).collect();
     let mut held: BTreeMap<(&NodeName, u16, Protocol), Vec<&Slot>> = BTreeMap::new();
-    for (slot, node) in &after.target.placement {
-        for (port, protocol) in ports(after, slot, node) {
+    for (slot, node, service) in after.filled_slots() {
+        for (port, protocol) in service.into_iter().flat_map(host_ports) {
             held.entry((node, port, protocol)).or_default().push(slot);
         }
     }
@@ -101,13 +100,7 @@ fn port_conflicts(after: &State, plans: &[RollbackPlan]) -> BTreeMap<AppEnv, Vec
     conflicts
 }
 
-/// The host's ports that an instance wants.
-pub(super) fn ports<'a>(
-    state: &'a State,
-    slot: &Slot,
-    node: &NodeName,
-) -> impl Iterator<Item = (u16, Protocol)> + use<'a> {
-    let service = nodes::service_at(state, slot, node);
-    let ports = service.into_iter().flat_map(|service| &service.container.ports);
-    ports.filter_map(|port| Some((port.host?, port.protocol)))
+/// The host's ports that an instance of a service wants.
+pub(super) fn host_ports(service: &Service) -> impl Iterator<Item = (u16, Protocol)> {
+    service.container.ports.iter().filter_map(|port| Some((port.host?, port.protocol)))
 }
