@@ -148,6 +148,12 @@ fn pins(before: &State, after: &State, scope: &Scope, app_env: &AppEnv, found: &
 type Slots = BTreeMap<Slot, NodeName>;
 
 fn placement(before: &State, after: &State, scope: &Scope, app_env: &AppEnv, found: &mut Vec<Found>) {
+    if !scope.is_placed() {
+        for (slot, was, is) in before.slots_beside(after, app_env).filter(|(_, was, is)| was != is) {
+            found.push(placed(slot, was, is));
+        }
+        return;
+    }
     let covered = |state: &State| -> Slots {
         state
             .slots(app_env)
@@ -156,17 +162,19 @@ fn placement(before: &State, after: &State, scope: &Scope, app_env: &AppEnv, fou
             .collect()
     };
     let (mut was, mut is) = (covered(before), covered(after));
-    if scope.is_placed() {
-        pair_off(&mut was, &mut is);
-    }
+    pair_off(&mut was, &mut is);
     let slots: BTreeSet<_> = was.keys().chain(is.keys()).collect();
     for slot in slots {
         let (left, right) = (was.get(slot), is.get(slot));
         if left != right {
-            let path = format!("placement.{}.{}", slot.service, slot.index);
-            found.push((path, left.map(ToString::to_string), right.map(ToString::to_string)));
+            found.push(placed(slot, left, right));
         }
     }
+}
+
+fn placed(slot: &Slot, was: Option<&NodeName>, is: Option<&NodeName>) -> Found {
+    let path = format!("placement.{}.{}", slot.service, slot.index);
+    (path, was.map(ToString::to_string), is.map(ToString::to_string))
 }
 
 /// Leaves out as many instances of a service on a node as both have: inside a place, which

@@ -411,6 +411,26 @@ impl State {
         self.target.placement.range(first..).take_while(move |(slot, _)| slot.app_env == app_env)
     }
 
+    /// All slots of an app in an environment in this State or another one, in order, with the node of each in both.
+    pub fn slots_beside<'a>(
+        &'a self,
+        other: &'a Self,
+        app_env: &AppEnv,
+    ) -> impl Iterator<Item = (&'a Slot, Option<&'a NodeName>, Option<&'a NodeName>)> + use<'a> {
+        // Both are in order, so that neither has to be searched.
+        let (mut here, mut there) = (self.slots(app_env).peekable(), other.slots(app_env).peekable());
+        std::iter::from_fn(move || {
+            let first = match (here.peek(), there.peek()) {
+                (Some((one, _)), Some((another, _))) => *one.min(another),
+                (Some((slot, _)), None) | (None, Some((slot, _))) => *slot,
+                (None, None) => return None,
+            };
+            let node = here.next_if(|(slot, _)| *slot == first).map(|(_, node)| node);
+            let other_node = there.next_if(|(slot, _)| *slot == first).map(|(_, node)| node);
+            Some((first, node, other_node))
+        })
+    }
+
     /// All instances of an app in an environment that nodes have been told to run.
     pub fn assigned_to<'a>(
         &'a self,

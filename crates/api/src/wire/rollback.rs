@@ -42,9 +42,11 @@ pub struct RollbackRequest {
     pub links: Links,
 }
 
-/// What a rollback did, or would do.
+/// What a rollback did, or would do. Of a large fleet nearly all of it is what becomes of each node: `A` may be
+/// [`RollbackApp`]s written already.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct RollbackAnswer {
+#[schemars(rename = "RollbackAnswer")]
+pub struct RollbackAnswer<A = Vec<RollbackApp>> {
     /// True when nothing was done because only a plan was asked for.
     pub planned: bool,
     /// What was asked to be rolled back.
@@ -54,8 +56,8 @@ pub struct RollbackAnswer {
     /// The seq it stands for.
     pub point: Seq,
     /// Everything it touches: its blast radius.
-    pub apps: Vec<RollbackApp>,
-    /// What differs; only in plans.
+    pub apps: A,
+    /// What differs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub differences: Vec<Difference>,
     /// Digest of the scope's target before.

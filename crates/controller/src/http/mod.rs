@@ -32,6 +32,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodFilter, on};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, ready};
+use serde_json::value::{RawValue, to_raw_value};
 use stele_api::ProblemKind;
 use stele_api::routes::{Method, Operation, ROUTES, Route};
 
@@ -171,8 +172,15 @@ async fn answer(handle: &Handle, asked: Asked) -> Answered {
 
 /// Answers with JSON.
 fn json<T: serde::Serialize>(value: &T) -> Answered {
-    match serde_json::to_vec(value) {
-        Ok(bytes) => Ok(([(header::CONTENT_TYPE, "application/json")], bytes).into_response()),
-        Err(error) => Err(Failure::new(ProblemKind::Internal, format!("cannot write the answer: {error}"))),
-    }
+    let bytes = serde_json::to_vec(value).map_err(unwritable)?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], bytes).into_response())
+}
+
+/// A part of an answer, as it will be sent.
+fn written<T: serde::Serialize>(value: &T) -> Result<Box<RawValue>, Failure> {
+    to_raw_value(value).map_err(unwritable)
+}
+
+fn unwritable(error: serde_json::Error) -> Failure {
+    Failure::new(ProblemKind::Internal, format!("cannot write the answer: {error}"))
 }

@@ -180,12 +180,15 @@ type Running<'a> = BTreeMap<&'a NodeName, BTreeSet<&'a Image>>;
 
 /// The images that a node has a container of, by its own report.
 fn running_on<'a>(state: &'a State, node: &NodeName) -> BTreeSet<&'a Image> {
-    let instances = state.assigned.get(node).into_iter().flat_map(|assigned| assigned.instances.iter());
-    let made = instances
-        .filter(|(id, _)| state.report_of(node, id).is_some_and(|report| report.container.is_some()));
+    let (Some(assigned), Some(seen)) = (state.assigned.get(node), state.observed.get(node)) else {
+        return BTreeSet::new();
+    };
+    let made = assigned
+        .instances
+        .iter()
+        .filter(|(id, _)| seen.instances.get(*id).is_some_and(|report| report.container.is_some()));
     let image = |(id, to): (&InstanceId, &Arc<AssignedTo>)| {
-        let record = state.history.releases.get(&to.revision.release)?;
-        Some(&record.release.services.get(&id.slot.service)?.container.image)
+        Some(&state.release_of(&to.revision)?.services.get(&id.slot.service)?.container.image)
     };
     made.filter_map(image).collect()
 }

@@ -18,7 +18,7 @@ use super::limits::CANDIDATES_MAX;
 use super::preflight::obstacles;
 use super::scopes::{check_known, with_environment};
 use super::status::point_seq;
-use super::{Answered, json};
+use super::{Answered, json, written};
 use crate::handle::{Consistency, Handle};
 
 pub(super) async fn rollback(handle: &Handle, asked: &Asked) -> Answered {
@@ -60,7 +60,7 @@ pub(super) async fn rollback(handle: &Handle, asked: &Asked) -> Answered {
     };
     let why = Why { reason: request.reason.clone(), links: request.links.clone() };
     if request.plan {
-        let mut answer = overview(&state, &past, &request, point, &plans);
+        let mut answer = overview(&state, &past, &request, point, &plans, Ok)?;
         // A plan of what would be refused says why, app by app.
         let submission = asked.submission(handle, passing(command), Some(scope.clone()), why).await?;
         let context = Context { now: handle.now(), past: [(point, past)].into() };
@@ -72,16 +72,16 @@ pub(super) async fn rollback(handle: &Handle, asked: &Asked) -> Answered {
         .await??;
         return json(&answer);
     }
-    // The decision does not wait for what is told of it.
+    // The decision does not wait for what is told of it, nor for that to be written.
     let told = beside(move || {
-        let mut answer = overview(&state, &past, &request, point, &plans);
+        let mut answer = overview(&state, &past, &request, point, &plans, |apps| written(&apps))?;
         let mut planned = state.clone();
         plans.iter().filter(|plan| plan.blocked.is_empty()).for_each(|plan| plan.apply(&mut planned));
         answer.differences = diff(&state, &planned, &request.scope);
-        answer
+        Ok::<_, Failure>(answer)
     });
     let answered = asked.submit(handle, command, Some(scope), why).await?;
-    let mut answer = told.await?;
+    let mut answer = told.await??;
     answer.deployments = answered.deployments;
     if let Some(decision) = answered.decision {
         answer.seq = Some(decision.last());
@@ -141,20 +141,21 @@ fn passing(command: Command) -> Command {
 }
 
 /// What a rollback touches, app by app.
-fn overview(
+fn overview<A>(
     state: &State,
     past: &State,
     request: &RollbackRequest,
     point: Seq,
     plans: &[RollbackPlan],
-) -> RollbackAnswer {
+    told: impl FnOnce(Vec<RollbackApp>) -> Result<A, Failure>,
+) -> Result<RollbackAnswer<A>, Failure> {
     let before = state.target_digest(&request.scope);
-    RollbackAnswer {
+    Ok(RollbackAnswer {
         planned: false,
         scope: request.scope.clone(),
         to: request.to.clone(),
         point,
-        apps: plans.iter().filter(|plan| plan.is_change(state)).map(|plan| app(state, plan)).collect(),
+        apps: told(plans.iter().filter(|plan| plan.is_change(state)).map(|plan| app(state, plan)).collect())?,
         differences: Vec::new(),
         before,
         wanted: past.target_digest_after(&request.scope, state, before),
@@ -162,7 +163,7 @@ fn overview(
         seq: None,
         deployments: Vec::new(),
         deviations: plans.iter().flat_map(RollbackPlan::told).cloned().collect(),
-    }
+    })
 }
 
 fn app(state: &State, plan: &RollbackPlan) -> RollbackApp {

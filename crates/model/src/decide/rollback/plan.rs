@@ -137,7 +137,7 @@ fn whole(state: &State, past: &State, app_env: &AppEnv) -> (Vec<(Slot, Option<No
     let mut gone = Vec::new();
     let growth = Growth::of(state, past, app_env);
     let revisions = past.revisions(app_env);
-    for (slot, then, now) in side_by_side(past, state, app_env) {
+    for (slot, then, now) in past.slots_beside(state, app_env) {
         let Some(node) = then else {
             if now.is_some_and(|node| !growth.has(&slot.service, node)) {
                 gone.push((slot.clone(), None));
@@ -154,26 +154,6 @@ fn whole(state: &State, past: &State, app_env: &AppEnv) -> (Vec<(Slot, Option<No
     slots.append(&mut gone);
     deviations.extend(growth.told(&|_| true));
     (slots, deviations)
-}
-
-/// Where each slot of an app is in either of two States, in order. As both are in order, neither is searched.
-fn side_by_side<'a>(
-    left: &'a State,
-    right: &'a State,
-    app_env: &AppEnv,
-) -> impl Iterator<Item = (&'a Slot, Option<&'a NodeName>, Option<&'a NodeName>)> {
-    let (mut left, mut right) = (left.slots(app_env).peekable(), right.slots(app_env).peekable());
-    std::iter::from_fn(move || {
-        let first = match (left.peek(), right.peek()) {
-            (Some((of_left, _)), Some((of_right, _))) => *of_left.min(of_right),
-            (Some((slot, _)), None) | (None, Some((slot, _))) => *slot,
-            (None, None) => return None,
-        };
-        let node_of = |side: &mut std::iter::Peekable<_>| {
-            side.next_if(|(slot, _): &(&'a Slot, &'a NodeName)| *slot == first).map(|(_, node)| node)
-        };
-        Some((first, node_of(&mut left), node_of(&mut right)))
-    })
 }
 
 impl RollbackPlan {
@@ -213,7 +193,7 @@ impl RollbackPlan {
         let mut nodes: BTreeMap<NodeName, NodeChange> = BTreeMap::new();
         let app_env = &self.app_env;
         let (mut specs, mut specs_after) = (Specs::new(state, app_env), Specs::new(&after, app_env));
-        for (slot, was, is) in side_by_side(state, &after, app_env) {
+        for (slot, was, is) in state.slots_beside(&after, app_env) {
             let mut changed = |node: &NodeName, what: fn(&mut NodeChange) -> &mut Vec<Slot>| {
                 what(nodes.entry(node.clone()).or_default()).push(slot.clone());
             };
