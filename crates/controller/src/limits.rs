@@ -68,8 +68,6 @@ pub const ANCHOR_LEVELS: std::ops::RangeInclusive<u32> = 1..=8;
 pub const PAST_MEMORY_BYTES: usize = 4 * 1024 * 1024 * 1024;
 /// Milestones kept in memory besides, because they were read lately.
 pub const PAST_RECENT_MAX: usize = 16;
-/// Differences, or pieces of [`RECORDS_PER_READ_BYTES`] of records, decoded ahead of where a past State is folded.
-pub const PAST_PIECES_AHEAD_MAX: usize = 4;
 /// States kept in memory that were rebuilt lately. Most of each is shared with others.
 pub const PAST_REBUILT_MAX: usize = 4;
 /// What one fact in which a State differs from its neighbour takes in memory, about, in bytes: with the

@@ -1,17 +1,15 @@
 //! State at any point of the past: the milestone before it, and the records from there.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::mpsc::sync_channel;
 use std::sync::{Mutex, PoisonError};
 
 use stele_codec::{Chain, DecodeError, Snapshot, StoredRecord};
 use stele_model::delta::DeltaError;
-use stele_model::{Answers, Delta, Header, Outline, Record, Seq, State, Time, fold};
+use stele_model::{Answers, Delta, Header, Outline, Seq, State, Time, fold};
 use stele_store::{Reader, StoreError};
 
 use crate::limits::{
-    PAST_FACT_BYTES, PAST_MEMORY_BYTES, PAST_PIECES_AHEAD_MAX, PAST_REBUILT_MAX, PAST_RECENT_MAX,
-    RECORDS_PER_READ_BYTES,
+    PAST_FACT_BYTES, PAST_MEMORY_BYTES, PAST_REBUILT_MAX, PAST_RECENT_MAX, RECORDS_PER_READ_BYTES,
 };
 use crate::milestones::{MilestoneError, Milestones, at_or_before, bases_of, level_of};
 
@@ -154,48 +152,13 @@ impl Past {
             return Ok(state.clone());
         }
         let milestone = at_or_before(seq).min(self.milestones.through()?);
-        let state = match milestone {
-            0 => {
-                let mut state = self.snapshot_before(seq)?;
-                self.fold_to(&mut state, seq)?;
-                state
-            }
-            _ => self.rebuilt(milestone, seq, later)?,
+        let mut state = match milestone {
+            0 => self.snapshot_before(seq)?,
+            _ => self.milestone(milestone)?.filled(later, seq),
         };
+        self.fold_to(&mut state, seq)?;
         self.known().keep_rebuilt(&state);
         Ok(state)
-    }
-
-    fn rebuilt(&self, milestone: Seq, seq: Seq, later: &State) -> Result<State, PastError> {
-        enum Piece {
-            Delta(Box<Delta>),
-            Records(Vec<Record>),
-        }
-        let (mut outline, steps) = self.nearest_base(milestone);
-        let mut state = None;
-        let filled = |outline: &Outline| {
-            self.known().visit(outline);
-            outline.filled(later, seq)
-        };
-        ahead(
-            |give| {
-                self.deltas(steps, &|delta| give(Piece::Delta(Box::new(delta))))?;
-                self.decoded(milestone + 1, seq, &|records| give(Piece::Records(records)))
-            },
-            |piece| {
-                match piece {
-                    Piece::Delta(delta) => delta.put_on(&mut outline)?,
-                    Piece::Records(records) => {
-                        let state = state.get_or_insert_with(|| filled(&outline));
-                        for record in records {
-                            fold(state, &record);
-                        }
-                    }
-                }
-                Ok(())
-            },
-        )?;
-        Ok(state.unwrap_or_else(|| filled(&outline)))
     }
 
     /// The same with everything that belongs to State: for its digest.
@@ -229,42 +192,14 @@ impl Past {
 
     /// Folds the records after a State, up to a seq.
     pub(crate) fn fold_to(&self, state: &mut State, seq: Seq) -> Result<(), PastError> {
-        if state.seq >= seq {
-            return Ok(());
-        }
-        let from = state.seq + 1;
-        ahead(
-            |give| self.decoded(from, seq, give),
-            |records: Vec<Record>| {
-                for record in records {
-                    fold(state, &record);
-                }
-                Ok(())
-            },
-        )
-    }
-
-    /// Gives the records from a seq through another one, some at a time, until they are not taken any more.
-    fn decoded(&self, from: Seq, to: Seq, give: &dyn Fn(Vec<Record>) -> bool) -> Result<(), PastError> {
-        let mut next = from;
-        while next <= to {
-            let records = self.records(next, (to - next + 1) as usize)?;
-            let Some((last, ..)) = records.last() else { return Err(PastError::Missing(next)) };
-            next = last + 1;
-            let decoded: Result<Vec<_>, _> = records.iter().map(|(_, stored, _)| stored.decode()).collect();
-            if !give(decoded?) {
-                break;
+        while state.seq < seq {
+            let left = (seq - state.seq) as usize;
+            let records = self.records(state.seq + 1, left)?;
+            if records.is_empty() {
+                return Err(PastError::Missing(state.seq + 1));
             }
-        }
-        Ok(())
-    }
-
-    /// Gives what milestones differ in from those before them, until that is not taken any more.
-    fn deltas(&self, steps: Vec<Seq>, give: &dyn Fn(Delta) -> bool) -> Result<(), PastError> {
-        for step in steps {
-            let delta = self.milestones.get(step)?.ok_or(PastError::Missing(step))?;
-            if !give(delta) {
-                break;
+            for (_, stored, _) in records {
+                fold(state, &stored.decode()?);
             }
         }
         Ok(())
@@ -286,24 +221,24 @@ impl Past {
         if seq == 0 {
             return Ok(Outline::default());
         }
-        let (mut outline, steps) = self.nearest_base(seq);
-        if !steps.is_empty() {
-            ahead(|give| self.deltas(steps, give), |delta: Delta| Ok(delta.put_on(&mut outline)?))?;
+        let mut steps = vec![seq];
+        steps.extend(bases_of(seq));
+        let mut outline = self.nearest_base(&mut steps);
+        for step in steps.into_iter().rev() {
+            let delta = self.milestones.get(step)?.ok_or(PastError::Missing(step))?;
+            delta.put_on(&mut outline)?;
         }
         self.known().visit(&outline);
         Ok(outline)
     }
 
-    /// The outline to begin from, and the steps that lead on from there to a milestone.
-    fn nearest_base(&self, milestone: Seq) -> (Outline, Vec<Seq>) {
-        let mut steps = vec![milestone];
-        steps.extend(bases_of(milestone));
+    /// The outline to begin from; leaves the steps that lead on from there.
+    fn nearest_base(&self, steps: &mut Vec<Seq>) -> Outline {
         let known = self.known();
         let found = steps.iter().enumerate().find_map(|(at, step)| Some((at, known.at(*step)?.clone())));
         let (at, outline) = found.unwrap_or((steps.len(), Outline::default()));
         steps.truncate(at);
-        steps.reverse();
-        (outline, steps)
+        outline
     }
 
     /// Keeps an outline in memory that differs in so many facts from one that is kept already.
@@ -377,25 +312,8 @@ impl Past {
     }
 }
 
-/// Has things made on a thread of their own, a few ahead of what takes them here: one processor reads and decodes
-/// while another one folds.
-fn ahead<T: Send>(
-    produce: impl FnOnce(&dyn Fn(T) -> bool) -> Result<(), PastError> + Send,
-    consume: impl FnMut(T) -> Result<(), PastError>,
-) -> Result<(), PastError> {
-    std::thread::scope(|scope| {
-        let (things, made) = sync_channel(PAST_PIECES_AHEAD_MAX);
-        let producing = scope.spawn(move || produce(&|thing| things.send(thing).is_ok()));
-        // When something cannot be taken nothing is waited for any more, and no more is made.
-        let consumed = made.into_iter().try_for_each(consume);
-        let produced = producing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        consumed.and(produced)
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::limits::MILESTONE_INTERVAL_RECORDS;
 
@@ -433,43 +351,6 @@ mod tests {
         assert_eq!(known.recent.len(), PAST_RECENT_MAX);
         assert!(known.at(MILESTONE_INTERVAL_RECORDS).is_none());
         assert!(known.at(5 * MILESTONE_INTERVAL_RECORDS).is_some());
-    }
-
-    #[test]
-    fn what_is_made_ahead_is_taken_in_order_and_failures_on_either_side_end_both() {
-        let all = |give: &dyn Fn(u64) -> bool| {
-            assert!((1..=100).all(give));
-            Ok(())
-        };
-        let mut taken = Vec::new();
-        let mut take = |number| {
-            taken.push(number);
-            Ok(())
-        };
-        ahead(all, &mut take).unwrap();
-        assert_eq!(taken, (1..=100).collect::<Vec<_>>());
-
-        let endless = |give: &dyn Fn(u64) -> bool| {
-            let mut number = 1;
-            while give(number) {
-                number += 1;
-            }
-            Ok(())
-        };
-        let refuse = |number| if number == 7 { Err(PastError::Missing(number)) } else { Ok(()) };
-        assert!(matches!(ahead(endless, refuse), Err(PastError::Missing(7))));
-
-        let broken = |give: &dyn Fn(u64) -> bool| {
-            give(1);
-            Err(PastError::Missing(2))
-        };
-        let mut taken = 0;
-        let ended = ahead(broken, |number| {
-            taken = number;
-            Ok(())
-        });
-        assert!(matches!(ended, Err(PastError::Missing(2))));
-        assert_eq!(taken, 1, "what came before is taken");
     }
 
     #[test]
