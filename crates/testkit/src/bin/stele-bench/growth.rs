@@ -20,6 +20,8 @@ struct Grown {
     reads: Times,
     resident_mib: f64,
     disk_ratio: f64,
+    /// Without the store's write-ahead log.
+    sorted_ratio: f64,
 }
 
 pub(crate) fn growth(sizes: &[Size]) -> anyhow::Result<Report> {
@@ -41,6 +43,8 @@ pub(crate) fn growth(sizes: &[Size]) -> anyhow::Result<Report> {
         report.rows.push(Row::alone(&format!("memory, {name}"), "MiB", &[grown.resident_mib], None));
         let disk = Row::alone(&format!("disk over raw records, {name}"), "x", &[grown.disk_ratio], None);
         report.rows.push(disk.goal(Goal::at_most("times", grown.disk_ratio, 1.5)));
+        let sorted = format!("the same without the store's write-ahead log, {name}");
+        report.rows.push(Row::alone(&sorted, "x", &[grown.sorted_ratio], None));
     }
     if let (Some(first), Some(last)) = (all.first(), all.last()) {
         let flat = last.commits.latency().p50 / first.commits.latency().p50;
@@ -63,13 +67,15 @@ fn measure(size: &Size, report: &mut Report) -> anyhow::Result<Grown> {
     let app = prepared.apps[0].replace('/', "%2F").replace('@', "%40");
     let reads = timed(|_| client.read::<serde_json::Value>(&format!("/v1/status?scope={app}")).map(drop))?;
     let resident = prepared.cluster.resident_bytes(1)?;
-    let disk = prepared.disk_bytes()?;
+    let disk = prepared.disk()?;
+    let of_records = |bytes: u64| bytes as f64 / prepared.record_bytes as f64;
     let grown = Grown {
         name: format!("{} events, {} nodes, {} instances", size.events, size.nodes, prepared.instances),
         commits,
         reads,
         resident_mib: resident as f64 / f64::from(1 << 20),
-        disk_ratio: disk as f64 / prepared.record_bytes as f64,
+        disk_ratio: of_records(disk.bytes),
+        sorted_ratio: of_records(disk.bytes - disk.unsorted_bytes),
     };
     anyhow::ensure!(prepared.cluster.end().0.is_empty(), "something was left behind");
     Ok(grown)

@@ -32,6 +32,14 @@ pub(crate) struct Size {
     pub(crate) apps: usize,
 }
 
+/// What a controller keeps on disk.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Disk {
+    pub(crate) bytes: u64,
+    /// Of these, those of the store's write-ahead log: bounded, however long the log of events is.
+    pub(crate) unsorted_bytes: u64,
+}
+
 /// A founded fleet of one controller that does not run yet, with a log as if it had for months.
 pub(crate) struct Prepared {
     pub(crate) cluster: Cluster,
@@ -97,8 +105,8 @@ impl Prepared {
     }
 
     /// What the controller keeps on disk, history and proofs included.
-    pub(crate) fn disk_bytes(&self) -> anyhow::Result<u64> {
-        let mut bytes = 0;
+    pub(crate) fn disk(&self) -> anyhow::Result<Disk> {
+        let mut disk = Disk { bytes: 0, unsorted_bytes: 0 };
         let mut folders = vec![self.data()?];
         while let Some(folder) = folders.pop() {
             for entry in std::fs::read_dir(folder)? {
@@ -107,11 +115,14 @@ impl Prepared {
                 if about.is_dir() {
                     folders.push(entry.path());
                 } else {
-                    bytes += about.len();
+                    disk.bytes += about.len();
+                    if entry.path().extension().is_some_and(|extension| extension == "log") {
+                        disk.unsorted_bytes += about.len();
+                    }
                 }
             }
         }
-        Ok(bytes)
+        Ok(disk)
     }
 
     /// Where the log is.
