@@ -323,24 +323,20 @@ impl<'de> Visitor<'de> for RawVisitor {
 
 /// Refuses trees so deep that walking them could exhaust the stack.
 pub(crate) fn check_depth(node: &Node) -> Result<(), SpecErrors> {
-    let mut level = vec![node];
-    for _ in 0..DEPTH_MAX {
-        level = level
-            .into_iter()
-            .flat_map(|node| -> Vec<&Node> {
-                match &node.tree {
-                    Tree::List(items) => items.iter().collect(),
-                    Tree::Map(members) => members.iter().map(|(_, value)| value).collect(),
-                    _ => Vec::new(),
-                }
-            })
-            .collect();
-        if level.is_empty() {
-            return Ok(());
-        }
+    match first_below(node, DEPTH_MAX) {
+        Some(deep) => Err(SpecErrors::one(None, SpecError::new(String::new(), too_deep(), deep.at))),
+        None => Ok(()),
     }
-    let at = level.first().and_then(|node| node.at);
-    Err(SpecErrors::one(None, SpecError::new(String::new(), too_deep(), at)))
+}
+
+/// The first value that stands so many levels below another one, which is as deep as this goes.
+fn first_below(node: &Node, levels: usize) -> Option<&Node> {
+    let Some(levels) = levels.checked_sub(1) else { return Some(node) };
+    match &node.tree {
+        Tree::List(items) => items.iter().find_map(|item| first_below(item, levels)),
+        Tree::Map(members) => members.iter().find_map(|(_, value)| first_below(value, levels)),
+        _ => None,
+    }
 }
 
 fn too_deep() -> String {

@@ -42,8 +42,8 @@ pub struct RollbackRequest {
     pub links: Links,
 }
 
-/// What a rollback did, or would do. Of a large fleet nearly all of it is what becomes of each node: `A` may be
-/// [`RollbackApp`]s written already.
+/// What a rollback did, or would do.
+// Of a large fleet nearly all of it is what becomes of each node, so `A` may be apps that are written already.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[schemars(rename = "RollbackAnswer")]
 pub struct RollbackAnswer<A = Vec<RollbackApp>> {
