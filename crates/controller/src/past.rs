@@ -72,17 +72,22 @@ impl Known {
         self.recent.push_back(outline.clone());
     }
 
-    fn rebuilt(&self, seq: Seq) -> Option<&State> {
-        self.rebuilt.iter().find(|state| state.seq == seq)
+    /// A State that was rebuilt lately, and is needed again.
+    fn rebuilt(&mut self, seq: Seq) -> Option<State> {
+        let at = self.rebuilt.iter().position(|state| state.seq == seq)?;
+        let state = self.rebuilt.remove(at)?;
+        self.rebuilt.push_back(state.clone());
+        Some(state)
     }
 
-    fn keep_rebuilt(&mut self, state: &State) {
+    /// Keeps a State; answers the one that goes for it, which takes a while to be freed.
+    fn keep_rebuilt(&mut self, state: &State) -> Option<State> {
         // Two may have rebuilt the same at once.
-        self.rebuilt.retain(|known| known.seq != state.seq);
-        if self.rebuilt.len() == PAST_REBUILT_MAX {
-            self.rebuilt.pop_front();
-        }
+        let same = self.rebuilt.iter().position(|known| known.seq == state.seq);
+        let goes = same.or_else(|| (self.rebuilt.len() == PAST_REBUILT_MAX).then_some(0));
+        let gone = goes.and_then(|at| self.rebuilt.remove(at));
         self.rebuilt.push_back(state.clone());
+        gone
     }
 
     fn keep(&mut self, outline: &Outline, facts: usize) {
@@ -149,7 +154,7 @@ impl Past {
     /// answered, and then has no digest.
     pub(crate) fn state_at(&self, seq: Seq, later: &State) -> Result<State, PastError> {
         if let Some(state) = self.known().rebuilt(seq) {
-            return Ok(state.clone());
+            return Ok(state);
         }
         let milestone = at_or_before(seq).min(self.milestones.through()?);
         let mut state = match milestone {
@@ -157,7 +162,11 @@ impl Past {
             _ => self.milestone(milestone)?.filled(later, seq),
         };
         self.fold_to(&mut state, seq)?;
-        self.known().keep_rebuilt(&state);
+        // Without a milestone it shares nothing with others, and is soon rebuilt or of a history that is fetched.
+        if milestone > 0 {
+            let gone = self.known().keep_rebuilt(&state);
+            drop(gone);
+        }
         Ok(state)
     }
 
@@ -368,5 +377,7 @@ mod tests {
         assert_eq!(known.rebuilt.len(), PAST_REBUILT_MAX);
         assert!(known.rebuilt(1).is_none());
         assert_eq!(known.rebuilt(2).map(|state| state.seq), Some(2));
+        let gone = known.keep_rebuilt(&at(9));
+        assert_eq!(gone.map(|state| state.seq), Some(3), "what was needed again stays");
     }
 }

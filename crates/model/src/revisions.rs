@@ -1,6 +1,6 @@
 //! What an app is on each node, for whoever looks at many of its instances.
 
-use crate::ids::{AppEnv, NodeName, Slot};
+use crate::ids::{AppEnv, NodeName, ServiceName, Slot};
 use crate::release::{Release, Revision, Service};
 use crate::state::State;
 
@@ -18,7 +18,7 @@ impl<'a> Revisions<'a> {
     fn new(state: &'a State, app_env: &AppEnv) -> Self {
         let everywhere = state.target.intent.get(app_env).map(AsRef::as_ref);
         let release = everywhere.and_then(|revision| state.release_of(revision));
-        let is_pinned = state.pins(app_env).next().is_some();
+        let is_pinned = !state.target.pins.is_empty() && state.pins(app_env).next().is_some();
         Self { state, app_env: app_env.clone(), everywhere, release, is_pinned }
     }
 
@@ -37,10 +37,10 @@ impl<'a> Revisions<'a> {
         if self.is_pinned { self.state.revision_at(&self.app_env, node) } else { self.everywhere }
     }
 
-    /// What fills a slot of the app on a node; none when nothing should.
-    pub fn service(&self, slot: &Slot, node: &NodeName) -> Option<&'a Service> {
+    /// What fills the app's slots of a service on a node; none when nothing should.
+    pub fn service(&self, service: &ServiceName, node: &NodeName) -> Option<&'a Service> {
         let release = if self.is_pinned { self.state.release_of(self.at(node)?) } else { self.release };
-        release?.services.get(&slot.service)
+        release?.services.get(service)
     }
 }
 
@@ -63,7 +63,7 @@ impl State {
             if revisions.as_ref().is_none_or(|revisions| revisions.app_env != slot.app_env) {
                 revisions = Some(self.revisions(&slot.app_env));
             }
-            (slot, node, revisions.as_ref().and_then(|revisions| revisions.service(slot, node)))
+            (slot, node, revisions.as_ref().and_then(|revisions| revisions.service(&slot.service, node)))
         })
     }
 }

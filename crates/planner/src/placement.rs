@@ -39,7 +39,7 @@ pub fn place(state: &State, app_env: &AppEnv) -> (Vec<Change>, Option<Unplaced>)
     let revisions = state.revisions(app_env);
     let (staying, leaving): (Vec<Placed<'_>>, Vec<_>) = state
         .slots(app_env)
-        .map(|(slot, node)| Placed { slot, node, service: revisions.service(slot, node) })
+        .map(|(slot, node)| Placed { slot, node, service: revisions.service(&slot.service, node) })
         .partition(|placed| stays(state, placed));
     let mut unplaced = None;
     let mut added = BTreeMap::new();

@@ -118,7 +118,7 @@ fn wanted_slots<'a>(
     let mut wanted = Vec::new();
     for (slot, node) in state.slots(app_env) {
         let Some(revision) = revisions.at(node) else { continue };
-        let Some(service) = revisions.service(slot, node) else { continue };
+        let Some(service) = revisions.service(&slot.service, node) else { continue };
         let Some(spec) = specs.of(revision, &slot.service) else { continue };
         let mut stale = running.remove(slot).unwrap_or_default();
         let fresh = stale

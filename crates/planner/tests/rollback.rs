@@ -57,6 +57,28 @@ fn chapters(moves: bool) -> impl Strategy<Value = Vec<Chapter>> {
     proptest::collection::vec(chapter, 1..4)
 }
 
+/// What is found by going through all slots is what looking up each of them finds.
+fn gone_through_as_looked_up(state: &State, past: &State) {
+    let filled: Vec<_> = state.filled_slots().collect();
+    let looked_up = state.target.placement.iter().map(|(slot, node)| {
+        let release = state.revision_at(&slot.app_env, node).and_then(|revision| state.release_of(revision));
+        (slot, node, release.and_then(|release| release.services.get(&slot.service)))
+    });
+    assert_eq!(filled, looked_up.collect::<Vec<_>>());
+    let apps: BTreeSet<_> = past.targeted().into_iter().chain(state.targeted()).collect();
+    for app_env in apps {
+        let revisions = state.revisions(app_env);
+        for node in state.control.nodes.keys() {
+            assert_eq!(revisions.at(node), state.revision_at(app_env, node), "{app_env} on {node}");
+        }
+        let beside: Vec<_> = past.slots_beside(state, app_env).collect();
+        let slots: BTreeSet<_> =
+            past.slots(app_env).chain(state.slots(app_env)).map(|(slot, _)| slot).collect();
+        let both = |slot| (slot, past.target.placement.get(slot), state.target.placement.get(slot));
+        assert_eq!(beside, slots.into_iter().map(both).collect::<Vec<_>>(), "{app_env}");
+    }
+}
+
 const NODES: [&str; 4] = ["eu-1", "eu-2", "us-1", "us-2"];
 
 fn world_of(chapters: &[Chapter]) -> World {
@@ -194,6 +216,7 @@ proptest! {
         let seq = point(&world, at);
         let wanted = world.states[&seq].target_digest(&scope);
         let before = world.state.clone();
+        gone_through_as_looked_up(&before, &world.states[&seq]);
         let mut command = rollback(&scope.to_string(), seq);
         if let Command::Rollback { strict: is_strict, .. } = &mut command {
             *is_strict = strict;

@@ -51,7 +51,7 @@ pub const SYNC_RETRY_FIRST_MS: u64 = 1_000;
 /// Longest pause between two sync requests that did not help, in milliseconds.
 pub const SYNC_RETRY_MS_MAX: u64 = 60_000;
 /// Shortest pause between two reports with different content, in milliseconds.
-pub const REPORT_MS_MIN: u64 = 50;
+pub const REPORT_MS_MIN: u64 = 200;
 /// Pause between two reports with different content, on average, in milliseconds.
 pub const REPORT_MS: u64 = 1_000;
 /// How long what is awaited waits for an instance that was stopped to be gone, in milliseconds. That mostly takes
@@ -60,13 +60,16 @@ pub const REPORT_LEAVING_MS: u64 = 500;
 /// How long what is only on its way (pulled, starting) has to come to something before it is told, in
 /// milliseconds. Longer than a container without a health check takes to count as healthy, on a busy host, too.
 pub const REPORT_PROGRESS_MS: u64 = 3_000;
-/// Pause after a report before one that only tells that some instances are well while others are on their way, in
-/// milliseconds. A node that starts many has a few such reports to send, and the last one goes at once.
+/// The longest it has where acknowledgements take long, in milliseconds.
+pub const REPORT_PROGRESS_MS_MAX: u64 = 10_000;
+/// Pause after news of what a rollout waits for before a report that only tells that some more instances are well
+/// while others are on their way, in milliseconds. A node that starts many has a few such reports to send, and the
+/// last one waits for nothing.
 pub const REPORT_PARTIAL_MS: u64 = 500;
-/// How many times as long as the last acknowledgement took both of these have, where that is longer.
+/// The longest that pause is where acknowledgements take long, in milliseconds. A rollout waits for it.
+pub const REPORT_PARTIAL_MS_MAX: u64 = 2_000;
+/// How many times as long as the last acknowledgement took both of these waits are, between their bounds.
 pub const REPORT_BUSY_ROUND_TRIPS: u64 = 4;
-/// The longest they have, in milliseconds.
-pub const REPORT_BUSY_MS_MAX: u64 = 10_000;
 /// Reports that may follow each other faster than on average, if they tell what a rollout waits for:
 /// that an instance is healthy, failed or gone.
 pub const REPORT_BURST: u64 = 16;

@@ -5,8 +5,7 @@
 //! number, or replaced by a newer one if there is something newer to tell.
 //!
 //! What a rollout waits for is told at once; that an instance is well waits a moment for the one before it, which was
-//! stopped, to be gone, and where many are on their way, those that come to something within half a second share a
-//! report. What is only on its way has a while to come to something first: most changes are over by
+//! stopped, to be gone, and where many are on their way, those that are well soon after others share a report. What is only on its way has a while to come to something first: most changes are over by
 //! then, and one report tells all of them.
 
 use std::collections::BTreeMap;
@@ -15,9 +14,9 @@ use stele_model::ids::{FleetName, NodeName};
 use stele_model::wire::{AssignmentVersion, InstanceReport, Phase, Report};
 
 use crate::limits::{
-    REPORT_BODY_BYTES_MAX, REPORT_BURST, REPORT_BUSY_MS_MAX, REPORT_BUSY_ROUND_TRIPS, REPORT_LEAVING_MS,
-    REPORT_MS, REPORT_MS_MIN, REPORT_PARTIAL_MS, REPORT_PROGRESS_MS, REPORT_RETRY_FIRST_MS,
-    REPORT_RETRY_MS_MAX,
+    REPORT_BODY_BYTES_MAX, REPORT_BURST, REPORT_BUSY_ROUND_TRIPS, REPORT_LEAVING_MS, REPORT_MS,
+    REPORT_MS_MIN, REPORT_PARTIAL_MS, REPORT_PARTIAL_MS_MAX, REPORT_PROGRESS_MS, REPORT_PROGRESS_MS_MAX,
+    REPORT_RETRY_FIRST_MS, REPORT_RETRY_MS_MAX,
 };
 use crate::sync::doubled_ms;
 
@@ -85,6 +84,8 @@ pub struct Reporter {
     /// Number and content of the last report made.
     made: Option<(u64, Content)>,
     made_ms: u64,
+    /// When a report was made last that told what a rollout waits for.
+    told_ms: u64,
     /// When the next report would be made if all were equally far apart: the generic cell rate
     /// algorithm (ITU-T I.371).
     even_ms: u64,
@@ -120,6 +121,7 @@ impl Reporter {
             awaited_ms: None,
             made: None,
             made_ms: 0,
+            told_ms: 0,
             even_ms: 0,
             acked: 0,
             in_flight: false,
@@ -177,7 +179,8 @@ impl Reporter {
                 let mut next_ms = self.next_ms(news != News::Progress);
                 if let News::Well { any_on_its_way, any_is_leaving } = news {
                     if any_on_its_way {
-                        next_ms = next_ms.max(self.made_ms + self.busy_ms(REPORT_PARTIAL_MS));
+                        let pause_ms = self.busy_ms(REPORT_PARTIAL_MS, REPORT_PARTIAL_MS_MAX);
+                        next_ms = next_ms.max(self.told_ms + pause_ms);
                     }
                     if any_is_leaving {
                         next_ms = next_ms.max(self.awaited_ms.unwrap_or_default() + REPORT_LEAVING_MS);
@@ -196,14 +199,13 @@ impl Reporter {
             let ahead = (REPORT_BURST - 1) * REPORT_MS;
             return (self.made_ms + REPORT_MS_MIN).max(self.even_ms.saturating_sub(ahead));
         }
-        (self.untold_ms + self.busy_ms(REPORT_PROGRESS_MS)).max(self.even_ms)
+        (self.untold_ms + self.busy_ms(REPORT_PROGRESS_MS, REPORT_PROGRESS_MS_MAX)).max(self.even_ms)
     }
 
-    /// How long what others are not waiting for waits, at least so long. Where acknowledgements take long, somebody
-    /// is busy with what is awaited.
-    fn busy_ms(&self, least: u64) -> u64 {
+    /// A wait between these bounds: where acknowledgements take long, somebody is busy with what cannot wait.
+    fn busy_ms(&self, least: u64, most: u64) -> u64 {
         let busy = self.round_trip_ms.saturating_mul(REPORT_BUSY_ROUND_TRIPS);
-        busy.clamp(least, REPORT_BUSY_MS_MAX)
+        busy.clamp(least, most)
     }
 
     /// The report to send now, if one is due: it counts as under way until [`Self::acked_by`] or
@@ -220,6 +222,9 @@ impl Reporter {
                 let number = made.as_ref().map_or(0, |(number, _)| *number) + 1;
                 self.made = Some((number, latest.clone()));
                 self.made_ms = now_ms;
+                if self.news != News::Progress {
+                    self.told_ms = now_ms;
+                }
                 (self.news, self.awaited_ms) = (News::Progress, None);
                 self.even_ms = self.even_ms.max(now_ms) + REPORT_MS;
                 number
@@ -374,7 +379,7 @@ mod tests {
         for (took, wait) in [
             (300, REPORT_PROGRESS_MS),
             (2_000, 2_000 * REPORT_BUSY_ROUND_TRIPS),
-            (9_000, REPORT_BUSY_MS_MAX),
+            (9_000, REPORT_PROGRESS_MS_MAX),
             (200, REPORT_PROGRESS_MS),
         ] {
             let now = reporter.even_ms + REPORT_BURST * REPORT_MS;
@@ -397,10 +402,10 @@ mod tests {
         reporter.failed(now + 10_000);
         let again = reporter.take(now + 10_000 + REPORT_RETRY_FIRST_MS).unwrap();
         assert!(reporter.acked_by(7, again.number, now + 12_000));
-        assert_eq!(reporter.busy_ms(REPORT_PROGRESS_MS), REPORT_BUSY_MS_MAX);
+        assert_eq!(reporter.busy_ms(REPORT_PROGRESS_MS, REPORT_PROGRESS_MS_MAX), REPORT_PROGRESS_MS_MAX);
         reporter.connected();
         assert_eq!(
-            reporter.busy_ms(REPORT_PROGRESS_MS),
+            reporter.busy_ms(REPORT_PROGRESS_MS, REPORT_PROGRESS_MS_MAX),
             REPORT_PROGRESS_MS,
             "what was waited for the network says nothing"
         );
@@ -454,6 +459,42 @@ mod tests {
         assert_eq!(told, [1, 6, 11, 16, 20], "the first at once, and the last");
         let failed = [Phase::Healthy, Phase::Starting, Phase::Failed];
         assert!(tells(&mut reporter, &failed, 4_000 + REPORT_MS_MIN), "a failure waits for nobody");
+    }
+
+    #[test]
+    fn the_first_that_is_well_is_told_at_once_though_progress_was_told_right_before() {
+        let mut reporter = reporter();
+        assert!(tells(&mut reporter, &[Phase::Pulling; 2], 0));
+        assert!(!tells(&mut reporter, &[Phase::Starting; 2], 5_000));
+        assert!(tells(&mut reporter, &[Phase::Starting; 2], 5_000 + REPORT_PROGRESS_MS));
+        let now = 5_000 + REPORT_PROGRESS_MS + REPORT_MS_MIN;
+        assert!(tells(&mut reporter, &[Phase::Healthy, Phase::Starting], now));
+    }
+
+    #[test]
+    fn some_that_are_well_wait_for_others_no_longer_than_a_while_however_busy_all_are() {
+        let mut reporter = reporter();
+        assert!(tells(&mut reporter, &[Phase::Starting; 4], 0));
+        let phases = |well: usize| {
+            let mut phases = [Phase::Starting; 4];
+            phases[..well].fill(Phase::Healthy);
+            phases
+        };
+        see_phases(&mut reporter, &phases(1), 20_000);
+        let first = reporter.take(20_000).unwrap();
+        assert!(reporter.acked_by(7, first.number, 21_000));
+        see_phases(&mut reporter, &phases(2), 21_100);
+        assert_eq!(reporter.due(), Due::At(20_000 + REPORT_PARTIAL_MS_MAX));
+        // One that is about to be gone is waited for besides, from when there was news.
+        let with_one_leaving = |mut phases: [Phase; 4]| {
+            phases[0] = Phase::Completed;
+            phases
+        };
+        see_phases(&mut reporter, &with_one_leaving(phases(2)), 21_200);
+        assert_eq!(reporter.due(), Due::At(20_000 + REPORT_PARTIAL_MS_MAX));
+        see_phases(&mut reporter, &with_one_leaving(phases(4)), 21_300);
+        assert_eq!(reporter.due(), Due::At(21_100 + REPORT_LEAVING_MS));
+        assert!(tells(&mut reporter, &phases(4), 21_400), "the last one waits for nothing");
     }
 
     #[test]

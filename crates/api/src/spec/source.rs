@@ -329,7 +329,7 @@ pub(crate) fn check_depth(node: &Node) -> Result<(), SpecErrors> {
     }
 }
 
-/// The first value that stands so many levels below another one, which is as deep as this goes.
+/// The first value that stands so many levels below another one. No deeper one is looked at.
 fn first_below(node: &Node, levels: usize) -> Option<&Node> {
     let Some(levels) = levels.checked_sub(1) else { return Some(node) };
     match &node.tree {

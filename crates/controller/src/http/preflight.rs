@@ -99,7 +99,8 @@ fn needed(state: &State, after: &State, apps: &BTreeSet<AppEnv>) -> Needed {
     for app_env in apps {
         let revisions = after.revisions(app_env);
         for (slot, node) in after.slots(app_env) {
-            let Some(image) = revisions.service(slot, node).map(|service| &service.container.image) else {
+            let Some(image) = revisions.service(&slot.service, node).map(|service| &service.container.image)
+            else {
                 continue;
             };
             let here = running.entry(node).or_insert_with(|| running_on(state, node));
@@ -122,7 +123,9 @@ fn new_ports(
         let ports = |state: &State| -> BTreeSet<(NodeName, HostPort)> {
             let revisions = state.revisions(app_env);
             let of_slot = |(slot, node): (&Slot, &NodeName)| {
-                let ports = revisions.service(slot, node).map_or(&[][..], |service| &service.container.ports);
+                let ports = revisions
+                    .service(&slot.service, node)
+                    .map_or(&[][..], |service| &service.container.ports);
                 let ports = ports.iter().filter_map(|port| {
                     Some((node.clone(), HostPort { port: port.host?, protocol: port.protocol }))
                 });

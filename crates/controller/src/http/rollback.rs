@@ -140,14 +140,14 @@ fn passing(command: Command) -> Command {
     }
 }
 
-/// What a rollback touches, app by app.
+/// What a rollback touches, app by app, each as `write` gives them.
 fn overview<A>(
     state: &State,
     past: &State,
     request: &RollbackRequest,
     point: Seq,
     plans: &[RollbackPlan],
-    told: impl FnOnce(Vec<RollbackApp>) -> Result<A, Failure>,
+    write: impl FnOnce(Vec<RollbackApp>) -> Result<A, Failure>,
 ) -> Result<RollbackAnswer<A>, Failure> {
     let before = state.target_digest(&request.scope);
     Ok(RollbackAnswer {
@@ -155,7 +155,9 @@ fn overview<A>(
         scope: request.scope.clone(),
         to: request.to.clone(),
         point,
-        apps: told(plans.iter().filter(|plan| plan.is_change(state)).map(|plan| app(state, plan)).collect())?,
+        apps: write(
+            plans.iter().filter(|plan| plan.is_change(state)).map(|plan| app(state, plan)).collect(),
+        )?,
         differences: Vec::new(),
         before,
         wanted: past.target_digest_after(&request.scope, state, before),

@@ -204,7 +204,7 @@ fn restore_slots(
     }
     let mut missing: Vec<(&Slot, &NodeName)> = Vec::new();
     let revisions = past.revisions(app_env);
-    let unfit = |slot: &Slot, node| nodes::unfit(state, past, revisions.service(slot, node), node);
+    let unfit = |slot: &Slot, node| nodes::unfit(state, past, revisions.service(&slot.service, node), node);
     for (slot, node) in past.slots(app_env).filter(|(_, node)| covered(node)) {
         if unfit(slot, node).is_some() {
             missing.push((slot, node));
@@ -238,7 +238,7 @@ fn restore_slots(
     for (slot, node) in missing {
         let mut chosen = Some(node.clone());
         if let Some(why) = unfit(slot, node) {
-            let service = revisions.service(slot, node);
+            let service = revisions.service(&slot.service, node);
             chosen =
                 service.and_then(|service| another_node(state, &revisions, slot, service, covered, &result));
             let mut deviation = nodes::placed_anew(slot, service, &why);
@@ -285,7 +285,7 @@ fn another_node(
         return None;
     }
     let others = state.filled_slots().filter(|(other, ..)| other.app_env != slot.app_env);
-    let placed_here = placed.iter().map(|(other, node)| (other, node, past.service(other, node)));
+    let placed_here = placed.iter().map(|(other, node)| (other, node, past.service(&other.service, node)));
     let held: BTreeSet<(&NodeName, u16, Protocol)> = others
         .chain(placed_here)
         .flat_map(|(_, node, filled)| {

@@ -144,13 +144,14 @@ fn whole(state: &State, past: &State, app_env: &AppEnv) -> (Vec<(Slot, Option<No
             }
             continue;
         };
-        let service = revisions.service(slot, node);
+        let service = revisions.service(&slot.service, node);
         if let Some(why) = nodes::unfit(state, past, service, node) {
             deviations.push(nodes::placed_anew(slot, service, &why));
         } else if now != then {
             slots.push((slot.clone(), Some(node.clone())));
         }
     }
+    // Recorded in this order: what is where it was, then what goes.
     slots.append(&mut gone);
     deviations.extend(growth.told(&|_| true));
     (slots, deviations)

@@ -146,11 +146,32 @@ fn run(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
 fn raw(containers: u32) -> anyhow::Result<Raw> {
     run("docker", &["pull", "--quiet", &image("v1")])?;
     let (run_shared, _) = raw_on(containers, "bridge")?;
-    run("docker", &["network", "create", RAW_NETWORK])?;
-    let apart = raw_on(containers, RAW_NETWORK);
-    run("docker", &["network", "rm", RAW_NETWORK])?;
-    let (run_apart, stop_apart) = apart?;
+    let network = Network::begin()?;
+    let (run_apart, stop_apart) = raw_on(containers, RAW_NETWORK)?;
+    drop(network);
     Ok(Raw { run: run_shared, run_apart, stop_apart })
+}
+
+/// A network that exists as long as this lives.
+struct Network;
+
+impl Network {
+    fn begin() -> anyhow::Result<Self> {
+        // A run that was interrupted may have left it.
+        if run("docker", &["network", "inspect", RAW_NETWORK]).is_ok() {
+            run("docker", &["network", "rm", RAW_NETWORK])?;
+        }
+        run("docker", &["network", "create", RAW_NETWORK])?;
+        Ok(Self)
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        if let Err(error) = run("docker", &["network", "rm", RAW_NETWORK]) {
+            eprintln!("a network of Docker could not be removed: {error}");
+        }
+    }
 }
 
 fn raw_on(containers: u32, network: &str) -> anyhow::Result<(Duration, Duration)> {
