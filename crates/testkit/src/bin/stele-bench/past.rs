@@ -41,6 +41,7 @@ pub(crate) fn time_travel(size: &Size, reads: usize) -> anyhow::Result<Report> {
         "It is warm after {:.1} s: every milestone made, and read into memory as far as there is room.",
         started.elapsed().as_secs_f64()
     ));
+    wait_until_calm(&prepared)?;
     report.note(format!("State at the end: {} MiB encoded.", prepared.state_bytes >> 20));
     let client = prepared.cluster.client(1)?;
     let mut numbers = Numbers(0x5eed);
