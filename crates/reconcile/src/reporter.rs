@@ -5,8 +5,9 @@
 //! number, or replaced by a newer one if there is something newer to tell.
 //!
 //! What a rollout waits for is told at once; that an instance is well waits a moment for the one before it, which was
-//! stopped, to be gone, and where many are on their way, those that are well soon after others share a report. What is only on its way has a while to come to something first: most changes are over by
-//! then, and one report tells all of them.
+//! stopped, to be gone, and where many are on their way, those that are well soon after others share a report. What
+//! is only on its way has a while to come to something first: most changes are over by then, and one report tells all
+//! of them.
 
 use std::collections::BTreeMap;
 
