@@ -128,8 +128,8 @@ impl State {
     }
 
     fn chooses(&self, revision: &Revision) -> bool {
-        let record = self.history.releases.get(&revision.release);
-        record.is_some_and(|record| record.release.services.values().any(|it| !it.placement.nodes().is_any()))
+        let release = self.release_of(revision);
+        release.is_some_and(|release| release.services.values().any(|it| !it.placement.nodes().is_any()))
     }
 
     /// Sets or clears the revision of an app.

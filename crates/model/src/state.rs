@@ -482,8 +482,7 @@ impl State {
         revision: &Revision,
         service: &crate::ids::ServiceName,
     ) -> Option<InstanceSpec> {
-        let record = self.history.releases.get(&revision.release)?;
-        let mut container = record.release.services.get(service)?.container.clone();
+        let mut container = self.release_of(revision)?.services.get(service)?.container.clone();
         let open = |value: &EnvValue| -> Option<EnvValue> {
             match value {
                 EnvValue::Value(_) => Some(value.clone()),

@@ -168,8 +168,8 @@ impl Part {
             };
         }
         let Some(revision) = state.target.intent.get(app_env) else { return slots.is_empty() };
-        let Some(record) = state.history.releases.get(&revision.release) else { return false };
-        record.release.services.iter().all(|(name, service)| {
+        let Some(release) = state.release_of(revision) else { return false };
+        release.services.iter().all(|(name, service)| {
             let mine: Vec<_> = slots.keys().filter(|slot| slot.service == *name).collect();
             match &service.placement {
                 Placement::Replicas { count, .. } => {

@@ -60,11 +60,11 @@ pub(super) fn leave_blocked(state: &State, plans: &mut Vec<RollbackPlan>) -> Vec
 
 /// Why the containers of a revision cannot be made again.
 fn unreadable(state: &State, app_env: &AppEnv, revision: &Revision, blocked: &mut Vec<String>) {
-    let Some(record) = state.history.releases.get(&revision.release) else {
+    let Some(release) = state.release_of(revision) else {
         blocked.push(format!("release {} is not known", revision.release.short()));
         return;
     };
-    for service in record.release.services.keys() {
+    for service in release.services.keys() {
         let Some(spec) = state.instance_spec(app_env, revision, service) else {
             blocked.push(format!("service {service} refers to a config or secret version that is not known"));
             continue;
