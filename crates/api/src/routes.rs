@@ -143,16 +143,17 @@ impl Route {
 
     /// The parts of a path that vary, by name, if it is one of this route's.
     pub fn parts_of(&self, path: &str) -> Option<std::collections::BTreeMap<String, String>> {
-        let parts = || self.path.split('/').zip(path.split('/'));
-        // Most paths are another route's: nothing is made of those.
-        let is_own = self.path.split('/').count() == path.split('/').count()
-            && parts().all(|(expected, given)| match name_of(expected) {
-                Some(_) => !given.is_empty(),
-                None => expected == given,
-            });
-        let named =
-            || parts().filter_map(|(part, given)| Some((name_of(part)?.to_owned(), given.to_owned())));
-        is_own.then(|| named().collect())
+        let (mut expected, mut given) = (self.path.split('/'), path.split('/'));
+        // Most paths are another route's: nothing is made of those, and nobody reads them to their end.
+        loop {
+            match (expected.next(), given.next()) {
+                (None, None) => break,
+                (Some(expected), Some(given)) if fits(expected, given) => {}
+                _ => return None,
+            }
+        }
+        let parts = self.path.split('/').zip(path.split('/'));
+        Some(parts.filter_map(|(part, given)| Some((name_of(part)?.to_owned(), given.to_owned()))).collect())
     }
 
     /// Names of the parts of its path that vary.
@@ -173,6 +174,11 @@ impl Route {
                 | Operation::LogTile
         )
     }
+}
+
+/// Whether a part of a path can stand where a route has one.
+fn fits(expected: &'static str, given: &str) -> bool {
+    if name_of(expected).is_some() { !given.is_empty() } else { expected == given }
 }
 
 /// What a part of a route's path is called, if it varies.

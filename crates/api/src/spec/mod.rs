@@ -10,6 +10,7 @@ mod decode;
 mod draft;
 mod environment;
 mod errors;
+mod json;
 mod source;
 mod starter;
 mod text_or_map;
@@ -171,12 +172,11 @@ pub fn parse_yaml(text: &str, file_name: &str) -> Result<SpecFile, SpecErrors> {
 
 /// Reads a JSON body of any request, with the path of what is wrong and the nearest known name.
 pub fn parse_json<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, SpecErrors> {
-    let value: serde_json::Value = serde_json::from_slice(body).map_err(|error| {
+    let node: Node = serde_json::from_slice(body).map_err(|error| {
         let position = Position { line: error.line() as u64, column: error.column() as u64 };
-        let message = format!("this is not JSON: {error}");
+        let message = if error.is_data() { error.to_string() } else { format!("this is not JSON: {error}") };
         SpecErrors::one(None, SpecError::new(String::new(), message, Some(position)))
     })?;
-    let node = Node::from_json(value);
     source::check_depth(&node)?;
     decode::decode(&node).map_err(|error| SpecErrors::one(None, error))
 }

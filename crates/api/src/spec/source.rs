@@ -112,25 +112,6 @@ impl Node {
         Ok(Self::from_raw(raw, text))
     }
 
-    /// Wraps JSON, which has no positions.
-    pub(crate) fn from_json(value: serde_json::Value) -> Self {
-        use serde_json::Value;
-        let tree = match value {
-            Value::Null => Tree::Null,
-            Value::Bool(value) => Tree::Bool(value),
-            Value::Number(number) => Tree::Number(number.to_string(), number),
-            Value::String(text) => Tree::Text(text),
-            Value::Array(items) => Tree::List(items.into_iter().map(Self::from_json).collect()),
-            Value::Object(members) => Tree::Map(
-                members
-                    .into_iter()
-                    .map(|(name, value)| (Key { at: None, name }, Self::from_json(value)))
-                    .collect(),
-            ),
-        };
-        Self { at: None, tree }
-    }
-
     fn from_raw(raw: Spanned<Raw>, source: &str) -> Self {
         let at = position(raw.referenced);
         // What a plain scalar was before it was understood, so that `1.20` can stay `1.20`.

@@ -243,6 +243,8 @@ fn bodies_are_read_with_paths_too() {
     );
     assert_eq!(error.unwrap_err().to_string(), "services.web: unknown field `imge`; did you mean `image`?");
     assert!(parse_json::<AppSpec>(b"{").unwrap_err().to_string().starts_with("this is not JSON"));
+    let twice = parse_json::<AppSpec>(br#"{"app": "shop/web", "environments": ["prod"], "app": "shop/db"}"#);
+    assert!(twice.unwrap_err().to_string().contains("`app` is written twice"));
     let deep = "[".repeat(100) + &"]".repeat(100);
     assert!(parse_json::<AppSpec>(deep.as_bytes()).unwrap_err().to_string().contains("DEPTH_MAX"));
 }
