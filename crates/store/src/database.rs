@@ -10,9 +10,8 @@ use rocksdb::{
 use stele_consensus::StoreError;
 use stele_consensus::seal::{seal_into, unseal};
 
-use crate::disk;
 use crate::error::OpenError;
-use crate::limits;
+use crate::{disk, limits, processor};
 
 pub(crate) const REMEDY: &str = "This controller must not go on with it. Keep the folder for \
      inspection, remove the controller from the cluster and add it again under a new id with an \
@@ -109,6 +108,7 @@ impl Database {
     }
 
     pub(crate) fn open(path: &Path, create: bool, reserve_bytes: u64) -> Result<Self, OpenError> {
+        processor::check()?;
         let families =
             Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family)));
         let db = DB::open_cf_descriptors(&options(create), path, families).map_err(|error| {
@@ -124,6 +124,7 @@ impl Database {
     /// Opens it without writing anything. Every file is opened at once, so that those which
     /// a running controller deletes meanwhile can still be read.
     pub(crate) fn open_read_only(path: &Path) -> Result<Self, OpenError> {
+        processor::check()?;
         let families =
             Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family)));
         let mut options = options(false);

@@ -64,6 +64,15 @@ pub enum OpenError {
         /// See [`MAX_FLEET_ID_BYTES`](crate::limits::MAX_FLEET_ID_BYTES).
         limit: usize,
     },
+    /// The machine cannot run what `RocksDB` was compiled to.
+    #[error(
+        "this processor lacks {lacks}, which x86-64 servers have since 2011: use another machine, or let the \
+         virtual one have it (such as `-cpu host`)"
+    )]
+    Processor {
+        /// The instructions' name, as in `/proc/cpuinfo`.
+        lacks: &'static str,
+    },
     /// The disk, or damaged data.
     #[error(transparent)]
     Store(#[from] StoreError),

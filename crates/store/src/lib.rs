@@ -40,6 +40,7 @@ pub mod fuzzing;
 mod inspect;
 pub mod limits;
 mod meta;
+mod processor;
 mod reader;
 mod recent;
 mod snapshots;
