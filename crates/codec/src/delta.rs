@@ -2,31 +2,42 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use stele_model::{AnswersDelta, Delta, Digest};
+use stele_model::{AnswersDelta, Digest, ProgressDelta, TargetDelta};
 
 use crate::bytes::{Reader, Writer};
 use crate::error::DecodeError;
 use crate::limits::SNAPSHOT_BYTES_MAX;
 use crate::message;
 
-const MAGIC: [u8; 4] = *b"STDL";
+const TARGET_MAGIC: [u8; 4] = *b"STDT";
+const PROGRESS_MAGIC: [u8; 4] = *b"STDP";
 const ANSWERS_MAGIC: [u8; 4] = *b"STDA";
 /// Raised whenever a kept delta could not be read any more, or would mean something else:
 /// State's maps are encoded as they are, so also when State gets another part.
-const FORMAT: u8 = 5;
+const FORMAT: u8 = 6;
 
 /// The format of deltas that this program writes and reads. What was written in another
 /// one is derived again.
 pub const DELTA_FORMAT: u8 = FORMAT;
 
-/// Magic, format, checksum of the rest, then the delta.
-pub fn encode_delta(delta: &Delta) -> Vec<u8> {
-    encode(MAGIC, delta)
+/// Magic, format, checksum of the rest, then what differs in targets and what governs.
+pub fn encode_target(delta: &TargetDelta) -> Vec<u8> {
+    encode(TARGET_MAGIC, delta)
 }
 
-/// Reads what [`encode_delta`] wrote.
-pub fn decode_delta(bytes: &[u8]) -> Result<Delta, DecodeError> {
-    decode("delta", MAGIC, bytes)
+/// Reads what [`encode_target`] wrote.
+pub fn decode_target(bytes: &[u8]) -> Result<TargetDelta, DecodeError> {
+    decode("delta of targets", TARGET_MAGIC, bytes)
+}
+
+/// The same for what became of it.
+pub fn encode_progress(delta: &ProgressDelta) -> Vec<u8> {
+    encode(PROGRESS_MAGIC, delta)
+}
+
+/// Reads what [`encode_progress`] wrote.
+pub fn decode_progress(bytes: &[u8]) -> Result<ProgressDelta, DecodeError> {
+    decode("delta of progress", PROGRESS_MAGIC, bytes)
 }
 
 /// The same for what was answered.

@@ -24,7 +24,10 @@ mod record;
 mod snapshot;
 mod verify;
 
-pub use delta::{DELTA_FORMAT, decode_answers, decode_delta, encode_answers, encode_delta};
+pub use delta::{
+    DELTA_FORMAT, decode_answers, decode_progress, decode_target, encode_answers, encode_progress,
+    encode_target,
+};
 pub use entry::Entry;
 pub use error::DecodeError;
 pub use message::{decode_message, encode_message};

@@ -287,6 +287,16 @@ impl Handle {
         self.in_past(move |past| past.state_at(seq, &now)).await
     }
 
+    /// What should have been right after a record, and what governed: a State without what nodes were told and
+    /// told, and without deployments.
+    pub async fn target_at(&self, seq: Seq) -> Result<State, ReadError> {
+        let now = self.state_since(seq).await?;
+        if now.seq == seq {
+            return Ok(now);
+        }
+        self.in_past(move |past| past.target_at(seq, &now)).await
+    }
+
     /// State right after a record with everything that belongs to it: for its digest.
     pub async fn whole_state_at(&self, seq: Seq) -> Result<State, ReadError> {
         let now = self.state_since(seq).await?;
@@ -307,12 +317,12 @@ impl Handle {
         }
     }
 
-    /// The earlier States that deciding a command needs.
+    /// The earlier States that deciding a command needs: what should be is taken over of them, and nothing else.
     pub(crate) async fn past_of(&self, command: &Command) -> Result<BTreeMap<Seq, State>, ReadError> {
         let mut past = BTreeMap::new();
         for seq in command.past_seqs() {
             if let Entry::Vacant(entry) = past.entry(seq) {
-                entry.insert(self.state_at(seq).await?);
+                entry.insert(self.target_at(seq).await?);
             }
         }
         Ok(past)

@@ -4,8 +4,11 @@
 //! again from the records; nothing is ever decided by them, and `stele replay` compares
 //! every one with what the records say.
 
-use stele_codec::{DELTA_FORMAT, DecodeError, decode_answers, decode_delta, encode_answers, encode_delta};
-use stele_model::{Answers, AnswersDelta, Delta, Outline, Seq};
+use stele_codec::{
+    DELTA_FORMAT, DecodeError, decode_answers, decode_progress, decode_target, encode_answers,
+    encode_progress, encode_target,
+};
+use stele_model::{Answers, AnswersDelta, Delta, Outline, Seq, TargetDelta};
 use stele_store::{Reader, StoreError};
 
 use crate::limits::{MILESTONE_BRANCHING, MILESTONE_INTERVAL_RECORDS};
@@ -13,7 +16,8 @@ use crate::limits::{MILESTONE_BRANCHING, MILESTONE_INTERVAL_RECORDS};
 const PREFIX: &[u8] = b"milestones/";
 const LAYOUT: &[u8] = b"milestones/layout";
 const THROUGH: &[u8] = b"milestones/through";
-const AT: &[u8] = b"milestones/at/";
+const TARGET_AT: &[u8] = b"milestones/target/";
+const PROGRESS_AT: &[u8] = b"milestones/progress/";
 const ANSWERS_AT: &[u8] = b"milestones/answers/";
 /// Raised whenever [`base_of`] names another one.
 const BASES: u8 = 2;
@@ -39,8 +43,10 @@ pub struct Difference {
 /// A milestone as it is kept.
 #[derive(Debug)]
 pub struct Bytes {
-    /// How its outline differs.
-    pub outline: Vec<u8>,
+    /// How its targets and what governs differ.
+    pub target: Vec<u8>,
+    /// How differs what became of it.
+    pub progress: Vec<u8>,
     /// How its answers differ.
     pub answers: Vec<u8>,
 }
@@ -148,25 +154,37 @@ impl Milestones {
 
     /// A milestone's bytes.
     pub fn bytes(&self, seq: Seq) -> Result<Option<Bytes>, StoreError> {
-        let outline = self.reader.get_derived(&key(AT, seq))?;
-        let answers = self.reader.get_derived(&key(ANSWERS_AT, seq))?;
-        Ok(outline.zip(answers).map(|(outline, answers)| Bytes { outline, answers }))
+        let part = |kind| self.reader.get_derived(&key(kind, seq));
+        let (target, progress, answers) = (part(TARGET_AT)?, part(PROGRESS_AT)?, part(ANSWERS_AT)?);
+        let all = target.zip(progress).zip(answers);
+        Ok(all.map(|((target, progress), answers)| Bytes { target, progress, answers }))
+    }
+
+    fn part<T>(
+        &self,
+        kind: &[u8],
+        seq: Seq,
+        decode: impl FnOnce(&[u8]) -> Result<T, DecodeError>,
+    ) -> Result<Option<T>, MilestoneError> {
+        let bytes = self.reader.get_derived(&key(kind, seq))?;
+        let decoded = bytes.map(|bytes| decode(&bytes)).transpose();
+        decoded.map_err(|error| MilestoneError::Decode { seq, error })
     }
 
     /// What differs between the outlines of [`base_of`] a milestone and of itself.
     pub fn get(&self, seq: Seq) -> Result<Option<Delta>, MilestoneError> {
-        let bytes = self.reader.get_derived(&key(AT, seq))?;
-        let decode =
-            |bytes: Vec<u8>| decode_delta(&bytes).map_err(|error| MilestoneError::Decode { seq, error });
-        bytes.map(decode).transpose()
+        let (target, progress) = (self.target(seq)?, self.part(PROGRESS_AT, seq, decode_progress)?);
+        Ok(target.zip(progress).map(|(target, progress)| Delta { target, progress }))
+    }
+
+    /// The same, of targets and what governs alone.
+    pub fn target(&self, seq: Seq) -> Result<Option<TargetDelta>, MilestoneError> {
+        self.part(TARGET_AT, seq, decode_target)
     }
 
     /// The same between the answers.
     pub fn answers(&self, seq: Seq) -> Result<Option<AnswersDelta>, MilestoneError> {
-        let bytes = self.reader.get_derived(&key(ANSWERS_AT, seq))?;
-        let decode =
-            |bytes: Vec<u8>| decode_answers(&bytes).map_err(|error| MilestoneError::Decode { seq, error });
-        bytes.map(decode).transpose()
+        self.part(ANSWERS_AT, seq, decode_answers)
     }
 
     /// Keeps the next milestone.
@@ -174,7 +192,8 @@ impl Milestones {
         let Difference { delta, answers } = difference;
         let seq = delta.to();
         self.reader.put_derived(&[
-            (key(AT, seq), Some(encode_delta(delta))),
+            (key(TARGET_AT, seq), Some(encode_target(&delta.target))),
+            (key(PROGRESS_AT, seq), Some(encode_progress(&delta.progress))),
             (key(ANSWERS_AT, seq), Some(encode_answers(answers))),
             (THROUGH.to_vec(), Some(seq.to_be_bytes().to_vec())),
         ])

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use stele_codec::{Chain, DecodeError, Snapshot, StoredRecord};
 use stele_model::delta::DeltaError;
-use stele_model::{Answers, Delta, Header, Outline, Seq, State, Time, fold};
+use stele_model::{Answers, Delta, Header, Outline, Seq, State, TargetOutline, Time, fold, fold_target};
 use stele_store::{Reader, StoreError};
 
 use crate::limits::{
@@ -48,14 +48,40 @@ struct Known {
     bytes: usize,
     /// Those read lately, the latest last: whoever looks at the past looks around there.
     recent: VecDeque<Outline>,
-    /// States rebuilt lately, the latest last: what is planned is often done next, and then decided.
-    rebuilt: VecDeque<State>,
+    /// States rebuilt lately: what is planned is often done next, and then decided.
+    states: Rebuilt,
+    /// The same of States that only say what should be.
+    targets: Rebuilt,
 }
+
+/// The latest last.
+#[derive(Default)]
+struct Rebuilt(VecDeque<State>);
 
 struct Anchor {
     outline: Outline,
     /// What it takes beyond what it shares, about.
     bytes: usize,
+}
+
+impl Rebuilt {
+    /// One that is needed again.
+    fn again(&mut self, seq: Seq) -> Option<State> {
+        let at = self.0.iter().position(|state| state.seq == seq)?;
+        let state = self.0.remove(at)?;
+        self.0.push_back(state.clone());
+        Some(state)
+    }
+
+    /// Keeps a State; answers the one that goes for it, which takes a while to be freed.
+    fn keep(&mut self, state: &State) -> Option<State> {
+        // Two may have rebuilt the same at once.
+        let same = self.0.iter().position(|known| known.seq == state.seq);
+        let goes = same.or_else(|| (self.0.len() == PAST_REBUILT_MAX).then_some(0));
+        let gone = goes.and_then(|at| self.0.remove(at));
+        self.0.push_back(state.clone());
+        gone
+    }
 }
 
 impl Known {
@@ -70,24 +96,6 @@ impl Known {
             self.recent.pop_front();
         }
         self.recent.push_back(outline.clone());
-    }
-
-    /// A State that was rebuilt lately, and is needed again.
-    fn rebuilt(&mut self, seq: Seq) -> Option<State> {
-        let at = self.rebuilt.iter().position(|state| state.seq == seq)?;
-        let state = self.rebuilt.remove(at)?;
-        self.rebuilt.push_back(state.clone());
-        Some(state)
-    }
-
-    /// Keeps a State; answers the one that goes for it, which takes a while to be freed.
-    fn keep_rebuilt(&mut self, state: &State) -> Option<State> {
-        // Two may have rebuilt the same at once.
-        let same = self.rebuilt.iter().position(|known| known.seq == state.seq);
-        let goes = same.or_else(|| (self.rebuilt.len() == PAST_REBUILT_MAX).then_some(0));
-        let gone = goes.and_then(|at| self.rebuilt.remove(at));
-        self.rebuilt.push_back(state.clone());
-        gone
     }
 
     fn keep(&mut self, outline: &Outline, facts: usize) {
@@ -153,7 +161,7 @@ impl Past {
     /// State right after a record, which a later State of this log helps to rebuild. It may lack what was
     /// answered, and then has no digest.
     pub(crate) fn state_at(&self, seq: Seq, later: &State) -> Result<State, PastError> {
-        if let Some(state) = self.known().rebuilt(seq) {
+        if let Some(state) = self.known().states.again(seq) {
             return Ok(state);
         }
         let milestone = at_or_before(seq).min(self.milestones.through()?);
@@ -164,9 +172,32 @@ impl Past {
         self.fold_to(&mut state, seq)?;
         // Without a milestone it shares nothing with others, and is soon rebuilt or of a history that is fetched.
         if milestone > 0 {
-            let gone = self.known().keep_rebuilt(&state);
+            let gone = self.known().states.keep(&state);
             drop(gone);
         }
+        Ok(state)
+    }
+
+    /// What should have been right after a record, and what governed: a State without what nodes were told and
+    /// told, and without deployments. Most of what there is to put on and to fold is of those.
+    pub(crate) fn target_at(&self, seq: Seq, later: &State) -> Result<State, PastError> {
+        if let Some(state) = self.known().targets.again(seq) {
+            return Ok(state);
+        }
+        let milestone = at_or_before(seq).min(self.milestones.through()?);
+        let state = if milestone == 0 {
+            self.state_at(seq, later)?
+        } else {
+            let mut state = self.target_milestone(milestone)?.filled(later, seq);
+            self.fold_each(&mut state, seq, |state, stored| {
+                fold_target(state, &stored.header()?, || stored.decode())
+            })?;
+            state
+        };
+        // Folding leaves traces of the rest.
+        let state = TargetOutline::of(&state).filled(later, seq);
+        let gone = self.known().targets.keep(&state);
+        drop(gone);
         Ok(state)
     }
 
@@ -201,6 +232,18 @@ impl Past {
 
     /// Folds the records after a State, up to a seq.
     pub(crate) fn fold_to(&self, state: &mut State, seq: Seq) -> Result<(), PastError> {
+        self.fold_each(state, seq, |state, stored| {
+            fold(state, &stored.decode()?);
+            Ok(())
+        })
+    }
+
+    fn fold_each(
+        &self,
+        state: &mut State,
+        seq: Seq,
+        fold: impl Fn(&mut State, &StoredRecord) -> Result<(), DecodeError>,
+    ) -> Result<(), PastError> {
         while state.seq < seq {
             let left = (seq - state.seq) as usize;
             let records = self.records(state.seq + 1, left)?;
@@ -208,7 +251,7 @@ impl Past {
                 return Err(PastError::Missing(state.seq + 1));
             }
             for (_, stored, _) in records {
-                fold(state, &stored.decode()?);
+                fold(state, &stored)?;
             }
         }
         Ok(())
@@ -238,6 +281,18 @@ impl Past {
             delta.put_on(&mut outline)?;
         }
         self.known().visit(&outline);
+        Ok(outline)
+    }
+
+    /// The same of its target and what governs alone.
+    fn target_milestone(&self, seq: Seq) -> Result<TargetOutline, PastError> {
+        let mut steps = vec![seq];
+        steps.extend(bases_of(seq));
+        let mut outline = self.nearest_base(&mut steps).target();
+        for step in steps.into_iter().rev() {
+            let delta = self.milestones.target(step)?.ok_or(PastError::Missing(step))?;
+            delta.put_on(&mut outline)?;
+        }
         Ok(outline)
     }
 
@@ -364,20 +419,20 @@ mod tests {
 
     #[test]
     fn what_was_rebuilt_lately_is_kept_once_and_bounded() {
-        let mut known = Known::default();
+        let mut known = Rebuilt::default();
         let at = |seq| {
             let mut state = State::default();
             state.seq = seq;
             state
         };
         for seq in 1..=PAST_REBUILT_MAX as u64 + 1 {
-            known.keep_rebuilt(&at(seq));
-            known.keep_rebuilt(&at(seq));
+            known.keep(&at(seq));
+            known.keep(&at(seq));
         }
-        assert_eq!(known.rebuilt.len(), PAST_REBUILT_MAX);
-        assert!(known.rebuilt(1).is_none());
-        assert_eq!(known.rebuilt(2).map(|state| state.seq), Some(2));
-        let gone = known.keep_rebuilt(&at(9));
+        assert_eq!(known.0.len(), PAST_REBUILT_MAX);
+        assert!(known.again(1).is_none());
+        assert_eq!(known.again(2).map(|state| state.seq), Some(2));
+        let gone = known.keep(&at(9));
         assert_eq!(gone.map(|state| state.seq), Some(3), "what was needed again stays");
     }
 }

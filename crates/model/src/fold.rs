@@ -22,12 +22,51 @@ use crate::state::{
 /// that never was, and a control plane that is wrong must stop.
 pub fn fold(state: &mut State, record: &Record) {
     let Record { header, event } = record;
+    advance(state, header);
+    apply(state, header, event);
+    remember_answer(state, header, event);
+}
+
+/// Folds what a record changes of what should be and what governs, onto a State that was filled from a
+/// [`crate::TargetOutline`]. The record is not asked for where it changes nothing of that.
+///
+/// # Panics
+/// As [`fold`].
+pub fn fold_target<E>(
+    state: &mut State,
+    header: &Header,
+    record: impl FnOnce() -> Result<Record, E>,
+) -> Result<(), E> {
+    if is_progress(&header.kind) {
+        advance(state, header);
+    } else {
+        fold(state, &record()?);
+    }
+    Ok(())
+}
+
+/// Whether events of a kind leave what should be and what governs as it is: most records tell what became
+/// of it. Of a kind that is not known here, they may change anything.
+fn is_progress(kind: &str) -> bool {
+    matches!(
+        kind,
+        "term_started"
+            | "state_digest_recorded"
+            | "nodes_lost"
+            | "nodes_returned"
+            | "deployment_started"
+            | "deployment_finished"
+            | "assignments_changed"
+            | "nodes_reported"
+            | "undone"
+    )
+}
+
+fn advance(state: &mut State, header: &Header) {
     assert_eq!(header.seq, state.seq + 1, "records are folded in order, each once");
     assert!(header.time > state.time, "log time is strictly increasing");
     state.seq = header.seq;
     state.time = header.time;
-    apply(state, header, event);
-    remember_answer(state, header, event);
 }
 
 fn apply(state: &mut State, header: &Header, event: &Event) {

@@ -5,9 +5,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use stele_codec::{Chain, decode_answers, decode_delta, encode_answers, encode_delta};
+use stele_codec::{
+    Chain, decode_answers, decode_progress, decode_target, encode_answers, encode_progress, encode_target,
+};
 use stele_ledger::system_request;
-use stele_model::{Answers, AnswersDelta, Command, Delta, Outline, Record, State, Time, Value, fold};
+use stele_model::decide::plan_rollback;
+use stele_model::{
+    Answers, AnswersDelta, Command, Delta, Outline, Record, Scope, State, TargetOutline, Time, Value, diff,
+    fold, fold_target,
+};
 use stele_testkit::history::{Scribe, golden};
 
 /// Decisions between two States that are looked at: no divisor of anything.
@@ -64,7 +70,13 @@ fn every_state_is_rebuilt() {
         // What differs is kept as bytes, and put on again.
         let delta = Delta::between(&Outline::of(before), &Outline::of(then));
         let mut outline = Outline::of(before);
-        decode_delta(&encode_delta(&delta)).unwrap().put_on(&mut outline).unwrap();
+        let target = decode_target(&encode_target(&delta.target)).unwrap();
+        let progress = decode_progress(&encode_progress(&delta.progress)).unwrap();
+        let mut of_target = TargetOutline::of(before);
+        target.clone().put_on(&mut of_target).unwrap();
+        assert_eq!(of_target.first_mismatch(&TargetOutline::of(then)), None);
+        Delta { target, progress }.put_on(&mut outline).unwrap();
+        assert_eq!(outline.target(), of_target);
         assert_eq!(outline.first_mismatch(&Outline::of(then)), None);
         let delta = AnswersDelta::between(&Answers::of(before), &Answers::of(then));
         let mut answers = Answers::of(before);
@@ -84,6 +96,47 @@ fn every_state_is_rebuilt() {
         Answers::of(then).put_into(&mut read);
         equal(&read, then);
     }
+}
+
+#[test]
+fn what_should_be_is_rebuilt_without_the_rest() {
+    let records = records();
+    let states = states(&records);
+    let now = states.last().unwrap();
+    let mut passed_over = 0;
+    for pair in states.windows(2) {
+        let [before, then] = pair else { unreachable!() };
+        let mut folded = TargetOutline::of(before).filled(now, then.seq);
+        for record in &records[before.seq as usize..then.seq as usize] {
+            let mut asked = false;
+            let record_of = || -> Result<Record, ()> {
+                asked = true;
+                Ok(record.clone())
+            };
+            fold_target(&mut folded, &record.header, record_of).unwrap();
+            passed_over += usize::from(!asked);
+        }
+        let read = TargetOutline::of(&folded).filled(now, then.seq);
+        assert_eq!(
+            TargetOutline::of(&read).first_mismatch(&TargetOutline::of(then)),
+            None,
+            "seq {}",
+            then.seq
+        );
+        assert!(read.assigned.is_empty() && read.observed.is_empty() && read.history.changes.is_empty());
+        // Whoever compares or restores targets needs nothing else.
+        let fleet = Scope::fleet();
+        assert_eq!(read.target_digest(&fleet), then.target_digest(&fleet), "seq {}", then.seq);
+        assert_eq!(read.last_changed(&fleet), then.last_changed(&fleet), "seq {}", then.seq);
+        assert_eq!(diff(&read, now, &fleet), diff(then, now, &fleet), "seq {}", then.seq);
+        assert_eq!(
+            plan_rollback(now, &read, &fleet, &[]),
+            plan_rollback(now, then, &fleet, &[]),
+            "seq {}",
+            then.seq
+        );
+    }
+    assert!(passed_over > 100, "{passed_over}");
 }
 
 #[test]

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use stele_codec::{
-    Chain, DecodeError, Folder, Snapshot, decode_answers, decode_delta, encode_answers, encode_delta,
+    Chain, DecodeError, Folder, Snapshot, decode_answers, decode_progress, decode_target, encode_answers,
+    encode_progress, encode_target,
 };
 use stele_controller::milestones::{Bytes, Milestones, Parts, at_or_before, bases_of};
-use stele_model::{Answers, Digest, Mismatch, Outline, Seq, State};
+use stele_model::{Answers, Delta, Digest, Mismatch, Outline, Seq, State};
 use stele_store::Reader;
 
 use super::divergence::Divergence;
@@ -122,15 +123,16 @@ impl Checks {
         let genesis = Parts::default();
         let base = bases_of(seq).next().and_then(|base| self.bases.get(&base)).unwrap_or(&genesis);
         let stored = milestones.bytes(seq).map_err(|error| Failure::Failed(error.to_string()))?;
-        let Some(Bytes { outline, answers }) = stored else {
+        let Some(stored) = stored else {
             return Err(Divergence::new(seq, "milestone", "it is gone", "a milestone").into());
         };
         let computed = parts.since(base);
-        if outline != encode_delta(&computed.delta) {
-            return Err(unlike(seq, &outline, &base.outline, &parts.outline).into());
+        let target = encode_target(&computed.delta.target);
+        if stored.target != target || stored.progress != encode_progress(&computed.delta.progress) {
+            return Err(unlike(seq, &stored, &base.outline, &parts.outline).into());
         }
-        if answers != encode_answers(&computed.answers) {
-            return Err(answers_unlike(seq, &answers, &base.answers, &parts.answers).into());
+        if stored.answers != encode_answers(&computed.answers) {
+            return Err(answers_unlike(seq, &stored.answers, &base.answers, &parts.answers).into());
         }
         self.milestones_matched += 1;
         self.bases.insert(seq, parts.clone());
@@ -151,9 +153,14 @@ fn differs(seq: Seq, of: &str, mismatch: Mismatch) -> Divergence {
 }
 
 /// What is wrong with the bytes of a milestone's outline.
-fn unlike(seq: Seq, stored: &[u8], base: &Outline, computed: &Outline) -> Divergence {
+fn unlike(seq: Seq, stored: &Bytes, base: &Outline, computed: &Outline) -> Divergence {
     let mut told = base.clone();
-    let put = decode_delta(stored)
+    let target = decode_target(&stored.target);
+    let delta = target.and_then(|target| {
+        let progress = decode_progress(&stored.progress)?;
+        Ok(Delta { target, progress })
+    });
+    let put = delta
         .map_err(|error| error.to_string())
         .and_then(|delta| delta.put_on(&mut told).map_err(|error| error.to_string()));
     wrong(seq, put, || told.first_mismatch(computed))

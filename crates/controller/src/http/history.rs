@@ -12,7 +12,7 @@ use super::asked::Asked;
 use super::failure::Failure;
 use super::limits::{HISTORY_ENTRIES_DEFAULT, HISTORY_ENTRIES_MAX};
 use super::scopes::check_known;
-use super::status::{point_seq, state_at};
+use super::status::{point_seq, state_at, target_at};
 use super::{Answered, json};
 use crate::handle::Handle;
 
@@ -76,7 +76,7 @@ pub(super) async fn show(handle: &Handle, asked: &Asked) -> Answered {
             let seq = point_seq(handle, &asked.state, &query.scope, at).await?;
             handle.whole_state_at(seq).await?
         }
-        at => state_at(handle, &asked.state, &query.scope, at).await?,
+        at => target_at(handle, &asked.state, &query.scope, at).await?,
     };
     check_known(&query.scope, &[&asked.state, &state])?;
     let state_digest = (query.digest || query.at.is_none()).then(|| state.digest());
@@ -157,8 +157,8 @@ async fn diff_between(
     to: Option<&str>,
 ) -> Result<DiffAnswer, Failure> {
     let seq = point_seq(handle, state, scope, from).await?;
-    let before = handle.state_at(seq).await?;
-    let after = state_at(handle, state, scope, to).await?;
+    let before = handle.target_at(seq).await?;
+    let after = target_at(handle, state, scope, to).await?;
     check_known(scope, &[state, &before, &after])?;
     Ok(DiffAnswer {
         scope: scope.clone(),

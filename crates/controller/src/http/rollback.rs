@@ -30,7 +30,7 @@ pub(super) async fn rollback(handle: &Handle, asked: &Asked) -> Answered {
     let scope = request.scope.clone();
     check_known(&scope, &[&state])?;
     let point = point_seq(handle, &state, &scope, &request.to).await?;
-    let past = handle.state_at(point).await?;
+    let past = handle.target_at(point).await?;
     // Of a large fleet there is much to plan and to tell, which no other request should wait for.
     let planning = {
         let (state, past) = (state.clone(), past.clone());
@@ -240,7 +240,7 @@ pub(super) async fn candidates(handle: &Handle, asked: &Asked) -> Answered {
         if candidates.len() >= limit {
             break;
         }
-        let past = handle.state_at(point).await?;
+        let past = handle.target_at(point).await?;
         let differences = diff(state, &past, &scope);
         // A place may be as it was though its app is not.
         if differences.is_empty() {

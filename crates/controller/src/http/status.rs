@@ -32,6 +32,18 @@ pub(super) async fn state_at(
     if seq == state.seq { Ok(state.clone()) } else { Ok(handle.state_at(seq).await?) }
 }
 
+/// What should have been at a point as written; State now when none is given.
+pub(super) async fn target_at(
+    handle: &Handle,
+    state: &State,
+    scope: &Scope,
+    at: Option<&str>,
+) -> Result<State, Failure> {
+    let Some(text) = at else { return Ok(state.clone()) };
+    let seq = point_seq(handle, state, scope, text).await?;
+    if seq == state.seq { Ok(state.clone()) } else { Ok(handle.target_at(seq).await?) }
+}
+
 /// The seq a written point stands for.
 pub(super) async fn point_seq(
     handle: &Handle,

@@ -95,7 +95,7 @@ async fn past(handle: &Handle, decisions: &[Decision]) -> Result<BTreeMap<Seq, S
     let mut past = BTreeMap::new();
     for decision in decisions {
         for seq in [decision.first - 1, decision.last()] {
-            past.insert(seq, handle.state_at(seq).await?);
+            past.insert(seq, handle.target_at(seq).await?);
         }
     }
     Ok(past)

@@ -1,10 +1,10 @@
 //! The bytes of the log: records, their headers, entries, snapshots and deltas.
 
 use stele_codec::{
-    Chain, Entry, Linker, Snapshot, StoredRecord, decode_answers, decode_delta, encode_answers, encode_delta,
-    encode_record,
+    Chain, Entry, Linker, Snapshot, StoredRecord, decode_answers, decode_progress, decode_target,
+    encode_answers, encode_progress, encode_record, encode_target,
 };
-use stele_model::{Answers, AnswersDelta, Delta, Digest, Outline, Record, Time, fold};
+use stele_model::{Answers, AnswersDelta, Delta, Digest, Outline, Record, Scope, TargetOutline, Time, fold};
 
 use super::story;
 use crate::mutate::Form;
@@ -65,12 +65,12 @@ pub(super) fn targets() -> Vec<Target> {
         },
         Target {
             name: "delta",
-            decoder: "`decode_delta`, `Delta::put_on`",
+            decoder: "`decode_target`, `decode_progress`, `Delta::put_on`",
             holds: "encoded again and read, it is the same; it is put on State or refused",
             form: Form::Bytes,
             budget: Budget { fixed: 8 << 20, per_byte: 2000 },
             run: delta,
-            mend: Some(mend_delta),
+            mend: Some(mend_deltas),
             made: made_deltas,
             nasty: nasty::bytes,
         },
@@ -222,11 +222,33 @@ fn made_snapshots() -> anyhow::Result<Vec<Named>> {
     Ok(all)
 }
 
+/// Where the first half of a delta ends, which is kept as two values: here the first one follows its length.
+fn halves(input: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = input.split_first_chunk()?;
+    rest.split_at_checked(u32::from_le_bytes(*length) as usize)
+}
+
+fn joined(delta: &Delta) -> Vec<u8> {
+    let (target, progress) = (encode_target(&delta.target), encode_progress(&delta.progress));
+    [&(target.len() as u32).to_le_bytes()[..], &target, &progress].concat()
+}
+
+fn read_delta(input: &[u8]) -> Option<Delta> {
+    let (target, progress) = halves(input)?;
+    Some(Delta { target: decode_target(target).ok()?, progress: decode_progress(progress).ok()? })
+}
+
 fn delta(input: &[u8]) -> Result<Verdict, String> {
-    let Ok(delta) = decode_delta(input) else { return Ok(Verdict::Refused) };
-    let again = decode_delta(&encode_delta(&delta)).map_err(|error| format!("encoded again: {error}"))?;
+    let Some(delta) = read_delta(input) else { return Ok(Verdict::Refused) };
+    let again = read_delta(&joined(&delta)).ok_or("encoded again, it is refused")?;
     holds(again == delta, || "encoded again, it is another delta".to_owned())?;
     let (state, _) = story::early()?;
+    let mut of_target = TargetOutline::of(state);
+    if delta.target.clone().put_on(&mut of_target).is_ok() {
+        let mut later = state.clone();
+        later.seq = of_target.seq();
+        let _ = of_target.filled(&later, later.seq).target_digest(&Scope::fleet());
+    }
     let mut outline = Outline::of(state);
     let _ = delta.count();
     if delta.put_on(&mut outline).is_ok() {
@@ -272,6 +294,14 @@ fn made_answers() -> anyhow::Result<Vec<Named>> {
     ])
 }
 
+fn mend_deltas(input: &mut Vec<u8>) {
+    let Some((target, progress)) = halves(input) else { return };
+    let (mut target, mut progress) = (target.to_vec(), progress.to_vec());
+    mend_delta(&mut target);
+    mend_delta(&mut progress);
+    *input = [&(target.len() as u32).to_le_bytes()[..], &target, &progress].concat();
+}
+
 fn mend_delta(input: &mut Vec<u8>) {
     if input.len() < SNAPSHOT_HEAD + HASH {
         return;
@@ -287,8 +317,8 @@ fn made_deltas() -> anyhow::Result<Vec<Named>> {
     let [before, early, later] = [&before, early, &later].map(Outline::of);
     let nothing = Delta::between(&early, &early);
     Ok(vec![
-        ("nothing".to_owned(), encode_delta(&nothing)),
-        ("on-early".to_owned(), encode_delta(&Delta::between(&early, &later))),
-        ("to-early".to_owned(), encode_delta(&Delta::between(&before, &early))),
+        ("nothing".to_owned(), joined(&nothing)),
+        ("on-early".to_owned(), joined(&Delta::between(&early, &later))),
+        ("to-early".to_owned(), joined(&Delta::between(&before, &early))),
     ])
 }
