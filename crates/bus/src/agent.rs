@@ -8,11 +8,11 @@ use stele_model::ids::{NodeName, RegionName};
 use stele_model::wire::Signed;
 use tokio::sync::watch;
 
-use crate::connection::{BusConfig, Connection, Link, Queues};
+use crate::connection::{BusConfig, Connection, Link, Manner};
 use crate::error::Error;
 use crate::limits::{
-    AGENT_READ_BUFFER_BYTES, AGENT_RECEIVE_QUEUE, AGENT_SEND_QUEUE, ASSIGNMENT_BYTES_MAX, QUESTION_BYTES_MAX,
-    REPORT_BYTES_MAX, SMALL_MESSAGE_BYTES_MAX, SYNC_TIMEOUT,
+    AGENT_READ_BUFFER_BYTES, AGENT_RECEIVE_QUEUE, AGENT_RECONNECT_SPREAD_MS, AGENT_SEND_QUEUE,
+    ASSIGNMENT_BYTES_MAX, QUESTION_BYTES_MAX, REPORT_BYTES_MAX, SMALL_MESSAGE_BYTES_MAX, SYNC_TIMEOUT,
 };
 use crate::message::{AnswerTo, decode, encode, reply_to};
 use crate::subjects::{self, NodeTopic};
@@ -60,12 +60,13 @@ impl AgentBus {
         if subjects::is_reserved_region(&region) {
             return Err(Error::ReservedRegion);
         }
-        let queues = Queues {
-            send: AGENT_SEND_QUEUE,
-            receive: AGENT_RECEIVE_QUEUE,
+        let manner = Manner {
+            send_queue: AGENT_SEND_QUEUE,
+            receive_queue: AGENT_RECEIVE_QUEUE,
             read_buffer_bytes: Some(AGENT_READ_BUFFER_BYTES),
+            reconnect_spread_ms: AGENT_RECONNECT_SPREAD_MS,
         };
-        let link = Link::open(config, queues).await?;
+        let link = Link::open(config, manner).await?;
         let subscribe = async |topic| {
             let subject = subjects::node(&link.fleet, &region, &node, topic);
             link.client.subscribe(subject).await.map_err(Error::nats("subscribe on NATS"))

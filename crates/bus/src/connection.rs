@@ -73,10 +73,13 @@ pub struct Connection {
     pub count: u64,
 }
 
-pub(crate) struct Queues {
-    pub(crate) send: usize,
-    pub(crate) receive: usize,
+/// What differs between those who connect.
+pub(crate) struct Manner {
+    pub(crate) send_queue: usize,
+    pub(crate) receive_queue: usize,
     pub(crate) read_buffer_bytes: Option<u16>,
+    /// Over how many milliseconds those that lost their connections together come back.
+    pub(crate) reconnect_spread_ms: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -88,7 +91,7 @@ pub(crate) struct Link {
 
 impl Link {
     /// Returns at once; connecting goes on in the background for as long as it takes.
-    pub(crate) async fn open(config: BusConfig, queues: Queues) -> Result<Self, Error> {
+    pub(crate) async fn open(config: BusConfig, manner: Manner) -> Result<Self, Error> {
         if config.urls.is_empty() {
             return Err(Error::NoUrl);
         }
@@ -101,20 +104,25 @@ impl Link {
         }
         let (told, connections) = watch::channel(Connection::default());
         let away = AtomicBool::new(false);
+        let known = connections.clone();
+        let delay = move |attempts| {
+            let again = known.borrow().count > 0;
+            reconnect_delay(attempts, if again { manner.reconnect_spread_ms } else { 0 })
+        };
         let mut options = ConnectOptions::new()
             .name(&config.name)
             .retry_on_initial_connect()
             .max_reconnects(None)
             .connection_timeout(CONNECT_TIMEOUT)
             .ping_interval(PING_INTERVAL)
-            .client_capacity(queues.send)
-            .subscription_capacity(queues.receive)
-            .reconnect_delay_callback(reconnect_delay)
+            .client_capacity(manner.send_queue)
+            .subscription_capacity(manner.receive_queue)
+            .reconnect_delay_callback(delay)
             .event_callback(move |event| {
                 note(&told, &away, &event);
                 std::future::ready(())
             });
-        if let Some(bytes) = queues.read_buffer_bytes {
+        if let Some(bytes) = manner.read_buffer_bytes {
             options = options.read_buffer_capacity(bytes);
         }
         // Which TLS implementation is used must not depend on what else a program links. Failing
@@ -222,9 +230,16 @@ fn note(told: &watch::Sender<Connection>, away: &AtomicBool, event: &Event) {
     }
 }
 
-/// Full jitter over a doubling bound, so that a fleet does not come back all at once.
-fn reconnect_delay(attempts: usize) -> Duration {
-    Duration::from_millis(jittered(backoff_ms(attempts, RECONNECT_FIRST_MS, RECONNECT_MS_MAX)))
+/// Jitter over a doubling bound. A fleet that has lost its server must not come back all at once: the first
+/// attempt after that is made any time within `spread_ms` milliseconds.
+fn reconnect_delay(attempts: usize, spread_ms: u64) -> Duration {
+    let ms = if attempts <= 1 && spread_ms > 0 {
+        // Without randomness the delay is the longest.
+        getrandom::u64().map_or(spread_ms, |random| random % (spread_ms + 1))
+    } else {
+        jittered(backoff_ms(attempts, RECONNECT_FIRST_MS, RECONNECT_MS_MAX))
+    };
+    Duration::from_millis(ms)
 }
 
 /// `first` doubled at each attempt after the first, up to `max`, in milliseconds.
@@ -252,6 +267,16 @@ mod tests {
             let delay = jittered(100);
             assert!((50..=100).contains(&delay), "{delay}");
         }
+    }
+
+    #[test]
+    fn a_fleet_that_lost_its_server_comes_back_over_a_while() {
+        let delays: Vec<_> = (0..1000).map(|_| reconnect_delay(1, 5000).as_millis()).collect();
+        assert!(delays.iter().all(|delay| *delay <= 5000));
+        assert!(delays.iter().any(|delay| *delay < 1000) && delays.iter().any(|delay| *delay > 4000));
+        // Who finds it away still, and who starts, waits as always.
+        assert!(reconnect_delay(2, 5000) <= Duration::from_millis(2 * RECONNECT_FIRST_MS));
+        assert!(reconnect_delay(1, 0) <= Duration::from_millis(RECONNECT_FIRST_MS));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use stele_model::ids::{FleetName, NodeName, RegionName};
 use stele_model::wire::Signed;
 use tokio::sync::watch;
 
-use crate::connection::{BusConfig, Connection, Link, Queues};
+use crate::connection::{BusConfig, Connection, Link, Manner};
 use crate::error::Error;
 use crate::feed::Feed;
 use crate::limits::{
@@ -37,12 +37,13 @@ pub struct ControllerBus {
 impl ControllerBus {
     /// Begins to connect, and keeps connecting for ever; it fails only for a bad configuration.
     pub async fn connect(config: BusConfig) -> Result<Self, Error> {
-        let queues = Queues {
-            send: CONTROLLER_SEND_QUEUE,
-            receive: CONTROLLER_RECEIVE_QUEUE,
+        let manner = Manner {
+            send_queue: CONTROLLER_SEND_QUEUE,
+            receive_queue: CONTROLLER_RECEIVE_QUEUE,
             read_buffer_bytes: None,
+            reconnect_spread_ms: 0,
         };
-        Ok(Self { link: Link::open(config, queues).await? })
+        Ok(Self { link: Link::open(config, manner).await? })
     }
 
     /// Whether messages can be sent now.

@@ -33,6 +33,9 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// Longest delay before the first attempt to connect, in milliseconds; doubled at each further one.
 pub const RECONNECT_FIRST_MS: u64 = 200;
+/// Nodes that lost their connections together connect again over so many milliseconds, each when it wants: each has
+/// its assignment confirmed then, and ten thousand of them at once keep controllers and NATS from all else.
+pub const AGENT_RECONNECT_SPREAD_MS: u64 = 5_000;
 /// Longest delay between two attempts to connect, in milliseconds.
 pub const RECONNECT_MS_MAX: u64 = 10_000;
 /// Messages waiting to be sent by one controller.
