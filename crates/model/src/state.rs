@@ -468,10 +468,11 @@ impl State {
 
     /// Whether an instance is known to be healthy on a node that is reachable.
     pub fn is_healthy(&self, node: &NodeName, instance: &InstanceId) -> bool {
-        self.is_reachable(node)
-            && self
-                .report_of(node, instance)
-                .is_some_and(|report| matches!(report.phase, Phase::Healthy | Phase::Completed))
+        let Some(seen) = self.observed.get(node) else { return false };
+        let report = seen.instances.get(instance);
+        report.is_some_and(|report| matches!(report.phase, Phase::Healthy | Phase::Completed))
+            && !seen.lost
+            && self.control.nodes.contains_key(node)
     }
 
     /// The container of a service under a revision, with config and secrets filled in.

@@ -31,6 +31,8 @@ struct Wanted<'a> {
     spec: Digest,
     /// The instance that is as it should be, if there is one.
     fresh: Option<Running<'a>>,
+    /// Whether that one is healthy, or on a node that cannot say: unreachable nodes hold nobody up.
+    is_good: bool,
     /// All others in the slot.
     stale: Vec<Running<'a>>,
 }
@@ -99,10 +101,10 @@ fn withdraw(running: &Running<'_>) -> AssignmentChange {
     AssignmentChange::Withdraw { node: running.node.clone(), instance: running.id.clone() }
 }
 
-fn running_by_slot<'a>(state: &'a State, app_env: &'a AppEnv) -> BTreeMap<Slot, Vec<Running<'a>>> {
-    let mut running: BTreeMap<Slot, Vec<_>> = BTreeMap::new();
+fn running_by_slot<'a>(state: &'a State, app_env: &'a AppEnv) -> BTreeMap<&'a Slot, Vec<Running<'a>>> {
+    let mut running: BTreeMap<&Slot, Vec<_>> = BTreeMap::new();
     for (node, id, to) in state.assigned_to(app_env) {
-        running.entry(id.slot.clone()).or_default().push(Running { node, id, to });
+        running.entry(&id.slot).or_default().push(Running { node, id, to });
     }
     running
 }
@@ -111,7 +113,7 @@ fn wanted_slots<'a>(
     state: &'a State,
     app_env: &'a AppEnv,
     since: Time,
-    running: &mut BTreeMap<Slot, Vec<Running<'a>>>,
+    running: &mut BTreeMap<&'a Slot, Vec<Running<'a>>>,
 ) -> Vec<Wanted<'a>> {
     let revisions = state.revisions(app_env);
     let mut specs = Specs::new(state, app_env);
@@ -127,7 +129,8 @@ fn wanted_slots<'a>(
                 instance.node == node && instance.to.spec == spec && !failed_before(state, instance, since)
             })
             .map(|at| stale.remove(at));
-        wanted.push(Wanted { slot, node, service, revision, spec, fresh, stale });
+        let is_good = fresh.as_ref().is_some_and(|fresh| is_excused_or_healthy(state, fresh));
+        wanted.push(Wanted { slot, node, service, revision, spec, fresh, is_good, stale });
     }
     wanted
 }
@@ -138,9 +141,8 @@ fn failed_before(state: &State, running: &Running<'_>, since: Time) -> bool {
         && state.report_of(running.node, running.id).is_some_and(|report| report.phase == Phase::Failed)
 }
 
-/// Healthy, or on a node that cannot say: unreachable nodes hold nobody up.
 fn is_excused_or_healthy(state: &State, running: &Running<'_>) -> bool {
-    !state.is_reachable(running.node) || state.is_healthy(running.node, running.id)
+    state.is_healthy(running.node, running.id) || !state.is_reachable(running.node)
 }
 
 /// The first new instance that failed, or did not become healthy in its time.
@@ -148,7 +150,7 @@ fn is_excused_or_healthy(state: &State, running: &Running<'_>) -> bool {
 fn failure(state: &State, wanted: &[Wanted<'_>], started: Time, now: Time) -> Option<Outcome> {
     wanted.iter().find_map(|slot| {
         let fresh = slot.fresh.as_ref()?;
-        if is_excused_or_healthy(state, fresh) {
+        if slot.is_good {
             return None;
         }
         let report = state.report_of(fresh.node, fresh.id);
@@ -201,8 +203,10 @@ fn replace_service(
 ) {
     let mut in_progress = 0_u32;
     for slot in &slots {
-        let Some(fresh) = &slot.fresh else { continue };
-        if pace == Pace::AtOnce || is_excused_or_healthy(state, fresh) || planted!(NoHealthGate) {
+        if slot.fresh.is_none() {
+            continue;
+        }
+        if pace == Pace::AtOnce || slot.is_good || planted!(NoHealthGate) {
             changes.extend(slot.stale.iter().map(withdraw));
         } else {
             // Whatever it stands for, a slot that is not healthy is one that is unavailable.
@@ -262,8 +266,8 @@ fn is_settled(state: &State, app_env: &AppEnv, wanted: &[Wanted<'_>]) -> bool {
     let assigned: BTreeSet<&InstanceId> =
         wanted.iter().filter_map(|slot| Some(slot.fresh.as_ref()?.id)).collect();
     let filled = wanted.iter().all(|slot| {
-        let good = |fresh: &Running<'_>| is_excused_or_healthy(state, fresh) || planted!(FinishEarly);
-        slot.stale.is_empty() && slot.fresh.as_ref().is_some_and(good)
+        let is_good = slot.is_good || planted!(FinishEarly);
+        slot.stale.is_empty() && slot.fresh.is_some() && is_good
     });
     let is_lost = |node| state.observed.get(node).is_some_and(|seen| seen.lost);
     filled && state.observed_of(app_env).all(|(node, id, _)| assigned.contains(id) || is_lost(node))

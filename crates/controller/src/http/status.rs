@@ -12,7 +12,7 @@ use stele_model::event::{EnrolledNode, Outcome, Pin};
 use stele_model::release::{Placement, Revision};
 use stele_model::state::AssignedTo;
 use stele_model::wire::Phase;
-use stele_model::{AppEnv, Digest, InstanceId, NodeName, Point, Scope, Seq, ServiceName, State};
+use stele_model::{AppEnv, Digest, InstanceId, NodeName, Point, Revisions, Scope, Seq, ServiceName, State};
 
 use super::asked::Asked;
 use super::failure::Failure;
@@ -100,11 +100,13 @@ struct Wanted {
 struct Expected<'a> {
     services: BTreeMap<ServiceName, Wanted>,
     specs: Vec<(&'a Revision, BTreeMap<ServiceName, Digest>)>,
+    revisions: Revisions<'a>,
 }
 
 fn expected<'a>(state: &'a State, app_env: &AppEnv) -> Expected<'a> {
-    let mut expected = Expected { services: BTreeMap::new(), specs: Vec::new() };
-    let has_pins = state.pins(app_env).next().is_some();
+    let revisions = state.revisions(app_env);
+    let has_pins = revisions.is_pinned();
+    let mut expected = Expected { services: BTreeMap::new(), specs: Vec::new(), revisions };
     let pinned = state.target.pins.iter().filter(|((owner, _), _)| has_pins && owner == app_env);
     let pinned = pinned.filter_map(|(_, pin)| match pin.as_ref() {
         Pin::Revision(revision) => Some(revision),
@@ -145,8 +147,8 @@ fn placed(state: &State, app_env: &AppEnv, service: &ServiceName) -> u32 {
 
 impl Expected<'_> {
     /// Whether an instance on a node is of what should be there.
-    fn is_current(&self, state: &State, node: &NodeName, id: &InstanceId, spec: Digest) -> bool {
-        let Some(revision) = state.revision_at(&id.slot.app_env, node) else { return false };
+    fn is_current(&self, node: &NodeName, id: &InstanceId, spec: Digest) -> bool {
+        let Some(revision) = self.revisions.at(node) else { return false };
         let specs = self.specs.iter().find(|(known, _)| *known == revision).map(|(_, specs)| specs);
         specs.and_then(|specs| specs.get(&id.slot.service)) == Some(&spec)
     }
@@ -187,7 +189,7 @@ fn instances<'a>(
                 node: node.clone(),
                 region: state.region_of(node).cloned(),
                 release: state.release_number(&assigned.revision.release),
-                current: expected.is_current(state, node, id, assigned.spec),
+                current: expected.is_current(node, id, assigned.spec),
                 phase: report.map(|report| report.phase),
                 reachable: state.is_reachable(node),
                 restarts: report.map_or(0, |report| report.restarts),
@@ -209,7 +211,7 @@ fn counted<'a>(
 ) -> (BTreeMap<Phase, u32>, u32) {
     let (mut phases, mut healthy) = (BTreeMap::new(), 0);
     for (node, id, assigned) in told {
-        if expected.is_current(state, node, id, assigned.spec) {
+        if expected.is_current(node, id, assigned.spec) {
             let phase = state.report_of(node, id).map_or(Phase::Pending, |report| report.phase);
             *phases.entry(phase).or_default() += 1;
             healthy +=
