@@ -230,8 +230,8 @@ fn note(told: &watch::Sender<Connection>, away: &AtomicBool, event: &Event) {
     }
 }
 
-/// Jitter over a doubling bound. A fleet that has lost its server must not come back all at once: the first
-/// attempt after that is made any time within `spread_ms` milliseconds.
+/// Jitter over a doubling bound. A fleet that has lost its server must not come back all at once, and no node
+/// knows whether others lost it, too: the first attempt after that is made any time within `spread_ms` milliseconds.
 fn reconnect_delay(attempts: usize, spread_ms: u64) -> Duration {
     let ms = if attempts <= 1 && spread_ms > 0 {
         // Without randomness the delay is the longest.

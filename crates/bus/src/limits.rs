@@ -31,10 +31,12 @@ pub const SYNC_TIMEOUT: Duration = Duration::from_secs(10);
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between pings on an idle connection; two unanswered ones end it.
 pub const PING_INTERVAL: Duration = Duration::from_secs(20);
-/// Longest delay before the first attempt to connect, in milliseconds; doubled at each further one.
+/// Longest delay before the first attempt to connect, in milliseconds; doubled at each further one. After a lost
+/// connection, the first attempt of a node is another matter: `AGENT_RECONNECT_SPREAD_MS`.
 pub const RECONNECT_FIRST_MS: u64 = 200;
-/// Nodes that lost their connections together connect again over so many milliseconds, each when it wants: each has
-/// its assignment confirmed then, and ten thousand of them at once keep controllers and NATS from all else.
+/// A node that lost its connection tries again after up to so many milliseconds, by chance: mostly the server is
+/// gone, for all nodes at once. Each has its assignment confirmed then, and ten thousand of them at once keep
+/// controllers and NATS from all else. A node that was cut off alone waits as long.
 pub const AGENT_RECONNECT_SPREAD_MS: u64 = 5_000;
 /// Longest delay between two attempts to connect, in milliseconds.
 pub const RECONNECT_MS_MAX: u64 = 10_000;

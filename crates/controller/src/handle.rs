@@ -317,7 +317,7 @@ impl Handle {
         }
     }
 
-    /// The earlier States that deciding a command needs: what should be is taken over of them, and nothing else.
+    /// The earlier States that deciding a command needs: what should have been, and what governed.
     pub(crate) async fn past_of(&self, command: &Command) -> Result<BTreeMap<Seq, State>, ReadError> {
         let mut past = BTreeMap::new();
         for seq in command.past_seqs() {

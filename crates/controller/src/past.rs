@@ -48,9 +48,11 @@ struct Known {
     bytes: usize,
     /// Those read lately, the latest last: whoever looks at the past looks around there.
     recent: VecDeque<Outline>,
-    /// States rebuilt lately: what is planned is often done next, and then decided.
+    /// The same of those that only say what should be.
+    recent_targets: VecDeque<TargetOutline>,
+    /// States rebuilt lately.
     states: Rebuilt,
-    /// The same of States that only say what should be.
+    /// The same of States that only say what should be: what is planned is often done next, and then decided.
     targets: Rebuilt,
 }
 
@@ -90,12 +92,25 @@ impl Known {
         anchor.or_else(|| self.recent.iter().find(|outline| outline.seq() == seq))
     }
 
+    fn target_at(&self, seq: Seq) -> Option<TargetOutline> {
+        let recent = self.recent_targets.iter().find(|outline| outline.seq() == seq);
+        recent.cloned().or_else(|| self.at(seq).map(Outline::target))
+    }
+
     fn visit(&mut self, outline: &Outline) {
         self.recent.retain(|known| known.seq() != outline.seq());
         if self.recent.len() == PAST_RECENT_MAX {
             self.recent.pop_front();
         }
         self.recent.push_back(outline.clone());
+    }
+
+    fn visit_target(&mut self, outline: &TargetOutline) {
+        self.recent_targets.retain(|known| known.seq() != outline.seq());
+        if self.recent_targets.len() == PAST_RECENT_MAX {
+            self.recent_targets.pop_front();
+        }
+        self.recent_targets.push_back(outline.clone());
     }
 
     fn keep(&mut self, outline: &Outline, facts: usize) {
@@ -196,8 +211,10 @@ impl Past {
         };
         // Folding leaves traces of the rest.
         let state = TargetOutline::of(&state).filled(later, seq);
-        let gone = self.known().targets.keep(&state);
-        drop(gone);
+        if milestone > 0 {
+            let gone = self.known().targets.keep(&state);
+            drop(gone);
+        }
         Ok(state)
     }
 
@@ -275,7 +292,7 @@ impl Past {
         }
         let mut steps = vec![seq];
         steps.extend(bases_of(seq));
-        let mut outline = self.nearest_base(&mut steps);
+        let mut outline = self.nearest_base(&mut steps, |known, seq| known.at(seq).cloned());
         for step in steps.into_iter().rev() {
             let delta = self.milestones.get(step)?.ok_or(PastError::Missing(step))?;
             delta.put_on(&mut outline)?;
@@ -288,20 +305,21 @@ impl Past {
     fn target_milestone(&self, seq: Seq) -> Result<TargetOutline, PastError> {
         let mut steps = vec![seq];
         steps.extend(bases_of(seq));
-        let mut outline = self.nearest_base(&mut steps).target();
+        let mut outline = self.nearest_base(&mut steps, Known::target_at);
         for step in steps.into_iter().rev() {
             let delta = self.milestones.target(step)?.ok_or(PastError::Missing(step))?;
             delta.put_on(&mut outline)?;
         }
+        self.known().visit_target(&outline);
         Ok(outline)
     }
 
-    /// The outline to begin from; leaves the steps that lead on from there.
-    fn nearest_base(&self, steps: &mut Vec<Seq>) -> Outline {
+    /// The outline to begin from, of those that `at` finds; leaves the steps that lead on from there.
+    fn nearest_base<T: Default>(&self, steps: &mut Vec<Seq>, at: impl Fn(&Known, Seq) -> Option<T>) -> T {
         let known = self.known();
-        let found = steps.iter().enumerate().find_map(|(at, step)| Some((at, known.at(*step)?.clone())));
-        let (at, outline) = found.unwrap_or((steps.len(), Outline::default()));
-        steps.truncate(at);
+        let found = steps.iter().enumerate().find_map(|(step, seq)| Some((step, at(&known, *seq)?)));
+        let (step, outline) = found.unwrap_or_else(|| (steps.len(), T::default()));
+        steps.truncate(step);
         outline
     }
 

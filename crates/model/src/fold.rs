@@ -46,7 +46,8 @@ pub fn fold_target<E>(
 }
 
 /// Whether events of a kind leave what should be and what governs as it is: most records tell what became
-/// of it. Of a kind that is not known here, they may change anything.
+/// of it. Of a kind that is not known here, they may change anything. The golden log holds every kind in every
+/// schema, and what should be is rebuilt of it in both ways.
 fn is_progress(kind: &str) -> bool {
     matches!(
         kind,

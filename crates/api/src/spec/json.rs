@@ -8,7 +8,7 @@ use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Number;
 
-use super::source::{Key, Node, Tree};
+use super::source::{Key, Node, Tree, written_twice};
 
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -63,9 +63,7 @@ impl<'de> Visitor<'de> for TreeVisitor {
                 Entry::Vacant(member) => drop(member.insert(map.next_value()?)),
                 Entry::Occupied(member) => {
                     let name = member.key();
-                    return Err(A::Error::custom(format_args!(
-                        "`{name}` is written twice; the second one would silently win"
-                    )));
+                    return Err(A::Error::custom(written_twice(name)));
                 }
             }
         }

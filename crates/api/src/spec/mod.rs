@@ -174,7 +174,13 @@ pub fn parse_yaml(text: &str, file_name: &str) -> Result<SpecFile, SpecErrors> {
 pub fn parse_json<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, SpecErrors> {
     let node: Node = serde_json::from_slice(body).map_err(|error| {
         let position = Position { line: error.line() as u64, column: error.column() as u64 };
-        let message = if error.is_data() { error.to_string() } else { format!("this is not JSON: {error}") };
+        let message = if error.is_data() {
+            // The place is told beside it.
+            let place = format!(" at line {} column {}", error.line(), error.column());
+            error.to_string().replace(&place, "")
+        } else {
+            format!("this is not JSON: {error}")
+        };
         SpecErrors::one(None, SpecError::new(String::new(), message, Some(position)))
     })?;
     source::check_depth(&node)?;

@@ -206,11 +206,16 @@ fn position(location: Location) -> Option<Position> {
     (location.line() > 0).then(|| Position { line: location.line(), column: location.column() })
 }
 
+/// What is wrong with a member whose name another one has.
+pub(super) fn written_twice(name: &str) -> String {
+    format!("`{name}` is written twice; the second one would silently win")
+}
+
 /// The parser's message without the place, which the caller puts in front.
 fn syntax_message(error: &serde_saphyr::Error) -> String {
     match error.without_snippet() {
         serde_saphyr::Error::DuplicateMappingKey { key: Some(key), .. } => {
-            return format!("`{key}` is written twice; the second one would silently win");
+            return written_twice(key);
         }
         serde_saphyr::Error::Budget { breach: serde_saphyr::budget::BudgetBreach::Depth { .. }, .. } => {
             return too_deep();

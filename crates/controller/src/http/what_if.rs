@@ -32,10 +32,7 @@ pub(super) async fn what_if(handle: &Handle, asked: &Asked) -> Answered {
             (rollback(scope, except, to, seq, now), state)
         }
     };
-    let mut past = BTreeMap::new();
-    for seq in command.past_seqs() {
-        past.insert(seq, handle.state_at(seq).await?);
-    }
+    let past = handle.past_of(&command).await?;
     // Whoever asks may ask: what their token could do at that point means nothing.
     let trial = try_out(&state, &system_request(command), &Context { now: state.time, past })?;
     json(&answer(&state, &trial))

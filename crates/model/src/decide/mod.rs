@@ -34,7 +34,8 @@ pub const SYSTEM: &str = "system";
 pub struct Context {
     /// Log time of the decision.
     pub now: Time,
-    /// The earlier States it asked for ([`Command::past_seqs`]), by seq.
+    /// The earlier States it asked for ([`Command::past_seqs`]), by seq. They may be filled from a
+    /// [`crate::TargetOutline`], and so lack what nodes were told and told, and deployments.
     pub past: BTreeMap<Seq, State>,
 }
 

@@ -246,10 +246,13 @@ impl Delta {
     pub fn put_on(self, outline: &mut Outline) -> Result<(), DeltaError> {
         let Outline(state) = outline;
         let Self { target, progress } = self;
-        for (from, to) in [(target.from, target.to), (progress.from, progress.to)] {
-            if from != (state.seq, state.time) || to != progress.to {
+        for from in [target.from, progress.from] {
+            if from != (state.seq, state.time) {
                 return Err(DeltaError { from: from.0, found: state.seq });
             }
+        }
+        if target.to != progress.to {
+            return Err(DeltaError { from: target.to.0, found: progress.to.0 });
         }
         (state.seq, state.time) = progress.to;
         target.put(state);

@@ -103,6 +103,13 @@ pub struct TargetDelta {
     sets: Sets,
 }
 
+impl Default for TargetOutline {
+    /// That of the State before the first record.
+    fn default() -> Self {
+        Self::of(&State::default())
+    }
+}
+
 impl TargetOutline {
     /// Of a State.
     pub fn of(state: &State) -> Self {
