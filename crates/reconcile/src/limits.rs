@@ -57,6 +57,8 @@ pub const REPORT_MS: u64 = 1_000;
 /// How long what is awaited waits for an instance that was stopped to be gone, in milliseconds. That mostly takes
 /// a moment, and whoever waits for a rollout's end waits for both.
 pub const REPORT_LEAVING_MS: u64 = 500;
+/// The longest it waits where acknowledgements take long, in milliseconds.
+pub const REPORT_LEAVING_MS_MAX: u64 = 2_000;
 /// How long what is only on its way (pulled, starting) has to come to something before it is told, in
 /// milliseconds. Longer than a container without a health check takes to count as healthy, on a busy host, too.
 pub const REPORT_PROGRESS_MS: u64 = 3_000;
@@ -68,7 +70,7 @@ pub const REPORT_PROGRESS_MS_MAX: u64 = 10_000;
 pub const REPORT_PARTIAL_MS: u64 = 500;
 /// The longest that pause is where acknowledgements take long, in milliseconds. A rollout waits for it.
 pub const REPORT_PARTIAL_MS_MAX: u64 = 2_000;
-/// How many times as long as the last acknowledgement took both of these waits are, between their bounds.
+/// How many times as long as the last acknowledgement took these waits are, between their bounds.
 pub const REPORT_BUSY_ROUND_TRIPS: u64 = 4;
 /// Reports that may follow each other faster than on average, if they tell what a rollout waits for:
 /// that an instance is healthy, failed or gone.

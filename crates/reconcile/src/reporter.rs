@@ -15,9 +15,9 @@ use stele_model::ids::{FleetName, NodeName};
 use stele_model::wire::{AssignmentVersion, InstanceReport, Phase, Report};
 
 use crate::limits::{
-    REPORT_BODY_BYTES_MAX, REPORT_BURST, REPORT_BUSY_ROUND_TRIPS, REPORT_LEAVING_MS, REPORT_MS,
-    REPORT_MS_MIN, REPORT_PARTIAL_MS, REPORT_PARTIAL_MS_MAX, REPORT_PROGRESS_MS, REPORT_PROGRESS_MS_MAX,
-    REPORT_RETRY_FIRST_MS, REPORT_RETRY_MS_MAX,
+    REPORT_BODY_BYTES_MAX, REPORT_BURST, REPORT_BUSY_ROUND_TRIPS, REPORT_LEAVING_MS, REPORT_LEAVING_MS_MAX,
+    REPORT_MS, REPORT_MS_MIN, REPORT_PARTIAL_MS, REPORT_PARTIAL_MS_MAX, REPORT_PROGRESS_MS,
+    REPORT_PROGRESS_MS_MAX, REPORT_RETRY_FIRST_MS, REPORT_RETRY_MS_MAX,
 };
 use crate::sync::doubled_ms;
 
@@ -184,7 +184,8 @@ impl Reporter {
                         next_ms = next_ms.max(self.told_ms + pause_ms);
                     }
                     if any_is_leaving {
-                        next_ms = next_ms.max(self.awaited_ms.unwrap_or_default() + REPORT_LEAVING_MS);
+                        let wait_ms = self.busy_ms(REPORT_LEAVING_MS, REPORT_LEAVING_MS_MAX);
+                        next_ms = next_ms.max(self.awaited_ms.unwrap_or_default() + wait_ms);
                     }
                 }
                 Due::At(retry_ms.max(next_ms))
@@ -492,9 +493,9 @@ mod tests {
             phases
         };
         see_phases(&mut reporter, &with_one_leaving(phases(2)), 21_200);
-        assert_eq!(reporter.due(), Due::At(20_000 + REPORT_PARTIAL_MS_MAX));
+        assert_eq!(reporter.due(), Due::At(21_100 + REPORT_LEAVING_MS_MAX));
         see_phases(&mut reporter, &with_one_leaving(phases(4)), 21_300);
-        assert_eq!(reporter.due(), Due::At(21_100 + REPORT_LEAVING_MS));
+        assert_eq!(reporter.due(), Due::At(21_100 + REPORT_LEAVING_MS_MAX));
         assert!(tells(&mut reporter, &phases(4), 21_400), "the last one waits for nothing");
     }
 
