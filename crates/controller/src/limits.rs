@@ -57,12 +57,12 @@ pub const SNAPSHOT_RETRY: Duration = Duration::from_secs(30);
 /// so many in memory.
 pub const ENTRIES_KEPT_BEHIND_SNAPSHOT: u64 = 1_000;
 /// States of milestones that wait to be kept, most. Further ones are made of the records again.
-pub const REACHED_MAX: usize = 64;
+pub const REACHED_MAX: usize = 16;
 /// Milestones between two of the next level. A milestone is kept as what differs from the one before it of
 /// its level or a higher one, so that one read puts on few differences, however long the log.
 pub const MILESTONE_BRANCHING: u64 = 4;
 /// Levels of milestones, of which the lowest one is kept in memory that there is room for.
-pub const ANCHOR_LEVELS: std::ops::RangeInclusive<u32> = 1..=9;
+pub const ANCHOR_LEVELS: std::ops::RangeInclusive<u32> = 1..=8;
 /// Past States kept in memory, in bytes, as estimated by [`PAST_FACT_BYTES`]. Beyond it, those of the
 /// lowest level are forgotten, and read from the disk again.
 pub const PAST_MEMORY_BYTES: usize = 4 * 1024 * 1024 * 1024;

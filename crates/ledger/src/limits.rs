@@ -12,6 +12,6 @@ pub const CLOCK_OFF_US_MAX: u64 = 10_000_000;
 /// A reading of another controller's clock older than this says nothing, in microseconds (1 minute).
 pub const CLOCK_READING_AGE_US_MAX: u64 = 60_000_000;
 /// Records between two milestones, from which past States are rebuilt: the longest replay of a read.
-pub const MILESTONE_INTERVAL_RECORDS: u64 = 256;
+pub const MILESTONE_INTERVAL_RECORDS: u64 = 1_024;
 /// Records between two recorded State digests.
 pub const STATE_DIGEST_INTERVAL_RECORDS: u64 = 1000;
