@@ -86,6 +86,15 @@ impl Rebuilt {
     }
 }
 
+/// Puts one last, in place of what is of its seq, or of the first where there are too many.
+fn visit<T: Clone>(recent: &mut VecDeque<T>, outline: &T, seq: fn(&T) -> Seq) {
+    recent.retain(|known| seq(known) != seq(outline));
+    if recent.len() == PAST_RECENT_MAX {
+        recent.pop_front();
+    }
+    recent.push_back(outline.clone());
+}
+
 impl Known {
     fn at(&self, seq: Seq) -> Option<&Outline> {
         let anchor = self.anchors.get(&seq).map(|anchor| &anchor.outline);
@@ -98,19 +107,11 @@ impl Known {
     }
 
     fn visit(&mut self, outline: &Outline) {
-        self.recent.retain(|known| known.seq() != outline.seq());
-        if self.recent.len() == PAST_RECENT_MAX {
-            self.recent.pop_front();
-        }
-        self.recent.push_back(outline.clone());
+        visit(&mut self.recent, outline, Outline::seq);
     }
 
     fn visit_target(&mut self, outline: &TargetOutline) {
-        self.recent_targets.retain(|known| known.seq() != outline.seq());
-        if self.recent_targets.len() == PAST_RECENT_MAX {
-            self.recent_targets.pop_front();
-        }
-        self.recent_targets.push_back(outline.clone());
+        visit(&mut self.recent_targets, outline, TargetOutline::seq);
     }
 
     fn keep(&mut self, outline: &Outline, facts: usize) {

@@ -27,9 +27,10 @@ pub(super) async fn state_at(
     scope: &Scope,
     at: Option<&str>,
 ) -> Result<State, Failure> {
-    let Some(text) = at else { return Ok(state.clone()) };
-    let seq = point_seq(handle, state, scope, text).await?;
-    if seq == state.seq { Ok(state.clone()) } else { Ok(handle.state_at(seq).await?) }
+    match earlier_seq(handle, state, scope, at).await? {
+        Some(seq) => Ok(handle.state_at(seq).await?),
+        None => Ok(state.clone()),
+    }
 }
 
 /// What should have been at a point as written; State now when none is given.
@@ -39,9 +40,22 @@ pub(super) async fn target_at(
     scope: &Scope,
     at: Option<&str>,
 ) -> Result<State, Failure> {
-    let Some(text) = at else { return Ok(state.clone()) };
+    match earlier_seq(handle, state, scope, at).await? {
+        Some(seq) => Ok(handle.target_at(seq).await?),
+        None => Ok(state.clone()),
+    }
+}
+
+/// The seq of a point, unless that is now.
+async fn earlier_seq(
+    handle: &Handle,
+    state: &State,
+    scope: &Scope,
+    at: Option<&str>,
+) -> Result<Option<Seq>, Failure> {
+    let Some(text) = at else { return Ok(None) };
     let seq = point_seq(handle, state, scope, text).await?;
-    if seq == state.seq { Ok(state.clone()) } else { Ok(handle.target_at(seq).await?) }
+    Ok((seq != state.seq).then_some(seq))
 }
 
 /// The seq a written point stands for.
