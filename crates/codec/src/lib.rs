@@ -20,17 +20,16 @@ mod error;
 mod header;
 pub mod limits;
 mod message;
+mod progress;
 mod record;
 mod snapshot;
 mod verify;
 
-pub use delta::{
-    DELTA_FORMAT, decode_answers, decode_progress, decode_target, encode_answers, encode_progress,
-    encode_target,
-};
+pub use delta::{DELTA_FORMAT, decode_answers, decode_target, encode_answers, encode_target};
 pub use entry::Entry;
 pub use error::DecodeError;
 pub use message::{decode_message, encode_message};
+pub use progress::{ProgressBytes, decode_progress, encode_progress};
 pub use record::{Chain, StoredRecord, encode_record};
 pub use snapshot::Snapshot;
 pub use verify::{Folder, Linker, Verifier, VerifyError};

@@ -1,7 +1,7 @@
 //! What the API and the bus ask of a controller. Cheap to clone.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use stele_ledger::Outcome;
 use stele_model::point::Point;
 use stele_model::release::Image;
 use stele_model::{
-    Answer, Command, ControllerId, Rejection, RejectionKind, Request, Scope, Seq, State, Time,
+    Answer, AppEnv, Command, ControllerId, Rejection, RejectionKind, Request, Scope, Seq, State, Time,
 };
 use stele_peer::Peers;
 use stele_store::Reader;
@@ -295,6 +295,17 @@ impl Handle {
             return Ok(now);
         }
         self.in_past(move |past| past.target_at(seq, &now)).await
+    }
+
+    /// State right after a record, of which only what is about some apps is sure to be there: what should have been
+    /// and what governed as a whole, their deployments, and what nodes were told and told that ran something of
+    /// them.
+    pub async fn state_about(&self, seq: Seq, apps: BTreeSet<AppEnv>) -> Result<State, ReadError> {
+        let now = self.state_since(seq).await?;
+        if now.seq == seq {
+            return Ok(now);
+        }
+        self.in_past(move |past| past.state_about(seq, &now, apps)).await
     }
 
     /// State right after a record with everything that belongs to it: for its digest.

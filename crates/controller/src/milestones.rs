@@ -182,6 +182,11 @@ impl Milestones {
         self.part(TARGET_AT, seq, decode_target)
     }
 
+    /// The same, of what became of them alone, of which a part can be read.
+    pub fn progress(&self, seq: Seq) -> Result<Option<Vec<u8>>, StoreError> {
+        self.reader.get_derived(&key(PROGRESS_AT, seq))
+    }
+
     /// The same between the answers.
     pub fn answers(&self, seq: Seq) -> Result<Option<AnswersDelta>, MilestoneError> {
         self.part(ANSWERS_AT, seq, decode_answers)

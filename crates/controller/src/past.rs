@@ -1,15 +1,19 @@
 //! State at any point of the past: the milestone before it, and the records from there.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
-use stele_codec::{Chain, DecodeError, Snapshot, StoredRecord};
+use stele_codec::{Chain, DecodeError, ProgressBytes, Snapshot, StoredRecord};
 use stele_model::delta::DeltaError;
-use stele_model::{Answers, Delta, Header, Outline, Seq, State, TargetOutline, Time, fold, fold_target};
+use stele_model::{
+    Answers, AppEnv, Delta, Excerpt, Header, Interest, Outline, Seq, State, TargetOutline, Time, fold,
+    fold_about, fold_target,
+};
 use stele_store::{Reader, StoreError};
 
 use crate::limits::{
-    PAST_FACT_BYTES, PAST_MEMORY_BYTES, PAST_REBUILT_MAX, PAST_RECENT_MAX, RECORDS_PER_READ_BYTES,
+    PAST_FACT_BYTES, PAST_HELD_BYTES, PAST_MEMORY_BYTES, PAST_REBUILT_MAX, PAST_RECENT_MAX,
+    RECORDS_PER_READ_BYTES,
 };
 use crate::milestones::{MilestoneError, Milestones, at_or_before, bases_of, level_of};
 
@@ -219,7 +223,86 @@ impl Past {
         Ok(state)
     }
 
-    /// The same with everything that belongs to State: for its digest.
+    /// State right after a record, of which only what is about some apps is sure to be there: what should have been
+    /// and what governed as a whole, their deployments, and what nodes were told and told that ran something of them.
+    pub(crate) fn state_about(
+        &self,
+        seq: Seq,
+        later: &State,
+        apps: BTreeSet<AppEnv>,
+    ) -> Result<State, PastError> {
+        let milestone = at_or_before(seq).min(self.milestones.through()?);
+        if milestone == 0 {
+            return self.state_at(seq, later);
+        }
+        if let Some(state) = self.known().states.again(seq) {
+            return Ok(state);
+        }
+        // They are gone through twice.
+        let Some(records) = self.records_between(milestone, seq, PAST_HELD_BYTES)? else {
+            return self.state_at(seq, later);
+        };
+        let mut steps = vec![milestone];
+        steps.extend(bases_of(milestone));
+        let base = self.nearest_base(&mut steps, |known, seq| known.at(seq).cloned());
+        let mut deltas = Vec::new();
+        for step in steps.into_iter().rev() {
+            deltas.push((step, self.milestones.progress(step)?.ok_or(PastError::Missing(step))?));
+        }
+        let decode = |seq| move |error| MilestoneError::Decode { seq, error };
+        let deltas =
+            deltas.iter().map(|(seq, bytes)| Ok((*seq, ProgressBytes::read(bytes).map_err(decode(*seq))?)));
+        let deltas: Vec<_> = deltas.collect::<Result<_, MilestoneError>>()?;
+
+        let mut interest = Interest::in_apps(apps);
+        interest.in_hosts_at(&base);
+        for (seq, delta) in &deltas {
+            let changes = delta.of_apps(interest.apps()).map_err(decode(*seq))?;
+            for change in changes.values() {
+                interest.in_hosts_of(change);
+            }
+        }
+        for (header, _) in &records {
+            interest.in_hosts_by(header);
+        }
+
+        let mut excerpt = Excerpt::of(&base, &interest);
+        for (seq, delta) in &deltas {
+            delta.about(&interest).map_err(decode(*seq))?.put_on(&mut excerpt)?;
+        }
+        let target = self.target_milestone(milestone)?;
+        let mut state = excerpt.filled(&target, later, seq);
+        for (header, stored) in &records {
+            fold_about(&mut state, &interest, header, || stored.decode())?;
+        }
+        // Folding leaves traces of the rest.
+        Ok(Excerpt::of_state(&state, &interest).filled(&TargetOutline::of(&state), later, seq))
+    }
+
+    /// The records after a seq, up to another one; nothing when they take more than so many bytes.
+    fn records_between(
+        &self,
+        after: Seq,
+        through: Seq,
+        bytes_max: usize,
+    ) -> Result<Option<Vec<(Header, StoredRecord)>>, PastError> {
+        let (mut records, mut bytes) = (Vec::new(), 0);
+        let mut last = after;
+        while last < through {
+            let read = self.records(last + 1, (through - last) as usize)?;
+            last = read.last().map(|(seq, ..)| *seq).ok_or(PastError::Missing(last + 1))?;
+            for (_, stored, _) in read {
+                bytes += stored.leaf.len() + stored.payload.len();
+                records.push((stored.header()?, stored));
+            }
+            if bytes > bytes_max {
+                return Ok(None);
+            }
+        }
+        Ok(Some(records))
+    }
+
+    /// State right after a record with everything that belongs to it: for its digest.
     pub(crate) fn whole_state_at(&self, seq: Seq, later: &State) -> Result<State, PastError> {
         let milestone = at_or_before(seq).min(self.milestones.through()?);
         let mut state = if milestone == 0 {

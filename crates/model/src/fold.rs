@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::delta::Interest;
 use crate::event::{AssignmentChange, Event, Outcome, Pin, Record, ReportedChange};
 use crate::header::Header;
 use crate::ids::{AppEnv, Place, Seq};
@@ -45,10 +46,30 @@ pub fn fold_target<E>(
     Ok(())
 }
 
+/// Folds what a record changes of what should be, of what governs, and of what became of some apps, onto a State
+/// that was filled from a [`crate::Excerpt`] of the same interest. The record is not asked for where it changes
+/// nothing of that.
+///
+/// # Panics
+/// As [`fold`].
+pub fn fold_about<E>(
+    state: &mut State,
+    interest: &Interest,
+    header: &Header,
+    record: impl FnOnce() -> Result<Record, E>,
+) -> Result<(), E> {
+    if interest.covers(header) {
+        fold(state, &record()?);
+    } else {
+        advance(state, header);
+    }
+    Ok(())
+}
+
 /// Whether events of a kind leave what should be and what governs as it is: most records tell what became
 /// of it. Of a kind that is not known here, they may change anything. The golden log holds every kind in every
 /// schema, and what should be is rebuilt of it in both ways.
-fn is_progress(kind: &str) -> bool {
+pub(crate) fn is_progress(kind: &str) -> bool {
     matches!(
         kind,
         "term_started"

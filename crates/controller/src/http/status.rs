@@ -46,6 +46,29 @@ pub(super) async fn target_at(
     }
 }
 
+/// State at a point as written, as far as it is about a scope; State now when none is given.
+async fn state_about(
+    handle: &Handle,
+    state: &State,
+    scope: &Scope,
+    at: Option<&str>,
+) -> Result<State, Failure> {
+    let Some(seq) = earlier_seq(handle, state, scope, at).await? else { return Ok(state.clone()) };
+    Ok(match apps_of(state, scope) {
+        Some(apps) => handle.state_about(seq, apps).await?,
+        None => handle.state_at(seq).await?,
+    })
+}
+
+/// The one app that a scope is within, in all of its environments; nothing when it is within none.
+// No environment is ever gone, so that a later State knows all.
+fn apps_of(state: &State, scope: &Scope) -> Option<BTreeSet<AppEnv>> {
+    let app = scope.app.as_ref()?;
+    let environments = state.control.environments.iter();
+    let apps = environments.map(|environment| AppEnv { app: app.clone(), environment: environment.clone() });
+    Some(apps.filter(|app_env| scope.covers_app_env(app_env)).collect())
+}
+
 /// The seq of a point, unless that is now.
 async fn earlier_seq(
     handle: &Handle,
@@ -72,7 +95,7 @@ pub(super) async fn point_seq(
 
 pub(super) async fn status(handle: &Handle, asked: &Asked) -> Answered {
     let query: StatusQuery = asked.query()?;
-    let state = state_at(handle, &asked.state, &query.scope, query.at.as_deref()).await?;
+    let state = state_about(handle, &asked.state, &query.scope, query.at.as_deref()).await?;
     check_known(&query.scope, &[&asked.state, &state])?;
     let told = told(&state, &query.scope);
     let nodes = if is_about_apps(&query.scope) {
@@ -258,13 +281,10 @@ fn services(expected: &Expected<'_>, instances: &[InstanceStatus]) -> Vec<Servic
 
 /// Every app of a scope, wherever it is, and what nodes were told to run of it.
 fn told<'a>(state: &'a State, scope: &Scope) -> BTreeMap<AppEnv, Vec<Told<'a>>> {
-    if let Some(app) = &scope.app {
+    if let Some(apps) = apps_of(state, scope) {
         // What is looked up by app is not looked for in all of the fleet.
-        let environments = state.control.environments.iter();
-        let of_app =
-            environments.map(|environment| AppEnv { app: app.clone(), environment: environment.clone() });
-        let of_app = of_app.filter(|app_env| scope.covers_app_env(app_env));
-        return of_app
+        return apps
+            .into_iter()
             .map(|app_env| (state.assigned_to(&app_env).collect::<Vec<_>>(), app_env))
             .filter(|(told, app_env)| !told.is_empty() || state.is_targeted(app_env))
             .map(|(told, app_env)| (app_env, told))

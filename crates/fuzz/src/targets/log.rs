@@ -1,10 +1,13 @@
 //! The bytes of the log: records, their headers, entries, snapshots and deltas.
 
 use stele_codec::{
-    Chain, Entry, Linker, Snapshot, StoredRecord, decode_answers, decode_progress, decode_target,
-    encode_answers, encode_progress, encode_record, encode_target,
+    Chain, Entry, Linker, ProgressBytes, Snapshot, StoredRecord, decode_answers, decode_progress,
+    decode_target, encode_answers, encode_progress, encode_record, encode_target,
 };
-use stele_model::{Answers, AnswersDelta, Delta, Digest, Outline, Record, Scope, TargetOutline, Time, fold};
+use stele_model::{
+    Answers, AnswersDelta, Delta, Digest, Excerpt, Interest, Outline, ProgressDelta, Record, Scope, State,
+    TargetOutline, Time, fold,
+};
 
 use super::story;
 use crate::mutate::Form;
@@ -65,8 +68,9 @@ pub(super) fn targets() -> Vec<Target> {
         },
         Target {
             name: "delta",
-            decoder: "`decode_target`, `decode_progress`, `Delta::put_on`",
-            holds: "encoded again and read, it is the same; it is put on State or refused",
+            decoder: "`decode_target`, `decode_progress`, `ProgressBytes`, `Delta::put_on`",
+            holds: "encoded again and read, it is the same; a part of it reads as in the whole; it is put on State or \
+                    refused",
             form: Form::Bytes,
             budget: Budget { fixed: 8 << 20, per_byte: 2000 },
             run: delta,
@@ -243,6 +247,7 @@ fn delta(input: &[u8]) -> Result<Verdict, String> {
     let again = read_delta(&joined(&delta)).ok_or("encoded again, it is refused")?;
     holds(again == delta, || "encoded again, it is another delta".to_owned())?;
     let (state, _) = story::early()?;
+    delta_in_part(&encode_progress(&delta.progress), &delta.progress, state)?;
     let mut of_target = TargetOutline::of(state);
     if delta.target.clone().put_on(&mut of_target).is_ok() {
         let mut later = state.clone();
@@ -264,6 +269,27 @@ fn delta(input: &[u8]) -> Result<Verdict, String> {
         }
     }
     Ok(Verdict::Read)
+}
+
+/// What is read of some apps is what is read of them with all others.
+fn delta_in_part(bytes: &[u8], whole: &ProgressDelta, state: &State) -> Result<(), String> {
+    let refused = |error| format!("read as a whole, and refused in part: {error}");
+    let bytes = ProgressBytes::read(bytes).map_err(refused)?;
+    let outline = Outline::of(state);
+    let mut interest = Interest::in_apps(whole.apps.keys().take(2).cloned().collect());
+    interest.in_hosts_at(&outline);
+    let apps = bytes.of_apps(interest.apps()).map_err(refused)?;
+    for change in apps.values() {
+        interest.in_hosts_of(change);
+    }
+    let part = bytes.about(&interest).map_err(refused)?;
+    let mut wanted = whole.clone();
+    wanted.nodes.retain(|node, _| interest.nodes().contains(node));
+    wanted.apps.retain(|app_env, _| interest.apps().contains(app_env));
+    holds(part == wanted, || "in part it is another delta".to_owned())?;
+    let mut excerpt = Excerpt::of(&outline, &interest);
+    let _ = part.put_on(&mut excerpt);
+    Ok(())
 }
 
 fn answers(input: &[u8]) -> Result<Verdict, String> {

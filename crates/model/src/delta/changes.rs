@@ -16,34 +16,19 @@ pub(super) struct Changes<K, V> {
     pub(super) gone: Vec<K>,
 }
 
-impl<K: Ord + Clone, V: Clone + PartialEq> Changes<K, V> {
-    pub(super) fn between(before: &OrdMap<K, V>, after: &OrdMap<K, V>) -> Self {
-        Self::with(before, after, |_, new| new.clone())
-    }
-
-    pub(super) fn put_on(self, map: &mut OrdMap<K, V>) {
-        for key in &self.gone {
-            map.remove(key);
-        }
-        for (key, value) in self.set {
-            map.insert(key, value);
-        }
+impl<K, V> Default for Changes<K, V> {
+    fn default() -> Self {
+        Self { set: Vec::new(), gone: Vec::new() }
     }
 }
 
-impl<K: Ord + Clone, C> Changes<K, C> {
-    /// The same where a change is something else than the new value.
-    pub(super) fn with<V: PartialEq>(
-        before: &OrdMap<K, V>,
-        after: &OrdMap<K, V>,
-        change: impl Fn(Option<&V>, &V) -> C,
-    ) -> Self {
-        let mut changes = Self { set: Vec::new(), gone: Vec::new() };
+impl<K: Ord + Clone, V: Clone + PartialEq> Changes<K, V> {
+    pub(super) fn between(before: &OrdMap<K, V>, after: &OrdMap<K, V>) -> Self {
+        let mut changes = Self::default();
         for item in before.diff(after) {
             match item {
-                DiffItem::Add(key, new) => changes.set.push((key.clone(), change(None, new))),
-                DiffItem::Update { old: (_, old), new: (key, new) } => {
-                    changes.set.push((key.clone(), change(Some(old), new)));
+                DiffItem::Add(key, new) | DiffItem::Update { new: (key, new), .. } => {
+                    changes.set.push((key.clone(), new.clone()));
                 }
                 DiffItem::Remove(key, _) => changes.gone.push(key.clone()),
             }
@@ -51,8 +36,87 @@ impl<K: Ord + Clone, C> Changes<K, C> {
         changes
     }
 
+    pub(super) fn put_on(self, map: &mut OrdMap<K, V>) {
+        self.put_on_as(map, |key| key);
+    }
+}
+
+impl<K, V> Changes<K, V> {
+    /// Puts them on a map with longer keys.
+    pub(super) fn put_on_as<L: Ord + Clone>(self, map: &mut OrdMap<L, V>, longer: impl Fn(K) -> L)
+    where
+        V: Clone,
+    {
+        for key in self.gone {
+            map.remove(&longer(key));
+        }
+        for (key, value) in self.set {
+            map.insert(longer(key), value);
+        }
+    }
+
     pub(super) fn count(&self) -> usize {
         self.set.len() + self.gone.len()
+    }
+
+    pub(super) fn keys(&self) -> impl Iterator<Item = &K> {
+        self.set.iter().map(|(key, _)| key).chain(&self.gone)
+    }
+}
+
+/// What differs in one fact.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Changed<C> {
+    /// Nothing.
+    #[default]
+    Not,
+    /// It is not there any more.
+    Gone,
+    /// What changed, or what it is now.
+    To(C),
+}
+
+impl<C> Changed<C> {
+    /// Of one item of what differs between two maps, and its key.
+    pub(super) fn of<'a, K, V>(
+        item: DiffItem<'a, 'a, K, V>,
+        change: impl Fn(Option<&V>, &V) -> C,
+    ) -> (&'a K, Self) {
+        match item {
+            DiffItem::Add(key, new) => (key, Self::To(change(None, new))),
+            DiffItem::Update { old: (_, old), new: (key, new) } => (key, Self::To(change(Some(old), new))),
+            DiffItem::Remove(key, _) => (key, Self::Gone),
+        }
+    }
+
+    pub(super) fn to(&self) -> Option<&C> {
+        match self {
+            Self::To(change) => Some(change),
+            Self::Not | Self::Gone => None,
+        }
+    }
+
+    pub(super) fn count(&self, of: impl Fn(&C) -> usize) -> usize {
+        match self {
+            Self::Not => 0,
+            Self::Gone => 1,
+            Self::To(change) => of(change),
+        }
+    }
+
+    pub(super) fn put_on<K: Ord + Clone, V: Clone + Default>(
+        self,
+        map: &mut OrdMap<K, V>,
+        key: &K,
+        put: impl Fn(C, &mut V),
+    ) {
+        match self {
+            Self::Not => {}
+            Self::Gone => {
+                map.remove(key);
+            }
+            Self::To(change) => put(change, map.entry(key.clone()).or_default()),
+        }
     }
 }
 

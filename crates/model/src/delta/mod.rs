@@ -15,47 +15,17 @@ use crate::index::Index;
 use crate::leaf::Leaves;
 use crate::state::{Control, History, State, Target};
 
-/// Lists State's maps once, those of each half.
-macro_rules! maps {
-    ($maps:ident: $($tree:ident $map:ident: $key:ty => $value:ty;)*) => {
-        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-        pub(super) struct $maps {
-            $($map: Changes<$key, $value>,)*
-        }
-
-        impl $maps {
-            fn between(before: &State, after: &State) -> Self {
-                Self { $($map: Changes::between(&before.$tree.$map, &after.$tree.$map),)* }
-            }
-
-            fn put_on(self, state: &mut State) {
-                $(self.$map.put_on(&mut state.$tree.$map);)*
-            }
-
-            fn count(&self) -> usize {
-                0 $(+ self.$map.count())*
-            }
-
-            pub(super) fn mismatch(one: &State, other: &State) -> Option<Mismatch> {
-                None$(.or_else(|| $crate::delta::changes::first(
-                    concat!(stringify!($tree), ".", stringify!($map)),
-                    &one.$tree.$map,
-                    &other.$tree.$map,
-                )))*
-            }
-        }
-    };
-}
-
 mod answers;
 mod changes;
+mod excerpt;
 mod progress;
 mod target;
 
 pub use answers::{Answers, AnswersDelta};
 use changes::{first, text};
-pub use progress::ProgressDelta;
-use progress::{ProgressMaps, first_nested};
+pub use excerpt::{Excerpt, Interest};
+pub use progress::{AppChange, NodeChange, ProgressDelta, ProgressHead};
+use progress::{first_nested, first_of_apps};
 use target::{Sets, TargetMaps};
 pub use target::{TargetDelta, TargetOutline};
 
@@ -229,12 +199,12 @@ impl Delta {
 
     /// The seq it begins at.
     pub fn from(&self) -> Seq {
-        self.progress.from.0
+        self.progress.head.from.0
     }
 
     /// The seq it leads to.
     pub fn to(&self) -> Seq {
-        self.progress.to.0
+        self.progress.head.to.0
     }
 
     /// How many facts it sets or removes.
@@ -246,17 +216,17 @@ impl Delta {
     pub fn put_on(self, outline: &mut Outline) -> Result<(), DeltaError> {
         let Outline(state) = outline;
         let Self { target, progress } = self;
-        for from in [target.from, progress.from] {
+        for from in [target.from, progress.head.from] {
             if from != (state.seq, state.time) {
                 return Err(DeltaError { from: from.0, found: state.seq });
             }
         }
-        if target.to != progress.to {
-            return Err(DeltaError { from: target.to.0, found: progress.to.0 });
+        if target.to != progress.head.to {
+            return Err(DeltaError { from: target.to.0, found: progress.head.to.0 });
         }
-        (state.seq, state.time) = progress.to;
+        progress.head.put(state);
         target.put(state);
-        progress.put_on(state);
+        progress.put(state);
         Ok(())
     }
 }
@@ -275,7 +245,7 @@ impl State {
             .or_else(|| scalar("history.leader", ours.leader.to_string(), theirs.leader.to_string()))
             .or_else(|| first_nested(self, other))
             .or_else(|| TargetMaps::mismatch(self, other))
-            .or_else(|| ProgressMaps::mismatch(self, other))
+            .or_else(|| first_of_apps(ours, theirs))
             .or_else(|| first("history.deployments_of", &ours.deployments_of, &theirs.deployments_of))
             .or_else(|| first("history.answered", &ours.answered, &theirs.answered))
             .or_else(|| first("history.answered_by_age", &ours.answered_by_age, &theirs.answered_by_age))

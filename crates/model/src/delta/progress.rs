@@ -1,33 +1,56 @@
 //! What became of it: what nodes were told, what they told, and deployments.
+//!
+//! It is told apart by node and by app, so that whoever asks for some of them reads theirs alone.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 use serde::{Deserialize, Serialize};
 
 use super::Mismatch;
-use super::changes::{Changes, first};
+use super::changes::{Changed, Changes, first};
 use crate::ids::{AppEnv, ControllerId, InstanceId, NodeName, Seq, Time};
 use crate::state::{Assigned, AssignedTo, Change, Deployment, History, Observed, State};
 use crate::wire::{AssignmentVersion, InstanceReport};
 
-maps! { ProgressMaps:
-    history deployments: Seq => Arc<Deployment>;
-    history latest: AppEnv => Seq;
-    history changes: (AppEnv, Seq) => Change;
-    history barriers: (AppEnv, Seq) => String;
+/// What differs between two outlines in everything but their targets and what governs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProgressDelta {
+    /// Of neither nodes nor apps.
+    pub head: ProgressHead,
+    /// By node.
+    pub nodes: BTreeMap<NodeName, NodeChange>,
+    /// By app in an environment.
+    pub apps: BTreeMap<AppEnv, AppChange>,
 }
 
-/// What differs between two outlines in everything but their targets and what governs.
+/// Between what a delta is, and what is of no node and no app.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ProgressDelta {
+pub struct ProgressHead {
     pub(super) from: (Seq, Time),
     pub(super) to: (Seq, Time),
     /// Present when they differ: term and leader.
     term: Option<(u64, ControllerId)>,
-    assigned: Changes<NodeName, AssignedChange>,
-    observed: Changes<NodeName, ObservedChange>,
-    maps: ProgressMaps,
+}
+
+/// What differs in what one node has been told, and told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeChange {
+    assigned: Changed<AssignedChange>,
+    observed: Changed<ObservedChange>,
+}
+
+/// What differs in an app's deployments and changes, and on which nodes something of it does.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppChange {
+    /// Nodes that were told another thing about an instance of it, or told one.
+    pub(super) hosts: Vec<NodeName>,
+    deployments: Changes<Seq, Arc<Deployment>>,
+    latest: Changed<Seq>,
+    changes: Changes<Seq, Change>,
+    barriers: Changes<Seq, String>,
 }
 
 /// What differs in what one node has been told.
@@ -48,12 +71,26 @@ struct ObservedChange {
     instances: Changes<InstanceId, Arc<InstanceReport>>,
 }
 
+impl ProgressHead {
+    pub(super) fn put(&self, state: &mut State) {
+        (state.seq, state.time) = self.to;
+        if let Some((term, leader)) = self.term {
+            (state.history.term, state.history.leader) = (term, leader);
+        }
+    }
+}
+
 impl AssignedChange {
     fn new(before: Option<&Assigned>, after: &Assigned) -> Self {
         let Assigned { changed, instances } = after;
         let none = OrdMap::new();
         let before = before.map_or(&none, |before| &before.instances);
         Self { changed: *changed, instances: Changes::between(before, instances) }
+    }
+
+    fn put_on(self, assigned: &mut Assigned) {
+        assigned.changed = self.changed;
+        self.instances.put_on(&mut assigned.instances);
     }
 }
 
@@ -71,65 +108,167 @@ impl ObservedChange {
             instances: Changes::between(before, instances),
         }
     }
+
+    fn put_on(self, observed: &mut Observed) {
+        let Self { boot, number, applied, lost, time, instances } = self;
+        (observed.boot, observed.number, observed.applied) = (boot, number, applied);
+        (observed.lost, observed.time) = (lost, time);
+        instances.put_on(&mut observed.instances);
+    }
 }
 
-/// What follows from other maps is not kept but put right with them.
-fn put_indexes(maps: &ProgressMaps, history: &mut History) {
-    let History { deployments, deployments_of, .. } = history;
-    for seq in &maps.deployments.gone {
-        if let Some(gone) = deployments.get(seq) {
-            deployments_of.remove(&(gone.app_env.clone(), *seq));
+impl NodeChange {
+    fn count(&self) -> usize {
+        let assigned = self.assigned.count(|change| 1 + change.instances.count());
+        assigned + self.observed.count(|change| 1 + change.instances.count())
+    }
+
+    /// The instances of which something differs.
+    fn instances(&self) -> impl Iterator<Item = &InstanceId> {
+        let assigned = self.assigned.to().into_iter().flat_map(|change| change.instances.keys());
+        assigned.chain(self.observed.to().into_iter().flat_map(|change| change.instances.keys()))
+    }
+
+    fn put_on(self, node: &NodeName, state: &mut State) {
+        self.assigned.put_on(&mut state.assigned, node, AssignedChange::put_on);
+        self.observed.put_on(&mut state.observed, node, ObservedChange::put_on);
+    }
+}
+
+impl AppChange {
+    fn count(&self) -> usize {
+        self.deployments.count() + self.latest.count(|_| 1) + self.changes.count() + self.barriers.count()
+    }
+
+    fn put_on(self, app_env: &AppEnv, history: &mut History) {
+        // What follows from other maps is not kept but put right with them.
+        for seq in &self.deployments.gone {
+            history.deployments_of.remove(&(app_env.clone(), *seq));
+        }
+        for (seq, _) in &self.deployments.set {
+            history.deployments_of.insert((app_env.clone(), *seq), ());
+        }
+        self.deployments.put_on(&mut history.deployments);
+        self.latest.put_on(&mut history.latest, app_env, |new, seq| *seq = new);
+        self.changes.put_on_as(&mut history.changes, |seq| (app_env.clone(), seq));
+        self.barriers.put_on_as(&mut history.barriers, |seq| (app_env.clone(), seq));
+    }
+}
+
+/// What differs, in order of the keys, beside the app and environment that each is of.
+fn by_app<K: Ord + Clone, V: Clone + PartialEq, S>(
+    before: &OrdMap<K, V>,
+    after: &OrdMap<K, V>,
+    apps: &mut BTreeMap<AppEnv, AppChange>,
+    of: impl Fn(&K, &V) -> (AppEnv, S),
+    changes: impl Fn(&mut AppChange) -> &mut Changes<S, V>,
+) {
+    for item in before.diff(after) {
+        match item {
+            DiffItem::Add(key, new) | DiffItem::Update { new: (key, new), .. } => {
+                let (app_env, key) = of(key, new);
+                changes(apps.entry(app_env).or_default()).set.push((key, new.clone()));
+            }
+            DiffItem::Remove(key, old) => {
+                let (app_env, key) = of(key, old);
+                changes(apps.entry(app_env).or_default()).gone.push(key);
+            }
         }
     }
-    for (seq, deployment) in &maps.deployments.set {
-        deployments_of.insert((deployment.app_env.clone(), *seq), ());
+}
+
+fn nodes_between(before: &State, after: &State) -> BTreeMap<NodeName, NodeChange> {
+    let mut nodes: BTreeMap<NodeName, NodeChange> = BTreeMap::new();
+    for item in before.assigned.diff(&after.assigned) {
+        let (node, change) = Changed::of(item, AssignedChange::new);
+        nodes.entry(node.clone()).or_default().assigned = change;
     }
+    for item in before.observed.diff(&after.observed) {
+        let (node, change) = Changed::of(item, ObservedChange::new);
+        nodes.entry(node.clone()).or_default().observed = change;
+    }
+    nodes
+}
+
+fn apps_between(
+    before: &History,
+    after: &History,
+    nodes: &BTreeMap<NodeName, NodeChange>,
+) -> BTreeMap<AppEnv, AppChange> {
+    let mut apps: BTreeMap<AppEnv, AppChange> = BTreeMap::new();
+    by_app(
+        &before.deployments,
+        &after.deployments,
+        &mut apps,
+        |seq, deployment| (deployment.app_env.clone(), *seq),
+        |app| &mut app.deployments,
+    );
+    for item in before.latest.diff(&after.latest) {
+        let (app_env, change) = Changed::of(item, |_, seq| *seq);
+        apps.entry(app_env.clone()).or_default().latest = change;
+    }
+    by_app(
+        &before.changes,
+        &after.changes,
+        &mut apps,
+        |(app_env, seq), _| (app_env.clone(), *seq),
+        |app| &mut app.changes,
+    );
+    by_app(
+        &before.barriers,
+        &after.barriers,
+        &mut apps,
+        |(app_env, seq), _| (app_env.clone(), *seq),
+        |app| &mut app.barriers,
+    );
+    for (node, change) in nodes {
+        for id in change.instances() {
+            let hosts = match apps.get_mut(&id.slot.app_env) {
+                Some(app) => &mut app.hosts,
+                None => &mut apps.entry(id.slot.app_env.clone()).or_default().hosts,
+            };
+            if hosts.last() != Some(node) {
+                hosts.push(node.clone());
+            }
+        }
+    }
+    apps
 }
 
 impl ProgressDelta {
     pub(super) fn between(before: &State, after: &State) -> Self {
         let term = |state: &State| (state.history.term, state.history.leader);
-        Self {
+        let head = ProgressHead {
             from: (before.seq, before.time),
             to: (after.seq, after.time),
             term: (term(before) != term(after)).then(|| term(after)),
-            assigned: Changes::with(&before.assigned, &after.assigned, AssignedChange::new),
-            observed: Changes::with(&before.observed, &after.observed, ObservedChange::new),
-            maps: ProgressMaps::between(before, after),
-        }
+        };
+        let nodes = nodes_between(before, after);
+        let apps = apps_between(&before.history, &after.history, &nodes);
+        Self { head, nodes, apps }
     }
 
     pub(super) fn count(&self) -> usize {
-        let assigned: usize = self.assigned.set.iter().map(|(_, change)| change.instances.count()).sum();
-        let observed: usize = self.observed.set.iter().map(|(_, change)| change.instances.count()).sum();
-        self.assigned.count() + assigned + self.observed.count() + observed + self.maps.count()
+        let nodes: usize = self.nodes.values().map(NodeChange::count).sum();
+        nodes + self.apps.values().map(AppChange::count).sum::<usize>()
     }
 
-    pub(super) fn put_on(self, state: &mut State) {
-        if let Some((term, leader)) = self.term {
-            (state.history.term, state.history.leader) = (term, leader);
+    pub(super) fn put(self, state: &mut State) {
+        for (node, change) in self.nodes {
+            change.put_on(&node, state);
         }
-        for node in &self.assigned.gone {
-            state.assigned.remove(node);
+        for (app_env, change) in self.apps {
+            change.put_on(&app_env, &mut state.history);
         }
-        for (node, AssignedChange { changed, instances }) in self.assigned.set {
-            let assigned = state.assigned.entry(node).or_default();
-            assigned.changed = changed;
-            instances.put_on(&mut assigned.instances);
-        }
-        for node in &self.observed.gone {
-            state.observed.remove(node);
-        }
-        for (node, change) in self.observed.set {
-            let ObservedChange { boot, number, applied, lost, time, instances } = change;
-            let observed = state.observed.entry(node).or_default();
-            (observed.boot, observed.number, observed.applied) = (boot, number, applied);
-            (observed.lost, observed.time) = (lost, time);
-            instances.put_on(&mut observed.instances);
-        }
-        put_indexes(&self.maps, &mut state.history);
-        self.maps.put_on(state);
     }
+}
+
+/// The first difference in deployments and what is known of changes.
+pub(super) fn first_of_apps(one: &History, other: &History) -> Option<Mismatch> {
+    first("history.deployments", &one.deployments, &other.deployments)
+        .or_else(|| first("history.latest", &one.latest, &other.latest))
+        .or_else(|| first("history.changes", &one.changes, &other.changes))
+        .or_else(|| first("history.barriers", &one.barriers, &other.barriers))
 }
 
 /// The first difference in what nodes were told, or told.

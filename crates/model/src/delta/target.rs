@@ -5,7 +5,7 @@ use std::sync::Arc;
 use imbl::OrdSet;
 use serde::{Deserialize, Serialize};
 
-use super::changes::{Changes, set_changes, text};
+use super::changes::{Changes, first, set_changes, text};
 use super::{DeltaError, Mismatch};
 use crate::digest::Digest;
 use crate::event::{Contacts, EnrolledNode, JoinToken, Pin, Token};
@@ -18,7 +18,39 @@ use crate::release::Revision;
 use crate::scope::Scope;
 use crate::state::{Controller, Fleet, History, Refusals, State};
 
-maps! { TargetMaps:
+/// Lists State's maps once.
+macro_rules! maps {
+    ($($tree:ident $map:ident: $key:ty => $value:ty;)*) => {
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        pub(super) struct TargetMaps {
+            $($map: Changes<$key, $value>,)*
+        }
+
+        impl TargetMaps {
+            fn between(before: &State, after: &State) -> Self {
+                Self { $($map: Changes::between(&before.$tree.$map, &after.$tree.$map),)* }
+            }
+
+            fn put_on(self, state: &mut State) {
+                $(self.$map.put_on(&mut state.$tree.$map);)*
+            }
+
+            fn count(&self) -> usize {
+                0 $(+ self.$map.count())*
+            }
+
+            pub(super) fn mismatch(one: &State, other: &State) -> Option<Mismatch> {
+                None$(.or_else(|| first(
+                    concat!(stringify!($tree), ".", stringify!($map)),
+                    &one.$tree.$map,
+                    &other.$tree.$map,
+                )))*
+            }
+        }
+    };
+}
+
+maps! {
     target intent: AppEnv => Arc<Revision>;
     target placement: Slot => NodeName;
     target pins: (AppEnv, Place) => Arc<Pin>;
