@@ -295,11 +295,25 @@ impl Batch<'_> {
     /// is final: `RocksDB` takes no more writes after a failed sync, because it
     /// cannot know what reached the disk.
     pub(crate) fn commit(self, sync: bool) -> Result<(), StoreError> {
-        let database = self.database;
         let mut options = WriteOptions::default();
         options.set_sync(sync);
-        database.db.write_opt(self.inner, &options).map_err(|error| {
-            let operation = if sync { "synced write" } else { "write" };
+        self.write(&options, if sync { "synced write" } else { "write" })
+    }
+
+    /// The same without the write-ahead log, for what is derived of what it holds: a crash takes back the
+    /// latest of these writes, and never an earlier one without all that follow it. None is kept before what
+    /// was written with the log earlier.
+    // `RocksDB` syncs all of the log that is older than a memtable before it takes in the file that the memtable
+    // is flushed to, and writes memtables out when it is closed (`FlushMemTableToOutputFile`, `CloseHelper`).
+    pub(crate) fn commit_unlogged(self) -> Result<(), StoreError> {
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        self.write(&options, "write")
+    }
+
+    fn write(self, options: &WriteOptions, operation: &'static str) -> Result<(), StoreError> {
+        let database = self.database;
+        database.db.write_opt(self.inner, options).map_err(|error| {
             let place = database.path.display().to_string();
             explain(operation, place, &database.path, &error)
         })

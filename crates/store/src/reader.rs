@@ -136,7 +136,7 @@ impl Reader {
         self.database().get(Family::Meta, &meta::application_key(key))
     }
 
-    /// Stores (`Some`) and deletes (`None`) derived values at once, unsynced:
+    /// Stores (`Some`) and deletes (`None`) derived values at once, without a log:
     /// whoever derives them keeps a watermark among them and derives again what
     /// a crash lost.
     pub fn put_derived(&self, changes: &[(Vec<u8>, Option<Vec<u8>>)]) -> Result<(), StoreError> {
@@ -159,7 +159,7 @@ impl Reader {
             }
         }
         self.database().check_room(bytes)?;
-        batch.commit(false)
+        batch.commit_unlogged()
     }
 
     /// A derived value.
@@ -189,7 +189,7 @@ impl Reader {
         let end = successor(prefix).unwrap_or(vec![0xff; limits::MAX_DERIVED_KEY_BYTES + 1]);
         let mut batch = self.database().batch();
         batch.delete_range(Family::Derived, prefix, &end)?;
-        batch.commit(false)
+        batch.commit_unlogged()
     }
 }
 

@@ -10,7 +10,7 @@ use raft::{GetEntriesContext, Storage};
 use stele_consensus::{
     LogStore, SnapshotHead, Staged, StagedSnapshot, StoredSnapshot, WriteBatch, bootstrap,
 };
-use stele_store::limits::{RECENT_ENTRIES_BYTES, SNAPSHOT_PART_BYTES};
+use stele_store::limits::{MEMTABLE_BYTES, RECENT_ENTRIES_BYTES, SNAPSHOT_PART_BYTES};
 use stele_store::{Identity, OpenError, Settings, Store, StoreError};
 
 fn identity(node: u64) -> Identity {
@@ -506,4 +506,66 @@ fn derived_values_are_scanned_and_deleted_by_prefix() {
     reader.delete_all_derived(b"").unwrap();
     assert!(scan(b"", None, 9).is_empty());
     assert!(matches!(reader.put_derived(&[put(b"")]), Err(StoreError::Refused(_))));
+}
+
+/// Where the process that crashes writes.
+const CRASH_IN: &str = "STELE_TEST_CRASH_IN";
+const DERIVED_BYTES: usize = 64 * 1024;
+/// Enough that some of it is in files, and some is not.
+const DERIVED_VALUES: u64 = 3 * MEMTABLE_BYTES as u64 / DERIVED_BYTES as u64;
+
+fn derived_key(number: u64) -> Vec<u8> {
+    number.to_be_bytes().to_vec()
+}
+
+/// Synced records, then values that are derived, then synced records.
+fn derive(path: &Path) -> Store {
+    let mut store = create(path);
+    write_entries(&mut store, 2..=3, true);
+    let value = noise(DERIVED_BYTES);
+    for number in 1..=DERIVED_VALUES {
+        let mark = (b"through".to_vec(), Some(derived_key(number)));
+        store.reader().put_derived(&[(derived_key(number), Some(value.clone())), mark]).unwrap();
+    }
+    write_entries(&mut store, 4..=5, true);
+    store
+}
+
+/// How many derived values there are: the first ones, without a gap.
+fn derived(store: &Store) -> u64 {
+    let mark = store.reader().get_derived(b"through").unwrap();
+    let through = mark.map_or(0, |mark| u64::from_be_bytes(mark.try_into().unwrap()));
+    let there = store.reader().scan_derived(&[0], None, usize::MAX).unwrap();
+    assert!(there.iter().map(|(key, _)| key.clone()).eq((1..=through).map(derived_key)), "up to {through}");
+    through
+}
+
+#[test]
+fn derived_values_take_no_log_and_a_crash_leaves_the_first_of_them() {
+    if let Some(path) = std::env::var_os(CRASH_IN) {
+        let _store = derive(Path::new(&path));
+        std::process::abort();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (ended, crashed) = (folder.path().join("ended"), folder.path().join("crashed"));
+    let store = derive(&ended);
+    let logs = files(&ended, "log");
+    let bytes: u64 = logs.iter().map(|log| fs::metadata(log).unwrap().len()).sum();
+    assert!(bytes < DERIVED_BYTES as u64, "{bytes} bytes of log");
+    assert_eq!(derived(&store), DERIVED_VALUES);
+    // Whoever ends in order loses nothing.
+    drop(store);
+    assert_eq!(derived(&open(&ended).unwrap()), DERIVED_VALUES);
+
+    let status = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "derived_values_take_no_log_and_a_crash_leaves_the_first_of_them"])
+        .env(CRASH_IN, &crashed)
+        .output()
+        .unwrap()
+        .status;
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(6), "{status}");
+    let store = open(&crashed).unwrap();
+    assert_eq!((store.index().applied(), store.index().last_seq()), (5, 4));
+    let left = derived(&store);
+    assert!(left > 0 && left < DERIVED_VALUES, "{left} of {DERIVED_VALUES}");
 }
