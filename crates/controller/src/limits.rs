@@ -44,7 +44,7 @@ pub const READ_RETRY_INTERVAL: Duration = Duration::from_millis(300);
 pub const CONDUCTOR_TURN_MAX: Duration = Duration::from_millis(20);
 /// How many times as long as it looked at apps in vain the conductor rests: of a large fleet every report is a
 /// reason to look again, and that must not take the whole of the thread.
-pub const CONDUCTOR_REST_FACTOR: u32 = 9;
+pub const CONDUCTOR_REST_FACTOR: u32 = 19;
 /// What it looked at in vain for less time is free.
 pub const CONDUCTOR_FREE: Duration = Duration::from_micros(200);
 /// Commands the conductor gives before others get a turn.

@@ -33,6 +33,7 @@ mod fields;
 pub mod fold;
 pub mod header;
 pub mod ids;
+mod in_order;
 mod index;
 mod leaf;
 pub mod limits;
@@ -71,6 +72,7 @@ pub use ids::{
     AppEnv, AppId, AppName, ControllerId, EnvironmentName, FleetName, InstanceId, NodeName, Place,
     PrincipalId, ProjectName, RegionName, SecretName, Seq, ServiceName, Slot, Time,
 };
+pub use in_order::Nodes;
 pub use point::Point;
 pub use rejection::{Rejection, RejectionKind};
 pub use release::{InstanceSpec, Release, Revision};

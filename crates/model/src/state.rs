@@ -4,7 +4,7 @@
 //! version and nobody locks.
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
+use std::ops::{Bound, RangeInclusive};
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
@@ -17,6 +17,7 @@ use crate::ids::{
     AppEnv, AppId, ControllerId, EnvironmentName, FleetName, InstanceId, NodeName, Place, PrincipalId,
     ProjectName, RegionName, SecretName, Seq, Slot, Time,
 };
+use crate::in_order::InOrder;
 use crate::index::{first_instance, first_slot};
 use crate::release::{Container, EnvValue, InstanceSpec, Release, Revision};
 use crate::scope::Scope;
@@ -270,6 +271,17 @@ pub struct Answer {
     pub deployments: Vec<Seq>,
 }
 
+/// What a node has of the app that an instance is the first of.
+fn of_app<'a, V>(
+    instances: &'a OrdMap<InstanceId, V>,
+    first: &Arc<InstanceId>,
+) -> impl Iterator<Item = (&'a InstanceId, &'a V)> + use<'a, V> {
+    let range = (Bound::Included(first.as_ref()), Bound::Unbounded);
+    let first = Arc::clone(first);
+    let from = instances.range::<_, InstanceId>(range);
+    from.take_while(move |(id, _)| id.slot.app_env == first.slot.app_env)
+}
+
 impl State {
     /// Number of a release, `v12`.
     pub fn release_number(&self, release: &Digest) -> Option<u32> {
@@ -436,11 +448,10 @@ impl State {
         &'a self,
         app_env: &AppEnv,
     ) -> impl Iterator<Item = (&'a NodeName, &'a InstanceId, &'a Arc<AssignedTo>)> + use<'a> {
-        let first = first_instance(app_env);
+        let mut assigned = InOrder::new(&self.assigned);
+        let first = Arc::new(first_instance(app_env));
         let at = move |node| {
-            let app_env = first.slot.app_env.clone();
-            let instances = self.assigned.get(node)?.instances.range(first.clone()..);
-            let of_app = instances.take_while(move |(id, _)| id.slot.app_env == app_env);
+            let of_app = of_app(&assigned.get(node)?.instances, &first);
             Some(of_app.map(move |(id, instance)| (node, id, instance)))
         };
         self.hosts_of(app_env).filter_map(at).flatten()
@@ -451,11 +462,10 @@ impl State {
         &'a self,
         app_env: &AppEnv,
     ) -> impl Iterator<Item = (&'a NodeName, &'a InstanceId, &'a Arc<InstanceReport>)> + use<'a> {
-        let first = first_instance(app_env);
+        let mut observed = InOrder::new(&self.observed);
+        let first = Arc::new(first_instance(app_env));
         let at = move |node| {
-            let app_env = first.slot.app_env.clone();
-            let instances = self.observed.get(node)?.instances.range(first.clone()..);
-            let of_app = instances.take_while(move |(id, _)| id.slot.app_env == app_env);
+            let of_app = of_app(&observed.get(node)?.instances, &first);
             Some(of_app.map(move |(id, report)| (node, id, report)))
         };
         self.hosts_of(app_env).filter_map(at).flatten()

@@ -64,9 +64,8 @@ pub(crate) fn advance(
     if stopped {
         return None;
     }
-    let mut running = running_by_slot(state, app_env);
     let since = deployment.map_or(Time(0), |(_, deployment)| deployment.started);
-    let wanted = wanted_slots(state, app_env, since, &mut running);
+    let (wanted, left) = wanted_slots(state, app_env, since);
     if let Some((seq, _)) = deployment {
         if let Some(outcome) = failure(state, &wanted, since, now) {
             return Some(finish(app_env, seq, outcome));
@@ -82,9 +81,7 @@ pub(crate) fn advance(
     };
     let mut changes = Vec::new();
     // Slots that should not be there any more.
-    for left in running.into_values().flatten().take(ASSIGNMENTS_PER_COMMAND_MAX) {
-        changes.push(withdraw(&left));
-    }
+    changes.extend(left.iter().take(ASSIGNMENTS_PER_COMMAND_MAX).map(withdraw));
     changes.extend(replace(state, &wanted, pace));
     if !changes.is_empty() {
         return Some(Command::Assign { app_env: app_env.clone(), changes });
@@ -101,48 +98,52 @@ fn withdraw(running: &Running<'_>) -> AssignmentChange {
     AssignmentChange::Withdraw { node: running.node.clone(), instance: running.id.clone() }
 }
 
-fn running_by_slot<'a>(state: &'a State, app_env: &'a AppEnv) -> BTreeMap<&'a Slot, Vec<Running<'a>>> {
-    let mut running: BTreeMap<&Slot, Vec<_>> = BTreeMap::new();
-    for (node, id, to) in state.assigned_to(app_env) {
-        running.entry(&id.slot).or_default().push(Running { node, id, to });
-    }
-    running
-}
-
+/// The slots that should be filled, and the instances that fill none of them, in order.
 fn wanted_slots<'a>(
     state: &'a State,
     app_env: &'a AppEnv,
     since: Time,
-    running: &mut BTreeMap<&'a Slot, Vec<Running<'a>>>,
-) -> Vec<Wanted<'a>> {
+) -> (Vec<Wanted<'a>>, Vec<Running<'a>>) {
     let revisions = state.revisions(app_env);
     let mut specs = Specs::new(state, app_env);
-    let mut wanted = Vec::new();
+    let mut nodes = state.nodes();
+    let mut running: Vec<_> =
+        state.assigned_to(app_env).map(|(node, id, to)| Running { node, id, to }).collect();
+    running.sort_by(|one, other| one.id.slot.cmp(&other.id.slot));
+    let mut running = running.into_iter().peekable();
+    let (mut wanted, mut left) = (Vec::new(), Vec::new());
     for (slot, node) in state.slots(app_env) {
-        let Some(revision) = revisions.at(node) else { continue };
-        let Some(service) = revisions.service(&slot.service, node) else { continue };
-        let Some(spec) = specs.of(revision, &slot.service) else { continue };
-        let mut stale = running.remove(slot).unwrap_or_default();
+        while let Some(instance) = running.next_if(|instance| instance.id.slot < *slot) {
+            left.push(instance);
+        }
+        let mut stale: Vec<_> =
+            std::iter::from_fn(|| running.next_if(|instance| instance.id.slot == *slot)).collect();
+        let revision = revisions.at(node);
+        let service = revisions.service(&slot.service, node);
+        let spec = revision.and_then(|revision| specs.of(revision, &slot.service));
+        let (Some(revision), Some(service), Some(spec)) = (revision, service, spec) else {
+            left.extend(stale);
+            continue;
+        };
         let fresh = stale
             .iter()
             .position(|instance| {
                 instance.node == node && instance.to.spec == spec && !failed_before(state, instance, since)
             })
             .map(|at| stale.remove(at));
-        let is_good = fresh.as_ref().is_some_and(|fresh| is_excused_or_healthy(state, fresh));
+        // Nodes that cannot say excuse it.
+        let is_good =
+            fresh.as_ref().is_some_and(|it| nodes.is_healthy(it.node, it.id) || !nodes.is_reachable(it.node));
         wanted.push(Wanted { slot, node, service, revision, spec, fresh, is_good, stale });
     }
-    wanted
+    left.extend(running);
+    (wanted, left)
 }
 
 /// A deployment tries anew what an earlier one left failed.
 fn failed_before(state: &State, running: &Running<'_>, since: Time) -> bool {
     running.to.since < since
         && state.report_of(running.node, running.id).is_some_and(|report| report.phase == Phase::Failed)
-}
-
-fn is_excused_or_healthy(state: &State, running: &Running<'_>) -> bool {
-    state.is_healthy(running.node, running.id) || !state.is_reachable(running.node)
 }
 
 /// The first new instance that failed, or did not become healthy in its time.

@@ -217,10 +217,11 @@ fn instances<'a>(
     told: impl IntoIterator<Item = Told<'a>>,
     expected: &Expected<'_>,
 ) -> Vec<InstanceStatus> {
+    let mut nodes = state.nodes();
     let mut instances: Vec<_> = told
         .into_iter()
         .map(|(node, id, assigned)| {
-            let report = state.report_of(node, id);
+            let report = nodes.report_of(node, id);
             InstanceStatus {
                 id: id.clone(),
                 node: node.clone(),
@@ -228,7 +229,7 @@ fn instances<'a>(
                 release: state.release_number(&assigned.revision.release),
                 current: expected.is_current(node, id, assigned.spec),
                 phase: report.map(|report| report.phase),
-                reachable: state.is_reachable(node),
+                reachable: nodes.is_reachable(node),
                 restarts: report.map_or(0, |report| report.restarts),
                 reason: report.and_then(|report| report.reason.clone()),
                 exit_code: report.and_then(|report| report.exit_code),
@@ -247,12 +248,13 @@ fn counted<'a>(
     expected: &Expected<'_>,
 ) -> (BTreeMap<Phase, u32>, u32) {
     let (mut phases, mut healthy) = (BTreeMap::new(), 0);
+    let mut nodes = state.nodes();
     for (node, id, assigned) in told {
         if expected.is_current(node, id, assigned.spec) {
-            let phase = state.report_of(node, id).map_or(Phase::Pending, |report| report.phase);
+            let phase = nodes.report_of(node, id).map_or(Phase::Pending, |report| report.phase);
             *phases.entry(phase).or_default() += 1;
             healthy +=
-                u32::from(matches!(phase, Phase::Healthy | Phase::Completed) && state.is_reachable(node));
+                u32::from(matches!(phase, Phase::Healthy | Phase::Completed) && nodes.is_reachable(node));
         }
     }
     (phases, healthy)

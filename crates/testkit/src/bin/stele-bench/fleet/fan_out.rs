@@ -1,10 +1,10 @@
 //! One change to every node of a fleet.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Fleet, SIMULATED, now_us, plain, spec};
+use super::{Fleet, SIMULATED, now_us, plain, spec, took};
 use crate::report::{Goal, Report, Row, Side, Times};
 
 /// What an assignment of one instance takes on the wire, in bytes, about.
@@ -24,10 +24,10 @@ pub(crate) fn fan_out(nodes: usize, rounds: usize) -> anyhow::Result<Report> {
     let (mut last, mut decided, mut times) = (Vec::new(), Vec::new(), Times::new()?);
     for round in 0..=rounds {
         fleet.told().in_force.clear();
-        let began = Instant::now();
+        let began = now_us();
         let answer: Value = client.change("/v1/apply", &spec("bench/web", &round.to_string(), None))?;
         let committed = now_us();
-        let took = fleet.finished(&answer["deployments"][0], began)?;
+        let took = took(began, fleet.finished(&answer["deployments"][0])?);
         let heard = std::mem::take(&mut fleet.told().in_force);
         anyhow::ensure!(heard.len() >= nodes, "{} of {nodes} agents have it", heard.len());
         // The first deployment places everything; the others change what is there.

@@ -17,9 +17,8 @@ const TIME_MIN: Duration = Duration::from_secs(75);
 /// How much of a processor each kind of program takes, in percent, over a while, [`TIME_MIN`] at least.
 pub(crate) fn idle(nodes: usize, time: Duration) -> anyhow::Result<Vec<(String, f64)>> {
     let mut fleet = Fleet::start("idle", nodes, 10)?;
-    let began = Instant::now();
     let answer: Value = fleet.client()?.change("/v1/apply", &spec("bench/web", "0", None))?;
-    fleet.finished(&answer["deployments"][0], began)?;
+    fleet.finished(&answer["deployments"][0])?;
     pause(SETTLE)?;
     let leader = fleet.cluster.leader()?;
     let (mut controllers, mut others) = (Vec::new(), fleet.cluster.process_ids());

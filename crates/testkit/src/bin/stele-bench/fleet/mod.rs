@@ -18,8 +18,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use stele_api::wire::{DeploymentStatus, EventsPage, HealthAnswer, NodesAnswer};
-use stele_model::Event;
 use stele_model::event::Outcome;
+use stele_model::{Event, Time};
 use stele_testkit::{Client, Cluster, ClusterConfig, on_lasting_thread, pause};
 
 pub(crate) use c2m::c2m;
@@ -32,7 +32,7 @@ pub(crate) use storm::join_storm;
 const DEADLINE: Duration = Duration::from_mins(10);
 /// Between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
-/// Of the time that a deployment took so far, what is waited before it is looked at again: it may be of
+/// Of the time that a deployment is waited for so far, what is waited before it is looked at again: it may be of
 /// many instances, and looking at it is work for who is measured.
 const FINISHED_PART: u32 = 20;
 /// Between two looks at all nodes, which are many.
@@ -55,6 +55,11 @@ const HOSTS_NICENESS: &str = "19";
 /// Since 1970, of a clock that all processes of the machine share.
 fn now_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64
+}
+
+/// From a time of that clock, which controllers read, too, to a time of the log.
+fn took(began_us: u64, ended: Time) -> Duration {
+    Duration::from_micros(ended.0.saturating_sub(began_us))
 }
 
 /// A controllers' cluster with thousands of agents.
@@ -204,7 +209,11 @@ impl Fleet {
     }
 
     /// Looks again and again, for agents that ended too.
-    fn wait(&mut self, what: &str, done: impl Fn(&Self) -> anyhow::Result<bool>) -> anyhow::Result<Duration> {
+    fn wait(
+        &mut self,
+        what: &str,
+        mut done: impl FnMut(&Self) -> anyhow::Result<bool>,
+    ) -> anyhow::Result<Duration> {
         let began = Instant::now();
         while !done(self)? {
             ensure!(began.elapsed() < DEADLINE, "it takes too long until {what}");
@@ -229,9 +238,11 @@ impl Fleet {
         })
     }
 
-    /// Waits for a deployment's end; answers the time since `began`.
-    fn finished(&mut self, id: &Value, began: Instant) -> anyhow::Result<Duration> {
-        let client = self.client()?;
+    /// Waits for a deployment's end; answers when that was decided, as the log says: whoever looks now and then
+    /// sees it later.
+    fn finished(&mut self, id: &Value) -> anyhow::Result<Time> {
+        let (client, began) = (self.client()?, Instant::now());
+        let mut ended = Time::default();
         let path = format!("/v1/deployments/{id}?consistency=stale&instances=false");
         self.wait("a deployment has ended", |_| {
             let status: DeploymentStatus = client.read(&path)?;
@@ -240,9 +251,10 @@ impl Fleet {
                 return Ok(false);
             };
             ensure!(finished.outcome == Outcome::Succeeded, "deployment {id} failed: {:?}", finished.outcome);
+            ended = finished.time;
             Ok(true)
         })?;
-        Ok(began.elapsed())
+        Ok(ended)
     }
 
     /// The largest resident memory of a controller, in MiB.

@@ -4,9 +4,10 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
+use stele_model::Time;
 use stele_testkit::Client;
 
-use super::{Fleet, SIMULATED, spec};
+use super::{Fleet, SIMULATED, now_us, spec, took};
 use crate::report::{Goal, Report, Row, Side};
 
 /// Deployments asked for at once.
@@ -45,15 +46,16 @@ pub(crate) fn rollback_fleet(
     ));
     let before = fleet.seq()?;
     fleet.told().in_force.clear();
-    let began = Instant::now();
+    let (began, began_us) = (Instant::now(), now_us());
     let request = json!({"scope": "fleet", "to": format!("seq:{point}"), "now": true});
     let answer = client.post("/v1/rollbacks", &request)?;
     let committed = answer.received - began;
     let answer: Value = answer.ok()?;
+    let mut ended = Time::default();
     for id in answer["deployments"].as_array().context("it says what it deploys")? {
-        fleet.finished(id, began)?;
+        ended = ended.max(fleet.finished(id)?);
     }
-    let acked = began.elapsed();
+    let acked = took(began_us, ended);
     report.note(fleet.work_since(before, fleet.seq()?)?.to_string());
     for (work, took, goal) in
         [("planned, proved and committed", committed, 1.0), ("all agents' reports are decided", acked, 10.0)]
@@ -91,7 +93,7 @@ fn deploy(
         }
     }
     for id in ids {
-        fleet.finished(&id, Instant::now())?;
+        fleet.finished(&id)?;
     }
     Ok(())
 }

@@ -26,10 +26,9 @@ pub(crate) fn join_storm(nodes: usize) -> anyhow::Result<Report> {
     let mut report = Report::begin("join-storm", &about, SIMULATED)?;
     report.versions.push(crate::first_line("nats-server", &["--version"])?);
     let mut fleet = Fleet::start("storm", nodes, 10)?;
-    let began = Instant::now();
     let client = fleet.client()?;
     let answer: serde_json::Value = client.change("/v1/apply", &spec("bench/web", "0", None))?;
-    fleet.finished(&answer["deployments"][0], began)?;
+    fleet.finished(&answer["deployments"][0])?;
 
     let quiet = Commits::start(client.clone());
     pause(QUIET)?;
