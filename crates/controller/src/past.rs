@@ -12,10 +12,13 @@ use stele_model::{
 use stele_store::{Reader, StoreError};
 
 use crate::limits::{
-    PAST_FACT_BYTES, PAST_HELD_BYTES, PAST_MEMORY_BYTES, PAST_REBUILT_MAX, PAST_RECENT_MAX,
-    RECORDS_PER_READ_BYTES,
+    MILESTONE_INTERVAL_RECORDS, PAST_FACT_BYTES, PAST_HELD_BYTES, PAST_MEMORY_BYTES, PAST_REBUILT_MAX,
+    PAST_RECENT_MAX, RECORDS_PER_READ_BYTES,
 };
 use crate::milestones::{MilestoneError, Milestones, at_or_before, bases_of, level_of};
+
+/// How much more a header takes in memory than as it is written, at most: most of a long one are short texts.
+const HEADER_READ_FACTOR: usize = 4;
 
 /// Why the past cannot be rebuilt.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +61,8 @@ struct Known {
     states: Rebuilt,
     /// The same of States that only say what should be: what is planned is often done next, and then decided.
     targets: Rebuilt,
+    /// Points at which one app was asked for lately, the latest last.
+    asked: VecDeque<Seq>,
 }
 
 /// The latest last.
@@ -108,6 +113,13 @@ impl Known {
     fn target_at(&self, seq: Seq) -> Option<TargetOutline> {
         let recent = self.recent_targets.iter().find(|outline| outline.seq() == seq);
         recent.cloned().or_else(|| self.at(seq).map(Outline::target))
+    }
+
+    /// Whether a point was asked for lately; notes that it is asked for.
+    fn asks_again(&mut self, seq: Seq) -> bool {
+        let again = self.asked.contains(&seq);
+        visit(&mut self.asked, &seq, |seq| *seq);
+        again
     }
 
     fn visit(&mut self, outline: &Outline) {
@@ -232,23 +244,25 @@ impl Past {
         apps: BTreeSet<AppEnv>,
     ) -> Result<State, PastError> {
         let milestone = at_or_before(seq).min(self.milestones.through()?);
-        if milestone == 0 {
+        // Whoever asks for another app at the same point may ask for more of them, and all of State is kept.
+        let is_rebuilt_whole =
+            milestone == 0 || seq - milestone >= MILESTONE_INTERVAL_RECORDS || self.known().asks_again(seq);
+        if is_rebuilt_whole {
             return self.state_at(seq, later);
         }
-        if let Some(state) = self.known().states.again(seq) {
-            return Ok(state);
-        }
-        // They are gone through twice.
-        let Some(records) = self.records_between(milestone, seq, PAST_HELD_BYTES)? else {
-            return self.state_at(seq, later);
-        };
         let mut steps = vec![milestone];
         steps.extend(bases_of(milestone));
         let base = self.nearest_base(&mut steps, |known, seq| known.at(seq).cloned());
-        let mut deltas = Vec::new();
+        let (mut deltas, mut bytes) = (Vec::new(), 0);
         for step in steps.into_iter().rev() {
-            deltas.push((step, self.milestones.progress(step)?.ok_or(PastError::Missing(step))?));
+            let delta = self.milestones.progress(step)?.ok_or(PastError::Missing(step))?;
+            bytes += delta.len();
+            deltas.push((step, delta));
         }
+        // All of it is gone through twice.
+        let room = PAST_HELD_BYTES.checked_sub(bytes);
+        let records = room.map(|room| self.records_between(milestone, seq, room)).transpose()?.flatten();
+        let Some(records) = records else { return self.state_at(seq, later) };
         let decode = |seq| move |error| MilestoneError::Decode { seq, error };
         let deltas =
             deltas.iter().map(|(seq, bytes)| Ok((*seq, ProgressBytes::read(bytes).map_err(decode(*seq))?)));
@@ -271,12 +285,12 @@ impl Past {
             delta.about(&interest).map_err(decode(*seq))?.put_on(&mut excerpt)?;
         }
         let target = self.target_milestone(milestone)?;
-        let mut state = excerpt.filled(&target, later, seq);
+        let mut state = excerpt.filled(&target, later, seq)?;
         for (header, stored) in &records {
             fold_about(&mut state, &interest, header, || stored.decode())?;
         }
         // Folding leaves traces of the rest.
-        Ok(Excerpt::of_state(&state, &interest).filled(&TargetOutline::of(&state), later, seq))
+        Ok(Excerpt::of_state(&state, &interest).filled(&TargetOutline::of(&state), later, seq)?)
     }
 
     /// The records after a seq, up to another one; nothing when they take more than so many bytes.
@@ -292,7 +306,7 @@ impl Past {
             let read = self.records(last + 1, (through - last) as usize)?;
             last = read.last().map(|(seq, ..)| *seq).ok_or(PastError::Missing(last + 1))?;
             for (_, stored, _) in read {
-                bytes += stored.leaf.len() + stored.payload.len();
+                bytes += HEADER_READ_FACTOR * stored.leaf.len() + stored.payload.len();
                 records.push((stored.header()?, stored));
             }
             if bytes > bytes_max {
@@ -481,7 +495,6 @@ impl Past {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::MILESTONE_INTERVAL_RECORDS;
 
     /// A milestone at which so many reviews are due.
     fn milestone(number: u64) -> Outline {

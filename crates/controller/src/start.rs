@@ -82,7 +82,15 @@ impl Running {
         handle.peers().shutdown().await;
         // A full queue or an ended thread: joining tells which.
         drop(handle.0.inputs.send(Input::Stop));
-        tokio::task::spawn_blocking(move || crate::replica::join(replica, STOP_DEADLINE)).await?
+        tokio::task::spawn_blocking(move || {
+            let ended = crate::replica::join(replica, STOP_DEADLINE);
+            // The next start need not derive it again; it can.
+            if let Err(error) = handle.reader().flush_derived() {
+                tracing::warn!(%error, "what was derived from the log last is derived again at the next start");
+            }
+            ended
+        })
+        .await?
     }
 }
 

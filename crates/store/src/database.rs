@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use rocksdb::{
     BlockBasedOptions, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
-    Direction, ErrorKind, IngestExternalFileOptions, IteratorMode, Options, ReadOptions, SstFileWriter,
-    WriteBatch, WriteOptions,
+    Direction, ErrorKind, FlushOptions, IngestExternalFileOptions, IteratorMode, Options, ReadOptions,
+    SstFileWriter, WriteBatch, WriteOptions,
 };
 use stele_consensus::StoreError;
 use stele_consensus::seal::{seal_into, unseal};
@@ -249,6 +249,15 @@ impl Database {
             .map_err(|error| self.failed("deleting files", family, &error))
     }
 
+    /// Writes a family's memtable out to a file, or has that begun.
+    pub(crate) fn flush(&self, family: Family, wait: bool) -> Result<(), StoreError> {
+        let mut options = FlushOptions::default();
+        options.set_wait(wait);
+        self.db
+            .flush_cf_opt(self.family(family)?, &options)
+            .map_err(|error| self.failed("flushing", family, &error))
+    }
+
     pub(crate) fn batch(&self) -> Batch<'_> {
         self.batch_of(0)
     }
@@ -304,7 +313,7 @@ impl Batch<'_> {
     /// latest of these writes, and never an earlier one without all that follow it. None is kept before what
     /// was written with the log earlier.
     // `RocksDB` syncs all of the log that is older than a memtable before it takes in the file that the memtable
-    // is flushed to, and writes memtables out when it is closed (`FlushMemTableToOutputFile`, `CloseHelper`).
+    // is flushed to (`FlushMemTableToOutputFile`).
     pub(crate) fn commit_unlogged(self) -> Result<(), StoreError> {
         let mut options = WriteOptions::default();
         options.disable_wal(true);

@@ -16,6 +16,9 @@ pub const VERIFY_CHUNK_BYTES: usize = 8 * 1024 * 1024;
 /// Write-ahead log kept before memtables are flushed, in bytes.
 pub const MAX_WAL_BYTES: u64 = 256 * 1024 * 1024;
 
+/// Derived values that a crash takes back, about, in bytes: then they are written out.
+pub const DERIVED_UNFLUSHED_BYTES: u64 = 16 * 1024 * 1024;
+
 /// Records, snapshots and derived data compressed together, in bytes. Records repeat names, and four times
 /// `RocksDB`'s own size lets more of them be told once; a read of one record unpacks that much.
 pub const COMPRESSED_BLOCK_BYTES: usize = 16 * 1024;

@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use stele_consensus::{LogIndex, Span, StoreError};
@@ -27,11 +28,13 @@ pub(crate) struct Shared {
     pub(crate) database: Database,
     pub(crate) stages: Stages,
     positions: RwLock<Positions>,
+    /// Bytes of derived values that were put since they were last written out.
+    unflushed: AtomicU64,
 }
 
 impl Shared {
     pub(crate) fn new(database: Database, stages: Stages) -> Self {
-        Self { database, stages, positions: RwLock::default() }
+        Self { database, stages, positions: RwLock::default(), unflushed: AtomicU64::default() }
     }
 
     /// Lets readers see what was written. Called after the write.
@@ -138,7 +141,7 @@ impl Reader {
 
     /// Stores (`Some`) and deletes (`None`) derived values at once, without a log:
     /// whoever derives them keeps a watermark among them and derives again what
-    /// a crash lost.
+    /// a crash lost, which is little: [`limits::DERIVED_UNFLUSHED_BYTES`].
     pub fn put_derived(&self, changes: &[(Vec<u8>, Option<Vec<u8>>)]) -> Result<(), StoreError> {
         let mut batch = self.database().batch();
         let mut bytes = 0;
@@ -159,7 +162,18 @@ impl Reader {
             }
         }
         self.database().check_room(bytes)?;
-        batch.commit_unlogged()
+        batch.commit_unlogged()?;
+        if self.shared.unflushed.fetch_add(bytes, Ordering::Relaxed) + bytes > limits::DERIVED_UNFLUSHED_BYTES
+        {
+            self.shared.unflushed.store(0, Ordering::Relaxed);
+            self.database().flush(Family::Derived, false)?;
+        }
+        Ok(())
+    }
+
+    /// Has all derived values on the disk on return: before an end in order.
+    pub fn flush_derived(&self) -> Result<(), StoreError> {
+        self.database().flush(Family::Derived, true)
     }
 
     /// A derived value.
@@ -182,14 +196,15 @@ impl Reader {
         self.database().scan(Family::Derived, &from, successor(prefix))?.take(limit).collect()
     }
 
-    /// Deletes every derived value under a prefix; under an empty one, all.
+    /// Deletes every derived value under a prefix; under an empty one, all. They are gone on return, whatever happens
+    /// next: what is wrong must not come back.
     pub fn delete_all_derived(&self, prefix: &[u8]) -> Result<(), StoreError> {
         // No key is longer than the limit, so this is after every key that has
         // no successor of its prefix.
         let end = successor(prefix).unwrap_or(vec![0xff; limits::MAX_DERIVED_KEY_BYTES + 1]);
         let mut batch = self.database().batch();
         batch.delete_range(Family::Derived, prefix, &end)?;
-        batch.commit_unlogged()
+        batch.commit(true)
     }
 }
 

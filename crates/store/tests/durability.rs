@@ -10,7 +10,7 @@ use raft::{GetEntriesContext, Storage};
 use stele_consensus::{
     LogStore, SnapshotHead, Staged, StagedSnapshot, StoredSnapshot, WriteBatch, bootstrap,
 };
-use stele_store::limits::{MEMTABLE_BYTES, RECENT_ENTRIES_BYTES, SNAPSHOT_PART_BYTES};
+use stele_store::limits::{DERIVED_UNFLUSHED_BYTES, RECENT_ENTRIES_BYTES, SNAPSHOT_PART_BYTES};
 use stele_store::{Identity, OpenError, Settings, Store, StoreError};
 
 fn identity(node: u64) -> Identity {
@@ -512,7 +512,7 @@ fn derived_values_are_scanned_and_deleted_by_prefix() {
 const CRASH_IN: &str = "STELE_TEST_CRASH_IN";
 const DERIVED_BYTES: usize = 64 * 1024;
 /// Enough that some of it is in files, and some is not.
-const DERIVED_VALUES: u64 = 3 * MEMTABLE_BYTES as u64 / DERIVED_BYTES as u64;
+const DERIVED_VALUES: u64 = DERIVED_UNFLUSHED_BYTES * 5 / 2 / DERIVED_BYTES as u64;
 
 fn derived_key(number: u64) -> Vec<u8> {
     number.to_be_bytes().to_vec()

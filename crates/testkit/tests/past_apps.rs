@@ -56,7 +56,7 @@ fn rebuilt(
     }
     let mut excerpt = Excerpt::of(&outline, &interest);
     kept.about(&interest).unwrap().put_on(&mut excerpt).unwrap();
-    let mut state = excerpt.filled(&TargetOutline::of(milestone), now, then.seq);
+    let mut state = excerpt.filled(&TargetOutline::of(milestone), now, then.seq).unwrap();
     let mut passed_over = records.len();
     for record in records {
         let record_of = || -> Result<Record, ()> {
@@ -88,7 +88,7 @@ fn compare(records: &[Record]) -> (usize, usize) {
                 // Whatever was left by others on the way is not there any more, and all else is.
                 let only = Excerpt::of_state(&state, &interest);
                 assert_eq!(only, Excerpt::of_state(then, &interest), "seq {}: {app_env}", then.seq);
-                let only = only.filled(&TargetOutline::of(&state), now, then.seq);
+                let only = only.filled(&TargetOutline::of(&state), now, then.seq).unwrap();
                 assert_eq!(hosts(&only, &app_env).nodes(), real.nodes(), "seq {}: {app_env}", then.seq);
                 assert_eq!(only.target, then.target, "seq {}", then.seq);
                 assert_eq!(only.control, then.control, "seq {}", then.seq);

@@ -134,10 +134,12 @@ impl Excerpt {
     ///
     /// # Panics
     ///
-    /// When the target is of another seq, or the other State is not as late.
-    pub fn filled(&self, target: &TargetOutline, later: &State, through: Seq) -> State {
+    /// When the other State is not as late.
+    pub fn filled(&self, target: &TargetOutline, later: &State, through: Seq) -> Result<State, DeltaError> {
         let Self(State { assigned, observed, history, .. }) = self;
-        assert_eq!(self.seq(), target.seq(), "both are of the same seq");
+        if self.seq() != target.seq() {
+            return Err(DeltaError { from: self.seq(), found: target.seq() });
+        }
         let filled = target.filled(later, through);
         let ours = History {
             deployments: history.deployments.clone(),
@@ -147,7 +149,7 @@ impl Excerpt {
             barriers: history.barriers.clone(),
             ..filled.history
         };
-        State { assigned: assigned.clone(), observed: observed.clone(), history: ours, ..filled }
+        Ok(State { assigned: assigned.clone(), observed: observed.clone(), history: ours, ..filled })
     }
 }
 

@@ -40,7 +40,7 @@ pub(crate) fn c2m(nodes: usize, instances: u32) -> anyhow::Result<Report> {
         anyhow::ensure!(answer["status"] == 200, "not deployed: {answer}");
         ended = ended.max(fleet.finished(&answer["body"]["deployments"][0])?);
     }
-    let took = took(began_us, ended).as_secs_f64();
+    let took = took(began_us, ended)?.as_secs_f64();
     let mut sides = vec![Side::new("Stele", &[took], None)];
     if instances == 2_000_000 {
         sides.push(Side::new("Nomad, published", &[NOMAD_SECONDS], None));

@@ -27,7 +27,7 @@ pub(crate) fn fan_out(nodes: usize, rounds: usize) -> anyhow::Result<Report> {
         let began = now_us();
         let answer: Value = client.change("/v1/apply", &spec("bench/web", &round.to_string(), None))?;
         let committed = now_us();
-        let took = took(began, fleet.finished(&answer["deployments"][0])?);
+        let took = took(began, fleet.finished(&answer["deployments"][0])?)?;
         let heard = std::mem::take(&mut fleet.told().in_force);
         anyhow::ensure!(heard.len() >= nodes, "{} of {nodes} agents have it", heard.len());
         // The first deployment places everything; the others change what is there.

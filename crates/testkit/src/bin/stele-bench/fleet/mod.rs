@@ -57,9 +57,10 @@ fn now_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64
 }
 
-/// From a time of that clock, which controllers read, too, to a time of the log.
-fn took(began_us: u64, ended: Time) -> Duration {
-    Duration::from_micros(ended.0.saturating_sub(began_us))
+/// From a time of that clock to one of the log, which follows it: the leader on this machine reads it, too.
+fn took(began_us: u64, ended: Time) -> anyhow::Result<Duration> {
+    let micros = ended.0.checked_sub(began_us).context("it ended before it began: a clock was set")?;
+    Ok(Duration::from_micros(micros))
 }
 
 /// A controllers' cluster with thousands of agents.

@@ -55,7 +55,7 @@ pub(crate) fn rollback_fleet(
     for id in answer["deployments"].as_array().context("it says what it deploys")? {
         ended = ended.max(fleet.finished(id)?);
     }
-    let acked = took(began_us, ended);
+    let acked = took(began_us, ended)?;
     report.note(fleet.work_since(before, fleet.seq()?)?.to_string());
     for (work, took, goal) in
         [("planned, proved and committed", committed, 1.0), ("all agents' reports are decided", acked, 10.0)]
