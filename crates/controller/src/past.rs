@@ -17,6 +17,9 @@ use crate::limits::{
 };
 use crate::milestones::{MilestoneError, Milestones, at_or_before, bases_of, level_of};
 
+/// What differs at a milestone, as it is kept.
+type Bytes = (Seq, Vec<u8>);
+
 /// How much more a header takes in memory than as it is written, at most: most of a long one are short texts.
 const HEADER_READ_FACTOR: usize = 4;
 
@@ -253,16 +256,18 @@ impl Past {
         let mut steps = vec![milestone];
         steps.extend(bases_of(milestone));
         let base = self.nearest_base(&mut steps, |known, seq| known.at(seq).cloned());
-        let (mut deltas, mut bytes) = (Vec::new(), 0);
-        for step in steps.into_iter().rev() {
-            let delta = self.milestones.progress(step)?.ok_or(PastError::Missing(step))?;
-            bytes += delta.len();
-            deltas.push((step, delta));
-        }
-        // All of it is gone through twice.
-        let room = PAST_HELD_BYTES.checked_sub(bytes);
-        let records = room.map(|room| self.records_between(milestone, seq, room)).transpose()?.flatten();
-        let Some(records) = records else { return self.state_at(seq, later) };
+        // Both halves take about as long, and need nothing of each other.
+        let (beside, deltas) = std::thread::scope(|scope| {
+            let beside = scope.spawn(|| -> Result<_, PastError> {
+                let records = self.records_between(milestone, seq, PAST_HELD_BYTES)?;
+                Ok((self.target_milestone(milestone)?, records))
+            });
+            let deltas = self.progress_of(&steps, PAST_HELD_BYTES);
+            (beside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), deltas)
+        });
+        let ((target, records), deltas) = (beside?, deltas?);
+        // Where they are too many to be gone through twice.
+        let (Some(records), Some(deltas)) = (records, deltas) else { return self.state_at(seq, later) };
         let decode = |seq| move |error| MilestoneError::Decode { seq, error };
         let deltas =
             deltas.iter().map(|(seq, bytes)| Ok((*seq, ProgressBytes::read(bytes).map_err(decode(*seq))?)));
@@ -284,13 +289,27 @@ impl Past {
         for (seq, delta) in &deltas {
             delta.about(&interest).map_err(decode(*seq))?.put_on(&mut excerpt)?;
         }
-        let target = self.target_milestone(milestone)?;
         let mut state = excerpt.filled(&target, later, seq)?;
         for (header, stored) in &records {
             fold_about(&mut state, &interest, header, || stored.decode())?;
         }
         // Folding leaves traces of the rest.
         Ok(Excerpt::of_state(&state, &interest).filled(&TargetOutline::of(&state), later, seq)?)
+    }
+
+    /// What became of targets in steps that are given from the last one back, in order; nothing when it takes more
+    /// than so many bytes.
+    fn progress_of(&self, steps: &[Seq], bytes_max: usize) -> Result<Option<Vec<Bytes>>, PastError> {
+        let (mut deltas, mut bytes) = (Vec::new(), 0);
+        for step in steps.iter().rev() {
+            let delta = self.milestones.progress(*step)?.ok_or(PastError::Missing(*step))?;
+            bytes += delta.len();
+            if bytes > bytes_max {
+                return Ok(None);
+            }
+            deltas.push((*step, delta));
+        }
+        Ok(Some(deltas))
     }
 
     /// The records after a seq, up to another one; nothing when they take more than so many bytes.
