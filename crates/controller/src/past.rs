@@ -20,7 +20,7 @@ use crate::milestones::{MilestoneError, Milestones, at_or_before, bases_of, leve
 /// What differs at a milestone, as it is kept.
 type Bytes = (Seq, Vec<u8>);
 
-/// How much more a header takes in memory than as it is written, at most: most of a long one are short texts.
+/// How much more a header takes in memory than as it is written, about: most of a long one are short texts.
 const HEADER_READ_FACTOR: usize = 4;
 
 /// Why the past cannot be rebuilt.
@@ -256,16 +256,8 @@ impl Past {
         let mut steps = vec![milestone];
         steps.extend(bases_of(milestone));
         let base = self.nearest_base(&mut steps, |known, seq| known.at(seq).cloned());
-        // Both halves take about as long, and need nothing of each other.
-        let (beside, deltas) = std::thread::scope(|scope| {
-            let beside = scope.spawn(|| -> Result<_, PastError> {
-                let records = self.records_between(milestone, seq, PAST_HELD_BYTES)?;
-                Ok((self.target_milestone(milestone)?, records))
-            });
-            let deltas = self.progress_of(&steps, PAST_HELD_BYTES);
-            (beside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), deltas)
-        });
-        let ((target, records), deltas) = (beside?, deltas?);
+        let deltas = self.progress_of(&steps, PAST_HELD_BYTES)?;
+        let records = self.records_between(milestone, seq, PAST_HELD_BYTES)?;
         // Where they are too many to be gone through twice.
         let (Some(records), Some(deltas)) = (records, deltas) else { return self.state_at(seq, later) };
         let decode = |seq| move |error| MilestoneError::Decode { seq, error };
@@ -289,7 +281,7 @@ impl Past {
         for (seq, delta) in &deltas {
             delta.about(&interest).map_err(decode(*seq))?.put_on(&mut excerpt)?;
         }
-        let mut state = excerpt.filled(&target, later, seq)?;
+        let mut state = excerpt.filled(&self.target_milestone(milestone)?, later, seq)?;
         for (header, stored) in &records {
             fold_about(&mut state, &interest, header, || stored.decode())?;
         }

@@ -16,9 +16,9 @@ use crate::store::{Identity, check_format, decode_identity};
 /// Opens the store in a folder without writing a byte into it, and says whose it is.
 ///
 /// A controller may run on it meanwhile: then what it has written up to now is read,
-/// and nothing after that; of what is derived, what is in files by now. A snapshot made in this very moment may then look damaged;
-/// opened again, it is not. Nothing is checked beyond what is read, and what is read is
-/// checked against its checksum.
+/// and nothing after that; of what is derived, what is in files by now. A snapshot made in
+/// this very moment may then look damaged; opened again, it is not. Nothing is checked
+/// beyond what is read, and what is read is checked against its checksum.
 pub fn open_read_only(path: &Path) -> Result<(Identity, Reader), OpenError> {
     let missing = || OpenError::Missing { path: path.to_owned() };
     if !Database::exists(path) {
