@@ -95,12 +95,15 @@ impl<'a> Reader<'a> {
         let length = self.u32()? as usize;
         self.take(length)
     }
-    pub(crate) fn text(&mut self) -> Result<String, DecodeError> {
+    pub(crate) fn str(&mut self) -> Result<&'a str, DecodeError> {
         let bytes = self.blob()?;
-        String::from_utf8(bytes.to_vec()).map_err(|_| self.malformed("a text is not UTF-8"))
+        std::str::from_utf8(bytes).map_err(|_| self.malformed("a text is not UTF-8"))
+    }
+    pub(crate) fn text(&mut self) -> Result<String, DecodeError> {
+        Ok(self.str()?.to_owned())
     }
     pub(crate) fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(&mut self) -> Result<T, DecodeError> {
-        self.text()?.parse().map_err(|error: T::Err| self.malformed(error.to_string()))
+        self.str()?.parse().map_err(|error: T::Err| self.malformed(error.to_string()))
     }
     pub(crate) fn option<T>(
         &mut self,

@@ -1,12 +1,14 @@
 //! The frozen layout of a record's header.
 
-use stele_model::{Decision, Digest, Header, Idempotency, Links, Sealed, Time, Value};
+use stele_model::{Decision, Digest, Header, Headline, Idempotency, Links, Sealed, Time, Value};
 
 use crate::bytes::{Reader, Writer};
 use crate::error::DecodeError;
 
 /// Version of the layout below.
 pub(crate) const HEADER_FORMAT: u8 = 1;
+
+const WHAT: &str = "record header";
 
 /// Most headers take fewer bytes.
 const BYTES_EXPECTED: usize = 512;
@@ -58,12 +60,33 @@ pub(crate) fn encode(header: &Header) -> Vec<u8> {
     out.0
 }
 
-pub(crate) fn decode(leaf: &[u8]) -> Result<Header, DecodeError> {
-    let mut from = Reader::new("record header", leaf);
+fn begin(leaf: &[u8]) -> Result<Reader<'_>, DecodeError> {
+    let mut from = Reader::new(WHAT, leaf);
     let format = from.u8()?;
     if format != HEADER_FORMAT {
-        return Err(DecodeError::Format { what: "record header", found: format, known: HEADER_FORMAT });
+        return Err(DecodeError::Format { what: WHAT, found: format, known: HEADER_FORMAT });
     }
+    Ok(from)
+}
+
+/// Reads what a record is about, and no more than that.
+pub(crate) fn headline(leaf: &[u8]) -> Result<Headline<'_>, DecodeError> {
+    let mut from = begin(leaf)?;
+    let (seq, time) = (from.u64()?, Time(from.u64()?));
+    let _decision: (u64, u32) = (from.u64()?, from.u32()?);
+    let _principal = from.blob()?;
+    let _cause = from.option(Reader::u64)?;
+    let _trace = from.option(Reader::blob)?;
+    let _idempotency: Option<(_, [u8; 32])> = from.option(|from| Ok((from.blob()?, from.array()?)))?;
+    let kind = from.str()?;
+    let _schema_and_codec = (from.u16()?, from.u8()?);
+    let count = from.u16()?;
+    let scopes = (0..count).map(|_| from.str()).collect::<Result<_, _>>()?;
+    Ok(Headline { seq, time, kind, scopes })
+}
+
+pub(crate) fn decode(leaf: &[u8]) -> Result<Header, DecodeError> {
+    let mut from = begin(leaf)?;
     let header = Header {
         seq: from.u64()?,
         time: Time(from.u64()?),

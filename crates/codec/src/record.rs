@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use stele_model::limits::{HEADER_BYTES_MAX, PAYLOAD_BYTES_MAX};
-use stele_model::{Digest, Event, Header, Record};
+use stele_model::{Digest, Event, Header, Headline, Record};
 
 use crate::bytes::{Reader, Writer};
 use crate::error::DecodeError;
@@ -44,6 +44,13 @@ pub struct StoredRecord {
     pub payload: Vec<u8>,
 }
 
+/// The same, as they were read.
+#[derive(Clone, Copy, Debug)]
+pub struct RecordBytes<'a> {
+    leaf: &'a [u8],
+    payload: &'a [u8],
+}
+
 /// Encodes an event under its header, filling in the fields that follow from the
 /// event: kind, schema, codec, scopes and payload hash.
 pub fn encode_record(mut header: Header, event: &Event) -> Result<(StoredRecord, Record), DecodeError> {
@@ -77,15 +84,24 @@ pub(crate) fn decode_payload<T: DeserializeOwned>(payload: &[u8]) -> Result<T, D
     )
 }
 
-impl StoredRecord {
-    /// The header alone, without the event.
-    pub fn header(&self) -> Result<Header, DecodeError> {
-        header::decode(&self.leaf)
+impl<'a> RecordBytes<'a> {
+    /// Reads what [`StoredRecord::to_bytes`] wrote.
+    pub fn read(bytes: &'a [u8]) -> Result<(Self, Chain), DecodeError> {
+        let mut from = Reader::new("stored record", bytes);
+        let record = Self { leaf: from.blob()?, payload: from.blob()? };
+        let chain = Chain(Digest(from.array()?));
+        from.end()?;
+        Ok((record, chain))
+    }
+
+    /// What the record is about, and nothing else of it.
+    pub fn headline(self) -> Result<Headline<'a>, DecodeError> {
+        header::headline(self.leaf)
     }
 
     /// Decodes and checks that header and event belong together.
-    pub fn decode(&self) -> Result<Record, DecodeError> {
-        let header = self.header()?;
+    pub fn decode(self) -> Result<Record, DecodeError> {
+        let header = header::decode(self.leaf)?;
         let unknown = || DecodeError::Schema {
             seq: header.seq,
             kind: header.kind.clone(),
@@ -95,12 +111,12 @@ impl StoredRecord {
         if header.codec != CODEC_BINCODE {
             return Err(unknown());
         }
-        if Digest::of(&[&self.payload]) != header.payload {
+        if Digest::of(&[self.payload]) != header.payload {
             return Err(DecodeError::Checksum("payload"));
         }
-        let event = match earlier::decode(&header, &self.payload) {
+        let event = match earlier::decode(&header, self.payload) {
             Some(event) => event?,
-            None if header.schema == Event::schema_of(&header.kind) => decode_payload(&self.payload)?,
+            None if header.schema == Event::schema_of(&header.kind) => decode_payload(self.payload)?,
             None => return Err(unknown()),
         };
         if event.kind() != header.kind {
@@ -110,6 +126,18 @@ impl StoredRecord {
             });
         }
         Ok(Record { header, event })
+    }
+}
+
+impl StoredRecord {
+    /// The header alone, without the event.
+    pub fn header(&self) -> Result<Header, DecodeError> {
+        header::decode(&self.leaf)
+    }
+
+    /// Decodes and checks that header and event belong together.
+    pub fn decode(&self) -> Result<Record, DecodeError> {
+        RecordBytes { leaf: &self.leaf, payload: &self.payload }.decode()
     }
 
     /// The bytes a store keeps: both parts with their lengths, and the chain up to here.
@@ -122,11 +150,8 @@ impl StoredRecord {
 
     /// Reads what [`Self::to_bytes`] wrote.
     pub fn from_bytes(bytes: &[u8]) -> Result<(Self, Chain), DecodeError> {
-        let mut from = Reader::new("stored record", bytes);
-        let record = Self::read(&mut from)?;
-        let chain = Chain(Digest(from.array()?));
-        from.end()?;
-        Ok((record, chain))
+        let (RecordBytes { leaf, payload }, chain) = RecordBytes::read(bytes)?;
+        Ok((Self { leaf: leaf.to_vec(), payload: payload.to_vec() }, chain))
     }
 
     /// How many bytes [`Self::write`] writes.

@@ -8,7 +8,7 @@ use stele_codec::{
     DELTA_FORMAT, DecodeError, decode_answers, decode_progress, decode_target, encode_answers,
     encode_progress, encode_target,
 };
-use stele_model::{Answers, AnswersDelta, Delta, Outline, Seq, TargetDelta};
+use stele_model::{Answers, AnswersDelta, Delta, Outline, Seq};
 use stele_store::{Reader, StoreError};
 
 use crate::limits::{MILESTONE_BRANCHING, MILESTONE_INTERVAL_RECORDS};
@@ -173,13 +173,14 @@ impl Milestones {
 
     /// What differs between the outlines of [`base_of`] a milestone and of itself.
     pub fn get(&self, seq: Seq) -> Result<Option<Delta>, MilestoneError> {
-        let (target, progress) = (self.target(seq)?, self.part(PROGRESS_AT, seq, decode_progress)?);
+        let (target, progress) =
+            (self.part(TARGET_AT, seq, decode_target)?, self.part(PROGRESS_AT, seq, decode_progress)?);
         Ok(target.zip(progress).map(|(target, progress)| Delta { target, progress }))
     }
 
-    /// The same, of targets and what governs alone.
-    pub fn target(&self, seq: Seq) -> Result<Option<TargetDelta>, MilestoneError> {
-        self.part(TARGET_AT, seq, decode_target)
+    /// The same, of targets and what governs alone, of which a part can be read.
+    pub fn target(&self, seq: Seq) -> Result<Option<Vec<u8>>, StoreError> {
+        self.reader.get_derived(&key(TARGET_AT, seq))
     }
 
     /// The same, of what became of them alone, of which a part can be read.

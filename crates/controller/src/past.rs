@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
-use stele_codec::{Chain, DecodeError, ProgressBytes, Snapshot, StoredRecord};
+use stele_codec::{
+    Chain, DecodeError, ProgressBytes, RecordBytes, Snapshot, StoredRecord, TargetBytes, decode_target,
+};
 use stele_model::delta::DeltaError;
 use stele_model::{
     Answers, AppEnv, Delta, Excerpt, Header, Interest, Outline, Seq, State, TargetOutline, Time, fold,
     fold_about, fold_target,
 };
-use stele_store::{Reader, StoreError};
+use stele_store::{Reader, Records, StoreError};
 
 use crate::limits::{
     MILESTONE_INTERVAL_RECORDS, PAST_FACT_BYTES, PAST_HELD_BYTES, PAST_MEMORY_BYTES, PAST_REBUILT_MAX,
@@ -19,9 +21,6 @@ use crate::milestones::{MilestoneError, Milestones, at_or_before, bases_of, leve
 
 /// What differs at a milestone, as it is kept.
 type Bytes = (Seq, Vec<u8>);
-
-/// How much more a header takes in memory than as it is written, about: most of a long one are short texts.
-const HEADER_READ_FACTOR: usize = 4;
 
 /// Why the past cannot be rebuilt.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +75,16 @@ struct Anchor {
     outline: Outline,
     /// What it takes beyond what it shares, about.
     bytes: usize,
+}
+
+/// A milestone and those that it rests on, the nearest first.
+fn steps_to(milestone: Seq) -> Vec<Seq> {
+    std::iter::once(milestone).chain(bases_of(milestone)).collect()
+}
+
+/// What was read of a milestone's bytes.
+fn of<T>(seq: Seq, read: Result<T, DecodeError>) -> Result<T, MilestoneError> {
+    read.map_err(|error| MilestoneError::Decode { seq, error })
 }
 
 impl Rebuilt {
@@ -224,8 +233,8 @@ impl Past {
             self.state_at(seq, later)?
         } else {
             let mut state = self.target_milestone(milestone)?.filled(later, seq);
-            self.fold_each(&mut state, seq, |state, stored| {
-                fold_target(state, &stored.header()?, || stored.decode())
+            self.fold_each(&mut state, seq, |state, record| {
+                fold_target(state, &record.headline()?, || record.decode())
             })?;
             state
         };
@@ -238,8 +247,9 @@ impl Past {
         Ok(state)
     }
 
-    /// State right after a record, of which only what is about some apps is sure to be there: what should have been
-    /// and what governed as a whole, their deployments, and what nodes were told and told that ran something of them.
+    /// State right after a record, of which only what is about some apps is sure to be there: what governed as a
+    /// whole, what should have been of them, their deployments, and what nodes were told and told that ran something
+    /// of them.
     pub(crate) fn state_about(
         &self,
         seq: Seq,
@@ -253,40 +263,43 @@ impl Past {
         if is_rebuilt_whole {
             return self.state_at(seq, later);
         }
-        let mut steps = vec![milestone];
-        steps.extend(bases_of(milestone));
+        let mut steps = steps_to(milestone);
         let base = self.nearest_base(&mut steps, |known, seq| known.at(seq).cloned());
         let deltas = self.progress_of(&steps, PAST_HELD_BYTES)?;
         let records = self.records_between(milestone, seq, PAST_HELD_BYTES)?;
         // Where they are too many to be gone through twice.
         let (Some(records), Some(deltas)) = (records, deltas) else { return self.state_at(seq, later) };
-        let decode = |seq| move |error| MilestoneError::Decode { seq, error };
-        let deltas =
-            deltas.iter().map(|(seq, bytes)| Ok((*seq, ProgressBytes::read(bytes).map_err(decode(*seq))?)));
+        let deltas = deltas.iter().map(|(seq, bytes)| Ok((*seq, of(*seq, ProgressBytes::read(bytes))?)));
         let deltas: Vec<_> = deltas.collect::<Result<_, MilestoneError>>()?;
+        let records = records.iter().map(|(_, bytes)| {
+            let (record, _) = RecordBytes::read(bytes)?;
+            Ok((record.headline()?, record))
+        });
+        let records: Vec<_> = records.collect::<Result<_, DecodeError>>()?;
 
         let mut interest = Interest::in_apps(apps);
         interest.in_hosts_at(&base);
         for (seq, delta) in &deltas {
-            let changes = delta.of_apps(interest.apps()).map_err(decode(*seq))?;
-            for change in changes.values() {
+            for change in of(*seq, delta.of_apps(interest.apps()))?.values() {
                 interest.in_hosts_of(change);
             }
         }
-        for (header, _) in &records {
-            interest.in_hosts_by(header);
+        for (headline, _) in &records {
+            interest.in_hosts_by(headline);
         }
 
         let mut excerpt = Excerpt::of(&base, &interest);
         for (seq, delta) in &deltas {
-            delta.about(&interest).map_err(decode(*seq))?.put_on(&mut excerpt)?;
+            of(*seq, delta.about(&interest))?.put_on(&mut excerpt)?;
         }
-        let mut state = excerpt.filled(&self.target_milestone(milestone)?, later, seq)?;
-        for (header, stored) in &records {
-            fold_about(&mut state, &interest, header, || stored.decode())?;
+        let target = self.target_milestone_about(milestone, interest.apps())?;
+        let mut state = excerpt.filled(&target, later, seq)?;
+        for (headline, record) in &records {
+            fold_about(&mut state, &interest, headline, || record.decode())?;
         }
         // Folding leaves traces of the rest.
-        Ok(Excerpt::of_state(&state, &interest).filled(&TargetOutline::of(&state), later, seq)?)
+        let target = TargetOutline::of(&state).about(interest.apps());
+        Ok(Excerpt::of_state(&state, &interest).filled(&target, later, seq)?)
     }
 
     /// What became of targets in steps that are given from the last one back, in order; nothing when it takes more
@@ -310,16 +323,14 @@ impl Past {
         after: Seq,
         through: Seq,
         bytes_max: usize,
-    ) -> Result<Option<Vec<(Header, StoredRecord)>>, PastError> {
-        let (mut records, mut bytes) = (Vec::new(), 0);
+    ) -> Result<Option<Records>, PastError> {
+        let (mut records, mut bytes) = (Records::new(), 0);
         let mut last = after;
         while last < through {
-            let read = self.records(last + 1, (through - last) as usize)?;
-            last = read.last().map(|(seq, ..)| *seq).ok_or(PastError::Missing(last + 1))?;
-            for (_, stored, _) in read {
-                bytes += HEADER_READ_FACTOR * stored.leaf.len() + stored.payload.len();
-                records.push((stored.header()?, stored));
-            }
+            let read = self.reader.records(last + 1..=through, RECORDS_PER_READ_BYTES)?;
+            last = read.last().map(|(seq, _)| *seq).ok_or(PastError::Missing(last + 1))?;
+            bytes += read.iter().map(|(_, record)| record.len()).sum::<usize>();
+            records.extend(read);
             if bytes > bytes_max {
                 return Ok(None);
             }
@@ -347,9 +358,7 @@ impl Past {
         if seq == 0 {
             return Ok(answers);
         }
-        let mut steps = vec![seq];
-        steps.extend(bases_of(seq));
-        for step in steps.into_iter().rev() {
+        for step in steps_to(seq).into_iter().rev() {
             let delta = self.milestones.answers(step)?.ok_or(PastError::Missing(step))?;
             delta.put_on(&mut answers)?;
         }
@@ -358,8 +367,8 @@ impl Past {
 
     /// Folds the records after a State, up to a seq.
     pub(crate) fn fold_to(&self, state: &mut State, seq: Seq) -> Result<(), PastError> {
-        self.fold_each(state, seq, |state, stored| {
-            fold(state, &stored.decode()?);
+        self.fold_each(state, seq, |state, record| {
+            fold(state, &record.decode()?);
             Ok(())
         })
     }
@@ -368,16 +377,15 @@ impl Past {
         &self,
         state: &mut State,
         seq: Seq,
-        fold: impl Fn(&mut State, &StoredRecord) -> Result<(), DecodeError>,
+        fold: impl Fn(&mut State, RecordBytes<'_>) -> Result<(), DecodeError>,
     ) -> Result<(), PastError> {
         while state.seq < seq {
-            let left = (seq - state.seq) as usize;
-            let records = self.records(state.seq + 1, left)?;
+            let records = self.reader.records(state.seq + 1..=seq, RECORDS_PER_READ_BYTES)?;
             if records.is_empty() {
                 return Err(PastError::Missing(state.seq + 1));
             }
-            for (_, stored, _) in records {
-                fold(state, &stored)?;
+            for (_, bytes) in records {
+                fold(state, RecordBytes::read(&bytes)?.0)?;
             }
         }
         Ok(())
@@ -399,8 +407,7 @@ impl Past {
         if seq == 0 {
             return Ok(Outline::default());
         }
-        let mut steps = vec![seq];
-        steps.extend(bases_of(seq));
+        let mut steps = steps_to(seq);
         let mut outline = self.nearest_base(&mut steps, |known, seq| known.at(seq).cloned());
         for step in steps.into_iter().rev() {
             let delta = self.milestones.get(step)?.ok_or(PastError::Missing(step))?;
@@ -412,15 +419,30 @@ impl Past {
 
     /// The same of its target and what governs alone.
     fn target_milestone(&self, seq: Seq) -> Result<TargetOutline, PastError> {
-        let mut steps = vec![seq];
-        steps.extend(bases_of(seq));
+        let mut steps = steps_to(seq);
         let mut outline = self.nearest_base(&mut steps, Known::target_at);
         for step in steps.into_iter().rev() {
-            let delta = self.milestones.target(step)?.ok_or(PastError::Missing(step))?;
+            let delta = of(step, decode_target(&self.target_of(step)?))?;
             delta.put_on(&mut outline)?;
         }
         self.known().visit_target(&outline);
         Ok(outline)
+    }
+
+    /// The same of what governs and of some apps' targets.
+    fn target_milestone_about(&self, seq: Seq, apps: &BTreeSet<AppEnv>) -> Result<TargetOutline, PastError> {
+        let mut steps = steps_to(seq);
+        let mut outline = self.nearest_base(&mut steps, Known::target_at).about(apps);
+        for step in steps.into_iter().rev() {
+            let bytes = self.target_of(step)?;
+            let delta = TargetBytes::read(&bytes).and_then(|bytes| bytes.about(apps));
+            of(step, delta)?.put_on(&mut outline)?;
+        }
+        Ok(outline)
+    }
+
+    fn target_of(&self, step: Seq) -> Result<Vec<u8>, PastError> {
+        self.milestones.target(step)?.ok_or(PastError::Missing(step))
     }
 
     /// The outline to begin from, of those that `at` finds; leaves the steps that lead on from there.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::delta::Interest;
 use crate::event::{AssignmentChange, Event, Outcome, Pin, Record, ReportedChange};
-use crate::header::Header;
-use crate::ids::{AppEnv, Place, Seq};
+use crate::header::{Header, Headline};
+use crate::ids::{AppEnv, Place, Seq, Time};
 use crate::leaf::Leaf;
 use crate::limits::{
     BARRIERS_PER_APP_MAX, CHANGES_PER_APP_MAX, DEPLOYMENTS_PER_APP_MAX, IDEMPOTENCY_COUNT_MAX,
@@ -23,7 +23,7 @@ use crate::state::{
 /// that never was, and a control plane that is wrong must stop.
 pub fn fold(state: &mut State, record: &Record) {
     let Record { header, event } = record;
-    advance(state, header);
+    advance(state, header.seq, header.time);
     apply(state, header, event);
     remember_answer(state, header, event);
 }
@@ -35,18 +35,17 @@ pub fn fold(state: &mut State, record: &Record) {
 /// As [`fold`].
 pub fn fold_target<E>(
     state: &mut State,
-    header: &Header,
+    headline: &Headline<'_>,
     record: impl FnOnce() -> Result<Record, E>,
 ) -> Result<(), E> {
-    if is_progress(&header.kind) {
-        advance(state, header);
-    } else {
-        fold(state, &record()?);
+    match Touches::by(headline.kind) {
+        Touches::Target | Touches::Anything => fold(state, &record()?),
+        Touches::Progress | Touches::Annals => advance(state, headline.seq, headline.time),
     }
     Ok(())
 }
 
-/// Folds what a record changes of what should be, of what governs, and of what became of some apps, onto a State
+/// Folds what a record changes of what governs, and of what should be and what became of some apps, onto a State
 /// that was filled from a [`crate::Excerpt`] of the same interest. The record is not asked for where it changes
 /// nothing of that.
 ///
@@ -55,24 +54,35 @@ pub fn fold_target<E>(
 pub fn fold_about<E>(
     state: &mut State,
     interest: &Interest,
-    header: &Header,
+    headline: &Headline<'_>,
     record: impl FnOnce() -> Result<Record, E>,
 ) -> Result<(), E> {
-    if interest.covers(header) {
+    if interest.covers(headline) {
         fold(state, &record()?);
     } else {
-        advance(state, header);
+        advance(state, headline.seq, headline.time);
     }
     Ok(())
 }
 
-/// Whether events of a kind leave what should be and what governs as it is: most records tell what became
-/// of it. Of a kind that is not known here, they may change anything. The golden log holds every kind in every
-/// schema, and what should be is rebuilt of it in both ways.
-pub(crate) fn is_progress(kind: &str) -> bool {
-    matches!(
-        kind,
-        "term_started"
+/// What events of a kind may change of a State of the past, whose annals are known already. The golden log holds
+/// every kind in every schema, and States are rebuilt of it in all of these ways.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Touches {
+    /// Nothing but what became of targets: what most records tell.
+    Progress,
+    /// Nothing but what should be of the apps that its scopes name.
+    Target,
+    /// Annals alone.
+    Annals,
+    /// Anything: what governs, and whatever is not known here.
+    Anything,
+}
+
+impl Touches {
+    pub(crate) fn by(kind: &str) -> Self {
+        match kind {
+            "term_started"
             | "state_digest_recorded"
             | "nodes_lost"
             | "nodes_returned"
@@ -80,15 +90,18 @@ pub(crate) fn is_progress(kind: &str) -> bool {
             | "deployment_finished"
             | "assignments_changed"
             | "nodes_reported"
-            | "undone"
-    )
+            | "undone" => Self::Progress,
+            "target_changed" | "placement_changed" | "pins_changed" => Self::Target,
+            "release_created" | "config_changed" | "secret_changed" => Self::Annals,
+            _ => Self::Anything,
+        }
+    }
 }
 
-fn advance(state: &mut State, header: &Header) {
-    assert_eq!(header.seq, state.seq + 1, "records are folded in order, each once");
-    assert!(header.time > state.time, "log time is strictly increasing");
-    state.seq = header.seq;
-    state.time = header.time;
+fn advance(state: &mut State, seq: Seq, time: Time) {
+    assert_eq!(seq, state.seq + 1, "records are folded in order, each once");
+    assert!(time > state.time, "log time is strictly increasing");
+    (state.seq, state.time) = (seq, time);
 }
 
 fn apply(state: &mut State, header: &Header, event: &Event) {

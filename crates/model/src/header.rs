@@ -40,6 +40,27 @@ pub struct Header {
     pub payload: Digest,
 }
 
+/// What a record is about: as much of its header as tells whether the rest is needed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Headline<'a> {
+    /// As [`Header::seq`].
+    pub seq: Seq,
+    /// As [`Header::time`].
+    pub time: Time,
+    /// As [`Header::kind`].
+    pub kind: &'a str,
+    /// As [`Header::scopes`].
+    pub scopes: Vec<&'a str>,
+}
+
+impl Header {
+    /// What the record is about.
+    pub fn headline(&self) -> Headline<'_> {
+        let scopes = self.scopes.iter().map(String::as_str).collect();
+        Headline { seq: self.seq, time: self.time, kind: &self.kind, scopes }
+    }
+}
+
 /// The records one command was decided into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Decision {

@@ -61,13 +61,13 @@ pub use command::{Command, ReleaseChoice, Request};
 pub use decide::{Context, Decided, decide};
 pub use delta::{
     Answers, AnswersDelta, AppChange, Delta, Excerpt, Interest, Mismatch, NodeChange, Outline, ProgressDelta,
-    ProgressHead, TargetDelta, TargetOutline,
+    ProgressHead, TargetChange, TargetDelta, TargetHead, TargetOutline,
 };
 pub use diff::{Difference, diff};
 pub use digest::Digest;
 pub use event::{Event, Record};
 pub use fold::{answer_of, fold, fold_about, fold_target};
-pub use header::{Decision, Header, Idempotency, Links};
+pub use header::{Decision, Header, Headline, Idempotency, Links};
 pub use ids::{
     AppEnv, AppId, AppName, ControllerId, EnvironmentName, FleetName, InstanceId, NodeName, Place,
     PrincipalId, ProjectName, RegionName, SecretName, Seq, ServiceName, Slot, Time,

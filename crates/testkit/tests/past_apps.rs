@@ -4,10 +4,11 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use stele_codec::{ProgressBytes, encode_progress};
+use stele_codec::{ProgressBytes, TargetBytes, encode_progress, encode_target};
 use stele_model::signature::PublicKey;
 use stele_model::{
-    AppEnv, Delta, Digest, Excerpt, Interest, Outline, Record, State, TargetOutline, Time, fold, fold_about,
+    AppEnv, Delta, Digest, Excerpt, Interest, Outline, Record, Scope, State, TargetOutline, Time, fold,
+    fold_about,
 };
 use stele_testkit::history::{Shape, World, golden};
 
@@ -45,27 +46,45 @@ fn rebuilt(
     let [base, milestone, then] = steps;
     let records = &records[milestone.seq as usize..then.seq as usize];
     let outline = Outline::of(base);
-    let kept = encode_progress(&Delta::between(&outline, &Outline::of(milestone)).progress);
+    let delta = Delta::between(&outline, &Outline::of(milestone));
+    let kept = encode_progress(&delta.progress);
     let kept = ProgressBytes::read(&kept).unwrap();
     let mut interest = hosts(base, app_env);
     for change in kept.of_apps(interest.apps()).unwrap().values() {
         interest.in_hosts_of(change);
     }
     for record in records {
-        interest.in_hosts_by(&record.header);
+        interest.in_hosts_by(&record.header.headline());
     }
     let mut excerpt = Excerpt::of(&outline, &interest);
     kept.about(&interest).unwrap().put_on(&mut excerpt).unwrap();
-    let mut state = excerpt.filled(&TargetOutline::of(milestone), now, then.seq).unwrap();
+    let kept = encode_target(&delta.target);
+    let kept = TargetBytes::read(&kept).unwrap();
+    let mut target = outline.target().about(interest.apps());
+    kept.about(interest.apps()).unwrap().put_on(&mut target).unwrap();
+    assert_eq!(target.first_mismatch(&TargetOutline::of(milestone).about(interest.apps())), None);
+    let mut state = excerpt.filled(&target, now, then.seq).unwrap();
     let mut passed_over = records.len();
     for record in records {
         let record_of = || -> Result<Record, ()> {
             passed_over -= 1;
             Ok(record.clone())
         };
-        fold_about(&mut state, &interest, &record.header, record_of).unwrap();
+        fold_about(&mut state, &interest, &record.header.headline(), record_of).unwrap();
     }
     (state, interest, passed_over)
+}
+
+/// Whoever looks at the app finds the same in both, and nothing of others' targets in the first.
+fn is_all_of(app_env: &AppEnv, only: &State, then: &State) {
+    assert!(only.target.intent.keys().all(|found| found == app_env), "seq {}", then.seq);
+    assert!(only.target.placement.keys().all(|slot| slot.app_env == *app_env), "seq {}", then.seq);
+    assert_eq!(only.target.intent.get(app_env), then.target.intent.get(app_env), "seq {}", then.seq);
+    assert!(only.slots(app_env).eq(then.slots(app_env)), "seq {}: {app_env}", then.seq);
+    assert!(only.pins(app_env).eq(then.pins(app_env)), "seq {}: {app_env}", then.seq);
+    let scope = Scope::app_env(app_env);
+    assert_eq!(only.last_changed(&scope), then.last_changed(&scope), "seq {}: {app_env}", then.seq);
+    assert_eq!(only.control, then.control, "seq {}", then.seq);
 }
 
 /// Rebuilds every app at every State; answers how many records were passed over, and how many were not.
@@ -88,10 +107,12 @@ fn compare(records: &[Record]) -> (usize, usize) {
                 // Whatever was left by others on the way is not there any more, and all else is.
                 let only = Excerpt::of_state(&state, &interest);
                 assert_eq!(only, Excerpt::of_state(then, &interest), "seq {}: {app_env}", then.seq);
-                let only = only.filled(&TargetOutline::of(&state), now, then.seq).unwrap();
+                let target = TargetOutline::of(&state).about(interest.apps());
+                let real_target = TargetOutline::of(then).about(interest.apps());
+                assert_eq!(target.first_mismatch(&real_target), None, "seq {}: {app_env}", then.seq);
+                let only = only.filled(&target, now, then.seq).unwrap();
                 assert_eq!(hosts(&only, &app_env).nodes(), real.nodes(), "seq {}: {app_env}", then.seq);
-                assert_eq!(only.target, then.target, "seq {}", then.seq);
-                assert_eq!(only.control, then.control, "seq {}", then.seq);
+                is_all_of(&app_env, &only, then);
                 passed_over += passed;
                 folded += (then.seq - milestone.seq) as usize - passed;
             }

@@ -1,12 +1,12 @@
 //! The bytes of the log: records, their headers, entries, snapshots and deltas.
 
 use stele_codec::{
-    Chain, Entry, Linker, ProgressBytes, Snapshot, StoredRecord, decode_answers, decode_progress,
-    decode_target, encode_answers, encode_progress, encode_record, encode_target,
+    Chain, Entry, Linker, ProgressBytes, RecordBytes, Snapshot, StoredRecord, TargetBytes, decode_answers,
+    decode_progress, decode_target, encode_answers, encode_progress, encode_record, encode_target,
 };
 use stele_model::{
     Answers, AnswersDelta, Delta, Digest, Excerpt, Interest, Outline, ProgressDelta, Record, Scope, State,
-    TargetOutline, Time, fold,
+    TargetDelta, TargetOutline, Time, fold,
 };
 
 use super::story;
@@ -35,8 +35,8 @@ pub(super) fn targets() -> Vec<Target> {
         },
         Target {
             name: "header",
-            decoder: "`StoredRecord::header`",
-            holds: "refuses what is no header; one that is read back gives the same leaf",
+            decoder: "`StoredRecord::header`, `RecordBytes::headline`",
+            holds: "refuses what is no header; one that is read back gives the same leaf; its headline says the same",
             form: Form::Bytes,
             budget: Budget { fixed: 1 << 20, per_byte: 100 },
             run: header,
@@ -68,13 +68,13 @@ pub(super) fn targets() -> Vec<Target> {
         },
         Target {
             name: "delta",
-            decoder: "`decode_target`, `decode_progress`, `ProgressBytes`, `Delta::put_on`",
+            decoder: "`decode_target`, `decode_progress`, `TargetBytes`, `ProgressBytes`, `Delta::put_on`",
             holds: "encoded again and read, it is the same; a part of it reads as in the whole; it is put on State or \
                     refused",
             form: Form::Bytes,
             budget: Budget { fixed: 8 << 20, per_byte: 2000 },
             run: delta,
-            mend: Some(mend_deltas),
+            mend: None,
             made: made_deltas,
             nasty: nasty::bytes,
         },
@@ -85,7 +85,7 @@ pub(super) fn targets() -> Vec<Target> {
             form: Form::Bytes,
             budget: Budget { fixed: 8 << 20, per_byte: 2000 },
             run: answers,
-            mend: Some(mend_delta),
+            mend: None,
             made: made_answers,
             nasty: nasty::bytes,
         },
@@ -145,6 +145,9 @@ fn header(input: &[u8]) -> Result<Verdict, String> {
     let read: stele_model::Header =
         serde_json::from_str(&json).map_err(|error| format!("its JSON cannot be read: {error}"))?;
     holds(read == header, || "read from its JSON it is another header".to_owned())?;
+    let bytes = stored.to_bytes(Chain::GENESIS);
+    let headline = RecordBytes::read(&bytes).and_then(|(record, _)| record.headline());
+    holds(headline == Ok(header.headline()), || "its headline says something else".to_owned())?;
     Ok(Verdict::Read)
 }
 
@@ -247,7 +250,8 @@ fn delta(input: &[u8]) -> Result<Verdict, String> {
     let again = read_delta(&joined(&delta)).ok_or("encoded again, it is refused")?;
     holds(again == delta, || "encoded again, it is another delta".to_owned())?;
     let (state, _) = story::early()?;
-    delta_in_part(&encode_progress(&delta.progress), &delta.progress, state)?;
+    progress_in_part(&encode_progress(&delta.progress), &delta.progress, state)?;
+    target_in_part(&encode_target(&delta.target), &delta.target, state)?;
     let mut of_target = TargetOutline::of(state);
     if delta.target.clone().put_on(&mut of_target).is_ok() {
         let mut later = state.clone();
@@ -272,7 +276,20 @@ fn delta(input: &[u8]) -> Result<Verdict, String> {
 }
 
 /// What is read of some apps is what is read of them with all others.
-fn delta_in_part(bytes: &[u8], whole: &ProgressDelta, state: &State) -> Result<(), String> {
+fn target_in_part(bytes: &[u8], whole: &TargetDelta, state: &State) -> Result<(), String> {
+    let refused = |error| format!("read as a whole, and refused in part: {error}");
+    let apps = whole.apps.keys().take(2).cloned().collect();
+    let part = TargetBytes::read(bytes).and_then(|bytes| bytes.about(&apps)).map_err(refused)?;
+    let mut wanted = whole.clone();
+    wanted.apps.retain(|app_env, _| apps.contains(app_env));
+    holds(part == wanted, || "in part it is another delta".to_owned())?;
+    let mut outline = TargetOutline::of(state).about(&apps);
+    let _ = part.put_on(&mut outline);
+    Ok(())
+}
+
+/// The same of what became of them.
+fn progress_in_part(bytes: &[u8], whole: &ProgressDelta, state: &State) -> Result<(), String> {
     let refused = |error| format!("read as a whole, and refused in part: {error}");
     let bytes = ProgressBytes::read(bytes).map_err(refused)?;
     let outline = Outline::of(state);
@@ -318,22 +335,6 @@ fn made_answers() -> anyhow::Result<Vec<Named>> {
         ("on-early".to_owned(), encode_answers(&AnswersDelta::between(&early, &later))),
         ("from-none".to_owned(), encode_answers(&AnswersDelta::between(&none, &early))),
     ])
-}
-
-fn mend_deltas(input: &mut Vec<u8>) {
-    let Some((target, progress)) = halves(input) else { return };
-    let (mut target, mut progress) = (target.to_vec(), progress.to_vec());
-    mend_delta(&mut target);
-    mend_delta(&mut progress);
-    *input = [&(target.len() as u32).to_le_bytes()[..], &target, &progress].concat();
-}
-
-fn mend_delta(input: &mut Vec<u8>) {
-    if input.len() < SNAPSHOT_HEAD + HASH {
-        return;
-    }
-    let (head, body) = input.split_at_mut(SNAPSHOT_HEAD + HASH);
-    head[SNAPSHOT_HEAD..].copy_from_slice(&Digest::of(&[body]).0);
 }
 
 fn made_deltas() -> anyhow::Result<Vec<Named>> {

@@ -1,5 +1,6 @@
 //! What differs between two maps or sets.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use imbl::ordmap::DiffItem;
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Mismatch;
 use crate::canonical::canonical_json;
+use crate::ids::AppEnv;
 
 /// What differs between two maps, in order of the keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,6 +106,22 @@ impl<C> Changed<C> {
         }
     }
 
+    /// Of a fact that is kept as a whole.
+    pub(super) fn put_into<K: Ord + Clone>(self, map: &mut OrdMap<K, C>, key: &K)
+    where
+        C: Clone,
+    {
+        match self {
+            Self::Not => {}
+            Self::Gone => {
+                map.remove(key);
+            }
+            Self::To(value) => {
+                map.insert(key.clone(), value);
+            }
+        }
+    }
+
     pub(super) fn put_on<K: Ord + Clone, V: Clone + Default>(
         self,
         map: &mut OrdMap<K, V>,
@@ -117,6 +135,41 @@ impl<C> Changed<C> {
             }
             Self::To(change) => put(change, map.entry(key.clone()).or_default()),
         }
+    }
+}
+
+/// What differs, in order of the keys, beside the app and environment that each is of.
+pub(super) fn by_app<K: Ord + Clone, V: Clone + PartialEq, S, A: Default>(
+    before: &OrdMap<K, V>,
+    after: &OrdMap<K, V>,
+    apps: &mut BTreeMap<AppEnv, A>,
+    of: impl Fn(&K, &V) -> (AppEnv, S),
+    changes: impl Fn(&mut A) -> &mut Changes<S, V>,
+) {
+    for item in before.diff(after) {
+        match item {
+            DiffItem::Add(key, new) | DiffItem::Update { new: (key, new), .. } => {
+                let (app_env, key) = of(key, new);
+                changes(apps.entry(app_env).or_default()).set.push((key, new.clone()));
+            }
+            DiffItem::Remove(key, old) => {
+                let (app_env, key) = of(key, old);
+                changes(apps.entry(app_env).or_default()).gone.push(key);
+            }
+        }
+    }
+}
+
+/// The same of a map that has one fact for each app in an environment.
+pub(super) fn changed_by_app<V: Clone + PartialEq, A: Default>(
+    before: &OrdMap<AppEnv, V>,
+    after: &OrdMap<AppEnv, V>,
+    apps: &mut BTreeMap<AppEnv, A>,
+    changed: impl Fn(&mut A) -> &mut Changed<V>,
+) {
+    for item in before.diff(after) {
+        let (app_env, change) = Changed::of(item, |_, new: &V| new.clone());
+        *changed(apps.entry(app_env.clone()).or_default()) = change;
     }
 }
 

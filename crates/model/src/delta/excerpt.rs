@@ -6,11 +6,14 @@
 
 use std::collections::BTreeSet;
 
+use imbl::OrdMap;
+
 use super::progress::AppChange;
 use super::{DeltaError, Outline, ProgressDelta, TargetOutline};
-use crate::fold::is_progress;
-use crate::header::Header;
-use crate::ids::{AppEnv, NodeName, Seq};
+use crate::fold::Touches;
+use crate::header::Headline;
+use crate::ids::{AppEnv, InstanceId, NodeName, Seq};
+use crate::index::first_instance;
 use crate::state::{History, State};
 
 /// Some apps, and the nodes that have or had to do with them.
@@ -22,6 +25,11 @@ pub struct Interest {
     of_apps: BTreeSet<String>,
     /// The same of nodes.
     of_nodes: BTreeSet<String>,
+}
+
+/// Whether an instance is there of the app whose first one this could be.
+fn has_some_of<V>(instances: &OrdMap<InstanceId, V>, first: &InstanceId) -> bool {
+    instances.get_next(first).is_some_and(|(id, _)| id.slot.app_env == first.slot.app_env)
 }
 
 impl Interest {
@@ -48,13 +56,19 @@ impl Interest {
     }
 
     /// Takes in the nodes that had to do with the apps at an outline.
+    // An outline keeps nothing to look them up by: all nodes are gone through.
     pub fn in_hosts_at(&mut self, Outline(state): &Outline) {
         for app_env in self.apps.clone() {
-            let assigned = state.assigned_to(&app_env).map(|(node, ..)| node);
-            let hosts: BTreeSet<_> =
-                assigned.chain(state.observed_of(&app_env).map(|(node, ..)| node)).collect();
-            for node in hosts {
-                self.add(node);
+            let first = first_instance(&app_env);
+            for (node, assigned) in &state.assigned {
+                if has_some_of(&assigned.instances, &first) {
+                    self.add(node);
+                }
+            }
+            for (node, observed) in &state.observed {
+                if has_some_of(&observed.instances, &first) {
+                    self.add(node);
+                }
             }
         }
     }
@@ -67,9 +81,9 @@ impl Interest {
     }
 
     /// Takes in those that had to do with the apps in a record.
-    pub fn in_hosts_by(&mut self, header: &Header) {
-        if is_progress(&header.kind) && header.scopes.iter().any(|scope| self.of_apps.contains(scope)) {
-            let nodes = header.scopes.iter().filter_map(|scope| scope.strip_prefix("node:"));
+    pub fn in_hosts_by(&mut self, headline: &Headline<'_>) {
+        if Touches::by(headline.kind) == Touches::Progress && self.names_an_app(headline) {
+            let nodes = headline.scopes.iter().filter_map(|scope| scope.strip_prefix("node:"));
             // A name that cannot be read is no node's.
             for node in nodes.filter_map(|name| NodeName::new(name).ok()) {
                 self.add(&node);
@@ -77,14 +91,26 @@ impl Interest {
         }
     }
 
+    fn names_an_app(&self, headline: &Headline<'_>) -> bool {
+        headline.scopes.iter().any(|scope| self.of_apps.contains(*scope))
+    }
+
     /// Whether a record may change something of the apps or nodes.
-    pub(crate) fn covers(&self, header: &Header) -> bool {
-        let covers = |scope| self.of_apps.contains(scope) || self.of_nodes.contains(scope);
-        !is_progress(&header.kind) || header.scopes.iter().any(covers)
+    pub(crate) fn covers(&self, headline: &Headline<'_>) -> bool {
+        match Touches::by(headline.kind) {
+            Touches::Progress => {
+                self.names_an_app(headline)
+                    || headline.scopes.iter().any(|scope| self.of_nodes.contains(*scope))
+            }
+            Touches::Target => self.names_an_app(headline),
+            Touches::Annals => false,
+            Touches::Anything => true,
+        }
     }
 }
 
-/// What became of some apps, and of the nodes that have to do with them.
+/// What became of some apps, and of the nodes that have to do with them: what these were told and told, and the
+/// apps' latest deployments.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Excerpt(State);
 
@@ -101,19 +127,11 @@ impl Excerpt {
             }
         }
         for app_env in &interest.apps {
-            let (ours, all) = (&mut excerpt.history, &state.history);
-            for (seq, deployment) in state.deployments_of(app_env, 0..=Seq::MAX) {
-                ours.deployments.insert(seq, deployment.clone());
-                ours.deployments_of.insert((app_env.clone(), seq), ());
-            }
-            if let Some(latest) = all.latest.get(app_env) {
-                ours.latest.insert(app_env.clone(), *latest);
-            }
-            let range = (app_env.clone(), 0)..=(app_env.clone(), Seq::MAX);
-            let changes = all.changes.range(range.clone());
-            ours.changes.extend(changes.map(|(key, change)| (key.clone(), change.clone())));
-            let barriers = all.barriers.range(range);
-            ours.barriers.extend(barriers.map(|(key, barrier)| (key.clone(), barrier.clone())));
+            let Some((seq, latest)) = state.latest_deployment(app_env) else { continue };
+            let ours = &mut excerpt.history;
+            ours.latest.insert(app_env.clone(), seq);
+            ours.deployments.insert(seq, latest.clone());
+            ours.deployments_of.insert((app_env.clone(), seq), ());
         }
         Self(excerpt)
     }
@@ -129,7 +147,7 @@ impl Excerpt {
     }
 
     /// Beside what should have been then, and with annals as a later State of the same log knows them: a State
-    /// that says of the apps and nodes all that there is, and of others only what should be. It has no digest.
+    /// that says of the apps and nodes all that there is. It has no digest.
     /// Records of that log up to `through` may be folded onto it by [`crate::fold_about`].
     ///
     /// # Panics
@@ -145,8 +163,6 @@ impl Excerpt {
             deployments: history.deployments.clone(),
             deployments_of: history.deployments_of.clone(),
             latest: history.latest.clone(),
-            changes: history.changes.clone(),
-            barriers: history.barriers.clone(),
             ..filled.history
         };
         Ok(State { assigned: assigned.clone(), observed: observed.clone(), history: ours, ..filled })

@@ -26,8 +26,8 @@ use changes::{first, text};
 pub use excerpt::{Excerpt, Interest};
 pub use progress::{AppChange, NodeChange, ProgressDelta, ProgressHead};
 use progress::{first_nested, first_of_apps};
-use target::{Sets, TargetMaps};
-pub use target::{TargetDelta, TargetOutline};
+use target::{Maps, Sets, first_of_target};
+pub use target::{TargetChange, TargetDelta, TargetHead, TargetOutline};
 
 /// Everything that differs between an earlier outline and a later one.
 #[derive(Clone, Debug, PartialEq)]
@@ -216,13 +216,13 @@ impl Delta {
     pub fn put_on(self, outline: &mut Outline) -> Result<(), DeltaError> {
         let Outline(state) = outline;
         let Self { target, progress } = self;
-        for from in [target.from, progress.head.from] {
+        for from in [target.head.from, progress.head.from] {
             if from != (state.seq, state.time) {
                 return Err(DeltaError { from: from.0, found: state.seq });
             }
         }
-        if target.to != progress.head.to {
-            return Err(DeltaError { from: target.to.0, found: progress.head.to.0 });
+        if target.head.to != progress.head.to {
+            return Err(DeltaError { from: target.head.to.0, found: progress.head.to.0 });
         }
         progress.head.put(state);
         target.put(state);
@@ -244,7 +244,8 @@ impl State {
             .or_else(|| scalar("history.term", ours.term.to_string(), theirs.term.to_string()))
             .or_else(|| scalar("history.leader", ours.leader.to_string(), theirs.leader.to_string()))
             .or_else(|| first_nested(self, other))
-            .or_else(|| TargetMaps::mismatch(self, other))
+            .or_else(|| first_of_target(self, other))
+            .or_else(|| Maps::mismatch(self, other))
             .or_else(|| first_of_apps(ours, theirs))
             .or_else(|| first("history.deployments_of", &ours.deployments_of, &theirs.deployments_of))
             .or_else(|| first("history.answered", &ours.answered, &theirs.answered))

@@ -6,11 +6,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use imbl::ordmap::DiffItem;
 use serde::{Deserialize, Serialize};
 
 use super::Mismatch;
-use super::changes::{Changed, Changes, first};
+use super::changes::{Changed, Changes, by_app, changed_by_app, first};
 use crate::ids::{AppEnv, ControllerId, InstanceId, NodeName, Seq, Time};
 use crate::state::{Assigned, AssignedTo, Change, Deployment, History, Observed, State};
 use crate::wire::{AssignmentVersion, InstanceReport};
@@ -149,31 +148,9 @@ impl AppChange {
             history.deployments_of.insert((app_env.clone(), *seq), ());
         }
         self.deployments.put_on(&mut history.deployments);
-        self.latest.put_on(&mut history.latest, app_env, |new, seq| *seq = new);
+        self.latest.put_into(&mut history.latest, app_env);
         self.changes.put_on_as(&mut history.changes, |seq| (app_env.clone(), seq));
         self.barriers.put_on_as(&mut history.barriers, |seq| (app_env.clone(), seq));
-    }
-}
-
-/// What differs, in order of the keys, beside the app and environment that each is of.
-fn by_app<K: Ord + Clone, V: Clone + PartialEq, S>(
-    before: &OrdMap<K, V>,
-    after: &OrdMap<K, V>,
-    apps: &mut BTreeMap<AppEnv, AppChange>,
-    of: impl Fn(&K, &V) -> (AppEnv, S),
-    changes: impl Fn(&mut AppChange) -> &mut Changes<S, V>,
-) {
-    for item in before.diff(after) {
-        match item {
-            DiffItem::Add(key, new) | DiffItem::Update { new: (key, new), .. } => {
-                let (app_env, key) = of(key, new);
-                changes(apps.entry(app_env).or_default()).set.push((key, new.clone()));
-            }
-            DiffItem::Remove(key, old) => {
-                let (app_env, key) = of(key, old);
-                changes(apps.entry(app_env).or_default()).gone.push(key);
-            }
-        }
     }
 }
 
@@ -203,10 +180,7 @@ fn apps_between(
         |seq, deployment| (deployment.app_env.clone(), *seq),
         |app| &mut app.deployments,
     );
-    for item in before.latest.diff(&after.latest) {
-        let (app_env, change) = Changed::of(item, |_, seq| *seq);
-        apps.entry(app_env.clone()).or_default().latest = change;
-    }
+    changed_by_app(&before.latest, &after.latest, &mut apps, |app| &mut app.latest);
     by_app(
         &before.changes,
         &after.changes,
