@@ -178,10 +178,16 @@ fn unreadable(stored: &StoredRecord, after: Seq, error: DecodeError) -> VerifyEr
 }
 
 /// Folds records, and checks every State digest among them.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Folder {
     state: State,
     digests: u64,
+}
+
+impl Default for Folder {
+    fn default() -> Self {
+        Self::resume(State::default())
+    }
 }
 
 impl Folder {
@@ -191,7 +197,8 @@ impl Folder {
     }
 
     /// Begins after a State that is trusted, such as one's own snapshot.
-    pub fn resume(state: State) -> Self {
+    pub fn resume(mut state: State) -> Self {
+        state.keep_counts();
         Self { state, digests: 0 }
     }
 

@@ -282,6 +282,7 @@ fn recover(store: &Store) -> anyhow::Result<(State, Chain, u64)> {
         None => (State::default(), Chain::GENESIS),
     };
     let snapshot_at = state.seq;
+    state.keep_counts();
     let reader = store.reader();
     let last = store.index().last_seq();
     while state.seq < last {

@@ -242,7 +242,9 @@ fn apply(state: &mut State, header: &Header, event: &Event) {
             state.put_intent(app_env, revision.clone());
             let at = header.decision.last();
             let change = Change { first: header.decision.first, revision };
-            state.history.changes.insert((app_env.clone(), at), change);
+            if state.history.changes.insert((app_env.clone(), at), change).is_none() {
+                state.index.changed(app_env);
+            }
             state.touch(Leaf::Intent(app_env.clone()));
             state.touch(Leaf::Change(app_env.clone(), at));
             forget_old_changes(state, app_env);
@@ -377,28 +379,37 @@ fn finish_deployment(
     outcome: &Outcome,
 ) {
     if let Some(present) = state.history.deployments.get_mut(&deployment) {
+        if present.finished.is_none() {
+            state.index.finished(&present.app_env);
+        }
         Arc::make_mut(present).finished = Some((header.time, header.seq, outcome.clone()));
     }
     state.touch(Leaf::Deployment(deployment));
-    let finished: Vec<_> = state
-        .deployments_of(app_env, 0..=Seq::MAX)
-        .filter(|(_, deployment)| deployment.finished.is_some())
-        .map(|(seq, _)| seq)
-        .collect();
-    let excess = finished.len().saturating_sub(DEPLOYMENTS_PER_APP_MAX);
-    for seq in &finished[..excess] {
-        state.history.deployments.remove(seq);
-        state.history.deployments_of.remove(&(app_env.clone(), *seq));
-        state.touch(Leaf::Deployment(*seq));
+    let excess = state.finished_of(app_env).saturating_sub(DEPLOYMENTS_PER_APP_MAX);
+    if excess == 0 {
+        return;
+    }
+    let finished = state.deployments_of(app_env, 0..=Seq::MAX).filter(|(_, it)| it.finished.is_some());
+    let oldest: Vec<_> = finished.take(excess).map(|(seq, _)| seq).collect();
+    for seq in oldest {
+        state.history.deployments.remove(&seq);
+        state.history.deployments_of.remove(&(app_env.clone(), seq));
+        state.index.forgot_finished(app_env);
+        state.touch(Leaf::Deployment(seq));
     }
 }
 
 fn forget_old_changes(state: &mut State, app_env: &AppEnv) {
-    let changes = || state.history.changes.range((app_env.clone(), 0)..=(app_env.clone(), u64::MAX));
-    let excess = changes().count().saturating_sub(CHANGES_PER_APP_MAX);
-    let oldest: Vec<_> = changes().take(excess).map(|((_, seq), _)| *seq).collect();
+    let excess = state.changes_of(app_env).saturating_sub(CHANGES_PER_APP_MAX);
+    if excess == 0 {
+        return;
+    }
+    let range = (app_env.clone(), 0)..=(app_env.clone(), u64::MAX);
+    let changes = state.history.changes.range(range);
+    let oldest: Vec<_> = changes.take(excess).map(|((_, seq), _)| *seq).collect();
     for seq in oldest {
         state.history.changes.remove(&(app_env.clone(), seq));
+        state.index.forgot_change(app_env);
         state.touch(Leaf::Change(app_env.clone(), seq));
     }
 }

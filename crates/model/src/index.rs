@@ -9,18 +9,21 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 
-use crate::ids::{AppEnv, InstanceId, NodeName, ServiceName, Slot};
+use crate::ids::{AppEnv, InstanceId, NodeName, Seq, ServiceName, Slot};
 use crate::release::Revision;
 use crate::state::State;
 
-/// Absent until it is made.
+/// Each part is absent until it is made.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Index(Option<Kept>);
+pub(crate) struct Index {
+    kept: Option<Kept>,
+    counts: Option<Counts>,
+}
 
 /// How many instances of an app a node was told to run or told of, by both.
 type Hosts = OrdMap<(AppEnv, NodeName), usize>;
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 struct Kept {
     /// How many slots each node has.
     slots: OrdMap<NodeName, usize>,
@@ -28,6 +31,15 @@ struct Kept {
     hosts: Hosts,
     /// The apps whose revision in force says by labels which nodes they want.
     choosing: OrdSet<AppEnv>,
+}
+
+/// How much is known of each app's past, which is bounded.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Counts {
+    /// Deployments that have ended.
+    finished: OrdMap<AppEnv, usize>,
+    /// Changes of its target.
+    changes: OrdMap<AppEnv, usize>,
 }
 
 fn add<K: Ord + Clone>(counts: &mut OrdMap<K, usize>, key: K) {
@@ -72,6 +84,20 @@ impl Kept {
     }
 }
 
+impl Counts {
+    fn of(state: &State) -> Self {
+        let mut counts = Self::default();
+        let deployments = state.history.deployments.values();
+        for deployment in deployments.filter(|deployment| deployment.finished.is_some()) {
+            add(&mut counts.finished, deployment.app_env.clone());
+        }
+        for (app_env, _) in state.history.changes.keys() {
+            add(&mut counts.changes, app_env.clone());
+        }
+        counts
+    }
+}
+
 /// The first slot that an app in an environment could have: those of one are together.
 pub(crate) fn first_slot(app_env: &AppEnv) -> Slot {
     #[allow(clippy::unwrap_used)]
@@ -87,14 +113,44 @@ pub(crate) fn first_instance(app_env: &AppEnv) -> InstanceId {
 impl State {
     /// Has what is looked up kept from now on, for a State that is folded and looked at for long.
     pub fn keep_index(&mut self) {
-        if self.index.0.is_none() {
-            self.index = Index(Some(Kept::of(self)));
+        if self.index.kept.is_none() {
+            self.index.kept = Some(Kept::of(self));
+        }
+        self.keep_counts();
+    }
+
+    /// The same of that alone which is needed to fold: how much is known of each app's past.
+    pub fn keep_counts(&mut self) {
+        if self.index.counts.is_none() {
+            self.index.counts = Some(Counts::of(self));
+        }
+    }
+
+    /// How many deployments of an app in an environment are known that have ended.
+    pub(crate) fn finished_of(&self, app_env: &AppEnv) -> usize {
+        match &self.index.counts {
+            Some(counts) => counts.finished.get(app_env).copied().unwrap_or(0),
+            None => {
+                let deployments = self.deployments_of(app_env, 0..=Seq::MAX);
+                deployments.filter(|(_, deployment)| deployment.finished.is_some()).count()
+            }
+        }
+    }
+
+    /// How many changes of the target of an app in an environment are known.
+    pub(crate) fn changes_of(&self, app_env: &AppEnv) -> usize {
+        match &self.index.counts {
+            Some(counts) => counts.changes.get(app_env).copied().unwrap_or(0),
+            None => {
+                let range = (app_env.clone(), 0)..=(app_env.clone(), Seq::MAX);
+                self.history.changes.range(range).count()
+            }
         }
     }
 
     /// How many slots each node has; one without any may not be there.
     pub fn slots_per_node(&self) -> OrdMap<NodeName, usize> {
-        match &self.index.0 {
+        match &self.index.kept {
             Some(kept) => kept.slots.clone(),
             None => Kept::of(self).slots,
         }
@@ -104,7 +160,7 @@ impl State {
     /// name. Others may be among them.
     pub fn hosts_of<'a>(&'a self, app_env: &AppEnv) -> impl Iterator<Item = &'a NodeName> + use<'a> {
         let app_env = app_env.clone();
-        let (kept, all) = match &self.index.0 {
+        let (kept, all) = match &self.index.kept {
             Some(kept) => {
                 #[allow(clippy::unwrap_used)]
                 let first = (app_env.clone(), NodeName::new("0").unwrap());
@@ -119,7 +175,7 @@ impl State {
     /// The apps whose instances may have to move when a node's labels change: those that say by labels which
     /// nodes they want, and those with pinned places, whose revisions may.
     pub fn choosing_by_labels(&self) -> BTreeSet<AppEnv> {
-        let choosing = match &self.index.0 {
+        let choosing = match &self.index.kept {
             Some(kept) => kept.choosing.clone(),
             None => Kept::of(self).choosing,
         };
@@ -139,7 +195,7 @@ impl State {
             Some(revision) => self.target.intent.insert(app_env.clone(), revision),
             None => self.target.intent.remove(app_env),
         };
-        let Some(kept) = &mut self.index.0 else { return };
+        let Some(kept) = &mut self.index.kept else { return };
         if chooses {
             kept.choosing.insert(app_env.clone());
         } else {
@@ -153,7 +209,7 @@ impl State {
             Some(node) => self.target.placement.insert(slot.clone(), node.clone()),
             None => self.target.placement.remove(slot),
         };
-        let Some(kept) = &mut self.index.0 else { return };
+        let Some(kept) = &mut self.index.kept else { return };
         if let Some(before) = before {
             take(&mut kept.slots, before);
         }
@@ -166,15 +222,43 @@ impl State {
 impl Index {
     /// A node was told to run an instance, or told of one, that was not there before.
     pub(crate) fn came(&mut self, node: &NodeName, id: &InstanceId) {
-        if let Some(kept) = &mut self.0 {
+        if let Some(kept) = &mut self.kept {
             kept.host(std::iter::once(id), node, add);
         }
     }
 
     /// An instance is not there any more.
     pub(crate) fn went(&mut self, node: &NodeName, id: &InstanceId) {
-        if let Some(kept) = &mut self.0 {
+        if let Some(kept) = &mut self.kept {
             kept.host(std::iter::once(id), node, take);
+        }
+    }
+
+    /// A deployment of an app has ended.
+    pub(crate) fn finished(&mut self, app_env: &AppEnv) {
+        if let Some(counts) = &mut self.counts {
+            add(&mut counts.finished, app_env.clone());
+        }
+    }
+
+    /// One that had is not known any more.
+    pub(crate) fn forgot_finished(&mut self, app_env: &AppEnv) {
+        if let Some(counts) = &mut self.counts {
+            take(&mut counts.finished, app_env.clone());
+        }
+    }
+
+    /// An app's target changed.
+    pub(crate) fn changed(&mut self, app_env: &AppEnv) {
+        if let Some(counts) = &mut self.counts {
+            add(&mut counts.changes, app_env.clone());
+        }
+    }
+
+    /// A change of it is not known any more.
+    pub(crate) fn forgot_change(&mut self, app_env: &AppEnv) {
+        if let Some(counts) = &mut self.counts {
+            take(&mut counts.changes, app_env.clone());
         }
     }
 }
@@ -182,8 +266,81 @@ impl Index {
 impl State {
     /// Whether what is kept to be looked up is what the facts say, for whoever checks invariants.
     pub fn index_is_true(&self) -> bool {
-        let Some(kept) = &self.index.0 else { return true };
-        let anew = Kept::of(self);
-        kept.slots == anew.slots && kept.hosts == anew.hosts && kept.choosing == anew.choosing
+        let Index { kept, counts } = &self.index;
+        kept.as_ref().is_none_or(|kept| *kept == Kept::of(self))
+            && counts.as_ref().is_none_or(|counts| *counts == Counts::of(self))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::digest::Digest;
+    use crate::event::{DeploymentKind, Event, Outcome, Record};
+    use crate::fold::fold;
+    use crate::header::{Decision, Header, Links};
+    use crate::ids::Time;
+    use crate::limits::{CHANGES_PER_APP_MAX, DEPLOYMENTS_PER_APP_MAX};
+
+    fn record(seq: Seq, event: Event) -> Record {
+        let header = Header {
+            seq,
+            time: Time(seq),
+            decision: Decision { first: seq, count: 1 },
+            principal: "dana".parse().unwrap(),
+            cause: None,
+            trace: None,
+            idempotency: None,
+            kind: event.kind().to_owned(),
+            schema: Event::schema_of(event.kind()),
+            codec: 1,
+            scopes: event.scopes(),
+            reason: None,
+            links: Links::default(),
+            payload: Digest::EMPTY,
+        };
+        Record { header, event }
+    }
+
+    #[test]
+    fn as_much_is_forgotten_of_an_app_whether_it_was_counted_or_not() {
+        let (mut counted, mut walked) = (State::default(), State::default());
+        counted.keep_counts();
+        for _ in 0..CHANGES_PER_APP_MAX + 10 {
+            for name in ["shop/web@prod", "shop/web@staging"] {
+                let app_env: AppEnv = name.parse().unwrap();
+                let begins = walked.seq + 1;
+                let finished = |deployment, app_env| Event::DeploymentFinished {
+                    deployment,
+                    app_env,
+                    outcome: Outcome::Succeeded,
+                };
+                let events = [
+                    Event::DeploymentStarted {
+                        app_env: app_env.clone(),
+                        kind: DeploymentKind::Deploy,
+                        from: None,
+                        to: None,
+                        now: false,
+                        barrier: None,
+                    },
+                    Event::TargetChanged { app_env: app_env.clone(), revision: None },
+                    finished(begins, app_env.clone()),
+                    // Once more, and one that there never was.
+                    finished(begins, app_env.clone()),
+                    finished(begins + 1, app_env),
+                ];
+                for event in events {
+                    let record = record(walked.seq + 1, event);
+                    fold(&mut counted, &record);
+                    fold(&mut walked, &record);
+                }
+            }
+        }
+        assert!(counted.index_is_true());
+        assert_eq!(counted, walked);
+        assert_eq!(walked.history.changes.len(), 2 * CHANGES_PER_APP_MAX);
+        assert_eq!(walked.history.deployments.len(), 2 * DEPLOYMENTS_PER_APP_MAX);
     }
 }

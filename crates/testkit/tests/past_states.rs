@@ -29,7 +29,9 @@ fn records() -> Vec<Record> {
 /// Some of the States that a log leads through.
 fn states(records: &[Record]) -> Vec<State> {
     let mut states = vec![State::default()];
+    // What is looked up changes nothing: what is rebuilt below does without.
     let mut state = State::default();
+    state.keep_index();
     let mut decisions = 0;
     for record in records {
         fold(&mut state, record);
@@ -40,6 +42,7 @@ fn states(records: &[Record]) -> Vec<State> {
             }
         }
     }
+    assert!(state.index_is_true());
     states.push(state);
     states
 }

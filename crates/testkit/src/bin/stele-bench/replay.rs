@@ -64,6 +64,8 @@ fn folded(log: &Path, last: u64) -> anyhow::Result<f64> {
     let (_, reader) = open_read_only(log)?;
     let began = Instant::now();
     let mut state = State::default();
+    // As a controller does that starts.
+    state.keep_counts();
     while state.seq < last {
         for (_, bytes) in reader.records(state.seq + 1..=last, READ_BYTES)? {
             fold(&mut state, &StoredRecord::from_bytes(&bytes)?.0.decode()?);
