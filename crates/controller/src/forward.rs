@@ -1,9 +1,9 @@
 //! What controllers ask each other, and the answers.
 
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::Duration;
 
-use crossbeam_channel::{Sender, TrySendError};
 use serde::{Deserialize, Serialize};
 use stele_codec::{decode_message, encode_message};
 use stele_model::{Answer, ControllerId, Rejection, Request, Seq};
@@ -59,7 +59,7 @@ pub(crate) enum PeerAnswer {
 
 /// Takes what other controllers send.
 pub(crate) struct Inbox {
-    pub(crate) inputs: Sender<Input>,
+    pub(crate) inputs: SyncSender<Input>,
     /// Filled once everything is wired; until then there is nothing to answer with.
     pub(crate) handle: Arc<OnceCell<Handle>>,
 }

@@ -3,9 +3,9 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::Duration;
 
-use crossbeam_channel::{Sender, TrySendError};
 use futures::FutureExt as _;
 use stele_bus::ControllerBus;
 use stele_codec::{Chain, StoredRecord};
@@ -89,7 +89,7 @@ pub enum ReadError {
 
 pub(crate) struct Inner {
     pub(crate) identity: Identity,
-    pub(crate) inputs: Sender<Input>,
+    pub(crate) inputs: SyncSender<Input>,
     pub(crate) published: watch::Receiver<Published>,
     pub(crate) paced: watch::Receiver<Published>,
     pub(crate) committed: watch::Receiver<Seq>,

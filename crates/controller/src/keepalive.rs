@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_leader_that_computes_is_heard() {
-        let (send, said) = crossbeam_channel::unbounded();
+        let (send, said) = std::sync::mpsc::channel();
         let peers = || vec![2, 3];
         let keepalive = Keepalive::start(1, peers, move |message| drop(send.send(message))).unwrap();
         keepalive.leads(Some(7));

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use crossbeam_channel::{Receiver, RecvTimeoutError};
 use stele_codec::Snapshot;
 use stele_consensus::{
     Driver, MembershipChange, MembershipError, ProposeError, StagedSnapshot, StepError, decode_message,

@@ -2,11 +2,11 @@
 //! clone and, when all is on the disk, writes that there is one.
 
 use std::collections::BTreeSet;
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use crossbeam_channel::{Receiver, TryRecvError, bounded};
 use stele_codec::Snapshot;
 use stele_consensus::{SnapshotHead, StagedSnapshot, StoreError};
 use stele_model::Seq;
@@ -55,7 +55,7 @@ impl Snapshots {
         snapshot: Snapshot,
         store: Reader,
     ) -> anyhow::Result<()> {
-        let (done, outcome) = bounded(1);
+        let (done, outcome) = sync_channel(1);
         let thread = std::thread::Builder::new()
             .name("snapshot".to_owned())
             .spawn(move || {

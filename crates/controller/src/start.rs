@@ -105,7 +105,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     // Hashes every leaf once; whoever clones this State hashes what changed since.
     state.digest();
     tracing::info!(controller = config.id, seq = state.seq, "State is rebuilt");
-    let (inputs, queue) = crossbeam_channel::bounded(INPUT_QUEUE_MAX);
+    let (inputs, queue) = std::sync::mpsc::sync_channel(INPUT_QUEUE_MAX);
     let cell = Arc::new(OnceCell::new());
     let peers = start_peers(&config, Inbox { inputs: inputs.clone(), handle: Arc::clone(&cell) }).await?;
     peers.set_members(members(&config, &state));

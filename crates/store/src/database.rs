@@ -1,6 +1,6 @@
 //! `RocksDB` with sealed values and errors that say where.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rocksdb::{
     BlockBasedOptions, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
@@ -10,8 +10,9 @@ use rocksdb::{
 use stele_consensus::StoreError;
 use stele_consensus::seal::{seal_into, unseal};
 
+use crate::disk::Folder;
 use crate::error::OpenError;
-use crate::{disk, limits, processor};
+use crate::{limits, processor};
 
 pub(crate) const REMEDY: &str = "This controller must not go on with it. Keep the folder for \
      inspection, remove the controller from the cluster and add it again under a new id with an \
@@ -53,8 +54,7 @@ pub(crate) type Pair = (Vec<u8>, Vec<u8>);
 /// An open `RocksDB`.
 pub(crate) struct Database {
     db: DB,
-    path: PathBuf,
-    reserve_bytes: u64,
+    folder: Folder,
 }
 
 /// Writes to be made at once, with the space they take.
@@ -109,6 +109,7 @@ impl Database {
 
     pub(crate) fn open(path: &Path, create: bool, reserve_bytes: u64) -> Result<Self, OpenError> {
         processor::check()?;
+        let folder = Folder::open(path, reserve_bytes)?;
         let families =
             Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family)));
         let db = DB::open_cf_descriptors(&options(create), path, families).map_err(|error| {
@@ -116,28 +117,29 @@ impl Database {
             if error.kind() == ErrorKind::IOError && words.contains("lock") {
                 return OpenError::Locked { path: path.to_owned(), detail: words };
             }
-            OpenError::Store(explain("opening", path.display().to_string(), path, &error))
+            OpenError::Store(explain("opening", path.display().to_string(), &folder, &error))
         })?;
-        Ok(Self { db, path: path.to_owned(), reserve_bytes })
+        Ok(Self { db, folder })
     }
 
     /// Opens it without writing anything. Every file is opened at once, so that those which
     /// a running controller deletes meanwhile can still be read.
     pub(crate) fn open_read_only(path: &Path) -> Result<Self, OpenError> {
         processor::check()?;
+        let folder = Folder::open(path, 0)?;
         let families =
             Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family)));
         let mut options = options(false);
         options.create_missing_column_families(false);
         options.set_max_open_files(-1);
         let db = DB::open_cf_descriptors_read_only(&options, path, families, false).map_err(|error| {
-            OpenError::Store(explain("opening", path.display().to_string(), path, &error))
+            OpenError::Store(explain("opening", path.display().to_string(), &folder, &error))
         })?;
-        Ok(Self { db, path: path.to_owned(), reserve_bytes: 0 })
+        Ok(Self { db, folder })
     }
 
     pub(crate) fn path(&self) -> &Path {
-        &self.path
+        self.folder.path()
     }
 
     /// Names a place for an error message.
@@ -148,7 +150,7 @@ impl Database {
             }
             _ => format!("'{}'", key.escape_ascii()),
         };
-        format!("{}, column family {}, key {key}", self.path.display(), family.name())
+        format!("{}, column family {}, key {key}", self.path().display(), family.name())
     }
 
     pub(crate) fn corrupt(&self, family: Family, key: &[u8], detail: String) -> StoreError {
@@ -162,8 +164,8 @@ impl Database {
     }
 
     fn failed(&self, operation: &'static str, family: Family, error: &rocksdb::Error) -> StoreError {
-        let place = format!("{}, column family {}", self.path.display(), family.name());
-        explain(operation, place, &self.path, error)
+        let place = format!("{}, column family {}", self.path().display(), family.name());
+        explain(operation, place, &self.folder, error)
     }
 
     pub(crate) fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
@@ -270,7 +272,7 @@ impl Database {
 
     /// Refuses when the disk has no room for `bytes` more.
     pub(crate) fn check_room(&self, bytes: u64) -> Result<(), StoreError> {
-        disk::check_room(&self.path, bytes, self.reserve_bytes)
+        self.folder.check_room(bytes)
     }
 }
 
@@ -323,21 +325,21 @@ impl Batch<'_> {
     fn write(self, options: &WriteOptions, operation: &'static str) -> Result<(), StoreError> {
         let database = self.database;
         database.db.write_opt(self.inner, options).map_err(|error| {
-            let place = database.path.display().to_string();
-            explain(operation, place, &database.path, &error)
+            let place = database.path().display().to_string();
+            explain(operation, place, &database.folder, &error)
         })
     }
 }
 
-fn explain(operation: &'static str, place: String, path: &Path, error: &rocksdb::Error) -> StoreError {
+fn explain(operation: &'static str, place: String, folder: &Folder, error: &rocksdb::Error) -> StoreError {
     let words = error.to_string();
     if error.kind() == ErrorKind::Corruption {
         return StoreError::Corrupt { place, detail: words, remedy: REMEDY };
     }
     if words.contains("No space left") || words.contains("Disk quota exceeded") {
         return StoreError::DiskFull {
-            path: path.display().to_string(),
-            free_bytes: disk::free_bytes(path).unwrap_or_default(),
+            path: folder.path().display().to_string(),
+            free_bytes: folder.free_bytes().unwrap_or_default(),
             needed_bytes: limits::DISK_RESERVE_BYTES,
         };
     }

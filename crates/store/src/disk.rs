@@ -1,26 +1,52 @@
 //! How much room is left.
 
-use std::path::Path;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 
+use nix::sys::statvfs::fstatvfs;
 use stele_consensus::StoreError;
 
-/// Bytes this process may still write on the file system of `path`.
-pub(crate) fn free_bytes(path: &Path) -> Result<u64, StoreError> {
-    let stat = nix::sys::statvfs::statvfs(path).map_err(|error| StoreError::Io {
-        operation: "asking for free space",
-        place: path.display().to_string(),
-        detail: error.to_string(),
-    })?;
-    Ok(stat.blocks_available() * stat.fragment_size())
+/// The folder of a store. It is held open: whoever is about to write asks how much room there is, and to look for
+/// the folder by its path takes twice as long as to ask.
+pub(crate) struct Folder {
+    path: PathBuf,
+    open: File,
+    reserve_bytes: u64,
 }
 
-/// Refuses while refusing is still clean: before anything is written.
-pub(crate) fn check_room(path: &Path, bytes: u64, reserve: u64) -> Result<(), StoreError> {
-    let free_bytes = free_bytes(path)?;
-    // Twice: once for the write-ahead log, once for the table it becomes.
-    let needed_bytes = bytes.saturating_mul(2).saturating_add(reserve);
-    if free_bytes < needed_bytes {
-        return Err(StoreError::DiskFull { path: path.display().to_string(), free_bytes, needed_bytes });
+impl Folder {
+    pub(crate) fn open(path: &Path, reserve_bytes: u64) -> Result<Self, StoreError> {
+        let open = File::open(path).map_err(|error| StoreError::Io {
+            operation: "opening the folder",
+            place: path.display().to_string(),
+            detail: error.to_string(),
+        })?;
+        Ok(Self { path: path.to_owned(), open, reserve_bytes })
     }
-    Ok(())
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes this process may still write on its file system.
+    pub(crate) fn free_bytes(&self) -> Result<u64, StoreError> {
+        let stat = fstatvfs(&self.open).map_err(|error| StoreError::Io {
+            operation: "asking for free space",
+            place: self.path.display().to_string(),
+            detail: error.to_string(),
+        })?;
+        Ok(stat.blocks_available() * stat.fragment_size())
+    }
+
+    /// Refuses while refusing is still clean: before anything is written.
+    pub(crate) fn check_room(&self, bytes: u64) -> Result<(), StoreError> {
+        let free_bytes = self.free_bytes()?;
+        // Twice: once for the write-ahead log, once for the table it becomes.
+        let needed_bytes = bytes.saturating_mul(2).saturating_add(self.reserve_bytes);
+        if free_bytes < needed_bytes {
+            let path = self.path.display().to_string();
+            return Err(StoreError::DiskFull { path, free_bytes, needed_bytes });
+        }
+        Ok(())
+    }
 }

@@ -95,7 +95,6 @@ const PURE_NEVER_REACHES: &[&str] = &[
     "async-nats",
     "axum",
     "bollard",
-    "crossbeam-channel",
     "fs-err",
     "hyper",
     "librocksdb-sys",
