@@ -557,7 +557,7 @@ fn judge_loops<'a>(
         if ended < LOOP_STARTS || container.exit_code != Some(CRASH_CODE) {
             continue;
         }
-        let told = reports.iter().find(|report| report.container.as_ref() == Some(&container.id));
+        let told = reports.iter().find(|report| report.container == Some(container.id.as_str().into()));
         oracle.require(
             told.is_none_or(|told| matches!(told.phase, Phase::Failed | Phase::Pending)),
             "crash-loops-are-told",

@@ -163,7 +163,9 @@ fn unsettled(world: &World) -> Option<String> {
         if let Some(waiting) = own.iter().find(|one| waits(one.phase)) {
             return Some(format!(
                 "{} never gets beyond {:?}: {:?}",
-                waiting.id, waiting.phase, waiting.reason
+                waiting.id,
+                waiting.phase,
+                waiting.reason()
             ));
         }
     }

@@ -488,7 +488,7 @@ impl Agent {
             let container = |instance: &InstanceId| {
                 let seen = seen.borrow();
                 let report = seen.reports.as_ref()?.iter().find(|report| report.id == *instance)?;
-                report.container.clone()
+                report.container.as_ref().map(ToString::to_string)
             };
             let outcome = asked::answer(runtime.as_ref(), &request.question, container).await;
             let Request { node, question, asked, .. } = request;

@@ -142,7 +142,7 @@ async fn a_killed_agent_adopts_its_container_and_a_removed_container_comes_back(
     let mut agent = Program::start(&node);
     let report = controller.hears_healthy(1, &[0]).await;
     assert_eq!(running(&fleet.name), before, "same container, never restarted");
-    let id = report.instances[0].container.clone().unwrap();
+    let id = report.instances[0].container.clone().unwrap().to_string();
     assert!(before[0].starts_with(&id));
     assert_eq!(report.instances[0].restarts, 0);
 

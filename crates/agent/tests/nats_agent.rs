@@ -51,7 +51,7 @@ async fn what_is_assigned_runs_and_what_is_withdrawn_goes() {
     let running = containers(&world.runtime).await;
     assert_eq!(running.len(), 2);
     for told in &report.instances {
-        assert_eq!(told.container.as_ref(), running.get(&told.id));
+        assert_eq!(told.container.as_ref().map(ToString::to_string).as_ref(), running.get(&told.id));
         assert_eq!(told.spec_digest, Some(web(0).spec_digest));
     }
 
@@ -198,7 +198,7 @@ async fn sealed_values_are_opened_for_the_engine_and_never_for_the_disk() {
                 .reports
                 .iter()
                 .flat_map(|report| &report.instances)
-                .any(|told| told.reason.as_ref().is_some_and(|reason| reason.contains("still sealed")))
+                .any(|told| told.reason().is_some_and(|reason| reason.contains("still sealed")))
         })
         .await;
 

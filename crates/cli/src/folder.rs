@@ -69,6 +69,7 @@ impl Folder {
     /// believed here.
     pub(crate) fn state_at(&self, seq: Seq) -> Result<State, Failure> {
         let mut state = State::default();
+        state.keep_counts();
         while state.seq < seq {
             let next = state.seq + 1;
             let records = self.reader.records(next..=seq, REPLAY_READ_BYTES).map_err(failed)?;

@@ -118,6 +118,9 @@ impl<'a> Reader<'a> {
     pub(crate) fn at(&self) -> usize {
         self.at
     }
+    pub(crate) fn left(&self) -> usize {
+        self.bytes.len() - self.at
+    }
     pub(crate) fn end(self) -> Result<(), DecodeError> {
         match self.bytes.len() - self.at {
             0 => Ok(()),

@@ -80,8 +80,12 @@ pub(crate) fn headline(leaf: &[u8]) -> Result<Headline<'_>, DecodeError> {
     let _idempotency: Option<(_, [u8; 32])> = from.option(|from| Ok((from.blob()?, from.array()?)))?;
     let kind = from.str()?;
     let _schema_and_codec = (from.u16()?, from.u8()?);
-    let count = from.u16()?;
-    let scopes = (0..count).map(|_| from.str()).collect::<Result<_, _>>()?;
+    let count = usize::from(from.u16()?);
+    // As many as there can be: each has its length before it.
+    let mut scopes = Vec::with_capacity(count.min(from.left() / size_of::<u32>()));
+    for _ in 0..count {
+        scopes.push(from.str()?);
+    }
     Ok(Headline { seq, time, kind, scopes })
 }
 

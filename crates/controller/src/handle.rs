@@ -297,9 +297,9 @@ impl Handle {
         self.in_past(move |past| past.target_at(seq, &now)).await
     }
 
-    /// State right after a record, of which only what is about some apps is sure to be there: what should have been
-    /// and what governed as a whole, their deployments, and what nodes were told and told that ran something of
-    /// them.
+    /// State right after a record, of which only what is about some apps is sure to be there: what governed as a
+    /// whole, what should have been of them, their latest deployments, and what nodes were told and told that ran
+    /// something of them.
     pub async fn state_about(&self, seq: Seq, apps: BTreeSet<AppEnv>) -> Result<State, ReadError> {
         let now = self.state_since(seq).await?;
         if now.seq == seq {

@@ -69,7 +69,8 @@ pub const PAST_MEMORY_BYTES: usize = 4 * 1024 * 1024 * 1024;
 /// Milestones kept in memory besides, because they were read lately.
 pub const PAST_RECENT_MAX: usize = 16;
 /// Differences that are held to rebuild what is about some apps at a point of the past, and as much of records, in
-/// bytes. Where there are more, State is rebuilt as a whole.
+/// bytes as they are stored; what their headers name may take three times as much beside. Where there are more, State
+/// is rebuilt as a whole.
 pub const PAST_HELD_BYTES: usize = 32 * 1024 * 1024;
 /// States kept in memory that were rebuilt lately. Most of each is shared with others.
 pub const PAST_REBUILT_MAX: usize = 4;

@@ -82,8 +82,8 @@ fn steps_to(milestone: Seq) -> Vec<Seq> {
     std::iter::once(milestone).chain(bases_of(milestone)).collect()
 }
 
-/// What was read of a milestone's bytes.
-fn of<T>(seq: Seq, read: Result<T, DecodeError>) -> Result<T, MilestoneError> {
+/// What was read of a milestone's bytes, or which milestone it is that cannot be read.
+fn at_milestone<T>(seq: Seq, read: Result<T, DecodeError>) -> Result<T, MilestoneError> {
     read.map_err(|error| MilestoneError::Decode { seq, error })
 }
 
@@ -248,8 +248,8 @@ impl Past {
     }
 
     /// State right after a record, of which only what is about some apps is sure to be there: what governed as a
-    /// whole, what should have been of them, their deployments, and what nodes were told and told that ran something
-    /// of them.
+    /// whole, what should have been of them, their latest deployments, and what nodes were told and told that ran
+    /// something of them.
     pub(crate) fn state_about(
         &self,
         seq: Seq,
@@ -269,7 +269,8 @@ impl Past {
         let records = self.records_between(milestone, seq, PAST_HELD_BYTES)?;
         // Where they are too many to be gone through twice.
         let (Some(records), Some(deltas)) = (records, deltas) else { return self.state_at(seq, later) };
-        let deltas = deltas.iter().map(|(seq, bytes)| Ok((*seq, of(*seq, ProgressBytes::read(bytes))?)));
+        let deltas =
+            deltas.iter().map(|(seq, bytes)| Ok((*seq, at_milestone(*seq, ProgressBytes::read(bytes))?)));
         let deltas: Vec<_> = deltas.collect::<Result<_, MilestoneError>>()?;
         let records = records.iter().map(|(_, bytes)| {
             let (record, _) = RecordBytes::read(bytes)?;
@@ -280,7 +281,7 @@ impl Past {
         let mut interest = Interest::in_apps(apps);
         interest.in_hosts_at(&base);
         for (seq, delta) in &deltas {
-            for change in of(*seq, delta.of_apps(interest.apps()))?.values() {
+            for change in at_milestone(*seq, delta.of_apps(interest.apps()))?.values() {
                 interest.in_hosts_of(change);
             }
         }
@@ -290,7 +291,7 @@ impl Past {
 
         let mut excerpt = Excerpt::of(&base, &interest);
         for (seq, delta) in &deltas {
-            of(*seq, delta.about(&interest))?.put_on(&mut excerpt)?;
+            at_milestone(*seq, delta.about(&interest))?.put_on(&mut excerpt)?;
         }
         let target = self.target_milestone_about(milestone, interest.apps())?;
         let mut state = excerpt.filled(&target, later, seq)?;
@@ -422,7 +423,7 @@ impl Past {
         let mut steps = steps_to(seq);
         let mut outline = self.nearest_base(&mut steps, Known::target_at);
         for step in steps.into_iter().rev() {
-            let delta = of(step, decode_target(&self.target_of(step)?))?;
+            let delta = at_milestone(step, decode_target(&self.target_of(step)?))?;
             delta.put_on(&mut outline)?;
         }
         self.known().visit_target(&outline);
@@ -436,7 +437,7 @@ impl Past {
         for step in steps.into_iter().rev() {
             let bytes = self.target_of(step)?;
             let delta = TargetBytes::read(&bytes).and_then(|bytes| bytes.about(apps));
-            of(step, delta)?.put_on(&mut outline)?;
+            at_milestone(step, delta)?.put_on(&mut outline)?;
         }
         Ok(outline)
     }

@@ -15,6 +15,7 @@ use crate::state::{
     Answer, Answered, Assigned, AssignedTo, Change, Controller, Deployment, Fleet, Refusals, ReleaseRecord,
     State,
 };
+use crate::wire::InstanceReport;
 
 /// Folds one record.
 ///
@@ -480,9 +481,14 @@ fn observe(state: &mut State, header: &Header, report: &ReportedChange) {
     observed.number = report.number;
     observed.applied = report.applied;
     observed.time = header.time;
+    let assigned = state.assigned.get(node);
     for change in &report.changed {
-        if observed.instances.insert(change.id.clone(), Arc::new(change.clone())).is_none() {
-            state.index.came(node, &change.id);
+        // What it was told is in memory already, under the same name.
+        let known = assigned.and_then(|assigned| assigned.instances.get_key_value(&change.id));
+        let id = known.map_or(&change.id, |(id, _)| id);
+        let told = InstanceReport { id: id.clone(), ..change.clone() };
+        if observed.instances.insert(id.clone(), Arc::new(told)).is_none() {
+            state.index.came(node, id);
         }
     }
     for id in &report.gone {

@@ -2,16 +2,20 @@
 //! the program never meets a malformed one.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
+use std::cmp::Ordering;
 use std::fmt;
 use std::marker::PhantomData;
+use std::ops::Deref;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::limits::NAME_BYTES_MAX;
-use crate::shared_text::SharedText;
+use crate::limits::{NAME_BYTES_MAX, RECENT_TEXTS_MAX};
+use crate::shared_text::{SharedText, place};
 
 /// Why a text is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -228,14 +232,80 @@ impl FromStr for Place {
 text_form!(Place, "^(region|node):[a-z0-9-]+$");
 
 /// One place an instance fills: the `index`th replica of a service. Written `shop/web@prod/web.0`.
+///
+/// Copies of it share their memory: State has most slots in three maps.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Slot(Arc<SlotParts>);
+
+/// What a [`Slot`] is made of.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Slot {
+pub struct SlotParts {
     /// The app in its environment.
     pub app_env: AppEnv,
     /// The service.
     pub service: ServiceName,
     /// From zero. For a service that runs on every matching node, the node's place in name order when first placed.
     pub index: u32,
+}
+
+thread_local! {
+    // As those of `SharedText`: bounded and forgetful.
+    static RECENT_SLOTS: RefCell<Vec<Option<Slot>>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Slot {
+    /// Of its parts.
+    pub fn new(app_env: AppEnv, service: ServiceName, index: u32) -> Self {
+        Self(Arc::new(SlotParts { app_env, service, index }))
+    }
+
+    /// Another one of the same service.
+    #[must_use]
+    pub fn with_index(&self, index: u32) -> Self {
+        Self::new(self.app_env.clone(), self.service.clone(), index)
+    }
+
+    /// Whether it is written so.
+    fn is_written(&self, text: &str) -> bool {
+        let AppEnv { app, environment } = &self.app_env;
+        let parts = [
+            (app.project.as_str(), "/"),
+            (app.app.as_str(), "@"),
+            (environment.as_str(), "/"),
+            (self.service.as_str(), "."),
+        ];
+        let mut rest = Some(text);
+        for (part, end) in parts {
+            rest = rest.and_then(|rest| rest.strip_prefix(part)).and_then(|rest| rest.strip_prefix(end));
+        }
+        rest.is_some_and(|index| index.parse() == Ok(self.index))
+    }
+
+    fn read(text: &str) -> Result<Self, NameError> {
+        let error = || NameError::Instance(text.to_owned());
+        let (head, index) = text.rsplit_once('.').ok_or_else(error)?;
+        let (app_env, service) = head.rsplit_once('/').ok_or_else(error)?;
+        Ok(Self::new(app_env.parse()?, service.parse()?, index.parse().map_err(|_| error())?))
+    }
+}
+
+impl Deref for Slot {
+    type Target = SlotParts;
+    fn deref(&self) -> &SlotParts {
+        &self.0
+    }
+}
+
+impl PartialOrd for Slot {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Slot {
+    fn cmp(&self, other: &Self) -> Ordering {
+        if Arc::ptr_eq(&self.0, &other.0) { Ordering::Equal } else { self.0.cmp(&other.0) }
+    }
 }
 
 impl fmt::Display for Slot {
@@ -246,15 +316,20 @@ impl fmt::Display for Slot {
 
 impl FromStr for Slot {
     type Err = NameError;
+    /// Shares the memory of an equal one that this thread read lately: records that follow each other name the
+    /// same slots, and so do the parts of what is kept of a node.
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let error = || NameError::Instance(text.to_owned());
-        let (head, index) = text.rsplit_once('.').ok_or_else(error)?;
-        let (app_env, service) = head.rsplit_once('/').ok_or_else(error)?;
-        Ok(Self {
-            app_env: app_env.parse()?,
-            service: service.parse()?,
-            index: index.parse().map_err(|_| error())?,
-        })
+        let shared = RECENT_SLOTS.try_with(|recent| {
+            let mut recent = recent.borrow_mut();
+            recent.resize(RECENT_TEXTS_MAX, None);
+            let present = &mut recent[place(text)];
+            match present {
+                Some(present) if present.is_written(text) => Ok(present.clone()),
+                _ => Ok(present.insert(Self::read(text)?).clone()),
+            }
+        });
+        // A thread that is about to end has forgotten all.
+        shared.unwrap_or_else(|_| Self::read(text))
     }
 }
 text_form!(Slot, "^[a-z0-9-]+/[a-z0-9-]+@[a-z0-9-]+/[a-z0-9-]+[.][0-9]+$");
@@ -315,6 +390,27 @@ mod tests {
         assert_eq!(id.slot.service.as_str(), "web-1");
         assert_eq!((id.slot.index, id.serial), (0, 142));
         assert_eq!(id.to_string(), "shop/web@prod/web-1.0-142");
+    }
+
+    #[test]
+    fn slots_share_their_memory_and_compare_by_their_parts() {
+        let texts =
+            ["shop/web@prod/web.0", "shop/web@prod/web.1", "shop/web@prod/web-1.0", "shop/web-1@prod/web.0"];
+        let read = |text: &str| text.parse::<Slot>().unwrap();
+        for text in texts {
+            assert!(Arc::ptr_eq(&read(text).0, &read(text).0), "{text}");
+            assert_eq!(Slot::read(text).unwrap().to_string(), text);
+            for other in texts {
+                let (one, another) = (Slot::read(text).unwrap(), read(other));
+                assert_eq!(one == another, text == other, "{text} {other}");
+                assert_eq!(one.cmp(&another), one.0.cmp(&another.0), "{text} {other}");
+                assert_eq!(one.is_written(other), text == other, "{text} {other}");
+            }
+        }
+        for bad in ["shop/web@prod/web.", "shop/web@prod/web.0x", "shop/web@prod/web", "shop/web@prod/web.-1"]
+        {
+            assert!(bad.parse::<Slot>().is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! What is looked up by node and by app: follows from the facts, and is kept beside them so that nobody goes
-//! through a whole fleet to find one app's instances.
+//! through a whole fleet to find one app's instances, nor through all of an app's past to forget the oldest of it.
 //!
 //! Folding keeps it up to date once it is made. A State that was read from bytes, or put together from parts,
 //! has none; then the facts themselves are gone through, which gives the same.
@@ -102,7 +102,7 @@ impl Counts {
 pub(crate) fn first_slot(app_env: &AppEnv) -> Slot {
     #[allow(clippy::unwrap_used)]
     let service = ServiceName::new("0").unwrap();
-    Slot { app_env: app_env.clone(), service, index: 0 }
+    Slot::new(app_env.clone(), service, 0)
 }
 
 /// The first instance that an app in an environment could have.
@@ -128,24 +128,20 @@ impl State {
 
     /// How many deployments of an app in an environment are known that have ended.
     pub(crate) fn finished_of(&self, app_env: &AppEnv) -> usize {
-        match &self.index.counts {
-            Some(counts) => counts.finished.get(app_env).copied().unwrap_or(0),
-            None => {
-                let deployments = self.deployments_of(app_env, 0..=Seq::MAX);
-                deployments.filter(|(_, deployment)| deployment.finished.is_some()).count()
-            }
+        if let Some(counts) = &self.index.counts {
+            return counts.finished.get(app_env).copied().unwrap_or(0);
         }
+        let deployments = self.deployments_of(app_env, 0..=Seq::MAX);
+        deployments.filter(|(_, deployment)| deployment.finished.is_some()).count()
     }
 
     /// How many changes of the target of an app in an environment are known.
     pub(crate) fn changes_of(&self, app_env: &AppEnv) -> usize {
-        match &self.index.counts {
-            Some(counts) => counts.changes.get(app_env).copied().unwrap_or(0),
-            None => {
-                let range = (app_env.clone(), 0)..=(app_env.clone(), Seq::MAX);
-                self.history.changes.range(range).count()
-            }
+        if let Some(counts) = &self.index.counts {
+            return counts.changes.get(app_env).copied().unwrap_or(0);
         }
+        let range = (app_env.clone(), 0)..=(app_env.clone(), Seq::MAX);
+        self.history.changes.range(range).count()
     }
 
     /// How many slots each node has; one without any may not be there.
@@ -205,7 +201,9 @@ impl State {
 
     /// Sets or clears a slot.
     pub(crate) fn put_slot(&mut self, slot: &Slot, node: Option<&NodeName>) {
-        let before = match node {
+        // The name is in memory already, once for the whole fleet.
+        let named = |node| self.control.nodes.get_key_value(node).map_or(node, |(name, _)| name);
+        let before = match node.map(named) {
             Some(node) => self.target.placement.insert(slot.clone(), node.clone()),
             None => self.target.placement.remove(slot),
         };
@@ -283,11 +281,11 @@ mod tests {
     use crate::ids::Time;
     use crate::limits::{CHANGES_PER_APP_MAX, DEPLOYMENTS_PER_APP_MAX};
 
-    fn record(seq: Seq, event: Event) -> Record {
+    fn record(seq: Seq, decision: Decision, event: Event) -> Record {
         let header = Header {
             seq,
             time: Time(seq),
-            decision: Decision { first: seq, count: 1 },
+            decision,
             principal: "dana".parse().unwrap(),
             cause: None,
             trace: None,
@@ -307,6 +305,7 @@ mod tests {
     fn as_much_is_forgotten_of_an_app_whether_it_was_counted_or_not() {
         let (mut counted, mut walked) = (State::default(), State::default());
         counted.keep_counts();
+        assert_eq!(counted.digest(), walked.digest());
         for _ in 0..CHANGES_PER_APP_MAX + 10 {
             for name in ["shop/web@prod", "shop/web@staging"] {
                 let app_env: AppEnv = name.parse().unwrap();
@@ -325,14 +324,17 @@ mod tests {
                         now: false,
                         barrier: None,
                     },
+                    // Twice in one decision, which is one change.
+                    Event::TargetChanged { app_env: app_env.clone(), revision: None },
                     Event::TargetChanged { app_env: app_env.clone(), revision: None },
                     finished(begins, app_env.clone()),
                     // Once more, and one that there never was.
                     finished(begins, app_env.clone()),
                     finished(begins + 1, app_env),
                 ];
+                let decision = Decision { first: begins, count: events.len() as u32 };
                 for event in events {
-                    let record = record(walked.seq + 1, event);
+                    let record = record(walked.seq + 1, decision, event);
                     fold(&mut counted, &record);
                     fold(&mut walked, &record);
                 }
@@ -340,6 +342,7 @@ mod tests {
         }
         assert!(counted.index_is_true());
         assert_eq!(counted, walked);
+        assert_eq!(counted.digest(), walked.digest());
         assert_eq!(walked.history.changes.len(), 2 * CHANGES_PER_APP_MAX);
         assert_eq!(walked.history.deployments.len(), 2 * DEPLOYMENTS_PER_APP_MAX);
     }

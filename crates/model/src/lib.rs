@@ -23,6 +23,7 @@ mod annals;
 mod assignment;
 mod canonical;
 pub mod command;
+mod container_id;
 pub mod convergence;
 pub mod decide;
 pub mod delta;
@@ -58,6 +59,7 @@ pub mod wire;
 pub use annals::Annals;
 pub use canonical::canonical_json;
 pub use command::{Command, ReleaseChoice, Request};
+pub use container_id::ContainerId;
 pub use decide::{Context, Decided, decide};
 pub use delta::{
     Answers, AnswersDelta, AppChange, Delta, Excerpt, Interest, Mismatch, NodeChange, Outline, ProgressDelta,

@@ -21,13 +21,16 @@ thread_local! {
     static RECENT: RefCell<Vec<Option<ArcStr>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// FNV-1a, 64 bits (Fowler, Noll, Vo): the texts are short, and nothing but speed depends on it.
-fn place(text: &str) -> usize {
+/// Where a text is remembered, if it is. FNV-1a, 64 bits (Fowler, Noll, Vo): the texts are short, and nothing but
+/// speed depends on it.
+pub(crate) fn place(text: &str) -> usize {
     let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
-    // The upper half: the lowest bits of two numbers that follow each other are much alike.
-    (hash >> 32) as usize % RECENT_TEXTS_MAX
+    // Names that follow each other differ in their last bytes, which have reached few bits by then. Multiplied by
+    // 2^64 over the golden ratio (Knuth, volume 3, section 6.4), the uppermost ones depend on all of them.
+    let mixed = (hash ^ hash >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 32) as usize % RECENT_TEXTS_MAX
 }
 
 impl SharedText {
@@ -78,6 +81,8 @@ impl Hash for SharedText {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -86,6 +91,16 @@ mod tests {
     fn equal_texts_share_their_memory() {
         let (one, other) = (SharedText::new("web"), SharedText::new("web"));
         assert!(ArcStr::ptr_eq(&one.0, &other.0));
+    }
+
+    #[test]
+    fn texts_that_follow_each_other_have_places_of_their_own() {
+        for shape in ["eu-", "shop/web@prod/web.", "n", "shop/web@prod/web-1.0-1"] {
+            let places: BTreeSet<usize> =
+                (0..RECENT_TEXTS_MAX / 4).map(|at| place(&format!("{shape}{at}"))).collect();
+            // By chance, 0.88 of them had one.
+            assert!(places.len() > RECENT_TEXTS_MAX / 5, "{shape}: {}", places.len());
+        }
     }
 
     #[test]

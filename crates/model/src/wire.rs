@@ -1,9 +1,12 @@
 //! What controllers and agents tell each other. Everything is signed, because
 //! the wire is trusted with nothing: not order, not delivery, not origin.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::container_id::ContainerId;
 use crate::digest::Digest;
 use crate::ids::{FleetName, InstanceId, NodeName, RegionName, Seq, Time};
 use crate::release::{Image, InstanceSpec, Protocol};
@@ -173,7 +176,7 @@ pub struct Report {
 }
 
 /// What is known of one instance on a node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InstanceReport {
     /// Which.
     pub id: InstanceId,
@@ -182,15 +185,127 @@ pub struct InstanceReport {
     /// Digest of the spec its container was made of, read back by inspection.
     pub spec_digest: Option<Digest>,
     /// Docker's id of its container.
-    pub container: Option<String>,
+    pub container: Option<ContainerId>,
     /// Times the agent started it again.
     pub restarts: u32,
+    /// What else there is to say of it: see [`Remarks::of`].
+    pub remarks: Option<Box<Remarks>>,
+}
+
+/// What there is to say of few instances: State holds millions of which there is nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remarks {
+    reason: Option<String>,
+    exit_code: Option<i64>,
+    log_tail: Vec<String>,
+}
+
+impl Remarks {
+    /// Why an instance is pending, unhealthy or failed; the exit code of its last run, if it ended; its last log
+    /// lines, if it failed. Nothing when there is none of these.
+    pub fn of(reason: Option<String>, exit_code: Option<i64>, log_tail: Vec<String>) -> Option<Box<Self>> {
+        let has_any = reason.is_some() || exit_code.is_some() || !log_tail.is_empty();
+        has_any.then(|| Box::new(Self { reason, exit_code, log_tail }))
+    }
+}
+
+impl InstanceReport {
     /// Why it is pending, unhealthy or failed.
-    pub reason: Option<String>,
+    pub fn reason(&self) -> Option<&str> {
+        self.remarks.as_ref()?.reason.as_deref()
+    }
+
     /// Exit code of its last run, if it ended.
-    pub exit_code: Option<i64>,
+    pub fn exit_code(&self) -> Option<i64> {
+        self.remarks.as_ref()?.exit_code
+    }
+
     /// Its last log lines, for one that failed.
-    pub log_tail: Vec<String>,
+    pub fn log_tail(&self) -> &[String] {
+        self.remarks.as_ref().map_or(&[], |remarks| &remarks.log_tail)
+    }
+
+    /// Keeps so many of its last log lines at most.
+    pub fn cut_log_tail(&mut self, lines_max: usize) {
+        if let Some(remarks) = self.remarks.take() {
+            let Remarks { reason, exit_code, mut log_tail } = *remarks;
+            log_tail.drain(..log_tail.len().saturating_sub(lines_max));
+            self.remarks = Remarks::of(reason, exit_code, log_tail);
+        }
+    }
+}
+
+/// An [`InstanceReport`] as it is written.
+#[derive(Serialize)]
+#[serde(rename = "InstanceReport")]
+struct ReportOut<'a> {
+    id: &'a InstanceId,
+    phase: Phase,
+    spec_digest: Option<Digest>,
+    container: &'a Option<ContainerId>,
+    restarts: u32,
+    reason: Option<&'a str>,
+    exit_code: Option<i64>,
+    log_tail: &'a [String],
+}
+
+/// What is known of one instance on a node.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename = "InstanceReport")]
+struct ReportIn {
+    /// Which.
+    id: InstanceId,
+    /// How it is.
+    phase: Phase,
+    /// Digest of the spec its container was made of, read back by inspection.
+    spec_digest: Option<Digest>,
+    /// Docker's id of its container.
+    #[schemars(with = "Option<String>")]
+    container: Option<ContainerId>,
+    /// Times the agent started it again.
+    restarts: u32,
+    /// Why it is pending, unhealthy or failed.
+    reason: Option<String>,
+    /// Exit code of its last run, if it ended.
+    exit_code: Option<i64>,
+    /// Its last log lines, for one that failed.
+    log_tail: Vec<String>,
+}
+
+impl Serialize for InstanceReport {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { id, phase, spec_digest, container, restarts, remarks: _ } = self;
+        ReportOut {
+            id,
+            phase: *phase,
+            spec_digest: *spec_digest,
+            container,
+            restarts: *restarts,
+            reason: self.reason(),
+            exit_code: self.exit_code(),
+            log_tail: self.log_tail(),
+        }
+        .serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for InstanceReport {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let ReportIn { id, phase, spec_digest, container, restarts, reason, exit_code, log_tail } =
+            ReportIn::deserialize(deserializer)?;
+        let remarks = Remarks::of(reason, exit_code, log_tail);
+        Ok(Self { id, phase, spec_digest, container, restarts, remarks })
+    }
+}
+
+impl JsonSchema for InstanceReport {
+    fn schema_name() -> Cow<'static, str> {
+        "InstanceReport".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        ReportIn::json_schema(generator)
+    }
 }
 
 /// Where an instance is in its life.

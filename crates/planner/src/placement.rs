@@ -133,7 +133,7 @@ fn add(
     staying: &[Placed<'_>],
     room: &mut Room<'_>,
 ) -> (BTreeMap<Slot, NodeName>, Option<Unplaced>) {
-    let slot = |index| Slot { app_env: app_env.clone(), service: name.clone(), index };
+    let slot = |index| Slot::new(app_env.clone(), name.clone(), index);
     let mine = staying.iter().filter(|placed| placed.slot.service == *name);
     let taken: BTreeMap<u32, &NodeName> = mine.map(|placed| (placed.slot.index, placed.node)).collect();
     let matching: Vec<_> = open_nodes(state, app_env, service).collect();

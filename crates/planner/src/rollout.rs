@@ -161,7 +161,7 @@ fn failure(state: &State, wanted: &[Wanted<'_>], started: Time, now: Time) -> Op
         if !failed && waited <= deadline_ms {
             return None;
         }
-        let told = report.and_then(|report| report.reason.clone());
+        let told = report.and_then(|report| report.reason().map(str::to_owned));
         let reason = match (failed, told) {
             (true, told) => told.unwrap_or_else(|| "it failed".to_owned()),
             (false, told) => {
@@ -173,8 +173,8 @@ fn failure(state: &State, wanted: &[Wanted<'_>], started: Time, now: Time) -> Op
             instance: fresh.id.clone(),
             node: fresh.node.clone(),
             reason,
-            exit_code: report.and_then(|report| report.exit_code),
-            log_tail: report.map(|report| report.log_tail.clone()).unwrap_or_default(),
+            exit_code: report.and_then(|report| report.exit_code()),
+            log_tail: report.map(|report| report.log_tail().to_vec()).unwrap_or_default(),
         })
     })
 }

@@ -93,9 +93,7 @@ fn reports(state: &State, apps: &BTreeSet<AppEnv>) -> Vec<ReportedChange> {
                     spec_digest: Some(to.spec),
                     container: None,
                     restarts: 0,
-                    reason: None,
-                    exit_code: None,
-                    log_tail: Vec::new(),
+                    remarks: None,
                 })
                 .collect();
             let gone: Vec<_> = observed

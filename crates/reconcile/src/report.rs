@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use stele_model::InstanceId;
-use stele_model::wire::{AssignedInstance, InstanceReport, Phase};
+use stele_model::wire::{AssignedInstance, InstanceReport, Phase, Remarks};
 
 use crate::health::Verdict;
 use crate::limits::{CRASH_LOOP_ENDS, SETTLE_MS};
@@ -76,11 +76,9 @@ fn compose(
         id: id.clone(),
         phase,
         spec_digest: container.and_then(|container| container.spec_digest),
-        container: container.map(|container| container.id.clone()),
+        container: container.map(|container| container.id.as_str().into()),
         restarts: known.map_or(0, |known| known.restarts),
-        reason,
-        exit_code: container.and_then(|container| exit_code(container, known)),
-        log_tail,
+        remarks: Remarks::of(reason, container.and_then(|container| exit_code(container, known)), log_tail),
     }
 }
 

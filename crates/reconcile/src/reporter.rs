@@ -281,12 +281,11 @@ impl Reporter {
 
 /// Leaves out log lines, the oldest first, until the report can be sent.
 fn fit(mut report: Report) -> Report {
-    let mut keep = report.instances.iter().map(|one| one.log_tail.len()).max().unwrap_or(0);
+    let mut keep = report.instances.iter().map(|one| one.log_tail().len()).max().unwrap_or(0);
     while keep > 0 && size(&report) > REPORT_BODY_BYTES_MAX {
         keep /= 2;
         for instance in &mut report.instances {
-            let surplus = instance.log_tail.len().saturating_sub(keep);
-            instance.log_tail.drain(..surplus);
+            instance.cut_log_tail(keep);
         }
     }
     report
@@ -301,6 +300,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use stele_model::limits::{INSTANCES_PER_NODE_MAX, LOG_LINE_BYTES_MAX, LOG_TAIL_LINES_MAX};
+    use stele_model::wire::Remarks;
 
     fn reporter() -> Reporter {
         Reporter::new("acme".parse().unwrap(), "eu-1".parse().unwrap(), 7)
@@ -313,9 +313,7 @@ mod tests {
             spec_digest: None,
             container: None,
             restarts,
-            reason: None,
-            exit_code: None,
-            log_tail: Vec::new(),
+            remarks: None,
         }
     }
 
@@ -554,7 +552,7 @@ mod tests {
         let line = "x".repeat(LOG_LINE_BYTES_MAX);
         let all = (0..INSTANCES_PER_NODE_MAX)
             .map(|index| InstanceReport {
-                log_tail: vec![line.clone(); LOG_TAIL_LINES_MAX],
+                remarks: Remarks::of(None, None, vec![line.clone(); LOG_TAIL_LINES_MAX]),
                 ..instance(index, 0)
             })
             .collect();
@@ -562,6 +560,6 @@ mod tests {
         let report = reporter.take(0).unwrap();
         assert_eq!(report.instances.len(), INSTANCES_PER_NODE_MAX);
         assert!(size(&report) <= REPORT_BODY_BYTES_MAX);
-        assert!(report.instances[0].log_tail.len() < LOG_TAIL_LINES_MAX);
+        assert!(report.instances[0].log_tail().len() < LOG_TAIL_LINES_MAX);
     }
 }

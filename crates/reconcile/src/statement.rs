@@ -114,7 +114,7 @@ impl Inspections {
         }
         if !matches!(report.phase, Phase::Healthy | Phase::Completed) {
             let phase = format!("{:?}", report.phase).to_lowercase();
-            let reason = report.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+            let reason = report.reason().map(|reason| format!(": {reason}")).unwrap_or_default();
             return Err(format!("is {phase}{reason}"));
         }
         let [container] = containers else {

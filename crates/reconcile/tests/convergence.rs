@@ -370,7 +370,7 @@ fn what_is_replaced_runs_until_the_new_one_is_made_and_goes_when_that_runs() {
     let state_of = |node: &Node, id: &str| Some(node.engine.containers.get(id)?.0.state);
     let told = |node: &mut Node, at: usize| {
         let seen = report(&node.desired(), &node.engine.look(), &node.memory, node.engine.now);
-        (seen[at].phase, seen[at].reason.clone().unwrap_or_default())
+        (seen[at].phase, seen[at].reason().unwrap_or_default().to_owned())
     };
     node.step(None, false);
     assert_eq!(told(&mut node, 0).1, "stays until shop/web@prod/web.0-2 is made");
@@ -494,10 +494,7 @@ fn what_fails_is_tried_again_ever_more_slowly_and_stays_failed_until_it_works() 
             node.step(None, false);
         }
         let told = report(&node.desired(), &node.engine.look(), &node.memory, node.engine.now);
-        assert_eq!(
-            (told[0].phase, told[0].reason.as_deref()),
-            (Phase::Failed, Some("the engine is out of sorts"))
-        );
+        assert_eq!((told[0].phase, told[0].reason()), (Phase::Failed, Some("the engine is out of sorts")));
         node.engine.now += 500;
     }
     let pauses: Vec<_> = attempts.windows(2).map(|pair| pair[1] - pair[0]).collect();

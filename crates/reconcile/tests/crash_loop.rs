@@ -45,10 +45,10 @@ fn a_failure_is_told_with_how_the_last_run_ended() {
     assert_eq!(told(&mut memory, ContainerState::Running, 0).phase, Phase::Starting);
     // Every end so far fell between two looks: why it ends is not known yet.
     let unknown = told(&mut memory, ContainerState::Running, 3);
-    assert_eq!((unknown.phase, unknown.exit_code), (Phase::Starting, None));
+    assert_eq!((unknown.phase, unknown.exit_code()), (Phase::Starting, None));
     let ended = told(&mut memory, ContainerState::Restarting, 3);
-    assert_eq!((ended.phase, ended.exit_code), (Phase::Failed, Some(7)));
+    assert_eq!((ended.phase, ended.exit_code()), (Phase::Failed, Some(7)));
     let runs = told(&mut memory, ContainerState::Running, 4);
-    assert_eq!((runs.phase, runs.exit_code), (Phase::Failed, Some(7)));
-    assert_eq!(runs.reason.unwrap(), "keeps ending, 4 times in a row: ended with exit code 7");
+    assert_eq!((runs.phase, runs.exit_code()), (Phase::Failed, Some(7)));
+    assert_eq!(runs.reason().unwrap(), "keeps ending, 4 times in a row: ended with exit code 7");
 }

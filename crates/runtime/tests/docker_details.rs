@@ -127,7 +127,7 @@ async fn services_reach_each_other_by_name_and_are_checked_from_the_host() {
             && phase(&shut) == Some(Phase::Failed)
     })
     .await;
-    let reason = support::told(&result, &shut.id).unwrap().reason.clone().unwrap();
+    let reason = support::told(&result, &shut.id).unwrap().reason().unwrap().to_owned();
     assert!(reason.contains("cannot connect to port 8081"), "{reason}");
 }
 
@@ -282,7 +282,7 @@ async fn a_container_is_asked_with_its_own_signal_and_given_its_grace() {
     all(&mut agent, 0, Phase::Healthy).await;
     agent.set_desired(vec![reader.clone()]);
     // `cat` succeeds only if the signal had been handled.
-    assert_eq!(all(&mut agent, 1, Phase::Completed).await[0].exit_code, Some(0));
+    assert_eq!(all(&mut agent, 1, Phase::Completed).await[0].exit_code(), Some(0));
 }
 
 #[tokio::test]

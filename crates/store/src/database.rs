@@ -10,7 +10,7 @@ use rocksdb::{
 use stele_consensus::StoreError;
 use stele_consensus::seal::{seal_into, unseal};
 
-use crate::disk::Folder;
+use crate::disk::Disk;
 use crate::error::OpenError;
 use crate::{limits, processor};
 
@@ -54,7 +54,7 @@ pub(crate) type Pair = (Vec<u8>, Vec<u8>);
 /// An open `RocksDB`.
 pub(crate) struct Database {
     db: DB,
-    folder: Folder,
+    disk: Disk,
 }
 
 /// Writes to be made at once, with the space they take.
@@ -109,7 +109,7 @@ impl Database {
 
     pub(crate) fn open(path: &Path, create: bool, reserve_bytes: u64) -> Result<Self, OpenError> {
         processor::check()?;
-        let folder = Folder::open(path, reserve_bytes)?;
+        let disk = Disk::open(path, reserve_bytes)?;
         let families =
             Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family)));
         let db = DB::open_cf_descriptors(&options(create), path, families).map_err(|error| {
@@ -117,29 +117,29 @@ impl Database {
             if error.kind() == ErrorKind::IOError && words.contains("lock") {
                 return OpenError::Locked { path: path.to_owned(), detail: words };
             }
-            OpenError::Store(explain("opening", path.display().to_string(), &folder, &error))
+            OpenError::Store(explain("opening", path.display().to_string(), &disk, &error))
         })?;
-        Ok(Self { db, folder })
+        Ok(Self { db, disk })
     }
 
     /// Opens it without writing anything. Every file is opened at once, so that those which
     /// a running controller deletes meanwhile can still be read.
     pub(crate) fn open_read_only(path: &Path) -> Result<Self, OpenError> {
         processor::check()?;
-        let folder = Folder::open(path, 0)?;
+        let disk = Disk::open(path, 0)?;
         let families =
             Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family)));
         let mut options = options(false);
         options.create_missing_column_families(false);
         options.set_max_open_files(-1);
         let db = DB::open_cf_descriptors_read_only(&options, path, families, false).map_err(|error| {
-            OpenError::Store(explain("opening", path.display().to_string(), &folder, &error))
+            OpenError::Store(explain("opening", path.display().to_string(), &disk, &error))
         })?;
-        Ok(Self { db, folder })
+        Ok(Self { db, disk })
     }
 
     pub(crate) fn path(&self) -> &Path {
-        self.folder.path()
+        self.disk.path()
     }
 
     /// Names a place for an error message.
@@ -165,7 +165,7 @@ impl Database {
 
     fn failed(&self, operation: &'static str, family: Family, error: &rocksdb::Error) -> StoreError {
         let place = format!("{}, column family {}", self.path().display(), family.name());
-        explain(operation, place, &self.folder, error)
+        explain(operation, place, &self.disk, error)
     }
 
     pub(crate) fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
@@ -272,7 +272,7 @@ impl Database {
 
     /// Refuses when the disk has no room for `bytes` more.
     pub(crate) fn check_room(&self, bytes: u64) -> Result<(), StoreError> {
-        self.folder.check_room(bytes)
+        self.disk.check_room(bytes)
     }
 }
 
@@ -326,20 +326,20 @@ impl Batch<'_> {
         let database = self.database;
         database.db.write_opt(self.inner, options).map_err(|error| {
             let place = database.path().display().to_string();
-            explain(operation, place, &database.folder, &error)
+            explain(operation, place, &database.disk, &error)
         })
     }
 }
 
-fn explain(operation: &'static str, place: String, folder: &Folder, error: &rocksdb::Error) -> StoreError {
+fn explain(operation: &'static str, place: String, disk: &Disk, error: &rocksdb::Error) -> StoreError {
     let words = error.to_string();
     if error.kind() == ErrorKind::Corruption {
         return StoreError::Corrupt { place, detail: words, remedy: REMEDY };
     }
     if words.contains("No space left") || words.contains("Disk quota exceeded") {
         return StoreError::DiskFull {
-            path: folder.path().display().to_string(),
-            free_bytes: folder.free_bytes().unwrap_or_default(),
+            path: disk.path().display().to_string(),
+            free_bytes: disk.free_bytes().unwrap_or_default(),
             needed_bytes: limits::DISK_RESERVE_BYTES,
         };
     }

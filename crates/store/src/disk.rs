@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use nix::sys::statvfs::fstatvfs;
 use stele_consensus::StoreError;
 
-/// The folder of a store. It is held open: whoever is about to write asks how much room there is, and to look for
+/// Where a store is. Its folder is held open: whoever is about to write asks how much room there is, and to look for
 /// the folder by its path takes twice as long as to ask.
-pub(crate) struct Folder {
+pub(crate) struct Disk {
     path: PathBuf,
     open: File,
     reserve_bytes: u64,
 }
 
-impl Folder {
+impl Disk {
     pub(crate) fn open(path: &Path, reserve_bytes: u64) -> Result<Self, StoreError> {
         let open = File::open(path).map_err(|error| StoreError::Io {
             operation: "opening the folder",

@@ -13,7 +13,7 @@ use stele_consensus::{
 };
 
 use crate::database::{Batch, Database, Family};
-use crate::disk::Folder;
+use crate::disk::Disk;
 use crate::error::OpenError;
 use crate::limits;
 use crate::meta;
@@ -91,7 +91,7 @@ impl Store {
             place: path.display().to_string(),
             detail: error.to_string(),
         })?;
-        Folder::open(path, settings.disk_reserve_bytes)?.check_room(0)?;
+        Disk::open(path, settings.disk_reserve_bytes)?.check_room(0)?;
         let database = Database::open(path, true, settings.disk_reserve_bytes)?;
         // A creation that was interrupted left no identity and nothing else.
         if database.get(Family::Meta, meta::IDENTITY)?.is_some() {

@@ -79,6 +79,8 @@ fn rebuilt(
 fn is_all_of(app_env: &AppEnv, only: &State, then: &State) {
     assert!(only.target.intent.keys().all(|found| found == app_env), "seq {}", then.seq);
     assert!(only.target.placement.keys().all(|slot| slot.app_env == *app_env), "seq {}", then.seq);
+    assert!(only.target.pins.keys().all(|(found, _)| found == app_env), "seq {}", then.seq);
+    assert!(only.history.last_changed.keys().all(|found| found == app_env), "seq {}", then.seq);
     assert_eq!(only.target.intent.get(app_env), then.target.intent.get(app_env), "seq {}", then.seq);
     assert!(only.slots(app_env).eq(then.slots(app_env)), "seq {}: {app_env}", then.seq);
     assert!(only.pins(app_env).eq(then.pins(app_env)), "seq {}: {app_env}", then.seq);

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use stele_codec::{
-    Chain, decode_answers, decode_progress, decode_target, encode_answers, encode_progress, encode_target,
+    Chain, RecordBytes, decode_answers, decode_progress, decode_target, encode_answers, encode_progress,
+    encode_target,
 };
 use stele_ledger::system_request;
 use stele_model::decide::plan_rollback;
@@ -24,6 +25,21 @@ fn records() -> Vec<Record> {
     let generations = golden::generations(folder).unwrap();
     let all = generations.iter().flat_map(|generation| &generation.records);
     all.map(|stored| stored.decode().unwrap()).collect()
+}
+
+#[test]
+fn a_headline_is_what_the_header_says() {
+    let generations = golden::generations(Path::new("golden")).unwrap();
+    let (mut caused, mut asked) = (0, 0);
+    for stored in generations.iter().flat_map(|generation| &generation.records) {
+        let header = stored.header().unwrap();
+        caused += usize::from(header.cause.is_some());
+        asked += usize::from(header.idempotency.is_some());
+        let bytes = stored.to_bytes(Chain::GENESIS);
+        let (read, _) = RecordBytes::read(&bytes).unwrap();
+        assert_eq!(read.headline().unwrap(), header.headline(), "seq {}", header.seq);
+    }
+    assert!(caused > 0 && asked > 0, "{caused} {asked}");
 }
 
 /// Some of the States that a log leads through.

@@ -14,7 +14,7 @@ use stele_model::release::{
     Restart, Service, Stop, Update, Volume, VolumeSource,
 };
 use stele_model::signature::{Certificate, CertificateBody, PublicKey, Signature};
-use stele_model::wire::{AssignmentVersion, InstanceReport, Phase};
+use stele_model::wire::{AssignmentVersion, InstanceReport, Phase, Remarks};
 use stele_model::{
     Decision, Digest, Event, Header, Idempotency, Links, Place, Record, Release, Revision, Sealed, Time,
     Value,
@@ -175,11 +175,13 @@ fn reports() -> Vec<ReportedChange> {
             id: name(&format!("shop/web@prod/web.{at}-{}", 40 + at)),
             phase: *phase,
             spec_digest: (at > 1).then(|| digest("spec")),
-            container: (at > 1).then(|| "4f".repeat(32)),
+            container: (at > 1).then(|| "4f".repeat(32).into()),
             restarts: if failed { 70_000 } else { 0 },
-            reason: failed.then(|| "exited with -1".to_owned()),
-            exit_code: failed.then_some(-1),
-            log_tail: if failed { vec!["cannot bind: port 80 is in use".to_owned()] } else { Vec::new() },
+            remarks: Remarks::of(
+                failed.then(|| "exited with -1".to_owned()),
+                failed.then_some(-1),
+                if failed { vec!["cannot bind: port 80 is in use".to_owned()] } else { Vec::new() },
+            ),
         }
     };
     vec![

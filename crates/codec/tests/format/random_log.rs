@@ -7,7 +7,7 @@ use stele_ledger::{Ledger, Moment, Outcome, Submitted, system_request};
 use stele_model::event::{Contacts, EnrolledNode, Holder, JoinToken, Role, Token};
 use stele_model::release::EnvValue;
 use stele_model::signature::PublicKey;
-use stele_model::wire::{InstanceReport, Phase, Report};
+use stele_model::wire::{InstanceReport, Phase, Remarks, Report};
 use stele_model::{
     AppEnv, Command, Digest, Event, Idempotency, NodeName, Release, ReleaseChoice, Request, Scope, Sealed,
     State, Time, Value, fold,
@@ -379,11 +379,13 @@ impl Log {
                 id: id.clone(),
                 phase: if failing { Phase::Failed } else { Phase::Healthy },
                 spec_digest: Some(to.spec),
-                container: Some(id.to_string()),
+                container: Some(id.to_string().into()),
                 restarts: 0,
-                reason: failing.then(|| "exited with 3".to_owned()),
-                exit_code: failing.then_some(3),
-                log_tail: Vec::new(),
+                remarks: Remarks::of(
+                    failing.then(|| "exited with 3".to_owned()),
+                    failing.then_some(3),
+                    Vec::new(),
+                ),
             });
             reports.push(Report {
                 fleet: name("demo"),

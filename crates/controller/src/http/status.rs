@@ -231,9 +231,9 @@ fn instances<'a>(
                 phase: report.map(|report| report.phase),
                 reachable: nodes.is_reachable(node),
                 restarts: report.map_or(0, |report| report.restarts),
-                reason: report.and_then(|report| report.reason.clone()),
-                exit_code: report.and_then(|report| report.exit_code),
-                container: report.and_then(|report| report.container.clone()),
+                reason: report.and_then(|report| report.reason().map(str::to_owned)),
+                exit_code: report.and_then(|report| report.exit_code()),
+                container: report.and_then(|report| report.container.as_ref().map(ToString::to_string)),
             }
         })
         .collect();
@@ -471,8 +471,8 @@ fn instance_problem(
         return;
     }
     let phase = format!("{:?}", report.phase).to_lowercase();
-    let code = report.exit_code.map(|code| format!(", exit code {code}")).unwrap_or_default();
-    let reason = report.reason.as_deref().unwrap_or("no reason was given");
+    let code = report.exit_code().map(|code| format!(", exit code {code}")).unwrap_or_default();
+    let reason = report.reason().unwrap_or("no reason was given");
     problems.push(ProblemStatus {
         scope: Scope::app_env(&app.app_env),
         instance: Some(instance.id.clone()),
@@ -480,7 +480,7 @@ fn instance_problem(
         message: format!("{phase}: {reason}{code}"),
         since: Some(instance.id.serial),
         contacts: app.contacts.clone(),
-        log_tail: report.log_tail.clone(),
+        log_tail: report.log_tail().to_vec(),
         next: Some(format!("stele logs {}", instance.id)),
     });
 }

@@ -155,9 +155,14 @@ fn made_headers() -> anyhow::Result<Vec<Named>> {
     let mut all = Vec::new();
     for stored in story::records()? {
         let header = stored.header()?;
-        let has =
-            [header.reason.is_some(), header.idempotency.is_some(), header.links.on_behalf_of.is_some()];
-        let name = format!("{}{}{}", u8::from(has[0]), u8::from(has[1]), u8::from(has[2]));
+        let has = [
+            header.reason.is_some(),
+            header.idempotency.is_some(),
+            header.links.on_behalf_of.is_some(),
+            header.cause.is_some(),
+            header.trace.is_some(),
+        ];
+        let name: String = has.iter().map(|has| if *has { '1' } else { '0' }).collect();
         if all.iter().all(|(known, _)| *known != name) {
             all.push((name, stored.leaf));
         }

@@ -12,7 +12,7 @@ use stele_model::release::{Container, EnvValue, File, Image, InstanceSpec, Proto
 use stele_model::signature::{Purpose, public_key};
 use stele_model::wire::{
     AssignedInstance, Assignment, AssignmentVersion, Heartbeat, HostPort, ImagePolicy, InstanceDifference,
-    InstanceReport, Observed, Phase, Report, ReportAck, Signed, SyncRequest, TakenPort, WrappedKey,
+    InstanceReport, Observed, Phase, Remarks, Report, ReportAck, Signed, SyncRequest, TakenPort, WrappedKey,
     assignment_digest,
 };
 use stele_model::{Digest, InstanceId, Sealed, Value};
@@ -267,11 +267,9 @@ fn made_reports() -> anyhow::Result<Vec<Named>> {
             id: "shop/web@prod/web.0-7".parse()?,
             phase: Phase::Healthy,
             spec_digest: Some(Digest::of(&[b"spec"])),
-            container: Some("4f5c".to_owned()),
+            container: Some("4f5c".into()),
             restarts: 0,
-            reason: None,
-            exit_code: None,
-            log_tail: Vec::new(),
+            remarks: None,
         },
         InstanceReport {
             id: "shop/web@prod/web.1-12".parse()?,
@@ -279,9 +277,11 @@ fn made_reports() -> anyhow::Result<Vec<Named>> {
             spec_digest: None,
             container: None,
             restarts: 5,
-            reason: Some("it ends at once".to_owned()),
-            exit_code: Some(-1),
-            log_tail: vec!["panic: \"no\"\u{7f}".to_owned(), String::new()],
+            remarks: Remarks::of(
+                Some("it ends at once".to_owned()),
+                Some(-1),
+                vec!["panic: \"no\"\u{7f}".to_owned(), String::new()],
+            ),
         },
     ];
     let report = Report {

@@ -7,7 +7,7 @@ use stele_ledger::{Ledger, Moment, Outcome, Submitted, system_request};
 use stele_model::event::{Contacts, EnrolledNode, Holder, JoinToken, Role, Token};
 use stele_model::release::{Container, Image, Order, Placement, Port, Protocol, Service, Update};
 use stele_model::signature::PublicKey;
-use stele_model::wire::{InstanceReport, Phase, Report};
+use stele_model::wire::{InstanceReport, Phase, Remarks, Report};
 use stele_model::{
     Answer, AppEnv, Command, Digest, Links, NodeName, Record, Rejection, Release, ReleaseChoice, Request,
     Scope, State, Time,
@@ -220,11 +220,13 @@ impl World {
                         (true, false) => Phase::Healthy,
                     },
                     spec_digest: Some(to.spec),
-                    container: Some(id.to_string()),
+                    container: Some(id.to_string().into()),
                     restarts: 0,
-                    reason: (!works).then(|| "exited with 3".to_owned()),
-                    exit_code: (!works).then_some(3),
-                    log_tail: if works { Vec::new() } else { vec!["cannot bind".to_owned()] },
+                    remarks: Remarks::of(
+                        (!works).then(|| "exited with 3".to_owned()),
+                        (!works).then_some(3),
+                        if works { Vec::new() } else { vec!["cannot bind".to_owned()] },
+                    ),
                 }
             });
             reports.push(Report {

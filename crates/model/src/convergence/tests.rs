@@ -176,7 +176,7 @@ fn a_silent_node_is_not_taken_for_a_good_one() {
 fn what_is_not_told_yet_is_said() {
     let mut state = state(2);
     state.target.placement.insert(instance(7).slot, node(0));
-    assert_eq!(proof_of(&state, &[]).moving, [instance(7).slot.app_env]);
+    assert_eq!(proof_of(&state, &[]).moving, [instance(7).slot.app_env.clone()]);
     let other = gather(&state, &"shop/pay@prod".parse().unwrap(), NOW, |_| None, None, certificate());
     assert_eq!((other.moving.len(), other.nodes.len()), (0, 0));
 }
@@ -242,7 +242,7 @@ fn what_a_controller_leaves_out_shows_against_the_log() {
     assert!(refused(&|it| it.nodes[0].expected = spec(5)).contains("eu-0 is another"));
     assert!(refused(&|it| it.state_digest = spec(5)).contains("its digest is"));
     assert!(refused(&|it| it.seq = 39).contains("State is at seq 40"));
-    assert!(refused(&|it| it.moving = vec![instance(0).slot.app_env]).contains("on their way"));
+    assert!(refused(&|it| it.moving = vec![instance(0).slot.app_env.clone()]).contains("on their way"));
 }
 
 proptest! {

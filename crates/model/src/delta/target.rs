@@ -228,7 +228,7 @@ impl TargetChange {
     fn put_on(self, app_env: &AppEnv, state: &mut State) {
         let Target { intent, placement, pins } = &mut state.target;
         self.intent.put_into(intent, app_env);
-        let slot = |(service, index)| Slot { app_env: app_env.clone(), service, index };
+        let slot = |(service, index)| Slot::new(app_env.clone(), service, index);
         self.placement.put_on_as(placement, slot);
         self.pins.put_on_as(pins, |place| (app_env.clone(), place));
         self.last_changed.put_into(&mut state.history.last_changed, app_env);

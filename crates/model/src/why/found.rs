@@ -55,7 +55,7 @@ impl Chain<'_> {
         };
         let phase = match self.state.report_of(node, id) {
             Some(report) => {
-                let why = report.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+                let why = report.reason().map(|reason| format!(": {reason}")).unwrap_or_default();
                 format!("{}{why}", format!("{:?}", report.phase).to_lowercase())
             }
             None => "not reported yet".to_owned(),

@@ -168,9 +168,7 @@ impl World {
                 spec_digest: Some(to.spec),
                 container: None,
                 restarts: 0,
-                reason: None,
-                exit_code: None,
-                log_tail: Vec::new(),
+                remarks: None,
             });
             Report {
                 fleet: name("demo"),

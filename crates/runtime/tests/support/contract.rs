@@ -55,7 +55,7 @@ pub async fn an_instance_is_made_and_adopted_by_the_next_agent(fixture: &impl Fi
     let mut first = agent(runtime.clone(), std::slice::from_ref(&web));
     let reports = all(&mut first, 1, Phase::Healthy).await;
     assert_eq!(reports[0].spec_digest, Some(web.spec_digest));
-    assert_eq!((reports[0].restarts, reports[0].exit_code, &reports[0].reason), (0, None, &None));
+    assert_eq!((reports[0].restarts, reports[0].exit_code(), reports[0].reason()), (0, None, None));
     let before = runtime.observe().await.unwrap();
     assert_eq!(*before.networks(), [app_env("shop/web@prod")].into());
     drop(first);
@@ -98,11 +98,11 @@ pub async fn a_replacement_that_cannot_be_pulled_leaves_the_old_one_running(fixt
         told(result, &new.id).is_some_and(|told| told.phase == Phase::Failed)
     })
     .await;
-    let reason = told(&result, &new.id).unwrap().reason.clone().unwrap_or_default();
+    let reason = told(&result, &new.id).unwrap().reason().map(str::to_owned).unwrap_or_default();
     assert!(reason.contains("manifest"), "{reason}");
     let kept = told(&result, &old.id).unwrap();
     assert_eq!((kept.phase, &kept.container), (Phase::Healthy, &before[0].container));
-    assert!(kept.reason.as_ref().unwrap().contains("stays until"), "{kept:?}");
+    assert!(kept.reason().unwrap().contains("stays until"), "{kept:?}");
 
     agent.set_desired(vec![old.clone()]);
     assert_eq!(all(&mut agent, 1, Phase::Healthy).await[0].container, before[0].container);
@@ -121,7 +121,7 @@ pub async fn a_replacement_the_host_does_not_allow_leaves_the_old_one_running(fi
         told(result, &new.id).is_some_and(|told| told.phase == Phase::Failed)
     })
     .await;
-    let reason = told(&result, &new.id).unwrap().reason.clone().unwrap_or_default();
+    let reason = told(&result, &new.id).unwrap().reason().map(str::to_owned).unwrap_or_default();
     assert!(reason.contains("HostConfig.Privileged") && reason.contains("privileged = true"), "{reason}");
     assert_eq!(told(&result, &old.id).unwrap().phase, Phase::Healthy);
 }
@@ -226,13 +226,13 @@ pub async fn a_container_that_keeps_ending_has_failed_with_its_last_words(fixtur
             let phases: Vec<_> = result.reports.iter().map(|told| told.phase).collect();
             assert!(!phases.contains(&Phase::Healthy), "{restart:?}: {:#?}", result.reports);
             let told = told(result, &web.id);
-            told.is_some_and(|told| told.phase == Phase::Failed && told.exit_code.is_some())
+            told.is_some_and(|told| told.phase == Phase::Failed && told.exit_code().is_some())
         })
         .await;
         let told = told(&result, &web.id).unwrap();
-        assert_eq!(told.exit_code, Some(1), "{told:#?}");
-        assert!(told.reason.as_ref().unwrap().contains("exit code 1"), "{told:#?}");
-        assert!(told.log_tail.iter().any(|line| line.contains("ends with 1")), "{told:#?}");
+        assert_eq!(told.exit_code(), Some(1), "{told:#?}");
+        assert!(told.reason().unwrap().contains("exit code 1"), "{told:#?}");
+        assert!(told.log_tail().iter().any(|line| line.contains("ends with 1")), "{told:#?}");
         assert_eq!(told.restarts >= 3, restart != Restart::Never, "{told:#?}");
     }
 }
@@ -245,7 +245,7 @@ pub async fn one_that_ends_as_it_should_is_completed(fixture: &impl Fixture) {
         let runtime = fixture.runtime("n1");
         let mut first = agent(runtime.clone(), std::slice::from_ref(&job));
         let reports = all(&mut first, 1, Phase::Completed).await;
-        assert_eq!((reports[0].exit_code, reports[0].restarts), (Some(0), 0));
+        assert_eq!((reports[0].exit_code(), reports[0].restarts), (Some(0), 0));
         let before = runtime.observe().await.unwrap().containers()[0].started_ms;
         // The next agent does not run it once more.
         let mut second = agent(runtime.clone(), std::slice::from_ref(&job));
@@ -266,7 +266,7 @@ pub async fn a_taken_port_is_told_in_the_engines_words_and_tried_again(fixture: 
         told(result, &web.id).is_some_and(|told| told.phase == Phase::Failed)
     })
     .await;
-    let reason = result.reports[0].reason.clone().unwrap_or_default();
+    let reason = result.reports[0].reason().map(str::to_owned).unwrap_or_default();
     assert!(reason.contains("port is already allocated"), "{reason}");
     holder.set_desired(Vec::new());
     all(&mut holder, 0, Phase::Healthy).await;
@@ -301,7 +301,7 @@ pub async fn health_is_what_the_checks_say(fixture: &impl Fixture) {
         phase(&well.id) == Some(Phase::Healthy) && phase(&sick.id) == Some(Phase::Failed)
     })
     .await;
-    let reason = told(&result, &sick.id).unwrap().reason.clone().unwrap_or_default();
+    let reason = told(&result, &sick.id).unwrap().reason().map(str::to_owned).unwrap_or_default();
     assert!(reason.contains("never became healthy") && reason.contains("is sick"), "{reason}");
 }
 

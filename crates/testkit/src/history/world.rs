@@ -431,11 +431,9 @@ impl World {
                 id: id.clone(),
                 phase: Phase::Healthy,
                 spec_digest: Some(to.spec),
-                container: Some(Digest::of(&[id.to_string().as_bytes()]).hex()),
+                container: Some(Digest::of(&[id.to_string().as_bytes()]).hex().into()),
                 restarts: known.map_or(0, |known| known.restarts),
-                reason: None,
-                exit_code: None,
-                log_tail: Vec::new(),
+                remarks: None,
             };
             change(at, &mut report);
             instances.push(report);

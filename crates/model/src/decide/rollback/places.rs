@@ -225,7 +225,7 @@ fn restore_slots(
         }
         let at = present.get_mut(&(slot.service.clone(), (*node).clone()));
         let Some(index) = at.and_then(BTreeSet::pop_first) else { return true };
-        result.insert(Slot { index, ..(*slot).clone() }, (*node).clone());
+        result.insert(slot.with_index(index), (*node).clone());
         false
     });
     let mut deviations = Vec::new();
@@ -248,11 +248,11 @@ fn restore_slots(
             deviations.push(deviation);
         }
         let Some(chosen) = chosen else { continue };
-        let taken = |index: u32| result.contains_key(&Slot { index, ..slot.clone() });
+        let taken = |index: u32| result.contains_key(&slot.with_index(index));
         let free = || (0..=u32::MAX).find(|index| !taken(*index));
         let index = if taken(slot.index) { free() } else { Some(slot.index) };
         if let Some(index) = index {
-            result.insert(Slot { index, ..slot.clone() }, chosen);
+            result.insert(slot.with_index(index), chosen);
         }
     }
     let mut changes: Vec<_> = state

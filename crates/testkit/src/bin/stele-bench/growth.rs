@@ -9,9 +9,13 @@ use ureq::http::Method;
 use crate::log::{Prepared, Size};
 use crate::past::{wait_until_calm, wait_until_warm};
 use crate::report::{Goal, Report, Row, Side, Times};
+use crate::state;
 
 /// Commits and reads timed at each size.
 const ASKED: usize = 500;
+/// The fleet of which it is counted what State takes.
+const STATE_NODES: usize = 10_000;
+const STATE_APPS: usize = 100;
 
 /// A log and a fleet of one size, measured.
 struct Grown {
@@ -30,6 +34,8 @@ pub(crate) fn growth(sizes: &[Size]) -> anyhow::Result<Report> {
          one after the other, and what memory and disk hold once every milestone is made."
     );
     let mut report = Report::begin("growth", &about, crate::past::SIMULATED)?;
+    // Before this process has anything else in memory.
+    let (bytes, instances) = state::bytes_per_instance(STATE_NODES, STATE_APPS)?;
     let mut all = Vec::new();
     for size in sizes {
         all.push(measure(size, &mut report)?);
@@ -53,6 +59,8 @@ pub(crate) fn growth(sizes: &[Size]) -> anyhow::Result<Report> {
                 .goal(Goal::at_most("times", flat, 1.2)),
         );
     }
+    let name = format!("State and its digests, {STATE_NODES} nodes, {instances} instances: for each");
+    report.rows.push(Row::alone(&name, "bytes", &[bytes], None).goal(Goal::at_most("bytes", bytes, 600.0)));
     Ok(report)
 }
 

@@ -15,6 +15,7 @@ mod machine;
 mod past;
 mod replay;
 mod report;
+mod state;
 mod suite;
 
 use std::path::PathBuf;

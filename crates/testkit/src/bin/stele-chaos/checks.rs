@@ -344,11 +344,9 @@ mod tests {
             id: "shop/web@prod/web.1-1".parse().unwrap(),
             phase,
             spec_digest: None,
-            container: Some(container.to_owned()),
+            container: Some(container.into()),
             restarts: 0,
-            reason: None,
-            exit_code: None,
-            log_tail: Vec::new(),
+            remarks: None,
         };
         let change = ReportedChange {
             node: "eu-1".parse().unwrap(),

@@ -7,7 +7,7 @@ use stele_codec::Chain;
 use stele_ledger::system_request;
 use stele_model::event::{Contacts, Holder, Role};
 use stele_model::signature::PublicKey;
-use stele_model::wire::{InstanceReport, Phase};
+use stele_model::wire::{InstanceReport, Phase, Remarks};
 use stele_model::{
     AppEnv, Command, Decision, Digest, Event, InstanceId, Links, NodeName, Point, Release, ReleaseChoice,
     Request, Scope, Seq, State, Time, Value,
@@ -343,12 +343,11 @@ impl Story {
             let failed = self.report_as(app_env, |report| {
                 report.phase = if ends { Phase::Failed } else { Phase::Unhealthy };
                 report.restarts = 5;
-                report.reason = Some(if ends { "exited with 3" } else { "answers 503" }.to_owned());
-                report.exit_code = ends.then_some(3);
-                if ends {
-                    report.log_tail =
-                        vec!["connecting to the database".to_owned(), "no such table: orders".to_owned()];
-                }
+                let reason = if ends { "exited with 3" } else { "answers 503" };
+                let lines: &[&str] =
+                    if ends { &["connecting to the database", "no such table: orders"] } else { &[] };
+                let log_tail = lines.iter().map(|line| (*line).to_owned()).collect();
+                report.remarks = Remarks::of(Some(reason.to_owned()), ends.then_some(3), log_tail);
             })?;
             if !ends {
                 self.world.scribe.pass(UNHEALTHY_US);

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, ensure};
 use stele_model::event::Outcome;
 use stele_model::limits::DEPLOYMENTS_PER_APP_MAX;
-use stele_model::wire::Phase;
+use stele_model::wire::{Phase, Remarks};
 use stele_model::{AppEnv, Command, Point, ReleaseChoice};
 
 use super::super::specs::Style;
@@ -67,12 +67,13 @@ pub(super) fn is_slow(story: &mut Story) -> anyhow::Result<()> {
             if phase < Phase::Starting {
                 (report.container, report.spec_digest) = (None, None);
             }
-            report.reason = (phase == Phase::Unhealthy).then(|| "answers 503".to_owned());
+            let reason = (phase == Phase::Unhealthy).then(|| "answers 503".to_owned());
+            report.remarks = Remarks::of(reason, None, Vec::new());
         })?;
     }
     story.report_as(&app_env, |report| {
         report.phase = Phase::Completed;
-        report.exit_code = Some(0);
+        report.remarks = Remarks::of(None, Some(0), Vec::new());
     })?;
     story.world.settle(&app_env)
 }
