@@ -41,14 +41,12 @@ impl Snapshot {
         if format != FORMAT {
             return Err(DecodeError::Format { what: WHAT, found: format, known: FORMAT });
         }
-        Ok(Self {
-            chain,
-            state: message::decode::<
-                State,
-                SNAPSHOT_BYTES_MAX,
-                { message::CLAIMS_PER_BYTE * SNAPSHOT_BYTES_MAX },
-            >(WHAT, state)?,
-        })
+        let mut state: State =
+            message::decode::<_, SNAPSHOT_BYTES_MAX, { message::CLAIMS_PER_BYTE * SNAPSHOT_BYTES_MAX }>(
+                WHAT, state,
+            )?;
+        state.share();
+        Ok(Self { chain, state })
     }
 
     /// The chain a snapshot was made at. It stands at the same place in every format, so that history

@@ -405,11 +405,11 @@ mod tests {
     fn several_changes_go_together_to_a_node_with_much_to_run() {
         let (offers, node) = (Offers::default(), "eu-1".parse().unwrap());
         let to = std::sync::Arc::new(stele_model::state::AssignedTo {
-            revision: stele_model::Revision {
+            revision: Arc::new(stele_model::Revision {
                 release: stele_model::Digest::EMPTY,
                 config: None,
                 secrets: BTreeMap::new(),
-            },
+            }),
             spec: stele_model::Digest::EMPTY,
             replaces: None,
             since: stele_model::Time(0),

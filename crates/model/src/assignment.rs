@@ -18,7 +18,7 @@ impl State {
         let filled = assigned.instances.iter().map(|(id, to)| {
             let same = last.take().filter(|(other, revision, ..)| {
                 (&other.slot.app_env, &other.slot.service) == (&id.slot.app_env, &id.slot.service)
-                    && **revision == to.revision
+                    && **revision == *to.revision
             });
             let (spec, digest) = if let Some((_, _, spec, digest)) = same {
                 (spec, digest)

@@ -434,7 +434,8 @@ fn number_in_map_order(state: &mut State, header: &Header, changes: &[Assignment
     }
 }
 
-/// `shared` is what was assigned last: most instances of a record are told the same, and share it.
+/// `shared` is what was assigned last: most instances of a record are told the same, and share it, or what they are
+/// made of.
 fn change_assignment(
     state: &mut State,
     header: &Header,
@@ -446,22 +447,27 @@ fn change_assignment(
             (node, instance)
         }
     };
+    let known = match change {
+        AssignmentChange::Assign { .. } => state.known_instance(id),
+        AssignmentChange::Withdraw { .. } => id.clone(),
+    };
     let assigned: &mut Assigned = state.assigned.entry(node.clone()).or_default();
     if !(planted!(AssignmentKeepsSeq) && matches!(change, AssignmentChange::Withdraw { .. })) {
         assigned.changed = header.seq;
     }
     match change {
         AssignmentChange::Assign { revision, spec, replaces, .. } => {
+            let same = shared.as_ref().filter(|last| *last.revision == *revision);
             let to = AssignedTo {
-                revision: revision.clone(),
+                revision: same.map_or_else(|| Arc::new(revision.clone()), |last| Arc::clone(&last.revision)),
                 spec: *spec,
                 replaces: replaces.clone(),
                 since: header.time,
             };
             let to = shared.take().filter(|last| **last == to).unwrap_or_else(|| Arc::new(to));
             *shared = Some(Arc::clone(&to));
-            if assigned.instances.insert(id.clone(), to).is_none() {
-                state.index.came(node, id);
+            if assigned.instances.insert(known, to).is_none() {
+                state.index.came(&state.known_node(node), id);
             }
         }
         AssignmentChange::Withdraw { .. } => {
@@ -476,6 +482,7 @@ fn change_assignment(
 
 fn observe(state: &mut State, header: &Header, report: &ReportedChange) {
     let node = &report.node;
+    let named = state.known_node(node);
     let observed = state.observed.entry(node.clone()).or_default();
     observed.boot = report.boot;
     observed.number = report.number;
@@ -488,7 +495,7 @@ fn observe(state: &mut State, header: &Header, report: &ReportedChange) {
         let id = known.map_or(&change.id, |(id, _)| id);
         let told = InstanceReport { id: id.clone(), ..change.clone() };
         if observed.instances.insert(id.clone(), Arc::new(told)).is_none() {
-            state.index.came(node, id);
+            state.index.came(&named, id);
         }
     }
     for id in &report.gone {

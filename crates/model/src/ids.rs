@@ -402,11 +402,19 @@ mod tests {
             assert_eq!(Slot::read(text).unwrap().to_string(), text);
             for other in texts {
                 let (one, another) = (Slot::read(text).unwrap(), read(other));
+                let parts = |slot: &Slot| (slot.app_env.clone(), slot.service.clone(), slot.index);
                 assert_eq!(one == another, text == other, "{text} {other}");
-                assert_eq!(one.cmp(&another), one.0.cmp(&another.0), "{text} {other}");
+                assert_eq!(one.cmp(&another), parts(&one).cmp(&parts(&another)), "{text} {other}");
+                assert_eq!(read(text).cmp(&another), one.cmp(&another), "{text} {other}");
                 assert_eq!(one.is_written(other), text == other, "{text} {other}");
             }
         }
+        // What is read as the same number is the same slot.
+        assert!(read("shop/web@prod/web.0").is_written("shop/web@prod/web.00"));
+        assert_eq!(read("shop/web@prod/web.00"), read("shop/web@prod/web.0"));
+        let many: Vec<String> =
+            (0..3 * RECENT_TEXTS_MAX).map(|at| format!("shop/web@prod/web.{at}")).collect();
+        assert!(many.iter().all(|text| read(text).to_string() == *text));
         for bad in ["shop/web@prod/web.", "shop/web@prod/web.0x", "shop/web@prod/web", "shop/web@prod/web.-1"]
         {
             assert!(bad.parse::<Slot>().is_err(), "{bad}");

@@ -201,9 +201,8 @@ impl State {
 
     /// Sets or clears a slot.
     pub(crate) fn put_slot(&mut self, slot: &Slot, node: Option<&NodeName>) {
-        // The name is in memory already, once for the whole fleet.
-        let named = |node| self.control.nodes.get_key_value(node).map_or(node, |(name, _)| name);
-        let before = match node.map(named) {
+        let node = node.map(|node| self.known_node(node));
+        let before = match &node {
             Some(node) => self.target.placement.insert(slot.clone(), node.clone()),
             None => self.target.placement.remove(slot),
         };
@@ -212,7 +211,7 @@ impl State {
             take(&mut kept.slots, before);
         }
         if let Some(node) = node {
-            add(&mut kept.slots, node.clone());
+            add(&mut kept.slots, node);
         }
     }
 }

@@ -46,6 +46,7 @@ mod revisions;
 pub mod scope;
 pub mod selector;
 mod shared_text;
+mod sharing;
 pub mod signature;
 mod specs;
 pub mod state;

@@ -28,7 +28,7 @@ pub(crate) fn place(text: &str) -> usize {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
     // Names that follow each other differ in their last bytes, which have reached few bits by then. Multiplied by
-    // 2^64 over the golden ratio (Knuth, volume 3, section 6.4), the uppermost ones depend on all of them.
+    // 2^64 over the golden ratio (Knuth, volume 3, section 6.4), the upper half depends on all of them.
     let mixed = (hash ^ hash >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> 32) as usize % RECENT_TEXTS_MAX
 }

@@ -75,7 +75,7 @@ pub struct Assigned {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AssignedTo {
     /// What it is made of.
-    pub revision: Revision,
+    pub revision: Arc<Revision>,
     /// Digest of the resulting [`InstanceSpec`].
     pub spec: Digest,
     /// The instance that must be gone first.

@@ -251,7 +251,7 @@ struct ReportOut<'a> {
 
 /// What is known of one instance on a node.
 #[derive(Deserialize, JsonSchema)]
-#[serde(rename = "InstanceReport")]
+#[serde(rename = "InstanceReport", expecting = "struct InstanceReport")]
 struct ReportIn {
     /// Which.
     id: InstanceId,

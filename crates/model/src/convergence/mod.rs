@@ -151,7 +151,7 @@ fn moving(state: &State, scope: &Scope) -> Vec<AppEnv> {
     for (slot, node) in &state.target.placement {
         let told = state.assigned.get(node).is_some_and(|assigned| {
             assigned.instances.iter().any(|(id, to)| {
-                id.slot == *slot && Some(&to.revision) == state.revision_at(&slot.app_env, node)
+                id.slot == *slot && Some(to.revision.as_ref()) == state.revision_at(&slot.app_env, node)
             })
         });
         if !told {

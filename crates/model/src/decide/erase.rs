@@ -54,7 +54,7 @@ impl State {
             crate::event::Pin::Absent => None,
         });
         let assigned = self.assigned.values().flat_map(|assigned| assigned.instances.iter());
-        let assigned = assigned.map(|(id, to)| (&id.slot.app_env, &to.revision));
+        let assigned = assigned.map(|(id, to)| (&id.slot.app_env, to.revision.as_ref()));
         let mut seen = BTreeSet::new();
         let mut uses = BTreeSet::new();
         for (app_env, revision) in intent.chain(pinned).chain(assigned) {

@@ -172,12 +172,16 @@ enum Bench {
     /// Many agents in one process, for the benchmarks of fleets
     #[command(hide = true)]
     Agents(fleet::crowd::Args),
+    /// What State takes of memory, for `growth`
+    #[command(hide = true)]
+    State(state::Args),
 }
 
 fn main() -> anyhow::Result<()> {
     let Cli { bench, out } = Cli::parse();
     match bench {
         Bench::Agents(args) => fleet::crowd::run(&args),
+        Bench::State(args) => state::run(&args),
         Bench::All => suite::all(&out),
         Bench::Quick { accept } => suite::quick(&out, accept),
         bench => run(bench)?.finish(&out),
@@ -203,7 +207,9 @@ fn run(bench: Bench) -> anyhow::Result<Report> {
         Bench::JoinStorm { nodes } => fleet::join_storm(nodes.max(1)),
         Bench::C2m { nodes, instances } => fleet::c2m(nodes.max(1), instances.max(1)),
         Bench::Replay { size, rounds } => replay::replay(&size, rounds.max(1)),
-        Bench::Agents(_) | Bench::All | Bench::Quick { .. } => anyhow::bail!("this is no benchmark"),
+        Bench::Agents(_) | Bench::State(_) | Bench::All | Bench::Quick { .. } => {
+            anyhow::bail!("this is no benchmark")
+        }
     }
 }
 

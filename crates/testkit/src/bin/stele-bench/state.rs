@@ -1,12 +1,15 @@
 //! What State takes of memory for each instance.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
 use stele_codec::encode_record;
 use stele_model::event::{AssignmentChange, EnrolledNode, ReportedChange};
 use stele_model::header::{Decision, Links};
+use stele_model::limits::CHANGES_PER_RECORD_MAX;
 use stele_model::signature::PublicKey;
 use stele_model::state::AssignedTo;
 use stele_model::wire::{AssignmentVersion, InstanceReport, Phase};
@@ -19,62 +22,110 @@ const REPLICAS: u32 = 500;
 /// Nodes whose reports make one record.
 const NODES_PER_REPORT: usize = 100;
 
-/// Places, assigns and reports instances on nodes that there are already, of as many apps; answers how many bytes of
-/// this process each of them takes, its digests included, and how many they are.
-pub(crate) fn bytes_per_instance(nodes: usize, apps: usize) -> anyhow::Result<(f64, usize)> {
+/// The fleet of which it is told.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[arg(long)]
+    nodes: usize,
+    #[arg(long)]
+    apps: u32,
+}
+
+/// What was measured.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Measured {
+    pub(crate) instances: usize,
+    /// Bytes of each, and when.
+    pub(crate) bytes: Vec<(String, f64)>,
+}
+
+/// Measures in a process of its own, which has nothing else in memory.
+pub(crate) fn measure(nodes: usize, apps: u32) -> anyhow::Result<Measured> {
+    let output = Command::new(std::env::current_exe()?)
+        .args(["state", "--nodes", &nodes.to_string(), "--apps", &apps.to_string()])
+        .output()?;
+    anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).context("it prints JSON")
+}
+
+/// Folds a fleet's events as they are read from a log, and prints how many bytes of this process each instance takes.
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let mut log = Folding { state: State::default() };
-    let names: Vec<NodeName> = (0..nodes).map(|at| format!("eu-{at}").parse()).collect::<Result<_, _>>()?;
+    // As a controller does.
+    log.state.keep_index();
+    let names: Vec<NodeName> =
+        (0..args.nodes).map(|at| format!("eu-{at}").parse()).collect::<Result<_, _>>()?;
     for name in &names {
         log.fold(enrolled(name)?)?;
     }
-    log.state.digest();
+    let apps: Vec<AppEnv> =
+        (0..args.apps).map(|app| format!("shop/app-{app}@prod").parse()).collect::<Result<_, _>>()?;
     let before = resident_bytes()?;
-    let mut placed = 0;
-    for app in 0..apps {
-        let app_env: AppEnv = format!("shop/app-{app}@prod").parse()?;
-        placed += place(&mut log, &app_env, &names, placed)?;
+    for (at, app_env) in apps.iter().enumerate() {
+        place(&mut log, app_env, at * (SERVICES * REPLICAS) as usize, &names)?;
     }
-    for phase in [Phase::Starting, Phase::Healthy] {
-        for nodes in names.chunks(NODES_PER_REPORT) {
-            let reports = nodes.iter().map(|node| reported(&log.state, node, phase)).collect();
-            log.fold(Event::NodesReported { reports })?;
+    let instances = log.state.target.placement.len();
+    let mut measured = Measured { instances, bytes: Vec::new() };
+    for (release, when) in ["placed and reported", "each replaced once"].into_iter().enumerate() {
+        for app_env in &apps {
+            assign(&mut log, app_env, release)?;
         }
+        for phase in [Phase::Starting, Phase::Healthy] {
+            for nodes in names.chunks(NODES_PER_REPORT) {
+                let reports = nodes.iter().map(|node| reported(&log.state, node, phase)).collect();
+                log.fold(Event::NodesReported { reports })?;
+            }
+        }
+        let bytes = resident_bytes()?.saturating_sub(before);
+        measured.bytes.push((when.to_owned(), bytes as f64 / instances as f64));
     }
-    let after = resident_bytes()?;
-    drop(log);
-    Ok(((after as f64 - before as f64) / placed as f64, placed))
+    anyhow::ensure!(log.state.index_is_true(), "what is looked up is not what is there");
+    println!("{}", serde_json::to_string(&measured)?);
+    Ok(())
 }
 
-/// Gives an app its target and its places, and tells the nodes; answers how many instances that are.
-fn place(log: &mut Folding, app_env: &AppEnv, names: &[NodeName], placed: usize) -> anyhow::Result<usize> {
-    let release = Digest::of(&[app_env.to_string().as_bytes()]);
-    let revision = Revision { release, config: None, secrets: BTreeMap::new() };
-    log.fold(Event::TargetChanged { app_env: app_env.clone(), revision: Some(revision.clone()) })?;
+/// Gives an app its places, one after the other from a node on.
+fn place(log: &mut Folding, app_env: &AppEnv, from: usize, names: &[NodeName]) -> anyhow::Result<()> {
     let mut slots = Vec::new();
     for service in 0..SERVICES {
         let service: stele_model::ServiceName = format!("part-{service}").parse()?;
-        let of = |index| Slot::new(app_env.clone(), service.clone(), index);
-        slots.extend((0..REPLICAS).map(of));
+        slots.extend((0..REPLICAS).map(|index| Slot::new(app_env.clone(), service.clone(), index)));
     }
-    let node_of = |at: usize| (placed + at) % names.len();
-    let places = slots.iter().enumerate().map(|(at, slot)| (slot.clone(), Some(names[node_of(at)].clone())));
-    log.fold(Event::PlacementChanged { app_env: app_env.clone(), slots: places.collect() })?;
+    let places = slots.into_iter().enumerate();
+    let places = places.map(|(at, slot)| (slot, Some(names[(from + at) % names.len()].clone())));
+    let places: Vec<_> = places.collect();
+    for slots in places.chunks(CHANGES_PER_RECORD_MAX) {
+        log.fold(Event::PlacementChanged { app_env: app_env.clone(), slots: slots.to_vec() })?;
+    }
+    Ok(())
+}
+
+/// Tells an app's nodes to run a release of it in place of the one before.
+fn assign(log: &mut Folding, app_env: &AppEnv, release: usize) -> anyhow::Result<()> {
+    let release = Digest::of(&[app_env.to_string().as_bytes(), &release.to_le_bytes()]);
+    let revision = Revision { release, config: None, secrets: BTreeMap::new() };
+    log.fold(Event::TargetChanged { app_env: app_env.clone(), revision: Some(revision.clone()) })?;
     let serial = log.state.seq + 1;
     let mut changes = Vec::new();
-    for (at, slot) in slots.iter().enumerate() {
-        let instance: InstanceId = format!("{slot}-{serial}").parse()?;
-        let spec = Digest::of(&[&release.0, slot.service.as_str().as_bytes()]);
-        let node = names[node_of(at)].clone();
+    for (slot, node) in log.state.slots(app_env) {
+        let mut before = log.state.assigned.get(node).into_iter().flat_map(|it| it.instances.keys());
+        let replaces = before.rfind(|id| id.slot == *slot).cloned();
+        let node = node.clone();
+        if let Some(instance) = replaces.clone() {
+            changes.push(AssignmentChange::Withdraw { node: node.clone(), instance });
+        }
         changes.push(AssignmentChange::Assign {
             node,
-            instance,
+            instance: InstanceId { slot: slot.clone(), serial },
             revision: revision.clone(),
-            spec,
-            replaces: None,
+            spec: Digest::of(&[&release.0, slot.service.as_str().as_bytes()]),
+            replaces,
         });
     }
-    log.fold(Event::AssignmentsChanged { app_env: app_env.clone(), changes })?;
-    Ok(slots.len())
+    for changes in changes.chunks(CHANGES_PER_RECORD_MAX) {
+        log.fold(Event::AssignmentsChanged { app_env: app_env.clone(), changes: changes.to_vec() })?;
+    }
+    Ok(())
 }
 
 fn enrolled(name: &NodeName) -> anyhow::Result<Event> {
@@ -90,7 +141,7 @@ fn enrolled(name: &NodeName) -> anyhow::Result<Event> {
     Ok(Event::NodeEnrolled { node, join_token: Digest::EMPTY })
 }
 
-/// What a node tells of all that it was told to run.
+/// What a node tells of all that it was told to run, and of what is gone.
 fn reported(state: &State, node: &NodeName, phase: Phase) -> ReportedChange {
     let of = |(id, to): (&InstanceId, &Arc<AssignedTo>)| InstanceReport {
         id: id.clone(),
@@ -101,13 +152,16 @@ fn reported(state: &State, node: &NodeName, phase: Phase) -> ReportedChange {
         remarks: None,
     };
     let assigned = state.assigned.get(node).into_iter().flat_map(|assigned| &assigned.instances);
+    let observed = state.observed.get(node).into_iter().flat_map(|observed| observed.instances.keys());
+    let is_assigned =
+        |id: &InstanceId| state.assigned.get(node).is_some_and(|it| it.instances.contains_key(id));
     ReportedChange {
         node: node.clone(),
         boot: 1,
-        number: phase as u64,
+        number: state.seq,
         applied: AssignmentVersion::default(),
         changed: assigned.map(of).collect(),
-        gone: Vec::new(),
+        gone: observed.filter(|id| !is_assigned(id)).cloned().collect(),
     }
 }
 
@@ -143,9 +197,10 @@ impl Folding {
     }
 }
 
+/// What this process has in memory that is no file's.
 fn resident_bytes() -> anyhow::Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).context("no RssAnon")?;
     let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
     Ok(kilobytes * 1024)
 }
