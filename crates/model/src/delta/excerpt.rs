@@ -147,7 +147,7 @@ impl Excerpt {
     }
 
     /// Beside what should have been then, and with annals as a later State of the same log knows them: a State
-    /// that says of the apps and nodes all that there is. It has no digest.
+    /// that says of the apps and nodes what this does, and of what should be what the outline does. It has no digest.
     /// Records of that log up to `through` may be folded onto it by [`crate::fold_about`].
     ///
     /// # Panics
