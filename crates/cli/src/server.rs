@@ -105,6 +105,9 @@ pub(crate) struct Run {
     /// every controller
     #[arg(long, value_name = "DAYS")]
     image_retention_days: Option<u32>,
+    /// Memory for past States, so that reading them is quick; by default an eighth of what there is, at most 4096
+    #[arg(long, value_name = "MIB")]
+    past_memory_mib: Option<u64>,
 }
 
 /// `ID=API,PEER`.
@@ -203,6 +206,7 @@ impl Run {
         config.publish_checkpoints = self.publish_checkpoints.or(config.publish_checkpoints);
         config.witnesses.extend(self.witnesses.iter().map(ToString::to_string));
         config.mirror = self.mirror.or(config.mirror);
+        config.past_memory_mib = self.past_memory_mib.or(config.past_memory_mib);
         config.image_retention_days = self.image_retention_days.unwrap_or(config.image_retention_days);
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let runtime = builder.enable_all().on_thread_start(give_way).build().map_err(failed)?;

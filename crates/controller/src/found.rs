@@ -170,6 +170,7 @@ fn write_controller(folder: &Path, place: &Place, settings: Settings) -> anyhow:
         registries: None,
         image_retention_days: crate::limits::IMAGE_RETENTION_DAYS,
         mirror: None,
+        past_memory_mib: None,
         root: public_key(&root_key),
         first_admin: settings.first_admin,
         tls: TlsFiles {

@@ -38,6 +38,7 @@ mod join;
 mod keepalive;
 mod keyring;
 pub mod limits;
+mod memory;
 pub mod milestones;
 mod mirror;
 mod node_threads;

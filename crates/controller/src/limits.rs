@@ -63,9 +63,13 @@ pub const REACHED_MAX: usize = 16;
 pub const MILESTONE_BRANCHING: u64 = 4;
 /// Levels of milestones, of which the lowest one is kept in memory that there is room for.
 pub const ANCHOR_LEVELS: std::ops::RangeInclusive<u32> = 1..=8;
-/// Past States kept in memory, in bytes, as estimated by [`PAST_FACT_BYTES`]. Beyond it, those of the
-/// lowest level are forgotten, and read from the disk again.
-pub const PAST_MEMORY_BYTES: usize = 4 * 1024 * 1024 * 1024;
+/// Past States kept in memory where nothing is configured, most, in bytes, as estimated by [`PAST_FACT_BYTES`]. Beyond
+/// it, those of the lowest level are forgotten, and read from the disk again.
+pub const PAST_MEMORY_BYTES: u64 = 4 * 1024 * 1024 * 1024;
+/// They take at most one part of so many of what memory the controller may use.
+pub const PAST_MEMORY_SHARE: u64 = 8;
+/// What may be configured for them, in MiB.
+pub const PAST_MEMORY_MIB: std::ops::RangeInclusive<u64> = 16..=1024 * 1024;
 /// Milestones kept in memory besides, because they were read lately.
 pub const PAST_RECENT_MAX: usize = 16;
 /// Differences that are held to rebuild what is about some apps at a point of the past, and as much of records, in

@@ -14,8 +14,8 @@ use stele_model::{
 use stele_store::{Reader, Records, StoreError};
 
 use crate::limits::{
-    MILESTONE_INTERVAL_RECORDS, PAST_FACT_BYTES, PAST_HELD_BYTES, PAST_MEMORY_BYTES, PAST_REBUILT_MAX,
-    PAST_RECENT_MAX, RECORDS_PER_READ_BYTES,
+    MILESTONE_INTERVAL_RECORDS, PAST_FACT_BYTES, PAST_HELD_BYTES, PAST_REBUILT_MAX, PAST_RECENT_MAX,
+    RECORDS_PER_READ_BYTES,
 };
 use crate::milestones::{MilestoneError, Milestones, at_or_before, bases_of, level_of};
 
@@ -55,6 +55,8 @@ struct Known {
     /// Those spread over the log.
     anchors: BTreeMap<Seq, Anchor>,
     bytes: usize,
+    /// What they may take.
+    bytes_max: usize,
     /// Those read lately, the latest last: whoever looks at the past looks around there.
     recent: VecDeque<Outline>,
     /// The same of those that only say what should be.
@@ -117,6 +119,10 @@ fn visit<T: Clone>(recent: &mut VecDeque<T>, outline: &T, seq: fn(&T) -> Seq) {
 }
 
 impl Known {
+    fn new(bytes_max: usize) -> Self {
+        Self { bytes_max, ..Self::default() }
+    }
+
     fn at(&self, seq: Seq) -> Option<&Outline> {
         let anchor = self.anchors.get(&seq).map(|anchor| &anchor.outline);
         anchor.or_else(|| self.recent.iter().find(|outline| outline.seq() == seq))
@@ -149,7 +155,7 @@ impl Known {
         {
             self.bytes -= replaced.bytes;
         }
-        while self.bytes > PAST_MEMORY_BYTES {
+        while self.bytes > self.bytes_max {
             // Those that most others lie around go first.
             let least = self.anchors.keys().copied().min_by_key(|seq| (level_of(*seq), *seq));
             let Some(least) = least else { return };
@@ -172,8 +178,10 @@ impl Known {
 }
 
 impl Past {
-    pub(crate) fn new(reader: Reader) -> Self {
-        Self { milestones: Milestones::new(reader.clone()), reader, known: Mutex::default() }
+    /// Keeps States in memory that take up to so many bytes.
+    pub(crate) fn new(reader: Reader, bytes_max: usize) -> Self {
+        let known = Mutex::new(Known::new(bytes_max));
+        Self { milestones: Milestones::new(reader.clone()), reader, known }
     }
 
     pub(crate) fn milestones(&self) -> &Milestones {
@@ -488,7 +496,8 @@ impl Past {
     pub(crate) fn has_room_for(&self, facts: usize) -> bool {
         // What the log grows by needs some, too.
         let more = facts.saturating_mul(PAST_FACT_BYTES);
-        self.known().bytes.saturating_add(more) < PAST_MEMORY_BYTES / 8 * 7
+        let known = self.known();
+        known.bytes.saturating_add(more) < known.bytes_max / 8 * 7
     }
 
     /// How many milestones are kept in memory, and what they take there, about, in bytes.
@@ -541,11 +550,11 @@ mod tests {
 
     #[test]
     fn what_is_forgotten_first_lies_between_others() {
-        let mut known = Known::default();
-        let facts = PAST_MEMORY_BYTES / PAST_FACT_BYTES / 10;
+        let facts = 100;
+        let mut known = Known::new(10 * facts * PAST_FACT_BYTES);
         for number in 1..=40 {
             known.keep(&milestone(number), facts);
-            assert!(known.bytes <= PAST_MEMORY_BYTES);
+            assert!(known.bytes <= known.bytes_max);
             assert_eq!(known.bytes, known.anchors.values().map(|anchor| anchor.bytes).sum::<usize>());
         }
         let kept: Vec<_> = known.anchors.keys().map(|seq| seq / MILESTONE_INTERVAL_RECORDS).collect();

@@ -31,7 +31,7 @@ use crate::reached::Reached;
 use crate::registry::{Credentials, Registry};
 use crate::replica::{Input, Replica};
 use crate::retention::Retention;
-use crate::{archive, backfill, feed, http, inbox, mirror, outbox, proof, tls};
+use crate::{archive, backfill, feed, http, inbox, memory, mirror, outbox, proof, tls};
 
 /// A controller that runs.
 pub struct Running {
@@ -155,7 +155,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         published,
         paced,
         committed,
-        past: Past::new(reader.clone()),
+        past: Past::new(reader.clone(), memory::for_the_past(config.past_memory_mib)?),
         reached,
         proofs: proof::Proofs::new(reader.clone(), witnesses(&config)?, digested.clone()),
         public_tree: config.public_tree,

@@ -205,7 +205,7 @@ fn made_controller_files() -> anyhow::Result<Vec<Named>> {
     let config = json!({
         "fleet": "acme", "id": 1, "data": "data", "api_listen": "127.0.0.1:7400", "api_url": "https://127.0.0.1:7400",
         "api_tls": true, "peer_listen": "127.0.0.1:7401", "peer_address": "127.0.0.1:7401", "peers": {"2": "b:1"},
-        "founders": [1, 2], "nats": nats(), "registries": "registries.json", "image_retention_days": 30,
+        "founders": [1, 2], "nats": nats(), "registries": "registries.json", "image_retention_days": 30, "past_memory_mib": 64,
         "mirror": "mirror.example.com/stele", "root": keys::root_public(), "first_admin": null,
         "tls": {"authority": "a.pem", "certificate": "c.pem", "key": "k.pem"}, "signing_key": "signing.key",
         "certificate": keys::certificate()?, "master_key": "master.key", "publish_checkpoints": "out",
