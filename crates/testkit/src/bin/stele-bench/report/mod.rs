@@ -20,6 +20,8 @@ const HISTOGRAM_DIGITS: u8 = 3;
 pub(crate) struct Report {
     /// Its name on the command line, and of its files.
     pub(crate) bench: &'static str,
+    /// How it is run again, with the options it had.
+    pub(crate) command: String,
     /// What is measured, in a sentence or two.
     pub(crate) about: String,
     /// What is simulated, or is otherwise unlike real use.
@@ -167,6 +169,7 @@ impl Report {
         println!("{bench}: {about}\n{}\n", machine.line());
         Ok(Self {
             bench,
+            command: command(bench, std::env::args().skip(1)),
             about: about.to_owned(),
             simulated: simulated.to_owned(),
             versions: vec![format!("Stele {}", env!("CARGO_PKG_VERSION"))],
@@ -207,6 +210,26 @@ pub(crate) fn shown(value: f64) -> String {
     }
 }
 
+/// The command that runs a benchmark again, from what this program was given.
+fn command(bench: &str, arguments: impl Iterator<Item = String>) -> String {
+    let mut words = vec!["cargo xtask bench".to_owned()];
+    let mut arguments = arguments.peekable();
+    // One of several has no options of its own.
+    if arguments.peek().is_none_or(|first| first != bench) {
+        words.push(bench.to_owned());
+    } else {
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                // Where the page goes makes no difference to it.
+                "--out" => drop(arguments.next()),
+                _ if argument.starts_with("--out=") => {}
+                _ => words.push(argument),
+            }
+        }
+    }
+    words.join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -222,6 +245,15 @@ mod tests {
         assert_eq!(latency.count, 1000);
         assert!((latency.p50 - 500.0).abs() < 1.0 && (latency.p99 - 990.0).abs() < 1.0, "{latency:?}");
         assert!((latency.max - 1000.0).abs() < 1.0, "{latency:?}");
+    }
+
+    #[test]
+    fn a_page_says_how_it_was_made() {
+        let given = |arguments: &str| command("replay", arguments.split_whitespace().map(str::to_owned));
+        let again = "cargo xtask bench replay --events 5 --rounds 1";
+        assert_eq!(given("replay --events 5 --out /elsewhere --rounds 1"), again);
+        assert_eq!(given("replay --out=/elsewhere"), "cargo xtask bench replay");
+        assert_eq!(given("quick --accept"), "cargo xtask bench replay");
     }
 
     #[test]

@@ -60,7 +60,7 @@ pub(super) fn page(report: &Report) -> String {
     let row = |cells: &[String]| format!("| {} |", cells.join(" | "));
     let mut page = vec![
         format!("# `{bench}`\n\n{}\n\nSimulated: {}\n", report.about, report.simulated),
-        format!("```text\ncargo xtask bench {bench}\n```\n"),
+        format!("```text\n{}\n```\n", report.command),
         row(&HEAD.map(str::to_owned)),
         "| --- | --- |".to_owned() + &" ---: |".repeat(HEAD.len() - 2),
     ];
