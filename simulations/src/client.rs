@@ -12,7 +12,7 @@ use stele_model::release::{
 };
 use stele_model::signature::public_key;
 use stele_model::{
-    AppEnv, Command, Decision, Digest, PrincipalId, Release, ReleaseChoice, Sealed, Seq, Time, Value,
+    AppEnv, Command, Decision, Digest, FlatMap, PrincipalId, Release, ReleaseChoice, Sealed, Seq, Time, Value,
 };
 
 use crate::limits::{CLIENT_ATTEMPTS_MAX, CLIENT_RETRY_US, CLIENT_WAIT_US, EPOCH_US};
@@ -213,7 +213,7 @@ impl Client {
                 let command = Command::Deploy {
                     app_env,
                     contacts: Some(Contacts::default()),
-                    release: ReleaseChoice::Content { release, images: BTreeMap::new() },
+                    release: ReleaseChoice::Content { release, images: FlatMap::new() },
                     again: self.rng.chance(300),
                     barrier: None,
                 };
@@ -322,7 +322,7 @@ impl Client {
             };
             services.insert(name("worker"), worker);
         }
-        Release { app: app_env.app.clone(), services }
+        Release { app: app_env.app.clone(), services: services.into_iter().collect() }
     }
 
     /// An answer arrived.

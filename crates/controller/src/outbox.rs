@@ -408,7 +408,7 @@ mod tests {
             revision: Arc::new(stele_model::Revision {
                 release: stele_model::Digest::EMPTY,
                 config: None,
-                secrets: BTreeMap::new(),
+                secrets: stele_model::FlatMap::new(),
             }),
             spec: stele_model::Digest::EMPTY,
             replaces: None,

@@ -199,7 +199,7 @@ fn the_same_key_gives_the_same_answer_and_another_body_is_refused() {
         contacts: Some(stele_model::event::Contacts::default()),
         release: stele_model::ReleaseChoice::Content {
             release: release("one", 1, false),
-            images: std::collections::BTreeMap::new(),
+            images: stele_model::FlatMap::new(),
         },
         again: false,
         barrier: None,
@@ -273,7 +273,7 @@ fn set_config(world: &mut World, key: &str, value: &str) {
     world.settle();
 }
 
-fn config(world: &World) -> std::collections::BTreeMap<String, stele_model::Value> {
+fn config(world: &World) -> stele_model::FlatMap<String, stele_model::Value> {
     let digest = world.state().target.intent[&shop()].config.unwrap();
     world.state().history.configs.get(&digest).unwrap().as_ref().clone()
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::event::{AssignmentChange, Contacts, EnrolledNode, JoinToken, Outcome, Token};
+use crate::flat_map::FlatMap;
 use crate::header::{Decision, Idempotency, Links};
 use crate::ids::{
     AppEnv, ControllerId, FleetName, NodeName, PrincipalId, SecretName, Seq, ServiceName, Slot,
@@ -279,7 +280,7 @@ pub enum ReleaseChoice {
         /// The release.
         release: Release,
         /// What each image was asked for as, before it was resolved.
-        images: BTreeMap<ServiceName, String>,
+        images: FlatMap<ServiceName, String>,
     },
     /// An existing release by number.
     Number(u32),

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::flat_map::FlatMap;
 use crate::ids::{
     AppEnv, AppId, ControllerId, EnvironmentName, FleetName, InstanceId, NodeName, Place, PrincipalId,
     ProjectName, RegionName, SecretName, Seq, ServiceName, Slot, Time,
@@ -136,7 +137,7 @@ pub enum Event {
         /// Its content.
         release: Release,
         /// What each image was asked for as, before it was resolved to a digest.
-        images: BTreeMap<ServiceName, String>,
+        images: FlatMap<ServiceName, String>,
     },
     /// A config bundle has a new version.
     ConfigChanged {
@@ -147,7 +148,7 @@ pub enum Event {
         /// Its content address.
         digest: Digest,
         /// All of its variables.
-        variables: BTreeMap<String, Value>,
+        variables: FlatMap<String, Value>,
     },
     /// A secret has a new version.
     SecretChanged {

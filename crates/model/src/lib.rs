@@ -31,6 +31,7 @@ pub mod diff;
 pub mod digest;
 pub mod event;
 mod fields;
+mod flat_map;
 pub mod fold;
 pub mod header;
 pub mod ids;
@@ -69,6 +70,7 @@ pub use delta::{
 pub use diff::{Difference, diff};
 pub use digest::Digest;
 pub use event::{Event, Record};
+pub use flat_map::FlatMap;
 pub use fold::{answer_of, fold, fold_about, fold_target};
 pub use header::{Decision, Header, Headline, Idempotency, Links};
 pub use ids::{

@@ -1,11 +1,10 @@
 //! What is deployed: releases, and the container each instance becomes.
 
-use std::collections::BTreeMap;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
+use crate::flat_map::FlatMap;
 use crate::ids::{AppEnv, AppId, SecretName, ServiceName};
 use crate::limits::REPOSITORY_BYTES_MAX;
 use crate::selector::Selector;
@@ -17,7 +16,7 @@ pub struct Release {
     /// The app it is a version of.
     pub app: AppId,
     /// The app's services. On a node they share a network and reach each other by these names.
-    pub services: BTreeMap<ServiceName, Service>,
+    pub services: FlatMap<ServiceName, Service>,
 }
 
 impl Release {
@@ -48,9 +47,9 @@ pub struct Container {
     /// Replaces the image's command when not empty.
     pub command: Vec<String>,
     /// Environment variables.
-    pub env: BTreeMap<String, EnvValue>,
+    pub env: FlatMap<String, EnvValue>,
     /// Files put into the container, by absolute path.
-    pub files: BTreeMap<String, File>,
+    pub files: FlatMap<String, File>,
     /// Ports it listens on.
     pub ports: Vec<Port>,
     /// Volumes and host folders mounted into it.
@@ -64,7 +63,7 @@ pub struct Container {
     /// How it is asked to stop.
     pub stop: Stop,
     /// Labels put on the container.
-    pub labels: BTreeMap<String, String>,
+    pub labels: FlatMap<String, String>,
     /// Docker log driver; the host's default when absent.
     pub log: Option<LogDriver>,
     /// `user[:group]`; the image's when absent.
@@ -262,7 +261,7 @@ pub struct LogDriver {
     /// Such as `json-file`.
     pub driver: String,
     /// The driver's own options.
-    pub options: BTreeMap<String, String>,
+    pub options: FlatMap<String, String>,
 }
 
 /// How many instances of a service run, and where.
@@ -322,7 +321,7 @@ pub struct Revision {
     /// The config bundle in force, if any.
     pub config: Option<Digest>,
     /// The version of each secret in force.
-    pub secrets: BTreeMap<SecretName, u32>,
+    pub secrets: FlatMap<SecretName, u32>,
 }
 
 /// The container an agent makes: a [`Container`] with config and secrets filled in.
@@ -350,15 +349,15 @@ impl Container {
             image,
             entrypoint: None,
             command: Vec::new(),
-            env: BTreeMap::new(),
-            files: BTreeMap::new(),
+            env: FlatMap::new(),
+            files: FlatMap::new(),
             ports: Vec::new(),
             volumes: Vec::new(),
             health: None,
             resources: Resources::default(),
             restart: Restart::Always,
             stop: Stop { signal: "SIGTERM".to_owned(), grace_seconds: 10 },
-            labels: BTreeMap::new(),
+            labels: FlatMap::new(),
             log: None,
             user: None,
             workdir: None,

@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn what_was_read_map_by_map_shares_its_names() {
         let mut state = State::default();
-        let revision = Revision { release: Digest::EMPTY, config: None, secrets: BTreeMap::new() };
+        let revision = Revision { release: Digest::EMPTY, config: None, secrets: crate::FlatMap::new() };
         // Each name is read anew for each map: so many others lie between that none is remembered.
         let names = || (0..2 * RECENT_TEXTS_MAX).map(|at| format!("shop/web@prod/web.{at}-7"));
         let read = |name: &str| name.parse::<InstanceId>().unwrap();

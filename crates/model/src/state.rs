@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::annals::Annals;
 use crate::digest::Digest;
 use crate::event::{Contacts, DeploymentKind, EnrolledNode, JoinToken, Outcome, Pin, Token};
+use crate::flat_map::FlatMap;
 use crate::ids::{
     AppEnv, AppId, ControllerId, EnvironmentName, FleetName, InstanceId, NodeName, Place, PrincipalId,
     ProjectName, RegionName, SecretName, Seq, Slot, Time,
@@ -183,7 +184,7 @@ pub struct History {
     /// Every release by number.
     pub numbers: Annals<(AppId, u32), Digest>,
     /// Config bundles by content.
-    pub configs: Annals<Digest, Arc<BTreeMap<String, Value>>>,
+    pub configs: Annals<Digest, Arc<FlatMap<String, Value>>>,
     /// Config bundles by version.
     pub config_versions: Annals<(AppEnv, u32), Digest>,
     /// Sealed secrets by version.
@@ -225,7 +226,7 @@ pub struct ReleaseRecord {
     /// Its content.
     pub release: Release,
     /// What each image was asked for as.
-    pub images: BTreeMap<crate::ids::ServiceName, String>,
+    pub images: FlatMap<crate::ids::ServiceName, String>,
 }
 
 /// An app's way to a revision.
@@ -319,6 +320,13 @@ impl State {
             .next_back()
             .filter(|((owner, present, _), _)| owner == app_env && present == name)
             .map_or(0, |((_, _, version), _)| *version)
+    }
+
+    /// The spec of what a node was told last to run in a slot.
+    pub(crate) fn assigned_spec(&self, slot: &Slot, node: &NodeName) -> Option<Digest> {
+        let last = InstanceId { slot: slot.clone(), serial: Seq::MAX };
+        let (id, assigned) = self.assigned.get(node)?.instances.get_prev(&last)?;
+        (id.slot == *slot).then_some(assigned.spec)
     }
 
     /// The deployments of an app in an environment that began in a range, in order.
@@ -506,9 +514,9 @@ impl State {
         };
         if let Some(config) = &revision.config {
             // What a service says of itself is more specific than the shared bundle.
-            for (key, value) in self.history.configs.get(config)?.iter() {
-                container.env.entry(key.clone()).or_insert_with(|| EnvValue::Value(value.clone()));
-            }
+            let shared = self.history.configs.get(config)?.iter();
+            let shared = shared.map(|(key, value)| (key.clone(), EnvValue::Value(value.clone())));
+            container.env = shared.chain(std::mem::take(&mut container.env)).collect();
         }
         for value in container.env.values_mut() {
             *value = open(value)?;

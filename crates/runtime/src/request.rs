@@ -124,7 +124,7 @@ fn base_body(
     for (name, value) in &container.env {
         env.push(format!("{name}={}", plain(value, &format!("the environment variable {name}"))?));
     }
-    let mut labels: BTreeMap<_, _> = container.labels.clone();
+    let mut labels = container.labels.clone();
     labels.extend(host.instance_labels(instance));
 
     let mut host_config = Map::new();

@@ -1,7 +1,7 @@
 #![allow(clippy::unwrap_used)]
 use stele_model::release::{Container, File, Image, InstanceSpec, LogDriver, Port, Resources, Stop, Volume};
 use stele_model::value::Sealed;
-use stele_model::{Digest, SecretName};
+use stele_model::{Digest, FlatMap, SecretName};
 use stele_reconcile::{HostMount, HostPolicy};
 
 use super::*;
@@ -24,7 +24,7 @@ fn instance(change: impl FnOnce(&mut Container)) -> AssignedInstance {
         env: [("B", "2"), ("A", "1=x")]
             .map(|(name, text)| (name.to_owned(), EnvValue::Value(stele_model::Value::from(text))))
             .into(),
-        files: BTreeMap::new(),
+        files: FlatMap::new(),
         ports: vec![
             Port { container: 80, host: Some(8080), protocol: Protocol::Tcp },
             Port { container: 53, host: None, protocol: Protocol::Udp },
@@ -42,7 +42,7 @@ fn instance(change: impl FnOnce(&mut Container)) -> AssignedInstance {
         restart: Restart::Always,
         stop: Stop { signal: "SIGINT".to_owned(), grace_seconds: 7 },
         labels: [("team".to_owned(), "shop".to_owned())].into(),
-        log: Some(LogDriver { driver: "json-file".to_owned(), options: BTreeMap::new() }),
+        log: Some(LogDriver { driver: "json-file".to_owned(), options: FlatMap::new() }),
         user: Some("1000:1000".to_owned()),
         workdir: Some("/srv".to_owned()),
         docker: None,

@@ -179,13 +179,13 @@ impl Draft {
         images: &BTreeMap<ServiceName, Image>,
         sealed: &BTreeMap<ValuePlace, Sealed>,
     ) -> Result<Release, SpecErrors> {
-        let mut services = BTreeMap::new();
+        let mut services = Vec::new();
         for (name, spec) in self.services {
             let service = convert(&name, spec, images, sealed)
                 .map_err(|(path, message)| SpecErrors::one(None, SpecError::new(path, message, None)))?;
-            services.insert(name, service);
+            services.push((name, service));
         }
-        Ok(Release { app: self.app_env.app, services })
+        Ok(Release { app: self.app_env.app, services: services.into_iter().collect() })
     }
 }
 
@@ -204,27 +204,27 @@ fn convert(
             None => Err("the value was not sealed"),
         },
     };
-    let mut env = BTreeMap::new();
+    let mut env = Vec::new();
     for (key, spec) in spec.env {
         let place = ValuePlace::Env(name.clone(), key.clone());
-        env.insert(key, value(spec, place).map_err(|message| fail("env", message))?);
+        env.push((key, value(spec, place).map_err(|message| fail("env", message))?));
     }
-    let mut files = BTreeMap::new();
+    let mut files = Vec::new();
     for (path, file) in spec.files {
         let place = ValuePlace::File(name.clone(), path.clone());
         let content = match file.content {
             FileContent::Inline(spec) => value(spec, place).map_err(|message| fail("files", message))?,
             FileContent::Source(..) => return Err(fail("files", "the source was not read")),
         };
-        files.insert(path, File { content, mode: file.mode.0 });
+        files.push((path, File { content, mode: file.mode.0 }));
     }
     let image = images.get(name).cloned().ok_or_else(|| fail("image", "the image was not resolved"))?;
     let container = Container {
         image,
         entrypoint: spec.entrypoint,
         command: spec.command,
-        env,
-        files,
+        env: env.into_iter().collect(),
+        files: files.into_iter().collect(),
         ports: spec
             .ports
             .into_iter()
@@ -258,8 +258,8 @@ fn convert(
             signal: spec.stop.signal,
             grace_seconds: u32::try_from(spec.stop.grace.0 / 1000).unwrap_or(u32::MAX),
         },
-        labels: spec.labels,
-        log: spec.log.map(|log| LogDriver { driver: log.driver, options: log.options }),
+        labels: spec.labels.into_iter().collect(),
+        log: spec.log.map(|log| LogDriver { driver: log.driver, options: log.options.into_iter().collect() }),
         user: spec.user,
         workdir: spec.workdir,
         docker: spec.docker.map(|object| String::from_utf8_lossy(&canonical_json(&object)).into_owned()),

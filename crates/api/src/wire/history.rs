@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use stele_model::event::{Contacts, DeploymentKind, Outcome, TargetDigest};
 use stele_model::{
-    AppEnv, Difference, Digest, Links, NodeName, PrincipalId, Record, Release, Scope, SecretName, Seq, Slot,
-    Time, Value,
+    AppEnv, Difference, Digest, FlatMap, Links, NodeName, PrincipalId, Record, Release, Scope, SecretName,
+    Seq, Slot, Time, Value,
 };
 
 /// Deployments of a scope.
@@ -109,9 +109,9 @@ pub struct ShownApp {
     /// Its content.
     pub content: Release,
     /// The config bundle in force.
-    pub config: BTreeMap<String, Value>,
+    pub config: FlatMap<String, Value>,
     /// The version of each secret in force.
-    pub secrets: BTreeMap<SecretName, u32>,
+    pub secrets: FlatMap<SecretName, u32>,
     /// Places that follow another release than the rest of it, because they alone were rolled back.
     pub pins: Vec<PinnedPlace>,
     /// Where instances should be.

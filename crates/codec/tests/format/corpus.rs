@@ -2,8 +2,6 @@
 //!
 //! What is sealed or signed here opens and verifies nowhere; its shape is real.
 
-use std::collections::BTreeMap;
-
 use stele_codec::{Chain, StoredRecord, encode_record};
 use stele_model::event::{
     AssignmentChange, Contacts, DeploymentKind, Deviation, EnrolledNode, Holder, JoinToken, Outcome, Pin,
@@ -16,8 +14,8 @@ use stele_model::release::{
 use stele_model::signature::{Certificate, CertificateBody, PublicKey, Signature};
 use stele_model::wire::{AssignmentVersion, InstanceReport, Phase, Remarks};
 use stele_model::{
-    Decision, Digest, Event, Header, Idempotency, Links, Place, Record, Release, Revision, Sealed, Time,
-    Value,
+    Decision, Digest, Event, FlatMap, Header, Idempotency, Links, Place, Record, Release, Revision, Sealed,
+    Time, Value,
 };
 
 /// Reads a name of any kind.
@@ -29,7 +27,7 @@ fn digest(text: &str) -> Digest {
     Digest::of(&[text.as_bytes()])
 }
 
-fn texts(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+fn texts<M: FromIterator<(String, String)>>(pairs: &[(&str, &str)]) -> M {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
@@ -47,12 +45,12 @@ fn web() -> Service {
         image: Image { repository: "registry.example.com/shop/web".to_owned(), digest: digest("web image") },
         entrypoint: Some(vec!["/bin/web".to_owned()]),
         command: vec!["--listen".to_owned(), "0.0.0.0:8080".to_owned()],
-        env: BTreeMap::from([
+        env: FlatMap::from([
             ("GREETING".to_owned(), EnvValue::Value("grüß \"Gott\"\n\u{1f600}".into())),
             ("DATABASE_PASSWORD".to_owned(), EnvValue::Secret(name("database"))),
             ("API_KEY".to_owned(), EnvValue::Value(Value::Sealed(sealed("shop/web@prod")))),
         ]),
-        files: BTreeMap::from([
+        files: FlatMap::from([
             (
                 "/etc/web.conf".to_owned(),
                 File { content: EnvValue::Value("workers = 4\n".into()), mode: 0o644 },
@@ -112,15 +110,15 @@ fn worker() -> Service {
         image: Image { repository: "registry.example.com/shop/job".to_owned(), digest: digest("job image") },
         entrypoint: None,
         command: Vec::new(),
-        env: BTreeMap::new(),
-        files: BTreeMap::new(),
+        env: FlatMap::new(),
+        files: FlatMap::new(),
         ports: Vec::new(),
         volumes: Vec::new(),
         health: None,
         resources: Resources::default(),
         restart: Restart::OnFailure,
         stop: Stop { signal: "SIGINT".to_owned(), grace_seconds: 300 },
-        labels: BTreeMap::new(),
+        labels: FlatMap::new(),
         log: None,
         user: None,
         workdir: None,
@@ -151,12 +149,12 @@ fn revision() -> Revision {
     Revision {
         release: release().digest(),
         config: Some(digest("config")),
-        secrets: BTreeMap::from([(name("database"), 2), (name("tls-key"), 300)]),
+        secrets: FlatMap::from([(name("database"), 2), (name("tls-key"), 300)]),
     }
 }
 
 fn bare() -> Revision {
-    Revision { release: digest("earlier release"), config: None, secrets: BTreeMap::new() }
+    Revision { release: digest("earlier release"), config: None, secrets: FlatMap::new() }
 }
 
 fn reports() -> Vec<ReportedChange> {
@@ -283,13 +281,13 @@ fn of_apps() -> Vec<Event> {
             number: 251,
             digest: release().digest(),
             release: release(),
-            images: BTreeMap::from([(name("web"), "registry.example.com/shop/web:1.4".to_owned())]),
+            images: FlatMap::from([(name("web"), "registry.example.com/shop/web:1.4".to_owned())]),
         },
         Event::ConfigChanged {
             app_env: app_env(),
             version: 1,
             digest: digest("config"),
-            variables: BTreeMap::from([
+            variables: FlatMap::from([
                 ("LOG_LEVEL".to_owned(), "info".into()),
                 ("SMTP_PASSWORD".to_owned(), Value::Sealed(sealed("shop/web@prod"))),
             ]),

@@ -9,8 +9,8 @@ use stele_model::release::EnvValue;
 use stele_model::signature::PublicKey;
 use stele_model::wire::{InstanceReport, Phase, Remarks, Report};
 use stele_model::{
-    AppEnv, Command, Digest, Event, Idempotency, NodeName, Release, ReleaseChoice, Request, Scope, Sealed,
-    State, Time, Value, fold,
+    AppEnv, Command, Digest, Event, FlatMap, Idempotency, NodeName, Release, ReleaseChoice, Request, Scope,
+    Sealed, State, Time, Value, fold,
 };
 
 use crate::corpus::{self, name};
@@ -113,14 +113,17 @@ fn node(at: usize) -> NodeName {
 pub(crate) fn release(app_env: &AppEnv, image: u8, replicas: u8) -> Release {
     let mut release = corpus::release();
     release.app = app_env.app.clone();
-    release.services.retain(|service, _| ["web", "worker"].contains(&service.as_str()));
+    let services = release.services.into_iter();
+    release.services =
+        services.filter(|(service, _)| ["web", "worker"].contains(&service.as_str())).collect();
     for service in release.services.values_mut() {
         service.container.image.digest = Digest::of(&[b"image", &[image]]);
-        service.container.files.clear();
+        service.container.files = FlatMap::new();
         // Only sometimes, so that apps without the secret, or without a free port, can be deployed too.
         if image.is_multiple_of(2) {
             service.container.ports.retain(|port| port.host.is_none());
-            service.container.env.retain(|_, value| !matches!(value, EnvValue::Secret(_)));
+            let env = std::mem::take(&mut service.container.env).into_iter();
+            service.container.env = env.filter(|(_, value)| !matches!(value, EnvValue::Secret(_))).collect();
         }
         if let stele_model::release::Placement::Replicas { count, .. } = &mut service.placement {
             *count = u32::from(replicas);
@@ -233,7 +236,7 @@ impl Log {
                     contacts: Some(Contacts { owner: Some("team".to_owned()), ..Contacts::default() }),
                     release: ReleaseChoice::Content {
                         release: release(&app_env, image, replicas),
-                        images: BTreeMap::from([(name("web"), format!("web:{image}"))]),
+                        images: FlatMap::from([(name("web"), format!("web:{image}"))]),
                     },
                     app_env,
                     again: false,

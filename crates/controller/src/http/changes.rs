@@ -107,7 +107,7 @@ pub(super) async fn of_spec(
     let resolved = resolve(handle, &asked_images, "spec.services").await?;
     let sealed = seal(handle, &draft).await?;
     let release = draft.into_release(&resolved, &sealed).map_err(in_spec)?;
-    Ok((app_env, contacts, ReleaseChoice::Content { release, images: asked_images }))
+    Ok((app_env, contacts, ReleaseChoice::Content { release, images: asked_images.into_iter().collect() }))
 }
 
 /// Asks the registries, all at once. Everything that cannot be resolved is told.

@@ -9,8 +9,8 @@ use stele_model::release::{Container, Image, Order, Placement, Port, Protocol, S
 use stele_model::signature::PublicKey;
 use stele_model::wire::{InstanceReport, Phase, Remarks, Report};
 use stele_model::{
-    Answer, AppEnv, Command, Digest, Links, NodeName, Record, Rejection, Release, ReleaseChoice, Request,
-    Scope, State, Time,
+    Answer, AppEnv, Command, Digest, FlatMap, Links, NodeName, Record, Rejection, Release, ReleaseChoice,
+    Request, Scope, State, Time,
 };
 
 pub(crate) const LEADER: u64 = 1;
@@ -256,7 +256,7 @@ impl World {
         let command = Command::Deploy {
             app_env: shop(),
             contacts: Some(Contacts { owner: Some("team-shop".to_owned()), ..Contacts::default() }),
-            release: ReleaseChoice::Content { release, images: BTreeMap::new() },
+            release: ReleaseChoice::Content { release, images: FlatMap::new() },
             again: false,
             barrier: None,
         };
@@ -333,7 +333,7 @@ pub(crate) fn release(image: &str, replicas: u32, extra: bool) -> Release {
         update: Update { max_unavailable: 1, order: Order::StartFirst, deadline_ms: 60_000 },
     };
     let count = |count| Placement::Replicas { count, nodes: name("") };
-    let mut services = BTreeMap::from([
+    let mut services = FlatMap::from([
         (name("web"), service(image, count(replicas), Some(8080))),
         (name("worker"), service("worker", Placement::Every { nodes: name("region=eu") }, None)),
     ]);

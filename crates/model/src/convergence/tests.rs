@@ -46,8 +46,7 @@ fn spec(index: usize) -> Digest {
 /// A fleet of so many nodes with an instance each, all of them told.
 fn state(nodes: usize) -> State {
     let mut state = State { seq: 40, time: NOW, ..State::default() };
-    let revision =
-        Revision { release: Digest::of(&[b"v1"]), config: None, secrets: std::collections::BTreeMap::new() };
+    let revision = Revision { release: Digest::of(&[b"v1"]), config: None, secrets: crate::FlatMap::new() };
     for index in 0..nodes {
         let name = node(index);
         let enrolled = EnrolledNode {

@@ -7,6 +7,7 @@ use super::{erase, next_seq, validate};
 use crate::command::ReleaseChoice;
 use crate::digest::Digest;
 use crate::event::{Contacts, DeploymentKind, Event, Outcome};
+use crate::flat_map::FlatMap;
 use crate::ids::{AppEnv, SecretName};
 use crate::limits::REASON_BYTES_MAX;
 use crate::rejection::{Rejection, RejectionKind};
@@ -193,18 +194,16 @@ fn current_secrets(
     state: &State,
     app_env: &AppEnv,
     release: &Release,
-) -> Result<BTreeMap<SecretName, u32>, Rejection> {
-    let mut secrets = BTreeMap::new();
+) -> Result<FlatMap<SecretName, u32>, Rejection> {
+    let mut secrets = Vec::new();
     let mut missing = Vec::new();
     for name in State::secrets_of(release) {
         match state.newest_secret(app_env, &name) {
             0 => missing.push(name),
-            version => {
-                secrets.insert(name, version);
-            }
+            version => secrets.push((name, version)),
         }
     }
-    let Some(first) = missing.first() else { return Ok(secrets) };
+    let Some(first) = missing.first() else { return Ok(secrets.into_iter().collect()) };
     Err(Rejection::new(RejectionKind::NotFound, format!("{app_env} refers to secrets that are not set"))
         .with_details(missing.iter().map(ToString::to_string).collect())
         .with_next(format!("stele secret set {app_env} {first}")))

@@ -15,8 +15,8 @@ use stele_model::state::AssignedTo;
 use stele_model::trial::try_out;
 use stele_model::wire::{InstanceReport, Phase, Report};
 use stele_model::{
-    AppEnv, Command, Context, Decision, Digest, Links, Record, Rejection, Release, ReleaseChoice, Request,
-    Scope, Sealed, Seq, State, Time, Value,
+    AppEnv, Command, Context, Decision, Digest, FlatMap, Links, Record, Rejection, Release, ReleaseChoice,
+    Request, Scope, Sealed, Seq, State, Time, Value,
 };
 
 pub(crate) fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
@@ -269,7 +269,7 @@ impl Spec {
             let content = EnvValue::Value(Value::Plain(text.clone()));
             web.container.files.insert("/etc/web.conf".to_owned(), File { content, mode: 0o644 });
         }
-        let mut services = BTreeMap::from([(name("web"), web)]);
+        let mut services = FlatMap::from([(name("web"), web)]);
         if self.cache {
             services.insert(name("cache"), service(200, 1));
         }
@@ -279,7 +279,7 @@ impl Spec {
     pub(crate) fn deploy(&self, app_env: &str) -> Command {
         let app_env: AppEnv = name(app_env);
         let release = self.release(&app_env);
-        let images = BTreeMap::from([(name("web"), format!("registry.example/shop:{}", self.image))]);
+        let images = FlatMap::from([(name("web"), format!("registry.example/shop:{}", self.image))]);
         Command::Deploy {
             app_env,
             contacts: Some(Contacts::default()),

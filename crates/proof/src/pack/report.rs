@@ -243,7 +243,8 @@ mod tests {
     #[test]
     fn a_release_is_in_force_everywhere_or_in_a_place() {
         let app_env = || "shop/web@prod".parse().unwrap();
-        let revision = || Revision { release: Digest::of(&[b"v1"]), config: None, secrets: BTreeMap::new() };
+        let revision =
+            || Revision { release: Digest::of(&[b"v1"]), config: None, secrets: stele_model::FlatMap::new() };
         let release = revision().release.to_string();
         let place = |text: &str| text.parse().unwrap();
         let pins = vec![

@@ -10,8 +10,8 @@ use stele_model::event::{Contacts, EnrolledNode, Holder, JoinToken, Role, Token}
 use stele_model::signature::PublicKey;
 use stele_model::wire::{InstanceReport, Phase, Report};
 use stele_model::{
-    AppEnv, AppId, Command, Digest, FleetName, Idempotency, InstanceId, Links, NodeName, PrincipalId,
-    RegionName, ReleaseChoice, Request, Scope, Sealed, Seq, State, Time, Value,
+    AppEnv, AppId, Command, Digest, FlatMap, FleetName, Idempotency, InstanceId, Links, NodeName,
+    PrincipalId, RegionName, ReleaseChoice, Request, Scope, Sealed, Seq, State, Time, Value,
 };
 
 use super::chance::Chance;
@@ -294,7 +294,7 @@ impl World {
     pub(crate) fn deploy(&mut self, app_env: &AppEnv, version: Version) -> anyhow::Result<()> {
         self.before.insert(app_env.clone(), self.state().clone());
         let content = release(&app_env.app, version)?;
-        let images = BTreeMap::from([("web".parse()?, format!("registry.example.com/{}:main", app_env.app))]);
+        let images = FlatMap::from([("web".parse()?, format!("registry.example.com/{}:main", app_env.app))]);
         let command = Command::Deploy {
             app_env: app_env.clone(),
             contacts: Some(Contacts {

@@ -9,6 +9,7 @@ use super::super::{erase, validate};
 use super::plan::UndoneApp;
 use crate::digest::Digest;
 use crate::event::{Event, Pin};
+use crate::flat_map::FlatMap;
 use crate::ids::{AppEnv, AppId, Place, SecretName, Seq, ServiceName};
 use crate::rejection::{Rejection, RejectionKind};
 use crate::release::{Image, Release, Revision, Service};
@@ -99,7 +100,7 @@ fn config(
     if fields.is_null() {
         return Ok(None);
     }
-    let variables: BTreeMap<String, Value> = typed(app_env, fields)?;
+    let variables: FlatMap<String, Value> = typed(app_env, fields)?;
     for (name, value) in &variables {
         if let Value::Sealed(sealed) = value
             && state.is_erased(sealed)
@@ -124,22 +125,20 @@ fn secrets(
     release: &Release,
     fields: &Json,
     blocked: &mut Vec<String>,
-) -> Result<BTreeMap<SecretName, u32>, Rejection> {
-    let merged: BTreeMap<SecretName, u32> =
-        if fields.is_null() { BTreeMap::new() } else { typed(app_env, fields)? };
-    let mut secrets = BTreeMap::new();
+) -> Result<FlatMap<SecretName, u32>, Rejection> {
+    let merged: FlatMap<SecretName, u32> =
+        if fields.is_null() { FlatMap::new() } else { typed(app_env, fields)? };
+    let mut secrets = Vec::new();
     for name in State::secrets_of(release) {
         let version = merged.get(&name).copied().unwrap_or_else(|| state.newest_secret(app_env, &name));
         match state.history.secrets.get(&(app_env.clone(), name.clone(), version)) {
             None => blocked.push(format!("secret {name} is not set")),
             Some(sealed) if state.is_erased(sealed) => blocked
                 .push(format!("secret {name} was sealed for {}, whose keys are destroyed", sealed.subject)),
-            Some(_) => {
-                secrets.insert(name, version);
-            }
+            Some(_) => secrets.push((name, version)),
         }
     }
-    Ok(secrets)
+    Ok(secrets.into_iter().collect())
 }
 
 /// The release of this content, made when there is none.
@@ -168,7 +167,7 @@ fn asked_images(
     past: &BTreeMap<Seq, State>,
     app_env: &AppEnv,
     release: &Release,
-) -> BTreeMap<ServiceName, String> {
+) -> FlatMap<ServiceName, String> {
     let record = |state: &State| -> Option<Arc<ReleaseRecord>> {
         let revision = state.target.intent.get(app_env)?;
         state.history.releases.get(&revision.release).cloned()

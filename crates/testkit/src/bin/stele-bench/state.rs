@@ -103,7 +103,7 @@ fn place(log: &mut Folding, app_env: &AppEnv, from: usize, names: &[NodeName]) -
 /// Tells an app's nodes to run a release of it in place of the one before.
 fn assign(log: &mut Folding, app_env: &AppEnv, release: usize) -> anyhow::Result<()> {
     let release = Digest::of(&[app_env.to_string().as_bytes(), &release.to_le_bytes()]);
-    let revision = Revision { release, config: None, secrets: BTreeMap::new() };
+    let revision = Revision { release, config: None, secrets: stele_model::FlatMap::new() };
     log.fold(Event::TargetChanged { app_env: app_env.clone(), revision: Some(revision.clone()) })?;
     let serial = log.state.seq + 1;
     let mut changes = Vec::new();

@@ -1,12 +1,10 @@
 //! Releases that between them say everything a release can say.
 
-use std::collections::BTreeMap;
-
 use stele_model::release::{
     Check, Container, EnvValue, File, Health, Image, LogDriver, Order, Placement, Port, Protocol, Resources,
     Restart, Service, Stop, Update, Volume, VolumeSource,
 };
-use stele_model::{AppId, Digest, Release, Sealed, Value};
+use stele_model::{AppId, Digest, FlatMap, Release, Sealed, Value};
 
 use super::super::releases::{Version, release};
 
@@ -41,7 +39,7 @@ pub(super) fn styled(
     port: u16,
 ) -> anyhow::Result<Release> {
     let web = release(app, version)?;
-    let mut services: BTreeMap<_, _> = BTreeMap::new();
+    let mut services: FlatMap<_, _> = FlatMap::new();
     match style {
         Style::Web => return Ok(web),
         Style::Agent => {
@@ -101,13 +99,13 @@ fn database(app: &AppId, version: Version, sealed: Sealed, port: u16) -> anyhow:
     let mut container = Container::new(image(app, "db", version));
     let volume = |source, path: &str, read_only| Volume { source, path: path.to_owned(), read_only };
     let license = File { content: EnvValue::Value(Value::Sealed(sealed)), mode: 0o600 };
-    container.files = BTreeMap::from([("/etc/db/license".to_owned(), license)]);
+    container.files = FlatMap::from([("/etc/db/license".to_owned(), license)]);
     if version.secret {
         let password = File { content: EnvValue::Secret("database".parse()?), mode: 0o400 };
         container.files.insert("/run/secrets/database".to_owned(), password);
     }
     container.env =
-        BTreeMap::from([("GREETING".to_owned(), EnvValue::Value("grüß \"Gott\"\n\u{1f600}".into()))]);
+        FlatMap::from([("GREETING".to_owned(), EnvValue::Value("grüß \"Gott\"\n\u{1f600}".into()))]);
     container.ports = vec![
         Port { container: 5432, host: Some(HOST_PORT_FIRST + port), protocol: Protocol::Tcp },
         Port { container: 5433, host: None, protocol: Protocol::Udp },
@@ -121,7 +119,7 @@ fn database(app: &AppId, version: Version, sealed: Sealed, port: u16) -> anyhow:
     container.resources = Resources { cpu_millis: None, memory_bytes: Some(6 << 30), pids: None };
     container.log = Some(LogDriver {
         driver: "json-file".to_owned(),
-        options: BTreeMap::from([("max-size".to_owned(), "10m".to_owned())]),
+        options: FlatMap::from([("max-size".to_owned(), "10m".to_owned())]),
     });
     container.user = Some("999:999".to_owned());
     container.workdir = Some("/var/lib/db".to_owned());
