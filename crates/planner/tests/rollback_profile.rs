@@ -5,8 +5,6 @@
 
 mod world;
 
-use std::collections::BTreeMap;
-
 use stele_model::decide::plan_rollback;
 use stele_model::event::{AssignmentChange, Contacts, Event};
 use stele_model::release::{Placement, Port, Protocol};
@@ -44,6 +42,20 @@ fn healthy_instances_are_replaced_one_after_the_other() {
     assert_eq!(begun(&world.settle()), [1, 1, 1, 1]);
     world.dana(rollback(WEB, good)).unwrap();
     assert_eq!(begun(&world.settle()), [1, 1, 1, 1]);
+}
+
+#[test]
+fn what_was_not_replaced_yet_is_not_said_to_be_replaced() {
+    let (mut world, good) = world(2);
+    // The first one fails, so that no other follows.
+    world.sick.insert(image_digest(2));
+    assert_eq!(begun(&world.settle()), [1]);
+    let plans = plan_rollback(&world.state, &world.states[&good], &name(WEB), &[]);
+    let nodes = plans[0].by_node(&world.state);
+    let told: usize = nodes.values().map(|change| change.replaced.len()).sum();
+    world.dana(rollback(WEB, good)).unwrap();
+    assert_eq!(begun(&world.settle()), [told]);
+    assert_eq!(told, 1, "{nodes:?}");
 }
 
 #[test]
@@ -88,7 +100,7 @@ fn with_port(app_env: &str, image: u8, port: Option<u16>) -> Command {
         let publish = |host| Port { container: 8080, host: Some(host), protocol: Protocol::Tcp };
         service.container.ports = port.map(publish).into_iter().collect();
     }
-    let images = BTreeMap::from([(name("web"), "registry.example/shop:1".to_owned())]);
+    let images = stele_model::FlatMap::from([(name("web"), "registry.example/shop:1".to_owned())]);
     let release = ReleaseChoice::Content { release, images };
     Command::Deploy { app_env, contacts: Some(Contacts::default()), release, again: false, barrier: None }
 }

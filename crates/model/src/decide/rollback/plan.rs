@@ -187,7 +187,8 @@ impl RollbackPlan {
         }
     }
 
-    /// What would change on each node, where instances are as targeted now.
+    /// What would change on each node. What a node already runs as it would be, because an earlier change has not come to
+    /// it, stays as it is.
     pub fn by_node(&self, state: &State) -> BTreeMap<NodeName, NodeChange> {
         let mut after = state.clone();
         self.apply(&mut after);
@@ -201,6 +202,7 @@ impl RollbackPlan {
             match (was, is) {
                 (Some(was), Some(is)) if was == is => match (specs.at(slot, was), specs_after.at(slot, is)) {
                     (before, after) if before == after => {}
+                    (_, Some(after)) if state.assigned_spec(slot, was) == Some(after) => {}
                     (_, None) => changed(was, |change| &mut change.removed),
                     (_, Some(_)) => changed(was, |change| &mut change.replaced),
                 },
