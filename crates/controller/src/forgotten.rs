@@ -2,7 +2,9 @@
 //!
 //! State keeps the newest changes of an app and its newest deployments; the log keeps them all.
 
-use stele_model::limits::CHANGES_PER_APP_MAX;
+use std::collections::BTreeSet;
+
+use stele_model::limits::{CHANGES_PER_APP_MAX, DEPLOYMENTS_PER_APP_MAX};
 use stele_model::{AppEnv, Point, Scope, Seq, State};
 
 use crate::handle::{Handle, ReadError};
@@ -21,8 +23,44 @@ impl Handle {
                 self.earlier_in_force(state, &app_env, scope, point).await
             }
             (Point::Deployment(id), _) => self.earlier_deployment(state, *id).await,
+            (Point::LastGood, _) => {
+                let is_found = |state: &State, _| state.resolve_point(scope, point).is_ok();
+                let remembering = self.remembering(state, scope, is_found).await?;
+                Ok(remembering.resolve_point(scope, point).ok())
+            }
             _ => Ok(None),
         }
+    }
+
+    /// A State that remembers deployments in a scope which `state` forgot: those of States of the past are added, of
+    /// ever earlier ones, until there are enough. That is told the seq from which on all are known. It has no digest.
+    pub(crate) async fn remembering(
+        &self,
+        state: &State,
+        scope: &Scope,
+        is_enough: impl Fn(&State, Seq) -> bool,
+    ) -> Result<State, ReadError> {
+        let mut all = state.clone();
+        let mut horizon = forgets_before(state, scope);
+        for _ in 0..FORGOTTEN_STATES_MAX {
+            if horizon == 0 || is_enough(&all, horizon) {
+                break;
+            }
+            // What ended because this one began is a part of the same decision.
+            let begins = self.in_past(move |past| past.header(horizon)).await?.decision.last();
+            let earlier = self.state_at(begins).await?;
+            let ended = earlier.history.deployments.iter().filter(|(_, it)| it.finished.is_some());
+            for (id, deployment) in ended.filter(|(_, it)| scope.covers_app_env(&it.app_env)) {
+                if all.history.deployments.contains_key(id) {
+                    continue;
+                }
+                all.history.deployments.insert(*id, deployment.clone());
+                all.history.deployments_of.insert((deployment.app_env.clone(), *id), ());
+            }
+            // An earlier State forgot earlier ones, so that this ends.
+            horizon = forgets_before(&earlier, scope).min(horizon - 1);
+        }
+        Ok(all)
     }
 
     /// Goes back from one State's oldest change to the State before it, which remembers as many again.
@@ -73,4 +111,17 @@ impl Handle {
         }
         Ok(None)
     }
+}
+
+/// The oldest deployment of an app in a scope before which some of that app are forgotten; the newest of them where
+/// there are several apps, and zero where nothing is forgotten.
+fn forgets_before(state: &State, scope: &Scope) -> Seq {
+    let apps: BTreeSet<_> =
+        state.history.latest.keys().filter(|app_env| scope.covers_app_env(app_env)).collect();
+    let oldest = apps.into_iter().filter_map(|app_env| {
+        let known: Vec<_> = state.deployments_of(app_env, 0..=Seq::MAX).collect();
+        let finished = known.iter().filter(|(_, deployment)| deployment.finished.is_some()).count();
+        if finished < DEPLOYMENTS_PER_APP_MAX { None } else { known.first().map(|(id, _)| *id) }
+    });
+    oldest.max().unwrap_or(0)
 }

@@ -2,7 +2,8 @@
 //! marks, reviews, readiness, and what can never come back because its key is destroyed.
 #![allow(clippy::unwrap_used)]
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use stele_model::limits::DEPLOYMENTS_PER_APP_MAX;
 use stele_testkit::{Cluster, ClusterConfig, registry};
 
 const WEB: &str = "shop/web@prod";
@@ -228,4 +229,39 @@ fn what_is_erased_stays_proved_and_never_comes_back() {
     set(&shop);
     shop.apply('d', "PASSWORD: {secret: db}", &[]);
     assert_eq!(shop.json(&["status", WEB])["apps"][0]["condition"], "converged");
+}
+
+/// More than State remembers of one app.
+const IN_VAIN: usize = DEPLOYMENTS_PER_APP_MAX + 30;
+
+#[test]
+fn the_way_back_is_there_however_often_was_deployed_in_vain() {
+    let shop = Shop { cluster: Cluster::start(ClusterConfig::simulated("vain")).unwrap() };
+    shop.apply('a', "A: \"1\"", &[]);
+    let good = shop.digest(WEB, None);
+    let client = shop.cluster.client(shop.cluster.leader().unwrap()).unwrap();
+    let image = format!("{}/stele/crash:b@sha256:{}", registry(), "b".repeat(64));
+    for some in (0..IN_VAIN).collect::<Vec<_>>().chunks(50) {
+        let commands = some.iter().map(|number| {
+            let web = json!({"image": image, "env": {"A": number.to_string()}, "replicas": 3});
+            let spec = json!({"app": "shop/web", "environments": ["prod"], "services": {"web": web}});
+            json!({"method": "POST", "path": "/v1/apply", "body": {"spec": spec}})
+        });
+        let body = json!({"commands": commands.collect::<Vec<_>>()});
+        let answer: Value = client.change("/v1/batch", &body).unwrap();
+        for answer in answer["answers"].as_array().unwrap() {
+            assert_eq!(answer["status"], 200, "{answer}");
+        }
+    }
+    let history = shop.json(&["history", WEB, "--limit", "1000"]);
+    let entries = history["entries"].as_array().unwrap();
+    assert_eq!(entries.len(), IN_VAIN + 1, "every deployment there was");
+    assert!(entries.is_sorted_by_key(|entry| std::cmp::Reverse(entry["deployment"].as_u64())));
+    assert_eq!(entries[IN_VAIN]["outcome"], "succeeded", "{}", entries[IN_VAIN]);
+    let verdicts = shop.verdicts();
+    let found: Vec<_> = verdicts.iter().filter(|(_, verdict)| verdict == "good").collect();
+    assert_eq!(found, [&("v1".to_owned(), "good".to_owned())], "{verdicts:?}");
+    shop.run(&["rollback", WEB, "--to", "last-good", "--wait"]);
+    assert_eq!(shop.digest(WEB, None), good);
+    assert!(shop.cluster.end().0.is_empty());
 }

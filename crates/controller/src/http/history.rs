@@ -1,5 +1,7 @@
 //! What was: deployments, targets at a point, differences.
 
+use std::sync::Arc;
+
 use axum::http::header::ETAG;
 use stele_api::wire::{
     DiffAnswer, DiffQuery, HistoryAnswer, HistoryEntry, HistoryQuery, ShowAnswer, ShowQuery, ShownApp,
@@ -28,19 +30,26 @@ pub(super) async fn header_of(handle: &Handle, seq: Seq) -> Result<Option<Header
         .map_err(|error| Failure::new(stele_api::ProblemKind::Internal, error.to_string()))
 }
 
+/// Deployments, the newest first.
+fn of_scope<'a>(state: &'a State, scope: &'a Scope) -> impl Iterator<Item = (&'a Seq, &'a Arc<Deployment>)> {
+    let newest = state.history.deployments.iter().rev();
+    newest.filter(|(_, deployment)| scope.covers_app_env(&deployment.app_env))
+}
+
 pub(super) async fn history(handle: &Handle, asked: &Asked) -> Answered {
     let query: HistoryQuery = asked.query()?;
     let limit = query.limit.unwrap_or(HISTORY_ENTRIES_DEFAULT).min(HISTORY_ENTRIES_MAX);
     let state = state_at(handle, &asked.state, &query.scope, query.at.as_deref()).await?;
     check_known(&query.scope, &[&asked.state, &state])?;
-    let newest: Vec<_> = state
-        .history
-        .deployments
-        .iter()
-        .rev()
-        .filter(|(_, deployment)| query.scope.covers_app_env(&deployment.app_env))
-        .take(limit)
-        .collect();
+    // State keeps the newest deployments of each app, the log all of them.
+    let is_enough = |state: &State, horizon| {
+        of_scope(state, &query.scope)
+            .take_while(|(id, _)| **id >= horizon)
+            .nth(limit.saturating_sub(1))
+            .is_some()
+    };
+    let state = handle.remembering(&state, &query.scope, is_enough).await?;
+    let newest: Vec<_> = of_scope(&state, &query.scope).take(limit).collect();
     let mut entries = Vec::with_capacity(newest.len());
     for (id, deployment) in newest {
         let header = header_of(handle, *id).await?;

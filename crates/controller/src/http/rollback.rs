@@ -8,6 +8,7 @@ use stele_api::wire::{
 };
 use stele_model::decide::{RollbackPlan, plan_rollback};
 use stele_model::event::{Deviation, TargetDigest};
+use stele_model::point::Verdict;
 use stele_model::trial::try_out;
 use stele_model::{AppEnv, Command, Context, Decision, Event, Point, Revision, Scope, Seq, State, diff};
 
@@ -235,50 +236,73 @@ pub(super) async fn candidates(handle: &Handle, asked: &Asked) -> Answered {
     let state = &asked.state;
     let scope = with_environment(state, query.scope, |scope| format!("stele rollback {scope}"))?;
     check_known(&scope, &[state])?;
+    // What became of each of those listed: State keeps an app's newest deployments, the log all of them.
+    let is_known = |state: &State, horizon| {
+        let known = state.earlier(&scope).take_while(|(point, _)| *point >= horizon);
+        known.count() >= limit
+    };
+    let state = &handle.remembering(state, &scope, is_known).await?;
     let mut candidates = Vec::new();
     for (point, verdict) in state.earlier(&scope) {
         if candidates.len() >= limit {
             break;
         }
-        let past = handle.target_at(point).await?;
-        let differences = diff(state, &past, &scope);
-        // A place may be as it was though its app is not.
-        if differences.is_empty() {
-            continue;
-        }
-        let entry = scope
-            .as_app_env()
-            .and_then(|app_env| state.timeline(&app_env).into_iter().find(|entry| entry.until == point));
-        let brought = match &entry {
-            Some(entry) => header_of(handle, entry.from).await?,
-            None => None,
-        };
-        let release = entry.and_then(|entry| entry.release);
-        let mut candidate = Candidate {
-            to: name_of(state, &scope, release, point),
-            seq: point,
-            time: past.time,
-            release,
-            verdict,
-            principal: brought.map(|header| header.principal),
-            differences,
-            checked: query.check,
-            blocked: Vec::new(),
-            deviations: Vec::new(),
-            barriers: Vec::new(),
-        };
-        if query.check {
-            let plans = plan_rollback(state, &past, &scope, &[]);
-            let unobtainable = obstacles_of(handle, state, &applied(state, &plans), &plans).await;
-            let known = plans.iter().flat_map(|plan| plan.blocked.iter().map(|why| (&plan.app_env, why)));
-            let told = unobtainable.iter().map(|(app_env, why)| (app_env, why));
-            candidate.blocked = known.chain(told).map(|(app_env, why)| format!("{app_env}: {why}")).collect();
-            candidate.barriers = plans.iter().flat_map(barriers_of).collect();
-            candidate.deviations = plans.iter().flat_map(RollbackPlan::told).cloned().collect();
-        }
-        candidates.push(candidate);
+        candidates.extend(candidate(handle, state, &scope, point, verdict, query.check).await?);
+    }
+    // Whatever was deployed in vain since: the way out is always there.
+    let has_good = candidates.iter().any(|it| it.verdict == Verdict::Good);
+    if !has_good && let Ok(point) = handle.resolve(&asked.state, &scope, &Point::LastGood).await {
+        candidates.extend(candidate(handle, state, &scope, point, Verdict::Good, query.check).await?);
     }
     json(&CandidatesAnswer { scope, candidates })
+}
+
+/// What a rollback to an earlier point would come to; nothing where it would change nothing.
+async fn candidate(
+    handle: &Handle,
+    state: &State,
+    scope: &Scope,
+    point: Seq,
+    verdict: Verdict,
+    check: bool,
+) -> Result<Option<Candidate>, Failure> {
+    let past = handle.target_at(point).await?;
+    let differences = diff(state, &past, scope);
+    // A place may be as it was though its app is not.
+    if differences.is_empty() {
+        return Ok(None);
+    }
+    let entry = scope
+        .as_app_env()
+        .and_then(|app_env| state.timeline(&app_env).into_iter().find(|entry| entry.until == point));
+    let brought = match &entry {
+        Some(entry) => header_of(handle, entry.from).await?,
+        None => None,
+    };
+    let release = entry.and_then(|entry| entry.release);
+    let mut candidate = Candidate {
+        to: name_of(state, scope, release, point),
+        seq: point,
+        time: past.time,
+        release,
+        verdict,
+        principal: brought.map(|header| header.principal),
+        differences,
+        checked: check,
+        blocked: Vec::new(),
+        deviations: Vec::new(),
+        barriers: Vec::new(),
+    };
+    if check {
+        let plans = plan_rollback(state, &past, scope, &[]);
+        let unobtainable = obstacles_of(handle, state, &applied(state, &plans), &plans).await;
+        let known = plans.iter().flat_map(|plan| plan.blocked.iter().map(|why| (&plan.app_env, why)));
+        let told = unobtainable.iter().map(|(app_env, why)| (app_env, why));
+        candidate.blocked = known.chain(told).map(|(app_env, why)| format!("{app_env}: {why}")).collect();
+        candidate.barriers = plans.iter().flat_map(barriers_of).collect();
+        candidate.deviations = plans.iter().flat_map(RollbackPlan::told).cloned().collect();
+    }
+    Ok(Some(candidate))
 }
 
 /// `v3` where that means this point, else `seq:120`.
