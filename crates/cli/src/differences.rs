@@ -7,7 +7,7 @@ use stele_model::Difference;
 use crate::limits::{DIFFERENCES_SHOWN_MAX, DIGEST_CHARS_SHOWN};
 use crate::lines::{Line, compare};
 use crate::session::count;
-use crate::terminal::{Terminal, Tone, cell};
+use crate::terminal::{Terminal, Tone, cell, one_line};
 
 impl Terminal {
     /// Differences app by app: what comes with `+`, what goes with `-`, what changes with `~`.
@@ -31,23 +31,23 @@ impl Terminal {
     }
 
     fn difference(self, difference: &Difference, lines: &mut Vec<String>) {
-        let path = &difference.path;
+        let (path, shown) = (&difference.path, one_line(&difference.path));
         match (&difference.before, &difference.after) {
             (before, after) if path.is_empty() => self.whole_app(before.as_ref(), after.as_ref(), lines),
             (None, None) => {}
             (None, Some(after)) => {
-                lines.push(self.paint(Tone::Good, &format!("  + {path}: {}", brief(path, after))));
+                lines.push(self.paint(Tone::Good, &format!("  + {shown}: {}", brief(path, after))));
             }
             (Some(before), None) => {
-                lines.push(self.paint(Tone::Bad, &format!("  - {path}: {}", brief(path, before))));
+                lines.push(self.paint(Tone::Bad, &format!("  - {shown}: {}", brief(path, before))));
             }
             (Some(before), Some(after)) if before.contains('\n') || after.contains('\n') => {
-                lines.push(self.paint(Tone::Busy, &format!("  ~ {path}:")));
+                lines.push(self.paint(Tone::Busy, &format!("  ~ {shown}:")));
                 lines.extend(compare(before, after).into_iter().map(|line| self.compared(line)));
             }
             (Some(before), Some(after)) => {
                 let (before, after) = (brief(path, before), brief(path, after));
-                lines.push(self.paint(Tone::Busy, &format!("  ~ {path}: {before} -> {after}")));
+                lines.push(self.paint(Tone::Busy, &format!("  ~ {shown}: {before} -> {after}")));
             }
         }
     }
@@ -55,9 +55,9 @@ impl Terminal {
     fn compared(self, line: Line<'_>) -> String {
         match line {
             Line::At { before, after } => self.paint(Tone::Faint, &format!("      @@ -{before} +{after} @@")),
-            Line::Same(text) => format!("       {text}"),
-            Line::Gone(text) => self.paint(Tone::Bad, &format!("      -{text}")),
-            Line::Come(text) => self.paint(Tone::Good, &format!("      +{text}")),
+            Line::Same(text) => format!("       {}", one_line(text)),
+            Line::Gone(text) => self.paint(Tone::Bad, &format!("      -{}", one_line(text))),
+            Line::Come(text) => self.paint(Tone::Good, &format!("      +{}", one_line(text))),
         }
     }
 
@@ -68,10 +68,12 @@ impl Terminal {
         let app: serde_json::Value =
             text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
         let release = app["release"].as_str().unwrap_or("the app");
-        lines.push(self.paint(tone, &format!("  {sign} {release}")));
+        lines.push(self.paint(tone, &format!("  {sign} {}", one_line(release))));
         for (name, service) in app["services"].as_object().into_iter().flatten() {
             let image = service["container"]["image"].as_str().unwrap_or_default();
-            lines.push(self.paint(tone, &format!("  {sign} services.{name}: {image}")));
+            lines.push(
+                self.paint(tone, &format!("  {sign} services.{}: {}", one_line(name), one_line(image))),
+            );
         }
     }
 

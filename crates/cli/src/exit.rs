@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use stele_api::spec::SpecErrors;
 use stele_api::{Problem, ProblemKind};
 
+use crate::terminal::one_line;
+
 /// Printed under the help, because scripts depend on it.
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
@@ -78,19 +80,19 @@ impl fmt::Display for Failure {
             Self::Differs => f.write_str("something differs"),
             Self::Unwitnessed => f.write_str("no witness vouches for it"),
             Self::Problem(problem) => {
-                f.write_str(&problem.detail)?;
+                f.write_str(&one_line(&problem.detail))?;
                 for error in &problem.errors {
                     f.write_str("\n  - ")?;
                     if !error.path.is_empty() {
-                        write!(f, "{}: ", error.path)?;
+                        write!(f, "{}: ", one_line(&error.path))?;
                     }
-                    f.write_str(&error.message)?;
+                    f.write_str(&one_line(&error.message))?;
                 }
                 if let Some(next) = &problem.next {
-                    write!(f, "\n  next: {next}")?;
+                    write!(f, "\n  next: {}", one_line(next))?;
                 }
                 if let Some(instance) = problem.instance.as_ref().filter(|_| problem.status >= 500) {
-                    write!(f, "\n  trace: {instance}")?;
+                    write!(f, "\n  trace: {}", one_line(instance))?;
                 }
                 Ok(())
             }

@@ -41,7 +41,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.is_silent() {
-                eprintln!("error: {failure}");
+                eprintln!("error: {}", terminal::visible(&failure.to_string()));
             }
             failure.exit_code()
         }

@@ -10,7 +10,7 @@ use stele_model::event::Outcome;
 use crate::client::Client;
 use crate::exit::Failure;
 use crate::limits::WAIT_PAUSE;
-use crate::terminal::{Terminal, version, visible};
+use crate::terminal::{Terminal, one_line, version};
 
 /// Waits until every deployment has ended; fails with the first that failed.
 pub(crate) fn wait_for(
@@ -88,18 +88,19 @@ fn check(outcome: &Outcome, status: &DeploymentStatus) -> Option<Failure> {
             Some(Failure::Failed(format!("{} was superseded by deployment {by}", title(status))))
         }
         Outcome::Unplaced { slot, reason } => Some(Failure::Failed(format!(
-            "{} failed\n  {slot} has no node it may run on: {reason}\n  next: stele node list",
-            title(status)
+            "{} failed\n  {slot} has no node it may run on: {}\n  next: stele node list",
+            title(status),
+            one_line(reason)
         ))),
         Outcome::Failed { instance, node, reason, exit_code, log_tail } => {
             let mut lines = vec![
                 format!("{} failed", title(status)),
-                format!("  {instance} on {node}: {}", visible(reason)),
+                format!("  {instance} on {node}: {}", one_line(reason)),
             ];
             lines.extend(exit_code.map(|code| format!("  it exited with {code}")));
             if !log_tail.is_empty() {
                 lines.push("  its last log lines:".to_owned());
-                lines.extend(log_tail.iter().map(|line| format!("  | {}", visible(line))));
+                lines.extend(log_tail.iter().map(|line| format!("  | {}", one_line(line))));
             }
             lines.push(format!("  what ran before still runs ({})", version(status.from)));
             lines.push(format!("  next: stele rollback {} --to prev --plan", status.app_env));

@@ -149,11 +149,11 @@ fn visible_width(text: &str) -> usize {
 }
 
 /// Somebody's text, that can do nothing to the terminal it is shown on: but for the ends of
-/// lines, characters that terminals act on are written out.
+/// lines, characters that terminals act on, or that make text read in another order, are written out.
 pub(crate) fn visible(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
-        if character.is_control() && character != '\n' {
+        if (character.is_control() && character != '\n') || is_deceptive(character) {
             shown.extend(character.escape_default());
         } else {
             shown.push(character);
@@ -162,9 +162,23 @@ pub(crate) fn visible(text: &str) -> String {
     shown
 }
 
+/// Whether a character cannot be seen, and changes in which order or on which line others are: Unicode's
+/// controls of direction, and its separators of lines and paragraphs.
+const fn is_deceptive(character: char) -> bool {
+    matches!(
+        character,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    )
+}
+
+/// Somebody's text on one line, whole: it can pass for no other line than its own.
+pub(crate) fn one_line(text: &str) -> String {
+    visible(text).replace('\n', "⏎")
+}
+
 /// A value short enough for a line.
 pub(crate) fn cell(text: &str) -> String {
-    let line = visible(text).replace('\n', "⏎");
+    let line = one_line(text);
     if line.chars().count() <= CELL_CHARS_MAX {
         return line;
     }
@@ -211,6 +225,16 @@ mod tests {
     fn nobodys_text_moves_the_cursor() {
         assert_eq!(visible("a\u{1b}[2Jb\rc\nd"), "a\\u{1b}[2Jb\\rc\nd");
         assert_eq!(cell("a\u{1b}[31m\nb"), "a\\u{1b}[31m⏎b");
+        assert_eq!(one_line("a\r\nseq 7  root\n"), "a\\r⏎seq 7  root⏎");
+    }
+
+    #[test]
+    fn nobodys_text_is_read_in_another_order() {
+        for hidden in ['\u{61c}', '\u{200e}', '\u{200f}', '\u{202a}', '\u{202e}', '\u{2066}', '\u{2069}'] {
+            assert_eq!(visible(&format!("a{hidden}b")), format!("a{}b", hidden.escape_default()));
+        }
+        let hebrew = "שלום, 2 עולמות";
+        assert_eq!(visible(hebrew), hebrew, "a script written from right to left is text as any other");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use stele_proof::{Checkpoint as LogCheckpoint, NoteError, SignedCheckpoint, Veri
 use crate::client::{Client, with_query};
 use crate::exit::Failure;
 use crate::session::Session;
-use crate::terminal::Tone;
+use crate::terminal::{Tone, one_line, visible};
 
 /// What is said when nobody outside the fleet vouches for a checkpoint.
 pub(crate) const UNWITNESSED: &str = "unwitnessed: a forked log is possible";
@@ -86,7 +86,7 @@ impl Checkpoint {
         }
         let terminal = session.terminal;
         terminal.answer(&believed, |it| {
-            let mut lines = vec![it.note.trim_end().to_owned(), String::new()];
+            let mut lines = vec![visible(it.note.trim_end()), String::new()];
             lines.extend(it.reasons().into_iter().map(|line| terminal.paint(Tone::Good, &line)));
             if !it.pinned {
                 lines.push(terminal.paint(
@@ -95,7 +95,7 @@ impl Checkpoint {
                 ));
             }
             for line in &it.differing {
-                lines.push(terminal.paint(Tone::Bad, line));
+                lines.push(terminal.paint(Tone::Bad, &one_line(line)));
             }
             if it.unwitnessed {
                 lines.push(terminal.paint(Tone::Busy, UNWITNESSED));
@@ -112,13 +112,13 @@ impl Believed {
         let signed = format!(
             "{} records, signed by {} (certified by root {}, {pinned})",
             self.size,
-            self.signed_by.join(", "),
+            one_line(&self.signed_by.join(", ")),
             self.root_key.0.get(..16).unwrap_or(&self.root_key.0)
         );
         let cosigned = self.cosigned_by.iter().map(|by| {
             let size = self.witnessed_size.unwrap_or(self.size);
             let time = by.time.map(|time| format!(" at {}", crate::terminal::time(time))).unwrap_or_default();
-            format!("cosigned by {} at {size} records{time}", by.name)
+            format!("cosigned by {} at {size} records{time}", one_line(&by.name))
         });
         std::iter::once(signed).chain(cosigned).collect()
     }

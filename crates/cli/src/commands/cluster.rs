@@ -77,8 +77,8 @@ fn print(terminal: Terminal, answer: &ClusterAnswer) -> Result<(), Failure> {
                     }
                 },
                 or_dash(controller.lag),
-                or_dash(controller.api.as_ref()),
-                or_dash(controller.peer.as_ref()),
+                or_dash(controller.api.as_deref().map(cell)),
+                or_dash(controller.peer.as_deref().map(cell)),
                 controller.certified_until.map_or_else(|| "-".to_owned(), time),
             ]
         });

@@ -105,7 +105,7 @@ impl ShowConfig {
             }
             let rows = config
                 .iter()
-                .map(|(key, value)| vec![key.clone(), cell(value.plain().unwrap_or("<sealed>"))])
+                .map(|(key, value)| vec![cell(key), cell(value.plain().unwrap_or("<sealed>"))])
                 .collect();
             table(&["VARIABLE", "VALUE"], rows)
         })

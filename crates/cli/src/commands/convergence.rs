@@ -19,7 +19,7 @@ use crate::client::with_query;
 use crate::exit::Failure;
 use crate::limits::PROOF_BYTES_MAX;
 use crate::session::{Session, count};
-use crate::terminal::{Terminal, Tone, time};
+use crate::terminal::{Terminal, Tone, one_line, time};
 
 /// What to prove or verify, as asked of `stele status`.
 #[derive(clap::Args, Debug)]
@@ -172,7 +172,7 @@ fn render(terminal: Terminal, summary: &Summary, is_signed: bool, asked: &Conver
         ));
         for node in &summary.differing {
             lines.push(format!("- {} in {}", terminal.paint(Tone::Bad, node.name.as_str()), node.region));
-            lines.extend(node.why.iter().map(|why| format!("    {why}")));
+            lines.extend(node.why.iter().map(|why| format!("    {}", one_line(why))));
         }
     }
     for app_env in &summary.moving {

@@ -10,8 +10,8 @@ pub(super) fn event_line(terminal: Terminal, record: &Record) -> String {
     let header = &record.header;
     let scopes = match header.scopes.as_slice() {
         [] => "-".to_owned(),
-        [only] => only.clone(),
-        [first, rest @ ..] => format!("{first} +{}", rest.len()),
+        [only] => cell(only),
+        [first, rest @ ..] => format!("{} +{}", cell(first), rest.len()),
     };
     let reason = header.reason.as_ref().map(|reason| match reason.plain() {
         Some(text) => format!("  \"{}\"", cell(text)),
@@ -22,7 +22,7 @@ pub(super) fn event_line(terminal: Terminal, record: &Record) -> String {
         "{:>7}  {}  {:<22} {:<28} {}{}{}",
         header.seq,
         terminal.paint(Tone::Faint, &time(header.time)),
-        header.kind,
+        cell(&header.kind),
         scopes,
         or_dash(Some(&header.principal)),
         if what.is_empty() { what } else { format!("  {what}") },
@@ -84,7 +84,7 @@ fn detail(event: &Event) -> String {
             } else {
                 format!(", {} deviations", deviations.len())
             };
-            format!("to {point} (seq {seq}), intent {}{but}", after.intent.short())
+            format!("to {} (seq {seq}), intent {}{but}", cell(point), after.intent.short())
         }
         Event::PinsChanged { pins, .. } => {
             let pin = |(place, pin): &(Place, Option<Pin>)| match pin {
@@ -102,7 +102,7 @@ fn detail(event: &Event) -> String {
         }
         Event::Undone { what, apps, .. } => format!("{} in {} apps", cell(what), apps.len()),
         Event::Latched { release, .. } => release.short(),
-        Event::Refused { action, why, .. } => format!("{action}: {}", cell(why)),
+        Event::Refused { action, why, .. } => format!("{}: {}", cell(action), cell(why)),
         Event::NodeLabelled { .. }
         | Event::NodeRemoved { .. }
         | Event::ProjectCreated { .. }

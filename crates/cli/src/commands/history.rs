@@ -11,7 +11,7 @@ use crate::differences::summary;
 use crate::exit::Failure;
 use crate::folder::Folder;
 use crate::session::Session;
-use crate::terminal::{Terminal, Tone, cell, table, time, version};
+use crate::terminal::{Terminal, Tone, cell, one_line, table, time, version};
 
 /// List deployments: what, when, who, why, and how it ended
 #[derive(clap::Args, Debug)]
@@ -111,16 +111,16 @@ fn render_show(answer: &ShowAnswer) -> String {
     for app in &answer.apps {
         let mut lines = vec![format!("{} v{} ({})", app.app_env, app.release, app.release_digest)];
         for (name, service) in &app.content.services {
-            lines.push(format!("  {name}: {}", service.container.image));
+            lines.push(format!("  {name}: {}", one_line(&service.container.image.to_string())));
             for (key, value) in &service.container.env {
-                lines.push(format!("    env {key}: {}", cell(&describe(value))));
+                lines.push(format!("    env {}: {}", cell(key), cell(&describe(value))));
             }
             for (path, file) in &service.container.files {
-                lines.push(format!("    file {path}: {}", cell(&describe(&file.content))));
+                lines.push(format!("    file {}: {}", cell(path), cell(&describe(&file.content))));
             }
         }
         for (key, value) in &app.config {
-            lines.push(format!("  config {key}: {}", cell(value.plain().unwrap_or("<sealed>"))));
+            lines.push(format!("  config {}: {}", cell(key), cell(value.plain().unwrap_or("<sealed>"))));
         }
         for (name, number) in &app.secrets {
             lines.push(format!("  secret {name}: version {number}"));

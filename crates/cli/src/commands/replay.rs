@@ -16,7 +16,7 @@ use crate::limits::REPLAY_PROGRESS_INTERVAL;
 use crate::options::Globals;
 use crate::replay::{Checks, FromApi, FromStore, Replayed, Replica, Source, ask_all, compare_at, replay};
 use crate::session::{Session, count};
-use crate::terminal::{Output, Terminal};
+use crate::terminal::{Output, Terminal, one_line};
 
 /// Replay the log from its first record, and compare everything that was ever worked out from it
 #[derive(clap::Args, Debug)]
@@ -202,7 +202,7 @@ fn render(report: &Report) -> String {
         lines.push(format!("controller {} {what} at seq {}", replica.controller, replica.seq));
     }
     for Unheard { controller, why } in &report.unheard {
-        lines.push(format!("controller {controller} says nothing that counts: {why}"));
+        lines.push(format!("controller {controller} says nothing that counts: {}", one_line(why)));
     }
     lines.push(format!("chain {}\nroot  {}\nstate {}", report.chain, report.root, report.state_digest));
     lines.join("\n")

@@ -79,8 +79,8 @@ impl Review {
                         it.rollback.to_string(),
                         time(it.time),
                         it.principal.to_string(),
-                        it.scope.clone(),
-                        it.to.clone(),
+                        cell(&it.scope),
+                        cell(&it.to),
                         or_dash(it.reason.as_deref().map(cell)),
                     ]
                 });

@@ -14,7 +14,7 @@ use crate::exit::Failure;
 use crate::limits::NODES_SHOWN_MAX;
 use crate::options::{ChangeOptions, WaitOptions};
 use crate::session::{Session, count};
-use crate::terminal::{Terminal, Tone, time, version};
+use crate::terminal::{Terminal, Tone, one_line, time, version};
 
 /// Bring an earlier state back, exactly
 #[derive(clap::Args, Debug)]
@@ -115,7 +115,7 @@ impl Rollback {
             Session::confirm(&question, self.yes)?;
         }
         if asks_barrier {
-            let told: Vec<_> = barriers.iter().map(|barrier| barrier.what.as_str()).collect();
+            let told: Vec<_> = barriers.iter().map(|barrier| one_line(&barrier.what)).collect();
             Session::confirm(
                 &format!("What this did stays done: {}. Go back past it?", told.join("; ")),
                 false,
@@ -149,12 +149,12 @@ fn render(terminal: Terminal, answer: &RollbackAnswer) -> String {
     }
     let known = |it: &&Deviation| answer.apps.iter().any(|app| app.deviations.contains(it));
     let left = answer.deviations.iter().filter(|it| !known(it));
-    lines.extend(left.map(|it| terminal.paint(Tone::Busy, &format!("  {}: {}", it.what, it.why))));
+    lines.extend(left.map(|it| terminal.paint(Tone::Busy, &format!("  {}", deviation(it)))));
     let volumes: Vec<_> = answer.apps.iter().flat_map(|app| app.volumes.iter().map(String::as_str)).collect();
     if !volumes.is_empty() {
         lines.push(format!(
             "not restored: data in {}, and whatever lives in other systems",
-            volumes.join(", ")
+            one_line(&volumes.join(", "))
         ));
     }
     lines.push(format!("intent then  {}", answer.wanted.intent));
@@ -190,17 +190,22 @@ fn app_lines(terminal: Terminal, app: &RollbackApp) -> Vec<String> {
         lines.push(format!("    … and {more} more nodes; all of them with --output json"));
     }
     for it in &app.deviations {
-        lines.push(terminal.paint(Tone::Busy, &format!("    {}: {}", it.what, it.why)));
+        lines.push(terminal.paint(Tone::Busy, &format!("    {}", deviation(it))));
     }
     lines.extend(app.barriers.iter().map(|it| terminal.paint(Tone::Busy, &format!("    {}", barrier(it)))));
     for why in &app.blocked {
-        lines.push(terminal.paint(Tone::Bad, &format!("    cannot be restored: {why}")));
+        lines.push(terminal.paint(Tone::Bad, &format!("    cannot be restored: {}", one_line(why))));
     }
     lines
 }
 
 fn barrier(barrier: &Barrier) -> String {
-    format!("past deploy:{}, which {}: that stays done", barrier.deployment, barrier.what)
+    format!("past deploy:{}, which {}: that stays done", barrier.deployment, one_line(&barrier.what))
+}
+
+/// What will not be as it was, and why.
+pub(super) fn deviation(deviation: &Deviation) -> String {
+    format!("{}: {}", one_line(&deviation.what), one_line(&deviation.why))
 }
 
 /// Bare, it says what could be gone back to.
@@ -248,10 +253,10 @@ fn candidate_lines(terminal: Terminal, candidate: &Candidate, check: bool) -> St
         lines.push(terminal.paint(Tone::Busy, "  could be restored right now, except that:"));
     }
     for why in &candidate.blocked {
-        lines.push(terminal.paint(Tone::Bad, &format!("  blocked: {why}")));
+        lines.push(terminal.paint(Tone::Bad, &format!("  blocked: {}", one_line(why))));
     }
     for it in &candidate.deviations {
-        lines.push(terminal.paint(Tone::Busy, &format!("  {}: {}", it.what, it.why)));
+        lines.push(terminal.paint(Tone::Busy, &format!("  {}", deviation(it))));
     }
     let barriers = candidate.barriers.iter();
     lines.extend(barriers.map(|it| terminal.paint(Tone::Busy, &format!("  {}", barrier(it)))));

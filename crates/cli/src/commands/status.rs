@@ -9,7 +9,7 @@ use crate::client::with_query;
 use crate::exit::Failure;
 use crate::limits::PINS_SHOWN_MAX;
 use crate::session::{Session, count};
-use crate::terminal::{Terminal, Tone, cell, or_dash, table, time, version, visible};
+use crate::terminal::{Terminal, Tone, cell, one_line, or_dash, table, time, version};
 
 /// Show how apps, instances and nodes are, and what is wrong
 #[derive(clap::Args, Debug)]
@@ -115,7 +115,7 @@ fn apps(terminal: Terminal, apps: &[AppStatus]) -> String {
             format!("{healthy}/{wanted}"),
             or_dash(app.deployment),
             if latched.is_empty() { "-".to_owned() } else { latched.join(",") },
-            or_dash(app.contacts.owner.as_ref()),
+            or_dash(app.contacts.owner.as_deref().map(cell)),
         ]
     });
     table(&["APP", "RELEASE", "STATE", "HEALTHY", "DEPLOYMENT", "LATCHED", "OWNER"], rows.collect())
@@ -158,7 +158,7 @@ pub(super) fn nodes(terminal: Terminal, nodes: &[NodeStatus]) -> String {
             node.region.to_string(),
             state,
             format!("{}/{}", node.healthy, node.assigned),
-            or_dash(node.address.as_ref()),
+            or_dash(node.address.as_deref().map(cell)),
             if labels.is_empty() { "-".to_owned() } else { cell(&labels.join(",")) },
             node.reported.map_or_else(|| "-".to_owned(), time),
         ]
@@ -174,21 +174,23 @@ fn problems(terminal: Terminal, problems: &[ProblemStatus]) -> String {
             (Some(instance), None) => instance.to_string(),
             _ => problem.scope.to_string(),
         };
-        lines.push(format!("- {}: {}", terminal.paint(Tone::Bad, &place), visible(&problem.message)));
+        lines.push(format!("- {}: {}", terminal.paint(Tone::Bad, &place), one_line(&problem.message)));
         if let Some(seq) = problem.since {
             lines.push(format!("    since seq {seq}"));
         }
         let contacts = &problem.contacts;
         let who =
             [("owner", &contacts.owner), ("on call", &contacts.on_call), ("runbook", &contacts.runbook)];
-        let who: Vec<_> =
-            who.iter().filter_map(|(what, value)| Some(format!("{what}: {}", value.as_ref()?))).collect();
+        let who: Vec<_> = who
+            .iter()
+            .filter_map(|(what, value)| Some(format!("{what}: {}", one_line(value.as_deref()?))))
+            .collect();
         if !who.is_empty() {
             lines.push(format!("    {}", who.join(", ")));
         }
-        lines.extend(problem.log_tail.iter().map(|line| format!("    | {}", visible(line))));
+        lines.extend(problem.log_tail.iter().map(|line| format!("    | {}", one_line(line))));
         if let Some(next) = &problem.next {
-            lines.push(format!("    next: {next}"));
+            lines.push(format!("    next: {}", one_line(next)));
         }
     }
     lines.join("\n")

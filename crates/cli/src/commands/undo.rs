@@ -4,11 +4,12 @@ use stele_api::wire::{UndoAnswer, UndoRequest};
 use stele_model::{PrincipalId, Seq};
 use ureq::http::Method;
 
+use super::rollback::deviation;
 use crate::client::Client;
 use crate::exit::Failure;
 use crate::options::{ChangeOptions, WaitOptions};
 use crate::session::{Session, count};
-use crate::terminal::{Terminal, Tone, cell, time, version};
+use crate::terminal::{Terminal, Tone, cell, one_line, time, version};
 
 /// Take chosen changes back and keep later ones, or say what is in the way
 #[derive(clap::Args, Debug)]
@@ -102,26 +103,30 @@ fn render(terminal: Terminal, answer: &UndoAnswer) -> String {
     }
     if !answer.conflicts.is_empty() {
         lines.push(terminal.paint(Tone::Bad, "It cannot be undone: later changes are in its way."));
-        lines.extend(answer.conflicts.iter().map(|conflict| format!("  {conflict}")));
+        lines
+            .extend(answer.conflicts.iter().map(|conflict| format!("  {}", one_line(&conflict.to_string()))));
         return lines.join("\n");
     }
     if answer.apps.is_empty() && answer.seq.is_none() {
-        lines.push(format!("{}: nothing of it is left to undo", answer.what));
+        lines.push(format!("{}: nothing of it is left to undo", one_line(&answer.what)));
         return lines.join("\n");
     }
     for app in &answer.apps {
         let restores = app.restores.map(|seq| format!(", exactly as at seq {seq}")).unwrap_or_default();
         lines.push(format!("{}: {} -> {}{restores}", app.app_env, version(app.from), version(app.to)));
-        lines.extend(app.deviations.iter().map(|it| format!("  {}: {}", it.what, it.why)));
+        lines.extend(app.deviations.iter().map(|it| format!("  {}", deviation(it))));
     }
     if answer.planned {
         lines.push(terminal.differences(&answer.differences));
         lines.extend(
-            answer.blocked.iter().map(|why| terminal.paint(Tone::Bad, &format!("in the way: {why}"))),
+            answer
+                .blocked
+                .iter()
+                .map(|why| terminal.paint(Tone::Bad, &format!("in the way: {}", one_line(why)))),
         );
         lines.push("Nothing was done: this was a plan.".to_owned());
     } else if let Some(seq) = answer.seq {
-        lines.push(format!("{}: undone (seq {seq})", answer.what));
+        lines.push(format!("{}: undone (seq {seq})", one_line(&answer.what)));
     }
     lines.join("\n")
 }

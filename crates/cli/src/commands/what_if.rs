@@ -13,7 +13,7 @@ use crate::differences::summary;
 use crate::exit::Failure;
 use crate::limits::STEPS_SHOWN_MAX;
 use crate::session::Session;
-use crate::terminal::{Terminal, Tone, time, version};
+use crate::terminal::{Terminal, Tone, one_line, time, version};
 
 /// Show what a change would come to, now or at any earlier point, without making it
 #[derive(clap::Args, Debug)]
@@ -136,15 +136,17 @@ fn step_line(terminal: Terminal, step: &PlannedStep) -> String {
         PlannedAction::Stop { node, instance } => {
             terminal.paint(Tone::Bad, &format!("{node}: stop {instance}"))
         }
-        PlannedAction::Finish { outcome } => {
-            match outcome {
-                Outcome::Succeeded => format!("{} is done", step.app_env),
-                Outcome::Failed { instance, node, reason, .. } => terminal
-                    .paint(Tone::Bad, &format!("{} fails: {instance} on {node}: {reason}", step.app_env)),
-                Outcome::Unplaced { slot, reason } => terminal
-                    .paint(Tone::Bad, &format!("{} fails: {slot} has no node: {reason}", step.app_env)),
-                Outcome::Superseded { by } => format!("{} is superseded by seq {by}", step.app_env),
+        PlannedAction::Finish { outcome } => match outcome {
+            Outcome::Succeeded => format!("{} is done", step.app_env),
+            Outcome::Failed { instance, node, reason, .. } => {
+                let why = format!("{instance} on {node}: {}", one_line(reason));
+                terminal.paint(Tone::Bad, &format!("{} fails: {why}", step.app_env))
             }
-        }
+            Outcome::Unplaced { slot, reason } => {
+                let why = format!("{slot} has no node: {}", one_line(reason));
+                terminal.paint(Tone::Bad, &format!("{} fails: {why}", step.app_env))
+            }
+            Outcome::Superseded { by } => format!("{} is superseded by seq {by}", step.app_env),
+        },
     }
 }

@@ -9,7 +9,7 @@ use crate::client::with_query;
 use crate::exit::Failure;
 use crate::folder::Folder;
 use crate::session::Session;
-use crate::terminal::{Terminal, Tone, time};
+use crate::terminal::{Terminal, Tone, one_line, time};
 
 /// Show why a container, an app or a node is as it is, back to whoever asked for it
 #[derive(clap::Args, Debug)]
@@ -42,14 +42,14 @@ impl Why {
 }
 
 fn render(terminal: Terminal, answer: &Answer) -> String {
-    let mut lines = vec![answer.is.clone(), format!("as of seq {}, {}", answer.at, time(answer.time))];
+    let mut lines = vec![one_line(&answer.is), format!("as of seq {}, {}", answer.at, time(answer.time))];
     for step in &answer.steps {
         lines.push(String::new());
         lines.extend(step_lines(terminal, step));
     }
     if !answer.unknown.is_empty() {
         lines.push(String::new());
-        lines.extend(answer.unknown.iter().map(|unknown| terminal.paint(Tone::Busy, unknown)));
+        lines.extend(answer.unknown.iter().map(|unknown| terminal.paint(Tone::Busy, &one_line(unknown))));
     }
     lines.join("\n")
 }
@@ -61,8 +61,8 @@ fn step_lines(terminal: Terminal, step: &Step) -> Vec<String> {
     };
     let for_whom = step.links.on_behalf_of.as_ref().map(|whom| format!(" for {whom}")).unwrap_or_default();
     let head = format!("seq {}  {}  {who}{for_whom}", step.seq, time(step.time));
-    let mut lines = vec![head, format!("  {}", step.what)];
-    lines.extend(step.also.iter().map(|also| format!("  {also}")));
+    let mut lines = vec![head, format!("  {}", one_line(&step.what))];
+    lines.extend(step.also.iter().map(|also| format!("  {}", one_line(also))));
     let labelled = [
         ("reason", &step.reason),
         ("ticket", &step.links.ticket),
@@ -72,7 +72,7 @@ fn step_lines(terminal: Terminal, step: &Step) -> Vec<String> {
     ];
     for (label, text) in labelled {
         if let Some(text) = text {
-            lines.push(format!("  {label}: {text}"));
+            lines.push(format!("  {label}: {}", one_line(text)));
         }
     }
     if step.kind == "deployment_started" {
@@ -90,13 +90,48 @@ fn outcome(terminal: Terminal, outcome: Option<&Outcome>) -> String {
         Some(Outcome::Succeeded) => terminal.paint(Tone::Good, "it succeeded"),
         Some(Outcome::Failed { instance, node, reason, exit_code, .. }) => {
             let code = exit_code.map(|code| format!(", exit code {code}")).unwrap_or_default();
+            let reason = one_line(reason);
             terminal.paint(Tone::Bad, &format!("it failed: {instance} on {node}: {reason}{code}"))
         }
         Some(Outcome::Unplaced { slot, reason }) => {
-            terminal.paint(Tone::Bad, &format!("it failed: {slot} has no node: {reason}"))
+            terminal.paint(Tone::Bad, &format!("it failed: {slot} has no node: {}", one_line(reason)))
         }
         Some(Outcome::Superseded { by }) => {
             terminal.paint(Tone::Faint, &format!("it was superseded by seq {by}"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::terminal::Output;
+
+    #[test]
+    fn nobody_forges_a_line() {
+        let forged = "fine\n\nseq 9  2026-02-02T02:40:00Z  root\u{1b}[2A\u{202e}";
+        let step = serde_json::json!({
+            "seq": 7,
+            "time": 1_770_000_000_000_000_u64,
+            "kind": "deployment_started",
+            "principal": "ci",
+            "holder": "service",
+            "what": forged,
+            "also": [forged],
+            "reason": forged,
+            "links": {"ticket": forged, "commit": forged, "ci_run": forged, "on_behalf_of": null},
+            "trace": forged,
+            "outcome": {"unplaced": {"slot": "shop/web@prod/web.0", "reason": forged}},
+            "cause": null,
+        });
+        let step: Step = serde_json::from_value(step).unwrap();
+        let lines = step_lines(Terminal::new(Output::Table), &step);
+        assert_eq!(lines.len(), 9, "{lines:#?}");
+        for line in &lines {
+            assert!(!line.contains(['\n', '\u{1b}', '\u{202e}']), "{line:?}");
+            assert!(!line.starts_with("seq 9"), "{line:?}");
+        }
+        assert_eq!(lines[3], "  reason: fine⏎⏎seq 9  2026-02-02T02:40:00Z  root\\u{1b}[2A\\u{202e}");
     }
 }

@@ -14,7 +14,7 @@ use crate::commands::checkpoint::{Believed, Trust, UNWITNESSED};
 use crate::exit::Failure;
 use crate::limits::POPULATION_ROWS_MAX;
 use crate::session::{Session, count};
-use crate::terminal::{Output, Terminal, Tone};
+use crate::terminal::{Output, Terminal, Tone, visible};
 
 /// List every change between two points, as CSV, and prove that none is left out
 #[derive(clap::Args, Debug)]
@@ -192,8 +192,8 @@ pub(super) fn warnings(checkpoint: &Believed) -> Vec<String> {
 /// A line on standard error, in colour where somebody watches it.
 pub(super) fn say_warning(terminal: Terminal, line: &str) {
     if Terminal::is_watched() {
-        eprintln!("{}", terminal.paint(Tone::Busy, line));
+        eprintln!("{}", terminal.paint(Tone::Busy, &visible(line)));
     } else {
-        eprintln!("{line}");
+        eprintln!("{}", visible(line));
     }
 }

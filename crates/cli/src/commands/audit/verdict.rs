@@ -7,7 +7,7 @@ use stele_model::{Digest, FleetName, Scope, Seq, Time};
 use stele_proof::pack::{CheckpointSeen, Verified, Witnessed};
 
 use crate::commands::checkpoint::UNWITNESSED;
-use crate::terminal::{Terminal, Tone, time};
+use crate::terminal::{Terminal, Tone, one_line, time};
 
 const VERIFIED: &str = "VERIFIED";
 
@@ -129,9 +129,10 @@ impl Proven {
 }
 
 fn checkpoint_line(seen: &Seen) -> String {
-    let mut line = format!("checkpoint of {} records: signed by {}", seen.size, seen.signed_by.join(", "));
+    let mut line =
+        format!("checkpoint of {} records: signed by {}", seen.size, one_line(&seen.signed_by.join(", ")));
     for by in &seen.cosigned_by {
-        let _ = write!(line, ", cosigned by {} at {}", by.name, time(by.time));
+        let _ = write!(line, ", cosigned by {} at {}", one_line(&by.name), time(by.time));
     }
     line
 }

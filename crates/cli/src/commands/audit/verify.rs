@@ -18,6 +18,7 @@ use crate::exit::Failure;
 use crate::limits::{PACK_BYTES_MAX, PACK_FETCH_TIMEOUT};
 use crate::options::Globals;
 use crate::session::Session;
+use crate::terminal::visible;
 
 /// Verify an evidence pack, offline, trusting nothing but the keys you give
 #[derive(clap::Args, Debug)]
@@ -86,7 +87,7 @@ impl Verify {
         let proven = Proven::from(verified);
         let terminal = session.terminal;
         terminal.answer(&proven, |proven| {
-            format!("{}\n{}", proven.report(), proven.lines(terminal).join("\n"))
+            format!("{}\n{}", visible(proven.report()), proven.lines(terminal).join("\n"))
         })?;
         for line in noticed {
             say_warning(terminal, &line);
