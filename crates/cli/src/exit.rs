@@ -19,7 +19,11 @@ Exit codes:
   5  unavailable, or the outcome is not known (repeating it is safe)
   6  changed in the meantime (--if-match)
   7  the log contradicts itself, or what was derived from it (stele verify)
-  8  all of it holds together, but no witness that was given vouches for it (stele audit verify)";
+  8  all of it holds together, but no witness that was given vouches for it (stele audit verify)
+  141  whoever read the output went away before all of it was said, so nothing follows from it (as with head)";
+
+/// What shells say of a program that a closed pipe ended: 128 and the number of SIGPIPE.
+const CLOSED: u8 = 128 + 13;
 
 /// Why a command did not do what it was asked.
 #[derive(Debug)]
@@ -52,7 +56,7 @@ impl Failure {
 
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Self::Closed => 0,
+            Self::Closed => CLOSED,
             Self::Failed(_) | Self::Differs => 1,
             Self::Usage(_) | Self::Spec(_) => 2,
             Self::Unreachable(_) => 5,

@@ -5,8 +5,9 @@
 mod support;
 
 use std::path::Path;
+use std::process::Stdio;
 
-use support::run;
+use support::{run, stele};
 
 /// The commands below one, deepest first in the order of its help.
 fn leaves(home: &Path, command: &[String]) -> Vec<Vec<String>> {
@@ -93,6 +94,18 @@ fn the_starter_spec_and_the_schema_are_printed() {
     assert_eq!(run(home.path(), &["init"]).code, 2, "an existing file is kept");
     let schema: serde_json::Value = serde_json::from_str(&run(home.path(), &["schema"]).ok()).unwrap();
     assert_eq!(schema, stele_api::spec::json_schema());
+}
+
+#[test]
+fn what_nobody_reads_did_not_work() {
+    let home = tempfile::tempdir().unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = stele(home.path());
+    let ran = command.arg("schema").stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped());
+    let ran = ran.spawn().unwrap().wait_with_output().unwrap();
+    assert_eq!(ran.status.code(), Some(141), "as of a program that a closed pipe ended: {ran:?}");
+    assert_eq!(ran.stderr, b"", "nobody is told twice that they went away");
 }
 
 #[test]
