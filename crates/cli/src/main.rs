@@ -14,6 +14,7 @@ mod context;
 mod dev;
 mod differences;
 mod exit;
+mod files;
 mod folder;
 mod limits;
 mod lines;

@@ -17,6 +17,7 @@ use stele_proof::{Checkpoint as LogCheckpoint, VerifierKey};
 use super::checkpoint::{parse, refused, root_key};
 use crate::client::with_query;
 use crate::exit::Failure;
+use crate::files::read_at_most;
 use crate::limits::PROOF_BYTES_MAX;
 use crate::session::{Session, count};
 use crate::terminal::{Terminal, Tone, one_line, time};
@@ -79,11 +80,7 @@ impl Convergence {
 
 fn read(path: &Path) -> Result<Signed, Failure> {
     let unreadable = |why: String| Failure::Usage(format!("{}: {why}", path.display()));
-    let bytes = std::fs::metadata(path).map_err(|error| unreadable(error.to_string()))?.len();
-    if bytes > PROOF_BYTES_MAX {
-        return Err(unreadable(format!("{bytes} bytes are more than PROOF_BYTES_MAX, {PROOF_BYTES_MAX}")));
-    }
-    let text = std::fs::read(path).map_err(|error| unreadable(error.to_string()))?;
+    let text = read_at_most(path, "PROOF_BYTES_MAX", PROOF_BYTES_MAX).map_err(unreadable)?;
     serde_json::from_slice(&text).map_err(|error| unreadable(format!("it is no proof: {error}")))
 }
 

@@ -1,7 +1,6 @@
 //! One file that proves a part of the log to whoever has only the fleet's root key.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write as _;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -14,6 +13,7 @@ use super::range::Between;
 use super::verdict::Proven;
 use crate::commands::checkpoint::Trust;
 use crate::exit::Failure;
+use crate::files::{leads_to_standard_output, write_over};
 use crate::session::{Session, count};
 
 /// Write an evidence pack: one file that proves a range of the log to strangers, offline
@@ -29,7 +29,7 @@ pub(crate) struct Export {
     /// Where to write it; named after what is in it unless given
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Write over a file that is there
+    /// Write over a file that is there; a device or a pipe is written to, and a link followed
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -69,7 +69,7 @@ impl Export {
             file: path,
         };
         let terminal = session.terminal;
-        terminal.answer(&written, |it| {
+        let told = |it: &Written| {
             let mut lines = vec![
                 format!(
                     "{}: {}, records {} to {} of fleet {}, {} with payload ({})",
@@ -86,7 +86,13 @@ impl Export {
             lines.extend(it.proven.lines(terminal));
             lines.push(format!("verify it with: stele audit verify {} --key {root}", it.file.display()));
             lines.join("\n")
-        })?;
+        };
+        if leads_to_standard_output(&written.file) {
+            // The pack is what stands there, and nothing else.
+            eprintln!("{}", told(&written));
+        } else {
+            terminal.answer(&written, told)?;
+        }
         for line in warnings(&made.checkpoint).iter().chain(&made.left_out) {
             say_warning(terminal, line);
         }
@@ -108,17 +114,8 @@ impl Export {
                 _ => fail(error),
             })?;
         }
-        let mut temporary = path.as_os_str().to_owned();
-        temporary.push(format!(".{}.part", std::process::id()));
-        let write = || {
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&temporary)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            std::fs::rename(&temporary, path)
-        };
-        write().map_err(|error| {
+        write_over(path, bytes).map_err(|error| {
             // What could not be written is not left behind as if it were evidence.
-            drop(std::fs::remove_file(&temporary));
             if !self.force {
                 drop(std::fs::remove_file(path));
             }

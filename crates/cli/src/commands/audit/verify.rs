@@ -15,6 +15,7 @@ use crate::client::Client;
 use crate::commands::checkpoint::{Trust, root_key};
 use crate::context::Context;
 use crate::exit::Failure;
+use crate::files::read_at_most;
 use crate::limits::{PACK_BYTES_MAX, PACK_FETCH_TIMEOUT};
 use crate::options::Globals;
 use crate::session::Session;
@@ -103,17 +104,12 @@ impl Verify {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    let unreadable = |why: String| {
+    read_at_most(path, "PACK_BYTES_MAX", PACK_BYTES_MAX).map_err(|why| {
         Failure::Usage(format!(
             "cannot read {}: {why}\n  next: give a pack that stele audit export wrote, or an http(s) address",
             path.display()
         ))
-    };
-    let bytes = std::fs::metadata(path).map_err(|error| unreadable(error.to_string()))?.len();
-    if bytes > PACK_BYTES_MAX {
-        return Err(unreadable(format!("{bytes} bytes are more than PACK_BYTES_MAX, {PACK_BYTES_MAX}")));
-    }
-    std::fs::read(path).map_err(|error| unreadable(error.to_string()))
+    })
 }
 
 /// Nobody's token goes to a web server.
