@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use stele_api::{Problem, ProblemKind};
-use ureq::http::{Method, Request, Response};
+use ureq::http::{HeaderValue, Method, Request, Response};
 use ureq::tls::{Certificate, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body};
 
@@ -49,6 +49,26 @@ enum Attempt {
     Silent { why: String, sent: bool },
 }
 
+/// An address as it is asked: with its scheme, and without a slash at its end.
+pub(crate) fn origin(address: &str) -> String {
+    with_scheme(address.trim().trim_end_matches('/'))
+}
+
+/// A token as it is sent: without what surrounds it in a file or a variable, none when nothing is left.
+/// Refused are characters that no token has, without repeating them: it may be one all the same.
+pub(crate) fn bearer(token: &str) -> Result<Option<String>, Failure> {
+    let token = token.trim();
+    let is_of_tokens = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
+    if token.bytes().all(is_of_tokens) {
+        return Ok((!token.is_empty()).then(|| token.to_owned()));
+    }
+    Err(Failure::Usage(
+        "the token has characters that no token has: nothing was sent\n  next: give it as stele token create printed \
+         it, with STELE_TOKEN, --token or stele login --token-stdin"
+            .to_owned(),
+    ))
+}
+
 /// An address without a scheme: in clear on this machine alone, because a token goes with it.
 fn with_scheme(address: &str) -> String {
     if address.contains("://") {
@@ -61,14 +81,8 @@ fn with_scheme(address: &str) -> String {
 
 impl Client {
     pub(crate) fn new(context: &Context) -> Result<Self, Failure> {
-        let addresses: Vec<_> = context
-            .addresses
-            .iter()
-            .map(|address| {
-                let address = address.trim().trim_end_matches('/');
-                with_scheme(address)
-            })
-            .collect();
+        let addresses: Vec<_> = context.addresses.iter().map(|address| origin(address)).collect();
+        let token = context.token.as_deref().map(bearer).transpose()?.flatten();
         if addresses.is_empty() {
             return Err(Failure::Usage("no controller's address is known".to_owned()));
         }
@@ -90,7 +104,7 @@ impl Client {
                     .build(),
             );
         }
-        Ok(Self { addresses, token: context.token.clone(), agent: config.build().new_agent() })
+        Ok(Self { addresses, token, agent: config.build().new_agent() })
     }
 
     /// Reads.
@@ -140,6 +154,9 @@ impl Client {
         }
         if let Some(subject) = &conditions.reason_subject {
             headers.push(("x-stele-reason-subject", subject.clone()));
+        }
+        if let Some((name, value)) = headers.iter().find(|(_, value)| HeaderValue::from_str(value).is_err()) {
+            return Err(Failure::Usage(format!("{value:?} has characters that cannot be sent as {name}")));
         }
         let response = self.patiently(&method, path, &headers, body.as_deref(), Some(REQUEST_TIMEOUT))?;
         read_answer(response)
@@ -371,6 +388,19 @@ mod tests {
         assert_eq!(with_scheme("10.0.0.1:7400"), "https://10.0.0.1:7400");
         assert_eq!(with_scheme("stele.example.com"), "https://stele.example.com");
         assert_eq!(with_scheme("http://10.0.0.1:7400"), "http://10.0.0.1:7400");
+    }
+
+    #[test]
+    fn tokens_are_sent_as_they_were_made_or_not_at_all() {
+        let token = format!("stele_{}", "0f".repeat(32));
+        for surrounded in [token.clone(), format!("{token}\n"), format!("  {token}\r\n")] {
+            assert!(bearer(&surrounded).is_ok_and(|it| it.as_ref() == Some(&token)), "{surrounded:?}");
+        }
+        assert!(bearer(" \n").is_ok_and(|it| it.is_none()));
+        for nonsense in ["stele_ä", "stele_0f\nx-evil: 1", "two words", "stele_\u{200b}0f"] {
+            let Err(Failure::Usage(why)) = bearer(nonsense) else { panic!("{nonsense:?} is no token") };
+            assert!(!why.contains(nonsense), "it is told to whoever reads the error: {why}");
+        }
     }
 
     #[test]

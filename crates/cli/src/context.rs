@@ -1,6 +1,6 @@
 //! Contexts: which fleet is talked to, and as whom. Kept in `$XDG_CONFIG_HOME/stele/contexts.json`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use stele_model::signature::PublicKey;
 
+use crate::client::origin;
 use crate::exit::Failure;
 
 /// One fleet, and who we are there.
@@ -25,6 +26,17 @@ pub(crate) struct Context {
     /// The fleet root's public key, pinned when the context was made: what certifies controllers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) root: Option<PublicKey>,
+}
+
+impl Context {
+    /// Whether these are its own addresses: some or all of them, in any order. None are nobody's.
+    pub(crate) fn has_addresses(&self, addresses: &[String]) -> bool {
+        !addresses.is_empty() && origins(addresses).is_subset(&origins(&self.addresses))
+    }
+}
+
+fn origins(addresses: &[String]) -> BTreeSet<String> {
+    addresses.iter().map(|address| origin(address)).collect()
 }
 
 /// All contexts.
@@ -83,6 +95,18 @@ impl Contexts {
         std::fs::rename(&temporary, &path).map_err(fail)
     }
 
+    /// The context whose addresses these are. A context's token is for its own addresses: one that has
+    /// not all of them is not meant. Of several it is the current one, else one that has no others, else
+    /// the first by name.
+    pub(crate) fn with_addresses(&self, addresses: &[String]) -> Option<&Context> {
+        let current = self.current.as_ref().and_then(|name| self.contexts.get(name));
+        let fitting = || self.contexts.values().filter(|context| context.has_addresses(addresses));
+        current
+            .filter(|context| context.has_addresses(addresses))
+            .or_else(|| fitting().find(|context| origins(&context.addresses) == origins(addresses)))
+            .or_else(|| fitting().next())
+    }
+
     /// The context named, or else the current one.
     pub(crate) fn select(&self, name: Option<&str>) -> Result<Option<&Context>, Failure> {
         let Some(name) = name.or(self.current.as_deref()) else { return Ok(None) };
@@ -102,4 +126,68 @@ pub(crate) fn remember(name: &str, context: Context) -> Result<(), Failure> {
     contexts.contexts.insert(name.to_owned(), context);
     contexts.current = Some(name.to_owned());
     contexts.save()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|&text| text.to_owned()).collect()
+    }
+
+    fn contexts(current: &str) -> Contexts {
+        let context = |token: &str, addresses: &[&str]| Context {
+            addresses: texts(addresses),
+            token: Some(token.to_owned()),
+            tls_root: None,
+            root: None,
+        };
+        let three = &["http://127.0.0.1:7400", "127.0.0.1:7402", "http://127.0.0.1:7404/"];
+        let all = [
+            ("a-wide", context("wide", &["https://c1.example", "https://c2.example", "https://c3.example"])),
+            ("b-exact", context("exact", &["https://c1.example", "https://c2.example"])),
+            ("dev", context("dev", three)),
+        ];
+        let contexts = all.into_iter().map(|(name, context)| (name.to_owned(), context)).collect();
+        Contexts { current: Some(current.to_owned()), contexts }
+    }
+
+    fn token(contexts: &Contexts, addresses: &[&str]) -> Option<String> {
+        contexts.with_addresses(&texts(addresses)).and_then(|context| context.token.clone())
+    }
+
+    #[test]
+    fn a_token_is_for_any_of_its_context_s_addresses() {
+        let contexts = contexts("none");
+        let dev = Some("dev".to_owned());
+        assert_eq!(token(&contexts, &["http://127.0.0.1:7404"]), dev);
+        assert_eq!(token(&contexts, &["127.0.0.1:7404", "http://127.0.0.1:7400/"]), dev);
+        assert_eq!(token(&contexts, &[" http://127.0.0.1:7402"]), dev);
+    }
+
+    #[test]
+    fn a_token_goes_to_no_other_address() {
+        let contexts = contexts("dev");
+        for others in [
+            &[][..],
+            &["http://127.0.0.1:7401"],
+            &["http://127.0.0.1:7400", "http://127.0.0.1:7401"],
+            &["https://127.0.0.1:7400"],
+            &["http://c1.example"],
+            &["https://c1.example.evil.example"],
+            &["https://c1.example", "http://127.0.0.1:7400"],
+        ] {
+            assert_eq!(token(&contexts, others), None, "{others:?}");
+        }
+    }
+
+    #[test]
+    fn of_several_contexts_the_current_one_is_meant() {
+        let both = ["https://c2.example", "https://c1.example"];
+        assert_eq!(token(&contexts("a-wide"), &both), Some("wide".to_owned()));
+        assert_eq!(token(&contexts("b-exact"), &["https://c1.example"]), Some("exact".to_owned()));
+        assert_eq!(token(&contexts("dev"), &both), Some("exact".to_owned()));
+        assert_eq!(token(&contexts("dev"), &["https://c1.example"]), Some("wide".to_owned()));
+    }
 }

@@ -5,7 +5,7 @@ use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use stele_api::wire::{ChangeAnswer, DeploymentStatus};
 use stele_model::Seq;
 
-use crate::client::Client;
+use crate::client::{Client, bearer};
 use crate::context::{Context, Contexts};
 use crate::exit::Failure;
 use crate::options::{Globals, WaitOptions};
@@ -26,12 +26,12 @@ impl Session {
     pub(crate) fn context(&self) -> Result<Context, Failure> {
         let addresses: Vec<_> =
             self.globals.addr.iter().filter(|it| !it.trim().is_empty()).cloned().collect();
+        let token = self.token()?;
         if !addresses.is_empty() && self.globals.context.is_none() {
-            // A context's token is for its own addresses: it is never shown to others.
             let contexts = Contexts::load().unwrap_or_default();
-            let known = contexts.contexts.values().find(|context| context.addresses == addresses);
+            let known = contexts.with_addresses(&addresses);
             return Ok(Context {
-                token: self.globals.token.clone().or_else(|| known?.token.clone()),
+                token: token.or_else(|| known?.token.clone()),
                 tls_root: known.and_then(|context| context.tls_root.clone()),
                 root: known.and_then(|context| context.root.clone()),
                 addresses,
@@ -46,10 +46,16 @@ impl Session {
             ));
         };
         let mut context = context.clone();
-        if let Some(token) = &self.globals.token {
-            context.token = Some(token.clone());
+        if context.has_addresses(&addresses) {
+            context.addresses = addresses;
         }
+        context.token = token.or(context.token);
         Ok(context)
+    }
+
+    /// The token given with the command or in the environment.
+    pub(crate) fn token(&self) -> Result<Option<String>, Failure> {
+        Ok(self.globals.token.as_deref().map(bearer).transpose()?.flatten())
     }
 
     pub(crate) fn client(&self) -> Result<Client, Failure> {

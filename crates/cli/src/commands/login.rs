@@ -8,7 +8,7 @@ use serde::Serialize;
 use stele_api::wire::ClusterAnswer;
 use stele_model::signature::PublicKey;
 
-use crate::client::Client;
+use crate::client::{Client, bearer};
 use crate::context::{Context, Contexts, remember};
 use crate::exit::Failure;
 use crate::session::Session;
@@ -44,8 +44,8 @@ impl Login {
         if globals.addr.is_empty() {
             return Err(Failure::Usage("say where the controllers are: --addr URL[,URL]".to_owned()));
         }
-        let token = match &globals.token {
-            Some(token) => token.clone(),
+        let token = match session.token()? {
+            Some(token) => token,
             None => self.read_token()?,
         };
         let tls_root = self
@@ -82,11 +82,12 @@ impl Login {
             eprintln!("paste the token, then press Enter and Ctrl-D");
         }
         let mut token = String::new();
-        std::io::stdin().lock().take(TOKEN_BYTES_MAX).read_to_string(&mut token)?;
-        match token.trim() {
-            "" => Err(Failure::Usage("the token is empty".to_owned())),
-            token => Ok(token.to_owned()),
-        }
+        std::io::stdin()
+            .lock()
+            .take(TOKEN_BYTES_MAX)
+            .read_to_string(&mut token)
+            .map_err(|error| Failure::Usage(format!("the token cannot be read: {error}")))?;
+        bearer(&token)?.ok_or_else(|| Failure::Usage("the token is empty".to_owned()))
     }
 }
 

@@ -1,0 +1,155 @@
+//! What the client sends, and what it makes of answers: a stand-in takes the controller's place.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::path::Path;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+use support::stand_in::{Asked, StandIn};
+use support::{Ran, run, stele};
+
+const TOKEN: &str = "stele_0123456789abcdef";
+
+fn problem(status: u16, kind: &str, detail: &str) -> (u16, String) {
+    let problem =
+        json!({"type": format!("urn:stele:problem:{kind}"), "title": "", "status": status, "detail": detail});
+    (status, problem.to_string())
+}
+
+fn status() -> Value {
+    let service =
+        |name: &str| json!({"service": name, "image": "x", "image_asked": null, "wanted": 1, "healthy": 1});
+    let instance = |id: &str, node: &str, reachable: bool| {
+        json!({
+            "id": format!("shop/web@prod/{id}"), "node": node, "region": "eu", "release": 1, "current": true,
+            "phase": "healthy", "reachable": reachable, "restarts": 0, "reason": null, "exit_code": null,
+            "container": null,
+        })
+    };
+    json!({
+        "scope": "shop/web@prod", "seq": 9, "time": 1_770_000_000_000_000_u64, "nodes": [], "problems": [],
+        "apps": [{
+            "app_env": "shop/web@prod", "condition": "converged", "release": 1, "release_digest": null,
+            "deployment": 5, "last_changed": 5, "latched": [], "pins": [],
+            "contacts": {"owner": null, "on_call": null, "runbook": null},
+            "services": [service("web"), service("worker")],
+            "instances": [
+                instance("web.0-1", "lost-1", false),
+                instance("web.1-2", "lost-1", false),
+                instance("web.2-3", "eu-1", true),
+                instance("worker.0-4", "eu-2", true),
+            ],
+        }],
+    })
+}
+
+/// A fleet of which one node does not answer, and one has no lines.
+fn half_a_fleet(path: &str) -> (u16, String) {
+    match path {
+        _ if path.starts_with("/v1/status") => (200, status().to_string()),
+        _ if path.contains("web.2") => (200, "one\ntwo\n".to_owned()),
+        _ if path.contains("worker.0") => problem(404, "not_found", "node eu-2: it has no such container"),
+        _ => problem(500, "internal", "node lost-1: no answer"),
+    }
+}
+
+fn ask(controller: &StandIn, args: &[&str]) -> Ran {
+    let home = tempfile::tempdir().unwrap();
+    run(home.path(), &[args, &["--addr", &controller.address, "--token", TOKEN]].concat())
+}
+
+#[test]
+fn one_silent_instance_does_not_hide_the_others() {
+    let controller = StandIn::start(half_a_fleet);
+    let ran = ask(&controller, &["logs", "shop/web@prod"]);
+    assert_eq!((ran.code, ran.out.as_str()), (5, "web.2 | one\nweb.2 | two\n"), "{ran:?}");
+    for named in ["shop/web@prod/web.0-1 on lost-1", "shop/web@prod/web.1-2 on lost-1", "worker.0-4 on eu-2"]
+    {
+        assert!(ran.err.contains(named), "{named} is not named: {ran:?}");
+    }
+    assert!(ran.err.contains("3 of 4 instances"), "{ran:?}");
+    let asked = controller.asked();
+    let of_lost: Vec<_> = asked.iter().filter(|it| it.path.contains("web.1-2")).collect();
+    assert!(of_lost.is_empty(), "a node that did not answer is waited for once: {asked:?}");
+
+    let ran = ask(&controller, &["logs", "shop/web@prod", "--service", "worker"]);
+    assert_eq!(ran.code, 4, "the one there is has no lines: {ran:?}");
+}
+
+#[test]
+fn log_lines_are_objects_for_programs() {
+    let controller = StandIn::start(half_a_fleet);
+    for of in ["shop/web@prod", "shop/web@prod/web.2-3"] {
+        let ran = ask(&controller, &["logs", of, "-o", "json"]);
+        let lines: Vec<Value> = ran.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let line = |text: &str| json!({"instance": "shop/web@prod/web.2-3", "line": text});
+        assert_eq!(lines, [line("one"), line("two")], "{ran:?}");
+    }
+}
+
+#[test]
+fn a_service_that_is_not_there_is_not_found() {
+    let controller = StandIn::start(half_a_fleet);
+    let ran = ask(&controller, &["logs", "shop/web@prod", "--service", "nosuch"]);
+    assert_eq!(ran.code, 4, "{ran:?}");
+    assert!(ran.err.contains("no service nosuch; it has: web, worker"), "{ran:?}");
+}
+
+/// Runs `stele status` with something in its environment.
+fn status_with(home: &Path, variables: &[(&str, &str)]) -> Ran {
+    let mut command = stele(home);
+    command.arg("status").envs(variables.iter().copied()).stdin(Stdio::null());
+    command.output().unwrap().into()
+}
+
+fn nothing_runs(_: &str) -> (u16, String) {
+    let mut answer = status();
+    answer["apps"] = json!([]);
+    (200, answer.to_string())
+}
+
+fn authorizations(controller: &StandIn) -> Vec<Option<String>> {
+    controller.asked().into_iter().map(|Asked { authorization, .. }| authorization).collect()
+}
+
+#[test]
+fn a_context_s_token_goes_to_each_of_its_controllers_and_nowhere_else() {
+    let home = tempfile::tempdir().unwrap();
+    let (own, stranger) = (StandIn::start(nothing_runs), StandIn::start(nothing_runs));
+    let context = json!({"addresses": ["http://127.0.0.1:1", own.address], "token": TOKEN});
+    let contexts = json!({"current": "dev", "contexts": {"dev": context}});
+    std::fs::create_dir(home.path().join("stele")).unwrap();
+    std::fs::write(home.path().join("stele/contexts.json"), contexts.to_string()).unwrap();
+
+    run(home.path(), &["status", "--addr", &own.address]).ok();
+    run(home.path(), &["status", "--context", "dev", "--addr", &own.address]).ok();
+    status_with(home.path(), &[("STELE_ADDR", &own.address)]).ok();
+    let both = format!("{}/,http://127.0.0.1:1", own.address);
+    status_with(home.path(), &[("STELE_ADDR", &both)]).ok();
+    let bearer = Some(format!("Bearer {TOKEN}"));
+    assert_eq!(authorizations(&own), vec![bearer; 4]);
+
+    run(home.path(), &["status", "--addr", &stranger.address]).ok();
+    run(home.path(), &["status", "--addr", &format!("{},{}", stranger.address, own.address)]).ok();
+    assert_eq!(authorizations(&stranger), [None, None]);
+}
+
+#[test]
+fn tokens_are_sent_as_they_were_made_or_not_at_all() {
+    let home = tempfile::tempdir().unwrap();
+    let controller = StandIn::start(nothing_runs);
+    let with_token = |token: &str| {
+        status_with(home.path(), &[("STELE_ADDR", &controller.address), ("STELE_TOKEN", token)])
+    };
+    with_token(&format!("{TOKEN}\n")).ok();
+    assert_eq!(authorizations(&controller), [Some(format!("Bearer {TOKEN}"))]);
+    for nonsense in ["stele_ä", "stele_0\nx-more: 1"] {
+        let ran = with_token(nonsense);
+        assert_eq!(ran.code, 2, "{ran:?}");
+        assert!(ran.err.contains("characters that no token has") && !ran.err.contains("stele_"), "{ran:?}");
+    }
+    assert_eq!(controller.asked().len(), 1, "nothing is sent of what is no token");
+}
