@@ -80,6 +80,22 @@ fn describe(status: &DeploymentStatus) -> String {
     format!("{}: {} of {} healthy{detail}", title(status), status.healthy, status.wanted)
 }
 
+/// What there is to do about a deployment that failed.
+fn way_on(status: &DeploymentStatus) -> [String; 2] {
+    let app_env = &status.app_env;
+    if status.from.is_some() {
+        [
+            format!("  what ran before still runs ({})", version(status.from)),
+            format!("  next: stele rollback {app_env} --to prev --plan"),
+        ]
+    } else {
+        [
+            "  nothing ran before it: there is no earlier state to go back to".to_owned(),
+            format!("  next: fix the spec and apply it again, or: stele remove {app_env} --plan"),
+        ]
+    }
+}
+
 /// Why an ended deployment is not what was wanted.
 fn check(outcome: &Outcome, status: &DeploymentStatus) -> Option<Failure> {
     match outcome {
@@ -102,9 +118,38 @@ fn check(outcome: &Outcome, status: &DeploymentStatus) -> Option<Failure> {
                 lines.push("  its last log lines:".to_owned());
                 lines.extend(log_tail.iter().map(|line| format!("  | {}", one_line(line))));
             }
-            lines.push(format!("  what ran before still runs ({})", version(status.from)));
-            lines.push(format!("  next: stele rollback {} --to prev --plan", status.app_env));
+            lines.extend(way_on(status));
             Some(Failure::Failed(lines.join("\n")))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn failed(from: Option<u32>) -> String {
+        let outcome = serde_json::json!({"failed": {
+            "instance": "shop/web@prod/web.0-1", "node": "eu-1", "reason": "it ended", "exit_code": 3, "log_tail": [],
+        }});
+        let status = serde_json::json!({
+            "id": 5, "app_env": "shop/web@prod", "kind": "deploy", "from": from, "to": 2, "now": false,
+            "principal": "anna", "started": 1, "finished": {"time": 2, "seq": 9, "outcome": outcome},
+            "wanted": 1, "healthy": 0, "phases": {}, "instances": [],
+        });
+        let status: DeploymentStatus = serde_json::from_value(status).unwrap();
+        let outcome = status.finished.as_ref().unwrap().outcome.clone();
+        check(&outcome, &status).unwrap().to_string()
+    }
+
+    #[test]
+    fn what_comes_next_is_possible() {
+        let again = failed(Some(1));
+        assert!(again.contains("what ran before still runs (v1)"), "{again}");
+        assert!(again.ends_with("next: stele rollback shop/web@prod --to prev --plan"), "{again}");
+        let first = failed(None);
+        assert!(!first.contains("rollback") && !first.contains("still runs"), "{first}");
+        assert!(first.ends_with("apply it again, or: stele remove shop/web@prod --plan"), "{first}");
     }
 }

@@ -98,6 +98,27 @@ fn the_server_s_errors_are_shown_in_the_file() {
 }
 
 #[test]
+fn a_first_deployment_that_fails_is_not_sent_back_to_nothing() {
+    let fleet = Fleet::start();
+    fleet.write("web.yaml", &spec(1).replace("shop/web@sha256", "shop/crash@sha256"));
+    let way_on = "fix the spec and apply it again, or: stele remove shop/web@prod --plan";
+    let ran = fleet.run(&["apply", "-f", "web.yaml", "--wait"]);
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.err.contains(way_on) && !ran.err.contains("stele rollback"), "{ran:?}");
+    let status = fleet.run(&["status", "shop/web@prod"]).ok();
+    assert!(status.contains(way_on) && !status.contains("stele rollback"), "{status}");
+    let candidates = fleet.run(&["rollback", "shop/web@prod"]).ok();
+    assert!(candidates.contains("no earlier state") && candidates.contains(way_on), "{candidates}");
+
+    // Once something was healthy, it can be gone back to.
+    fleet.write("good.yaml", &spec(1));
+    fleet.run(&["apply", "-f", "good.yaml", "--wait"]).ok();
+    assert_eq!(fleet.run(&["apply", "-f", "web.yaml", "--wait"]).code, 1);
+    let status = fleet.run(&["status", "shop/web@prod"]).ok();
+    assert!(status.contains("next: stele rollback shop/web@prod --to last-good --plan"), "{status}");
+}
+
+#[test]
 fn large_rollbacks_want_to_be_confirmed() {
     let fleet = Fleet::start();
     for name in ["web", "cart"] {

@@ -220,7 +220,14 @@ fn candidates(session: &Session, client: &Client, rollback: &Rollback) -> Result
     let terminal = session.terminal;
     terminal.answer(&answer, |answer| {
         if answer.candidates.is_empty() {
-            return format!("{} has no earlier state to go back to", answer.scope);
+            let next = answer.scope.as_app_env().map(|app_env| {
+                format!("\nnext: fix the spec and apply it again, or: stele remove {app_env} --plan")
+            });
+            return format!(
+                "{} has no earlier state to go back to{}",
+                answer.scope,
+                next.unwrap_or_default()
+            );
         }
         let mut parts: Vec<_> =
             answer.candidates.iter().map(|candidate| candidate_lines(terminal, candidate, check)).collect();

@@ -9,6 +9,7 @@ use stele_api::wire::{
     InstanceStatus, NodeStatus, PinnedPlace, ProblemStatus, ServiceStatus, StatusAnswer, StatusQuery,
 };
 use stele_model::event::{EnrolledNode, Outcome, Pin};
+use stele_model::point::Verdict;
 use stele_model::release::{Placement, Revision};
 use stele_model::state::AssignedTo;
 use stele_model::wire::Phase;
@@ -421,7 +422,7 @@ fn problems(state: &State, apps: &[AppStatus], nodes: &[NodeStatus]) -> Vec<Prob
 fn deployment_problem(state: &State, app: &AppStatus, problems: &mut Vec<ProblemStatus>) {
     let app_env = &app.app_env;
     let Some((id, deployment)) = state.latest_deployment(app_env) else { return };
-    let problem = |message: String, since: Seq, log_tail: &[String]| ProblemStatus {
+    let problem = |message: String, since: Seq, log_tail: &[String], next: String| ProblemStatus {
         scope: Scope::app_env(app_env),
         instance: None,
         node: None,
@@ -429,20 +430,17 @@ fn deployment_problem(state: &State, app: &AppStatus, problems: &mut Vec<Problem
         since: Some(since),
         contacts: app.contacts.clone(),
         log_tail: log_tail.to_vec(),
-        next: Some(format!("stele rollback {app_env} --to last-good --plan")),
+        next: Some(next),
     };
     match &deployment.finished {
         Some((_, seq, Outcome::Failed { instance, node, reason, exit_code, log_tail })) => {
             let code = exit_code.map(|code| format!(", exit code {code}")).unwrap_or_default();
             let message = format!("deployment {id} failed: {instance} on {node}: {reason}{code}");
-            problems.push(problem(message, *seq, log_tail));
+            problems.push(problem(message, *seq, log_tail, after_failure(state, app_env)));
         }
         Some((_, seq, Outcome::Unplaced { slot, reason })) => {
-            problems.push(problem(
-                format!("deployment {id} failed: {slot} has no node: {reason}"),
-                *seq,
-                &[],
-            ));
+            let message = format!("deployment {id} failed: {slot} has no node: {reason}");
+            problems.push(problem(message, *seq, &[], after_failure(state, app_env)));
         }
         Some((_, seq, Outcome::Succeeded | Outcome::Superseded { .. })) => {
             for service in app.services.iter().filter(|service| service.healthy < service.wanted) {
@@ -450,13 +448,23 @@ fn deployment_problem(state: &State, app: &AppStatus, problems: &mut Vec<Problem
                     "{} of {} instances of {} are healthy",
                     service.healthy, service.wanted, service.service
                 );
-                problems.push(ProblemStatus {
-                    next: Some(format!("stele status {app_env}")),
-                    ..problem(message, *seq, &[])
-                });
+                problems.push(problem(message, *seq, &[], format!("stele status {app_env}")));
             }
         }
         None => {}
+    }
+}
+
+/// What gets further after a deployment failed: of going back, only what is there to go back to.
+fn after_failure(state: &State, app_env: &AppEnv) -> String {
+    let scope = Scope::app_env(app_env);
+    let mut earlier = state.earlier(&scope).peekable();
+    if earlier.peek().is_none() {
+        format!("fix the spec and apply it again, or: stele remove {app_env} --plan")
+    } else if earlier.any(|(_, verdict)| verdict == Verdict::Good) {
+        format!("stele rollback {app_env} --to last-good --plan")
+    } else {
+        format!("stele rollback {app_env} --check")
     }
 }
 
