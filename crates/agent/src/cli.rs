@@ -1,7 +1,7 @@
 //! The command line of `stele-agent`.
 
 use std::io::{Read as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use stele_bus::join::JoinLine;
@@ -16,6 +16,9 @@ use crate::identity::Engine;
 use crate::images::Pruning;
 use crate::join::{JoinOptions, join};
 use crate::status::status;
+
+/// Where an agent keeps its data unless told otherwise.
+const DATA_DEFAULT: &str = "/var/lib/stele-agent";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -53,7 +56,7 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct Data {
     /// Where the agent keeps its keys and what it last verified.
-    #[arg(long, env = "STELE_AGENT_DATA", default_value = "/var/lib/stele-agent", value_name = "DIR")]
+    #[arg(long, env = "STELE_AGENT_DATA", default_value = DATA_DEFAULT, value_name = "DIR")]
     data: PathBuf,
 }
 
@@ -125,9 +128,10 @@ impl Cli {
     pub async fn execute(self) -> Result<(), Error> {
         match self.command {
             Command::Join(arguments) => {
+                let next = run_command(&arguments.data.data);
                 let enrollment = join(arguments.options()?)?;
                 say(&format!(
-                    "{} is a node of fleet {} in region {}. Next: stele-agent run\n",
+                    "{} is a node of fleet {} in region {}. Next: {next}\n",
                     enrollment.node, enrollment.fleet, enrollment.region
                 ))
             }
@@ -164,6 +168,20 @@ impl JoinArguments {
     }
 }
 
+/// What runs the agent with a data directory, to be copied into a shell.
+fn run_command(data: &Path) -> String {
+    let path = data.display().to_string();
+    let is_plain =
+        |character: char| character.is_alphanumeric() || matches!(character, '/' | '.' | '_' | '-');
+    if data == Path::new(DATA_DEFAULT) {
+        "stele-agent run".to_owned()
+    } else if path.chars().all(is_plain) {
+        format!("stele-agent run --data {path}")
+    } else {
+        format!("stele-agent run --data '{}'", path.replace('\'', r"'\''"))
+    }
+}
+
 fn say(text: &str) -> Result<(), Error> {
     match std::io::stdout().write_all(text.as_bytes()) {
         // Whoever read it, such as `head`, has seen enough.
@@ -194,4 +212,16 @@ fn asked_to_end() -> Result<impl Future<Output = ()>, Error> {
             _ = interrupt.recv() => {}
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_after_joining_is_of_the_same_data() {
+        assert_eq!(run_command(Path::new(DATA_DEFAULT)), "stele-agent run");
+        assert_eq!(run_command(Path::new("ag1")), "stele-agent run --data ag1");
+        assert_eq!(run_command(Path::new("/srv/it's here")), r"stele-agent run --data '/srv/it'\''s here'");
+    }
 }
