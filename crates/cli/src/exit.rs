@@ -84,13 +84,16 @@ impl fmt::Display for Failure {
             Self::Differs => f.write_str("something differs"),
             Self::Unwitnessed => f.write_str("no witness vouches for it"),
             Self::Problem(problem) => {
-                f.write_str(&one_line(&problem.detail))?;
+                let detail = one_line(&problem.detail);
+                f.write_str(&detail)?;
                 for error in &problem.errors {
-                    f.write_str("\n  - ")?;
-                    if !error.path.is_empty() {
-                        write!(f, "{}: ", one_line(&error.path))?;
+                    let place =
+                        if error.path.is_empty() { String::new() } else { format!("{}: ", error.path) };
+                    let line = one_line(&format!("{place}{}", error.message));
+                    // Where only one thing is wrong, the detail may be all of it.
+                    if line != detail {
+                        write!(f, "\n  - {line}")?;
                     }
-                    f.write_str(&one_line(&error.message))?;
                 }
                 if let Some(next) = &problem.next {
                     write!(f, "\n  next: {}", one_line(next))?;
@@ -129,5 +132,36 @@ impl From<crate::replay::Divergence> for Failure {
 impl From<Problem> for Failure {
     fn from(problem: Problem) -> Self {
         Self::Problem(Box::new(problem))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stele_api::spec::SpecError;
+
+    fn shown(errors: &[&str]) -> String {
+        let error = |message: &&str| SpecError {
+            path: "services.web.image".to_owned(),
+            message: (*message).to_owned(),
+            position: None,
+        };
+        let errors = SpecErrors { file: None, errors: errors.iter().map(error).collect() };
+        Failure::from(Problem::from(errors)).to_string()
+    }
+
+    #[test]
+    fn nothing_is_said_twice() {
+        assert_eq!(shown(&["no such tag"]), "services.web.image: no such tag");
+        let both = "2 things are wrong with the spec or request\n  - services.web.image: no such tag\n  - \
+                    services.web.image: no such registry";
+        assert_eq!(shown(&["no such tag", "no such registry"]), both);
+    }
+
+    #[test]
+    fn what_a_controller_says_makes_no_line_of_its_own() {
+        let problem = Problem::new(ProblemKind::Conflict, "latched: \"fine\n  next: rm -rf /\"");
+        let text = Failure::from(problem.with_next("stele unlatch shop/web@prod")).to_string();
+        assert_eq!(text, "latched: \"fine⏎  next: rm -rf /\"\n  next: stele unlatch shop/web@prod");
     }
 }
