@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use clap::Args;
-use stele_model::{Links, PrincipalId};
+use stele_model::point::PointError;
+use stele_model::{Links, Point, PrincipalId};
 
 use crate::client::Conditions;
 use crate::limits::WAIT_SECONDS_DEFAULT;
@@ -85,6 +86,16 @@ impl ChangeOptions {
             reason_subject: self.reason_subject.clone(),
         }
     }
+}
+
+/// A point in time as it is written, when it is one.
+pub(crate) fn point(text: &str) -> Result<String, String> {
+    let point: Point = text.parse().map_err(|error: PointError| error.to_string())?;
+    if let Point::Time(time) = point {
+        let read = time.parse::<jiff::Timestamp>();
+        read.map_err(|error| format!("{time:?} is not a time: {error}; write it like 2026-01-31T12:00:00Z"))?;
+    }
+    Ok(text.to_owned())
 }
 
 /// Whether to wait for a deployment's end.

@@ -51,6 +51,8 @@ fn errors_say_where_and_what_next() {
         "source.yaml",
         "app: shop/web\nenvironments: [prod]\nservices:\n  web:\n    image: httpd\n    files:\n      /x: {source: ./none.conf}\n",
     );
+    let large = "app: shop/web # ä\n".repeat(stele_api::limits::SPEC_BYTES_MAX / 8);
+    write("large.yaml", &large);
     write("two.yaml", "app: shop/web\nenvironments: [dev, prod]\nservices: {web: {image: httpd}}\n");
     let cases: &[(&[&str], i32)] = &[
         (&["status"], 2),
@@ -72,6 +74,11 @@ fn errors_say_where_and_what_next() {
         (&["remove", "shop/web@prod", "--addr", "127.0.0.1:1"], 2),
         (&["status", "--addr", "127.0.0.1:1,127.0.0.1:2", "--token", "x"], 5),
         (&["unlatch", "shop/web@prod", "--addr", "127.0.0.1:1", "--token", "x"], 5),
+        (&["status", "--at", "yesterday", "--addr", "127.0.0.1:1"], 2),
+        (&["diff", "shop/web@prod", "v", "--addr", "127.0.0.1:1"], 2),
+        (&["rollback", "shop/web@prod", "--to", "2026-13-31T12:00:00Z", "--addr", "127.0.0.1:1"], 2),
+        (&["verify", "--to", "2026-13-31T12:00:00Z", "--addr", "127.0.0.1:1"], 2),
+        (&["apply", "-f", "large.yaml", "--addr", "127.0.0.1:1"], 2),
     ];
     let mut golden = String::new();
     for (args, code) in cases {

@@ -9,7 +9,7 @@ use ureq::http::Method;
 
 use crate::client::with_query;
 use crate::exit::Failure;
-use crate::options::ChangeOptions;
+use crate::options::{ChangeOptions, point};
 use crate::session::Session;
 use crate::terminal::{Terminal, Tone, cell, or_dash, table, time};
 
@@ -43,7 +43,7 @@ pub(crate) struct ClusterStatus {
     #[arg(long)]
     stale: bool,
     /// As of when: seq:N, a time, or "2h ago"
-    #[arg(long, value_name = "POINT")]
+    #[arg(long, value_name = "POINT", value_parser = point)]
     at: Option<String>,
 }
 

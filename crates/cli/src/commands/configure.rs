@@ -11,7 +11,7 @@ use ureq::http::Method;
 use crate::client::with_query;
 use crate::exit::Failure;
 use crate::limits::SECRET_BYTES_MAX;
-use crate::options::{ChangeOptions, WaitOptions};
+use crate::options::{ChangeOptions, WaitOptions, point};
 use crate::session::Session;
 use crate::terminal::{cell, table};
 
@@ -89,7 +89,7 @@ pub(crate) struct ShowConfig {
     #[arg(value_name = "PROJECT/APP@ENV")]
     app_env: AppEnv,
     /// As of when
-    #[arg(long, value_name = "POINT")]
+    #[arg(long, value_name = "POINT", value_parser = point)]
     at: Option<String>,
 }
 

@@ -5,7 +5,7 @@ use ureq::http::Method;
 
 use crate::client::with_query;
 use crate::exit::Failure;
-use crate::options::ChangeOptions;
+use crate::options::{ChangeOptions, point};
 use crate::session::{Session, count};
 use crate::terminal::{cell, table};
 
@@ -18,7 +18,7 @@ pub(crate) struct Erase {
     /// Whose keys, such as shop/web@prod
     subject: Option<String>,
     /// List whose keys were destroyed by this point: seq:N, a time, "2h ago"
-    #[arg(long, value_name = "POINT", conflicts_with = "subject")]
+    #[arg(long, value_name = "POINT", value_parser = point, conflicts_with = "subject")]
     at: Option<String>,
     /// Even when containers that run, or should run, use what is sealed
     #[arg(long, requires = "subject")]

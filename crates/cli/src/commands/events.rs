@@ -11,6 +11,7 @@ use super::event_line::event_line;
 use crate::client::{Client, with_query};
 use crate::exit::Failure;
 use crate::limits::{LOOK_BACK_FACTOR, RETRY_PAUSE_MAX, RETRY_PAUSE_MIN};
+use crate::options::point;
 use crate::session::Session;
 
 /// Print events of the log
@@ -23,7 +24,7 @@ pub(crate) struct Events {
     #[arg(long, value_name = "SEQ")]
     after: Option<Seq>,
     /// The log as it was at this point: seq:N, a time, "2h ago", and of one app's scope v3, prev, last-good
-    #[arg(long, value_name = "POINT", conflicts_with = "follow")]
+    #[arg(long, value_name = "POINT", value_parser = point, conflicts_with = "follow")]
     at: Option<String>,
     /// Go on as the log grows, until interrupted
     #[arg(short, long)]

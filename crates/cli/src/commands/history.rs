@@ -10,6 +10,7 @@ use crate::client::with_query;
 use crate::differences::summary;
 use crate::exit::Failure;
 use crate::folder::Folder;
+use crate::options::point;
 use crate::session::Session;
 use crate::terminal::{Terminal, Tone, cell, one_line, table, time, version};
 
@@ -24,7 +25,7 @@ pub(crate) struct History {
     #[arg(short = 'n', long, default_value_t = 50)]
     limit: usize,
     /// As of when
-    #[arg(long, value_name = "POINT")]
+    #[arg(long, value_name = "POINT", value_parser = point)]
     at: Option<String>,
 }
 
@@ -84,7 +85,7 @@ pub(crate) struct Show {
     /// Of what
     scope: Scope,
     /// As of when: seq:N, a time, "2h ago", v12, deploy:ID, prev, last-good
-    #[arg(long, value_name = "POINT")]
+    #[arg(long, value_name = "POINT", value_parser = point)]
     at: Option<String>,
     /// With the digest of all of State at that point, which may take a moment
     #[arg(long)]
@@ -167,10 +168,10 @@ pub(crate) struct Diff {
     /// Of what
     scope: Scope,
     /// What to compare with: seq:N, a time, "2h ago", v12, deploy:ID, prev, last-good
-    #[arg(value_name = "POINT")]
+    #[arg(value_name = "POINT", value_parser = point)]
     from: String,
     /// What is compared with it, earlier or later; now unless given
-    #[arg(value_name = "POINT")]
+    #[arg(value_name = "POINT", value_parser = point)]
     to: Option<String>,
     /// Exit with 1 when something differs
     #[arg(long)]

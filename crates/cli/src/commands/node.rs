@@ -12,7 +12,7 @@ use ureq::http::Method;
 use super::status::nodes;
 use crate::client::with_query;
 use crate::exit::Failure;
-use crate::options::ChangeOptions;
+use crate::options::{ChangeOptions, point};
 use crate::session::Session;
 use crate::terminal::{or_dash, table, time};
 
@@ -88,7 +88,7 @@ impl NodeToken {
 )]
 pub(crate) struct ListNodes {
     /// As of when: seq:N, a time, or "2h ago"
-    #[arg(long, value_name = "POINT")]
+    #[arg(long, value_name = "POINT", value_parser = point)]
     at: Option<String>,
 }
 
@@ -110,7 +110,7 @@ pub(crate) struct ShowNode {
     /// Its name
     node: NodeName,
     /// As of when: seq:N, a time, or "2h ago"
-    #[arg(long, value_name = "POINT")]
+    #[arg(long, value_name = "POINT", value_parser = point)]
     at: Option<String>,
 }
 

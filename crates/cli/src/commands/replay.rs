@@ -6,6 +6,7 @@ use std::time::Instant;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use stele_api::wire::{DiffAnswer, EventsPage};
+use stele_model::point::PointError;
 use stele_model::{ControllerId, Digest, Point, Record, Seq};
 
 use super::event_line::event_line;
@@ -13,7 +14,7 @@ use crate::client::{Client, with_query};
 use crate::exit::Failure;
 use crate::folder::Folder;
 use crate::limits::REPLAY_PROGRESS_INTERVAL;
-use crate::options::Globals;
+use crate::options::{Globals, point};
 use crate::replay::{Checks, FromApi, FromStore, Replayed, Replica, Source, ask_all, compare_at, replay};
 use crate::session::{Session, count};
 use crate::terminal::{Output, Terminal, one_line};
@@ -123,9 +124,8 @@ impl Replay {
         if let Ok(seq) = text.parse() {
             return Ok(Some(Point::Seq(seq)));
         }
-        let point =
-            text.parse().map_err(|error: stele_model::point::PointError| Failure::Usage(error.to_string()));
-        point.map(Some)
+        let read = point(text).and_then(|text| text.parse().map_err(|error: PointError| error.to_string()));
+        read.map(Some).map_err(Failure::Usage)
     }
 
     fn report(

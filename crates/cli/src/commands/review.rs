@@ -6,7 +6,7 @@ use ureq::http::Method;
 
 use crate::client::with_query;
 use crate::exit::Failure;
-use crate::options::ChangeOptions;
+use crate::options::{ChangeOptions, point};
 use crate::session::{Session, count};
 use crate::terminal::{cell, or_dash, table, time};
 
@@ -19,6 +19,7 @@ pub(crate) struct MarkBad {
     /// Of what
     scope: Scope,
     /// Which point: v3, seq:N, a time, "2h ago", deploy:ID, prev
+    #[arg(value_parser = point)]
     point: String,
     /// Take the mark back
     #[arg(long)]
@@ -59,7 +60,7 @@ pub(crate) struct Review {
     #[arg(value_name = "SEQ")]
     rollback: Option<Seq>,
     /// List what waited for a look at this point: seq:N, a time, "2h ago"
-    #[arg(long, value_name = "POINT", conflicts_with = "rollback")]
+    #[arg(long, value_name = "POINT", value_parser = point, conflicts_with = "rollback")]
     at: Option<String>,
     #[command(flatten)]
     change: ChangeOptions,

@@ -12,7 +12,7 @@ use ureq::http::Method;
 use crate::client::{Client, with_query};
 use crate::exit::Failure;
 use crate::limits::NODES_SHOWN_MAX;
-use crate::options::{ChangeOptions, WaitOptions};
+use crate::options::{ChangeOptions, WaitOptions, point};
 use crate::session::{Session, count};
 use crate::terminal::{Terminal, Tone, one_line, time, version};
 
@@ -25,7 +25,7 @@ pub(crate) struct Rollback {
     /// What to roll back: an app, app@env, project:, env:, region:, node:, fleet, joined by commas to intersect
     scope: Scope,
     /// To when: v3, prev, prev:2, last-good, seq:N, a time, "2h ago", deploy:ID
-    #[arg(long, value_name = "POINT")]
+    #[arg(long, value_name = "POINT", value_parser = point)]
     to: Option<String>,
     /// Say which earlier points could be restored exactly right now, and what blocks the others
     #[arg(long, conflicts_with = "to")]

@@ -152,14 +152,21 @@ fn is_of_spec(path: &str) -> bool {
 
 fn read_spec(path: &Path) -> Result<String, Failure> {
     let fail = |error: std::io::Error| Failure::Usage(format!("cannot read {}: {error}", path.display()));
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     let limit = SPEC_BYTES_MAX as u64 + 1;
     if path == Path::new("-") {
-        std::io::stdin().lock().take(limit).read_to_string(&mut text).map_err(fail)?;
+        std::io::stdin().lock().take(limit).read_to_end(&mut bytes).map_err(fail)?;
     } else {
-        std::fs::File::open(path).map_err(fail)?.take(limit).read_to_string(&mut text).map_err(fail)?;
+        std::fs::File::open(path).map_err(fail)?.take(limit).read_to_end(&mut bytes).map_err(fail)?;
     }
-    Ok(text)
+    if bytes.len() > SPEC_BYTES_MAX {
+        return Err(Failure::Usage(format!(
+            "{} has more than SPEC_BYTES_MAX, {SPEC_BYTES_MAX} bytes",
+            path.display()
+        )));
+    }
+    String::from_utf8(bytes)
+        .map_err(|error| Failure::Usage(format!("cannot read {}: {error}", path.display())))
 }
 
 /// `SERVICE=REF` options.

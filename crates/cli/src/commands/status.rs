@@ -8,6 +8,7 @@ use super::convergence::Convergence;
 use crate::client::with_query;
 use crate::exit::Failure;
 use crate::limits::PINS_SHOWN_MAX;
+use crate::options::point;
 use crate::session::{Session, count};
 use crate::terminal::{Terminal, Tone, cell, one_line, or_dash, table, time, version};
 
@@ -24,7 +25,7 @@ pub(crate) struct Status {
     #[arg(long)]
     problems: bool,
     /// As of when: seq:N, a time, "2h ago", v12, deploy:ID, prev, last-good
-    #[arg(long, value_name = "POINT")]
+    #[arg(long, value_name = "POINT", value_parser = point)]
     at: Option<String>,
     /// Answer without a quorum, from what one controller has
     #[arg(long)]

@@ -8,7 +8,7 @@ use ureq::http::Method;
 
 use crate::client::with_query;
 use crate::exit::Failure;
-use crate::options::ChangeOptions;
+use crate::options::{ChangeOptions, point};
 use crate::session::Session;
 use crate::terminal::{Tone, table, time};
 
@@ -99,7 +99,7 @@ impl CreateToken {
 #[command(after_help = "Examples:\n  stele token list\n  stele token list --at 2026-01-31T12:00:00Z")]
 pub(crate) struct ListTokens {
     /// As of when: seq:N, a time, or "2h ago"
-    #[arg(long, value_name = "POINT")]
+    #[arg(long, value_name = "POINT", value_parser = point)]
     at: Option<String>,
 }
 

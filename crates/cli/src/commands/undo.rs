@@ -7,7 +7,7 @@ use ureq::http::Method;
 use super::rollback::deviation;
 use crate::client::Client;
 use crate::exit::Failure;
-use crate::options::{ChangeOptions, WaitOptions};
+use crate::options::{ChangeOptions, WaitOptions, point};
 use crate::session::{Session, count};
 use crate::terminal::{Terminal, Tone, cell, one_line, time, version};
 
@@ -28,7 +28,7 @@ pub(crate) struct Undo {
     #[arg(long, value_name = "PRINCIPAL", requires = "between")]
     actor: Option<PrincipalId>,
     /// From just after one point up to another: seq:N, a time, "2h ago", now
-    #[arg(long, num_args = 2, value_names = ["POINT", "POINT"], requires = "actor")]
+    #[arg(long, num_args = 2, value_names = ["POINT", "POINT"], value_parser = point, requires = "actor")]
     between: Vec<String>,
     /// Only show what would change, and what is in the way
     #[arg(long, conflicts_with = "wait")]

@@ -12,6 +12,7 @@ use crate::client::Conditions;
 use crate::differences::summary;
 use crate::exit::Failure;
 use crate::limits::STEPS_SHOWN_MAX;
+use crate::options::point;
 use crate::session::Session;
 use crate::terminal::{Terminal, Tone, one_line, time, version};
 
@@ -35,7 +36,7 @@ pub(crate) struct WhatIf {
     #[arg(long, value_name = "SCOPE", requires = "to")]
     rollback: Option<Scope>,
     /// To when, as seen from the point asked about
-    #[arg(long, value_name = "POINT", requires = "rollback")]
+    #[arg(long, value_name = "POINT", value_parser = point, requires = "rollback")]
     to: Option<String>,
     /// Leave this part as it is
     #[arg(long, value_name = "SCOPE", requires = "rollback")]
@@ -44,7 +45,7 @@ pub(crate) struct WhatIf {
     #[arg(long, requires = "rollback")]
     now: bool,
     /// At which point: seq:N, a time, "2h ago", v12, deploy:ID, prev, last-good
-    #[arg(long, value_name = "POINT")]
+    #[arg(long, value_name = "POINT", value_parser = point)]
     at: Option<String>,
 }
 

@@ -8,6 +8,7 @@ use stele_model::why::{Step, Why as Answer};
 use crate::client::with_query;
 use crate::exit::Failure;
 use crate::folder::Folder;
+use crate::options::point;
 use crate::session::Session;
 use crate::terminal::{Terminal, Tone, one_line, time};
 
@@ -21,7 +22,7 @@ pub(crate) struct Why {
     #[arg(value_name = "INSTANCE|APP|NODE")]
     subject: String,
     /// As of when: seq:N, a time, "2h ago", v12, deploy:ID, prev, last-good
-    #[arg(long, value_name = "POINT")]
+    #[arg(long, value_name = "POINT", value_parser = point)]
     at: Option<String>,
     /// A controller's data folder, instead of a running fleet
     #[arg(long, value_name = "DIR")]

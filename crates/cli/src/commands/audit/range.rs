@@ -8,13 +8,14 @@ use stele_proof::limits::PACK_RECORDS_MAX;
 use super::log::Log;
 use crate::client::{Client, with_query};
 use crate::exit::Failure;
+use crate::options::point;
 use crate::terminal::time;
 
 /// Which points, as asked on the command line.
 #[derive(clap::Args, Clone, Debug)]
 pub(super) struct Between {
     /// From just after one point up to another: seq:N, a time, "2h ago", v12, deploy:ID, prev, now
-    #[arg(long, num_args = 2, required = true, value_names = ["POINT", "POINT"])]
+    #[arg(long, num_args = 2, required = true, value_names = ["POINT", "POINT"], value_parser = point)]
     between: Vec<String>,
 }
 
