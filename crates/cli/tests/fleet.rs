@@ -52,7 +52,10 @@ fn a_release_is_deployed_and_rolled_back_exactly() {
     assert_eq!(refused.code, 3, "{refused:?}");
     assert!(refused.err.contains("next: stele unlatch shop/web@prod"), "{refused:?}");
     assert_eq!(fleet.run(&["unlatch", "shop/web@prod", "--token", ci]).code, 3);
-    fleet.run(&["unlatch", "shop/web@prod", "--reason", "fixed"]).ok();
+    let lifted = fleet.run(&["unlatch", "shop/web@prod", "--reason", "fixed"]).ok();
+    assert!(lifted.ends_with("may be deployed again: v2\n"), "{lifted}");
+    let again = fleet.run(&["unlatch", "shop/web@prod"]).ok();
+    assert!(again.contains("nothing had to change") && !again.contains("may be deployed"), "{again}");
     fleet.run(&["deploy", "shop/web@prod", "--release", "v2", "--token", ci, "--wait"]).ok();
 
     let history = json(&fleet.run(&["history", "shop/web@prod", "-o", "json"]).ok());

@@ -2,11 +2,11 @@
 
 use stele_api::wire::{
     Barrier, Candidate, CandidatesAnswer, ChangeAnswer, RollbackAnswer, RollbackApp, RollbackRequest,
-    UnlatchRequest,
+    StatusAnswer, UnlatchRequest,
 };
 use stele_model::event::Deviation;
 use stele_model::point::Verdict;
-use stele_model::{AppEnv, Scope, Slot};
+use stele_model::{AppEnv, Scope, Seq, Slot};
 use ureq::http::Method;
 
 use crate::client::{Client, with_query};
@@ -14,7 +14,7 @@ use crate::exit::Failure;
 use crate::limits::NODES_SHOWN_MAX;
 use crate::options::{ChangeOptions, WaitOptions, point};
 use crate::session::{Session, count};
-use crate::terminal::{Terminal, Tone, one_line, time, version};
+use crate::terminal::{Output, Terminal, Tone, one_line, time, version};
 
 /// Bring an earlier state back, exactly
 #[derive(clap::Args, Debug)]
@@ -270,10 +270,10 @@ fn candidate_lines(terminal: Terminal, candidate: &Candidate, check: bool) -> St
     lines.join("\n")
 }
 
-/// Let a rejected release be deployed again
+/// Let rejected releases of an app be deployed again
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  stele unlatch shop/web@prod --reason \"the migration is fixed\"\n\nOnly a person's token lifts a latch."
+    after_help = "Examples:\n  stele unlatch shop/web@prod --reason \"the migration is fixed\"\n\nEvery latch of the app is lifted at once, and which that were is told. Only a person's token lifts one."
 )]
 pub(crate) struct Unlatch {
     /// The app in its environment
@@ -293,6 +293,27 @@ impl Unlatch {
         };
         let answer: ChangeAnswer =
             client.write(Method::POST, "/v1/unlatch", Some(&request), &self.change.conditions())?;
-        session.changed(&client, &format!("{} unlatch", self.app_env), &answer, None)
+        session.changed(&client, &format!("{} unlatch", self.app_env), &answer, None)?;
+        match answer.seq.filter(|_| session.terminal.output == Output::Table) {
+            Some(seq) => session.terminal.line(&self.lifted(&client, seq)),
+            None => Ok(()),
+        }
+    }
+
+    /// Which releases were latched right before: all of them may be deployed again. It is done, whether
+    /// that can be read or not.
+    fn lifted(&self, client: &Client, seq: Seq) -> String {
+        let scope = Scope::app_env(&self.app_env).to_string();
+        let at = format!("seq:{}", seq.saturating_sub(1));
+        let status = client
+            .get::<StatusAnswer>(&with_query("/v1/status", &[("scope", Some(scope)), ("at", Some(at))]));
+        let app = status.ok().and_then(|status| status.apps.into_iter().next());
+        match app.map(|app| app.latched).as_deref() {
+            None | Some([]) => "every release of it may be deployed again".to_owned(),
+            Some(latched) => {
+                let names: Vec<_> = latched.iter().map(|number| version(Some(*number))).collect();
+                format!("may be deployed again: {}", names.join(", "))
+            }
+        }
     }
 }
