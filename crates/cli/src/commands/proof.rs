@@ -15,7 +15,7 @@ use super::checkpoint::{Believed, Trust, UNWITNESSED, believe, consistency, pars
 use crate::client::with_query;
 use crate::exit::Failure;
 use crate::session::Session;
-use crate::terminal::{Terminal, Tone};
+use crate::terminal::{Terminal, Tone, one_line};
 
 /// Fetch and verify proofs about the log
 #[derive(Subcommand, Debug)]
@@ -126,7 +126,7 @@ impl Inclusion {
             format!(
                 "record {} ({} by {}, {}) is in the log of {} records\nits payload has the hash {}{}",
                 it.header.seq,
-                it.header.kind,
+                one_line(&it.header.kind),
                 it.header.principal,
                 crate::terminal::time(it.header.time),
                 it.checkpoint.size,
