@@ -68,6 +68,9 @@ fn a_release_is_deployed_and_rolled_back_exactly() {
     let verified = json(&fleet.run(&["verify", "-o", "json"]).ok());
     assert_eq!(verified["replicas"][0]["controller"], 1);
     assert!(verified["state_digests_matched"].as_u64().unwrap() > 0);
+    let without_scheme = fleet.address.strip_prefix("http://").unwrap();
+    let verified = json(&fleet.run(&["verify", "--from", without_scheme, "-o", "json"]).ok());
+    assert_eq!((&verified["replicas"][0]["controller"], &verified["unheard"]), (&1.into(), &json("[]")));
 }
 
 #[test]

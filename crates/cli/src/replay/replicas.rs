@@ -6,7 +6,7 @@ use stele_api::wire::{CheckpointAnswer, ClusterAnswer, MemberRole, ShowAnswer};
 use stele_model::{ControllerId, Digest, Seq};
 use stele_proof::Checkpoint;
 
-use crate::client::{Client, with_query};
+use crate::client::{Client, origin, with_query};
 use crate::commands::checkpoint::{controller_keys, parse, refused};
 use crate::context::Context;
 use crate::exit::Failure;
@@ -88,7 +88,7 @@ pub(crate) fn members(client: &Client, context: &Context) -> Result<Vec<Member>,
     let client_of = |api: Option<String>| match api {
         None => Err(Failure::Failed("the log does not know its address yet".to_owned())),
         // A token that came over TLS does not go on without it.
-        Some(api) if in_clear(&api) && !context.addresses.iter().all(|address| in_clear(address)) => {
+        Some(api) if in_clear(&api) && !context.addresses.iter().all(|it| in_clear(&origin(it))) => {
             Err(Failure::Failed(format!("its address {api} is without TLS")))
         }
         Some(api) => Client::new(&Context { addresses: vec![api], ..context.clone() }),
