@@ -8,25 +8,29 @@ use stele_consensus::LogIndex;
 
 use crate::database::{Database, Family};
 use crate::error::OpenError;
-use crate::meta;
 use crate::reader::{Reader, Shared};
 use crate::snapshots::Stages;
 use crate::store::{Identity, check_format, decode_identity};
+use crate::{meta, watermark};
 
 /// Opens the store in a folder without writing a byte into it, and says whose it is.
 ///
 /// A controller may run on it meanwhile: then what it has written up to now is read,
 /// and nothing after that; of what is derived, what is in files by now. A snapshot made in
-/// this very moment may then look damaged; opened again, it is not. Nothing is checked
-/// beyond what is read, and what is read is checked against its checksum.
+/// this very moment may then look damaged; opened again, it is not. A store that lacks what
+/// was synced is refused. Nothing else is checked beyond what is read, and what is read is
+/// checked against its checksum.
 pub fn open_read_only(path: &Path) -> Result<(Identity, Reader), OpenError> {
     let missing = || OpenError::Missing { path: path.to_owned() };
     if !Database::exists(path) {
         return Err(missing());
     }
+    // Before the store: a controller that runs on it goes on.
+    let proven = watermark::proven(path)?;
     let database = Database::open_read_only(path)?;
     let Some(identity) = database.get(Family::Meta, meta::IDENTITY)? else { return Err(missing()) };
     check_format(&database, path)?;
+    watermark::check(&database, proven)?;
     let identity = decode_identity(&identity)
         .ok_or_else(|| database.corrupt(Family::Meta, meta::IDENTITY, "it does not decode".to_owned()))?;
     let index = LogIndex::recover(meta::recover(&database)?);

@@ -21,7 +21,7 @@ use crate::reader::{Reader, Shared};
 use crate::recent::Recent;
 use crate::snapshots;
 use crate::verify;
-use crate::watermark::Watermark;
+use crate::watermark::{self, Watermark};
 
 /// What one put takes in a write, beside its value, in bytes, about.
 const PUT_BYTES: usize = 64;
@@ -137,11 +137,7 @@ impl Store {
 
     fn recover(database: Database) -> Result<Self, OpenError> {
         let (watermark, proven) = Watermark::open(database.path())?;
-        let synced = meta::number(&database, meta::SYNCED)?;
-        if synced < proven {
-            let detail = format!("{proven} writes were synced, and only {synced} of them are there");
-            return Err(database.corrupt(Family::Meta, meta::SYNCED, detail).into());
-        }
+        let synced = watermark::check(&database, proven)?;
         let stages = snapshots::forget_staged(&database)?;
         let mut parts = meta::recover(&database)?;
         // A follower that is a little behind is sent what it lacks, right after a start, too.

@@ -14,6 +14,9 @@ use std::path::{Path, PathBuf};
 use stele_consensus::StoreError;
 use stele_consensus::seal::{seal, unseal};
 
+use crate::database::{Database, Family};
+use crate::meta;
+
 const FILE: &str = "SYNCED";
 const BYTES: usize = 12;
 
@@ -28,17 +31,8 @@ impl Watermark {
         let path = folder.join(FILE);
         let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let file = opened.map_err(|error| failed("opening", &path, &error))?;
-        let mut bytes = [0; BYTES];
-        let proven = match file.read_exact_at(&mut bytes, 0) {
-            Ok(()) => unseal(FILE.as_bytes(), &bytes).and_then(|count| <[u8; 8]>::try_from(count).ok()),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Some([0; 8]),
-            Err(error) => return Err(failed("reading", &path, &error)),
-        };
-        if proven.is_none() {
-            // It proves nothing then; the log still has its own checksums.
-            tracing::warn!(path = %path.display(), "the proof of the last sync is damaged");
-        }
-        Ok((Self { file, path }, u64::from_be_bytes(proven.unwrap_or_default())))
+        let proven = read(&file, &path)?;
+        Ok((Self { file, path }, proven))
     }
 
     /// Notes that `count` writes were synced.
@@ -46,6 +40,40 @@ impl Watermark {
         let bytes = seal(FILE.as_bytes(), &count.to_be_bytes());
         self.file.write_all_at(&bytes, 0).map_err(|error| failed("writing", &self.path, &error))
     }
+}
+
+/// The number of synced writes that the one in a folder proves; none when there is none.
+pub(crate) fn proven(folder: &Path) -> Result<u64, StoreError> {
+    let path = folder.join(FILE);
+    match File::open(&path) {
+        Ok(file) => read(&file, &path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(failed("opening", &path, &error)),
+    }
+}
+
+fn read(file: &File, path: &Path) -> Result<u64, StoreError> {
+    let mut bytes = [0; BYTES];
+    let proven = match file.read_exact_at(&mut bytes, 0) {
+        Ok(()) => unseal(FILE.as_bytes(), &bytes).and_then(|count| <[u8; 8]>::try_from(count).ok()),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Some([0; 8]),
+        Err(error) => return Err(failed("reading", path, &error)),
+    };
+    if proven.is_none() {
+        // It proves nothing then; the log still has its own checksums.
+        tracing::warn!(path = %path.display(), "the proof of the last sync is damaged");
+    }
+    Ok(u64::from_be_bytes(proven.unwrap_or_default()))
+}
+
+/// Refuses a store that has fewer synced writes than are proven.
+pub(crate) fn check(database: &Database, proven: u64) -> Result<u64, StoreError> {
+    let synced = meta::number(database, meta::SYNCED)?;
+    if synced < proven {
+        let detail = format!("{proven} writes were synced, and only {synced} of them are there");
+        return Err(database.corrupt(Family::Meta, meta::SYNCED, detail));
+    }
+    Ok(synced)
 }
 
 fn failed(operation: &'static str, path: &Path, error: &io::Error) -> StoreError {

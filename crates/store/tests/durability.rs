@@ -282,6 +282,9 @@ fn a_log_cut_off_behind_our_back_is_noticed() {
     fs::OpenOptions::new().write(true).open(&log).unwrap().set_len(before).unwrap();
     let error = open(folder.path()).err().unwrap().to_string();
     assert!(error.contains("3 writes were synced, and only 2 of them are there"), "{error}");
+    // A copy that somebody verifies is no less than that.
+    let error = stele_store::open_read_only(folder.path()).err().unwrap().to_string();
+    assert!(error.contains("3 writes were synced, and only 2 of them are there"), "{error}");
 }
 
 #[test]
