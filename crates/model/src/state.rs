@@ -322,11 +322,11 @@ impl State {
             .map_or(0, |((_, _, version), _)| *version)
     }
 
-    /// The spec of what a node was told last to run in a slot.
-    pub(crate) fn assigned_spec(&self, slot: &Slot, node: &NodeName) -> Option<Digest> {
-        let last = InstanceId { slot: slot.clone(), serial: Seq::MAX };
-        let (id, assigned) = self.assigned.get(node)?.instances.get_prev(&last)?;
-        (id.slot == *slot).then_some(assigned.spec)
+    /// Whether a node was told to run something of a spec in a slot.
+    pub(crate) fn is_assigned(&self, slot: &Slot, node: &NodeName, spec: Digest) -> bool {
+        let Some(assigned) = self.assigned.get(node) else { return false };
+        let id = |serial| InstanceId { slot: slot.clone(), serial };
+        assigned.instances.range(id(0)..=id(Seq::MAX)).any(|(_, to)| to.spec == spec)
     }
 
     /// The deployments of an app in an environment that began in a range, in order.

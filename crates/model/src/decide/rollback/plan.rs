@@ -202,7 +202,7 @@ impl RollbackPlan {
             match (was, is) {
                 (Some(was), Some(is)) if was == is => match (specs.at(slot, was), specs_after.at(slot, is)) {
                     (before, after) if before == after => {}
-                    (_, Some(after)) if state.assigned_spec(slot, was) == Some(after) => {}
+                    (_, Some(after)) if state.is_assigned(slot, was, after) => {}
                     (_, None) => changed(was, |change| &mut change.removed),
                     (_, Some(_)) => changed(was, |change| &mut change.replaced),
                 },
