@@ -3,6 +3,7 @@
 use std::io::{BufReader, Read};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -15,8 +16,8 @@ use ureq::{Agent, Body};
 use crate::context::Context;
 use crate::exit::Failure;
 use crate::limits::{
-    ANSWER_BYTES_MAX, CONNECT_TIMEOUT, KEY_BYTES, REQUEST_TIMEOUT, RETRY_DEADLINE, RETRY_PAUSE_MAX,
-    RETRY_PAUSE_MIN,
+    ALIVE_TIMEOUT, ANSWER_BYTES_MAX, CONNECT_TIMEOUT, KEY_BYTES, REQUEST_TIMEOUT, RETRY_DEADLINE,
+    RETRY_PAUSE_MAX, RETRY_PAUSE_MIN,
 };
 
 /// Where a system keeps the authorities it trusts, when `SSL_CERT_FILE` does not say.
@@ -28,7 +29,12 @@ pub(crate) struct Client {
     addresses: Vec<String>,
     token: Option<String>,
     agent: Agent,
+    /// Which of them answered last.
+    answered: AtomicUsize,
 }
+
+/// None of the addresses.
+const NOBODY: usize = usize::MAX;
 
 /// A write's headers.
 #[derive(Default)]
@@ -104,7 +110,7 @@ impl Client {
                     .build(),
             );
         }
-        Ok(Self { addresses, token, agent: config.build().new_agent() })
+        Ok(Self { addresses, token, agent: config.build().new_agent(), answered: AtomicUsize::new(NOBODY) })
     }
 
     /// Reads.
@@ -177,14 +183,19 @@ impl Client {
         loop {
             let mut unanswered = Vec::new();
             let mut refused_for_now = None;
-            for address in &self.addresses {
+            for at in self.order() {
+                let address = &self.addresses[at];
                 match self.once(address, method, path, headers, body, timeout) {
                     Attempt::Answered(response) if is_for_now(response.status().as_u16()) => {
                         may_have_happened |= method != Method::GET;
                         refused_for_now = Some(response);
                     }
-                    Attempt::Answered(response) => return Ok(response),
+                    Attempt::Answered(response) => {
+                        self.answered.store(at, Ordering::Relaxed);
+                        return Ok(response);
+                    }
                     Attempt::Silent { why, sent } => {
+                        self.answered.store(NOBODY, Ordering::Relaxed);
                         may_have_happened |= sent && method != Method::GET;
                         unanswered.push(format!("{address}: {why}"));
                     }
@@ -200,6 +211,27 @@ impl Client {
             std::thread::sleep(pause);
             pause = (pause * 2).min(RETRY_PAUSE_MAX);
         }
+    }
+
+    /// In which order controllers are asked: from the one on that answered last; else as they are given, but last those
+    /// that do not even say within a moment that they are there.
+    fn order(&self) -> Vec<usize> {
+        let count = self.addresses.len();
+        let answered = self.answered.load(Ordering::Relaxed);
+        let mut order: Vec<usize> = (0..count).collect();
+        if answered < count {
+            order.rotate_left(answered);
+        } else if count > 1 {
+            let silent = order.iter().take_while(|at| self.is_silent(&self.addresses[**at])).count();
+            order.rotate_left(silent);
+        }
+        order
+    }
+
+    fn is_silent(&self, address: &str) -> bool {
+        let request = Request::builder().method(Method::GET).uri(format!("{address}/v1/health")).body(());
+        let answer = request.map(|request| self.run(request, Some(ALIVE_TIMEOUT)));
+        matches!(answer, Ok(Err(ureq::Error::Timeout(_))))
     }
 
     fn once(

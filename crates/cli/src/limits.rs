@@ -6,6 +6,9 @@ use std::time::Duration;
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long opening a connection may take before the next controller is tried.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longest wait for a controller to say that it is there, where there are others to ask: one that stands still takes
+/// connections and never answers.
+pub(crate) const ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an unanswered or refused-for-now request is tried again, under the same idempotency key.
 pub(crate) const RETRY_DEADLINE: Duration = Duration::from_secs(30);
 /// Pause before the first repetition; it doubles up to [`RETRY_PAUSE_MAX`].

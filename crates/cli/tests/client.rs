@@ -112,7 +112,9 @@ fn nothing_runs(_: &str) -> (u16, String) {
 }
 
 fn authorizations(controller: &StandIn) -> Vec<Option<String>> {
-    controller.asked().into_iter().map(|Asked { authorization, .. }| authorization).collect()
+    // Whether it is there is asked without a token.
+    let asked = controller.asked().into_iter().filter(|asked| asked.path != "/v1/health");
+    asked.map(|Asked { authorization, .. }| authorization).collect()
 }
 
 #[test]
@@ -152,4 +154,24 @@ fn tokens_are_sent_as_they_were_made_or_not_at_all() {
         assert!(ran.err.contains("characters that no token has") && !ran.err.contains("stele_"), "{ran:?}");
     }
     assert_eq!(controller.asked().len(), 1, "nothing is sent of what is no token");
+}
+
+#[test]
+fn a_controller_that_stands_still_is_passed_over() {
+    let home = tempfile::tempdir().unwrap();
+    // The system takes connections for it, and nobody reads from them.
+    let still = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let alive = StandIn::start(nothing_runs);
+    let both = format!("http://{},{}", still.local_addr().unwrap(), alive.address);
+    let ran = run(home.path(), &["status", "--addr", &both, "--token", TOKEN]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    still.set_nonblocking(true).unwrap();
+    let connections = std::iter::from_fn(|| still.accept().ok());
+    let asked = connections.map(|(mut connection, _)| {
+        let mut asked = String::new();
+        std::io::Read::read_to_string(&mut connection, &mut asked).unwrap();
+        asked
+    });
+    let asked: Vec<_> = asked.collect();
+    assert!(!asked.is_empty() && asked.iter().all(|it| it.starts_with("GET /v1/health ")), "{asked:?}");
 }
