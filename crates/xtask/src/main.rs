@@ -15,6 +15,7 @@ mod check;
 mod demo;
 mod deny;
 mod fuzz;
+mod goals_page;
 mod golden_log;
 mod layers;
 mod limits;

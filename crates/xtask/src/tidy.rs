@@ -8,11 +8,13 @@ use anyhow::{Context, Result};
 
 use crate::limits::MAX_FILE_LINES;
 use crate::progress::{Outcome, say};
-use crate::{cargo, layers, limits_page};
+use crate::{cargo, goals_page, layers, limits_page};
 
 /// Folders with sources, from the top of the checkout.
 const SOURCE_DIRS: &[&str] = &["crates", "simulations"];
 const LIMITS_PAGE: &str = "docs/limits.md";
+const BENCHES_DIR: &str = "docs/benchmarks";
+const GOALS_PAGE: &str = "docs/benchmarks/goals.md";
 const DEPENDENCIES_PAGE: &str = "docs/dependencies.md";
 /// Spelt in two halves so that this file does not find itself.
 const LEFT_BEHIND: &[&str] = &[concat!("todo", "!("), concat!("unimplemented", "!("), concat!("dbg", "!(")];
@@ -45,6 +47,9 @@ pub(crate) fn check(bless: bool) -> Result<Outcome> {
             .map(|(path, text)| (path.as_path(), text.as_str())),
     )?;
     complaints.extend(generated(&root.join(LIMITS_PAGE), LIMITS_PAGE, &page, bless)?);
+    let benches = goals_page::read(&root.join(BENCHES_DIR))?;
+    let page = goals_page::page(benches.iter().map(|(name, text)| (name.as_str(), text.as_str())))?;
+    complaints.extend(generated(&root.join(GOALS_PAGE), GOALS_PAGE, &page, bless)?);
 
     for complaint in &complaints {
         say!("    {complaint}");
