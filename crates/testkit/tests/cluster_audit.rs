@@ -342,13 +342,13 @@ fn points_and_files_are_checked(it: &Audited, begin: u64, end: u64) {
     };
     let (first, last) = (format!("seq:{begin}"), format!("seq:{end}"));
     for (from, to, scope, code, why) in [
-        ("yesterday", "now", "fleet", 2, "the first point: \"yesterday\" is not a point in time"),
+        ("yesterday", "now", "fleet", 2, "\"yesterday\" is not a point in time"),
         ("seq:0", "seq:999999", "fleet", 4, "the second point: seq:999999 is in the future"),
         ("v1", "now", "fleet", 3, "the first point: v1 needs one app in one environment"),
         ("v9", "now", WEB, 4, "the first point: v9 was never in force"),
         ("deploy:999999", "now", "fleet", 4, "there is no deployment 999999"),
         ("1999-01-01T00:00:00Z", "now", "fleet", 4, "is before the log begins"),
-        ("2026-13-01T00:00:00Z", "now", "fleet", 3, "is not a time"),
+        ("2026-13-01T00:00:00Z", "now", "fleet", 2, "is not a time"),
         (&last, &first, "fleet", 2, "--between goes backwards"),
         (&first, &first, "fleet", 2, "nothing happened between"),
         ("seq:0", &last, "shop/wbe@prod", 4, "there is no app shop/wbe; did you mean shop/web?"),
