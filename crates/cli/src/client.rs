@@ -230,8 +230,11 @@ impl Client {
 
     fn is_silent(&self, address: &str) -> bool {
         let request = Request::builder().method(Method::GET).uri(format!("{address}/v1/health")).body(());
-        let answer = request.map(|request| self.run(request, Some(ALIVE_TIMEOUT)));
-        matches!(answer, Ok(Err(ureq::Error::Timeout(_))))
+        let Ok(request) = request else { return false };
+        // Read to its end, so that what is asked next goes over the same connection.
+        let answer = self.run(request, Some(ALIVE_TIMEOUT));
+        let answer = answer.and_then(|response| response.into_body().into_with_config().read_to_vec());
+        matches!(answer, Err(ureq::Error::Timeout(_)))
     }
 
     fn once(

@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 
 use crate::context::{Context, remember};
 use crate::exit::Failure;
+use crate::limits::DEV_PAST_MEMORY_MIB;
 use crate::server::{failed, log_to_stderr};
 use crate::session::Session;
 
@@ -127,6 +128,8 @@ impl Dev {
         for config in kept.controllers.values() {
             let mut config = Config::read(&folder.join(config))?;
             config.mirror = self.mirror.clone().or(config.mirror);
+            // Several of them share the machine with whatever somebody works on.
+            config.past_memory_mib = config.past_memory_mib.or(Some(DEV_PAST_MEMORY_MIB));
             let running = start(config).await?;
             handles.push((running.handle.clone(), running.api));
             controllers.spawn(running.run_until(told(controllers_stopped.clone())));

@@ -71,3 +71,5 @@ pub(crate) const PINS_SHOWN_MAX: usize = 3;
 /// a processor, where there are not enough (`nice(2)`). With more, slow answers become slower: under 1000 clients
 /// p99 was 95 ms with none, 108 with this, 126 with 5.
 pub(crate) const REQUESTS_NICENESS: i32 = 2;
+/// Memory for past States of each controller of `stele dev`, in MiB.
+pub(crate) const DEV_PAST_MEMORY_MIB: u64 = 256;

@@ -90,7 +90,7 @@ fn way_on(status: &DeploymentStatus) -> [String; 2] {
         ]
     } else {
         [
-            "  nothing ran before it: there is no earlier state to go back to".to_owned(),
+            "  nothing ran before it".to_owned(),
             format!("  next: fix the spec and apply it again, or: stele remove {app_env} --plan"),
         ]
     }

@@ -54,7 +54,8 @@ pub struct Config {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirror: Option<String>,
     /// Memory for past States, in MiB: 16 to 1048576. Those that have no room there are read from the disk. Without it,
-    /// an eighth of what the controller may use (the machine's memory, or its control group's limit), at most 4096.
+    /// an eighth of what the controller may use (the machine's memory, or the limit of its control group in version 2),
+    /// at most 4096.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub past_memory_mib: Option<u64>,
     /// The fleet root's public key.

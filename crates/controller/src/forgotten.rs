@@ -2,9 +2,7 @@
 //!
 //! State keeps the newest changes of an app and its newest deployments; the log keeps them all.
 
-use std::collections::BTreeSet;
-
-use stele_model::limits::{CHANGES_PER_APP_MAX, DEPLOYMENTS_PER_APP_MAX};
+use stele_model::limits::CHANGES_PER_APP_MAX;
 use stele_model::{AppEnv, Point, Scope, Seq, State};
 
 use crate::handle::{Handle, ReadError};
@@ -24,43 +22,50 @@ impl Handle {
             }
             (Point::Deployment(id), _) => self.earlier_deployment(state, *id).await,
             (Point::LastGood, _) => {
-                let is_found = |state: &State, _| state.resolve_point(scope, point).is_ok();
-                let remembering = self.remembering(state, scope, is_found).await?;
-                Ok(remembering.resolve_point(scope, point).ok())
+                let is_found = |state: &State, since| state.last_good(scope, since).is_some();
+                let (state, since) = self.remembering(state, scope, is_found).await?;
+                Ok(state.last_good(scope, since))
             }
             _ => Ok(None),
         }
     }
 
-    /// A State that remembers deployments in a scope which `state` forgot: those of States of the past are added, of
-    /// ever earlier ones, until there are enough. That is told the seq from which on all are known. It has no digest.
+    /// A State that remembers changes and deployments in a scope which `state` forgot: those of States of the past are
+    /// added, of ever earlier ones, until there are enough. That is told the seq from which on all are known, which is
+    /// answered, too. What comes of it is for looking up alone: it has no digest, and nothing is decided on it.
     pub(crate) async fn remembering(
         &self,
         state: &State,
         scope: &Scope,
         is_enough: impl Fn(&State, Seq) -> bool,
-    ) -> Result<State, ReadError> {
+    ) -> Result<(State, Seq), ReadError> {
         let mut all = state.clone();
-        let mut horizon = forgets_before(state, scope);
+        let mut since = state.remembers_since(scope);
         for _ in 0..FORGOTTEN_STATES_MAX {
-            if horizon == 0 || is_enough(&all, horizon) {
+            if since == 0 || is_enough(&all, since) {
                 break;
             }
             // What ended because this one began is a part of the same decision.
-            let begins = self.in_past(move |past| past.header(horizon)).await?.decision.last();
+            let begins = self.in_past(move |past| past.header(since)).await?.decision.last();
             let earlier = self.state_at(begins).await?;
             let ended = earlier.history.deployments.iter().filter(|(_, it)| it.finished.is_some());
             for (id, deployment) in ended.filter(|(_, it)| scope.covers_app_env(&it.app_env)) {
-                if all.history.deployments.contains_key(id) {
-                    continue;
+                if !all.history.deployments.contains_key(id) {
+                    all.history.deployments.insert(*id, deployment.clone());
+                    all.history.deployments_of.insert((deployment.app_env.clone(), *id), ());
                 }
-                all.history.deployments.insert(*id, deployment.clone());
-                all.history.deployments_of.insert((deployment.app_env.clone(), *id), ());
+            }
+            for (at, change) in
+                earlier.history.changes.iter().filter(|((app_env, _), _)| scope.covers_app_env(app_env))
+            {
+                if !all.history.changes.contains_key(at) {
+                    all.history.changes.insert(at.clone(), change.clone());
+                }
             }
             // An earlier State forgot earlier ones, so that this ends.
-            horizon = forgets_before(&earlier, scope).min(horizon - 1);
+            since = earlier.remembers_since(scope).min(since - 1);
         }
-        Ok(all)
+        Ok((all, since))
     }
 
     /// Goes back from one State's oldest change to the State before it, which remembers as many again.
@@ -111,17 +116,4 @@ impl Handle {
         }
         Ok(None)
     }
-}
-
-/// The oldest deployment of an app in a scope before which some of that app are forgotten; the newest of them where
-/// there are several apps, and zero where nothing is forgotten.
-fn forgets_before(state: &State, scope: &Scope) -> Seq {
-    let apps: BTreeSet<_> =
-        state.history.latest.keys().filter(|app_env| scope.covers_app_env(app_env)).collect();
-    let oldest = apps.into_iter().filter_map(|app_env| {
-        let known: Vec<_> = state.deployments_of(app_env, 0..=Seq::MAX).collect();
-        let finished = known.iter().filter(|(_, deployment)| deployment.finished.is_some()).count();
-        if finished < DEPLOYMENTS_PER_APP_MAX { None } else { known.first().map(|(id, _)| *id) }
-    });
-    oldest.max().unwrap_or(0)
 }

@@ -2,34 +2,21 @@
 
 use stele_model::{Point, Rejection, RejectionKind, Time};
 
-/// The last microsecond of a second.
-const LAST_OF_SECOND_US: u64 = 999_999;
-
-/// The time a point stands for, seen from a clock's time in microseconds; none when the point is no time. One without
-/// fractions of a second is that whole second, as times are shown: what was done within it is in.
+/// The time a point stands for, seen from a clock's time in microseconds; none when the point is no time.
 pub fn wall_time(point: &Point, now_us: u64) -> Result<Option<Time>, Rejection> {
-    let (begins, ends) = match point {
-        Point::Ago(micros) => {
-            let time = now_us.saturating_sub(*micros);
-            (time, time)
-        }
-        Point::Time(text) => {
-            let begins = parse_time(text)?.0;
-            (
-                begins,
-                if text.contains(['.', ',']) { begins } else { begins.saturating_add(LAST_OF_SECOND_US) },
-            )
-        }
+    let time = match point {
+        Point::Ago(micros) => Time(now_us.saturating_sub(*micros)),
+        Point::Time(text) => parse_time(text)?,
         _ => return Ok(None),
     };
-    if begins > now_us {
+    if time.0 > now_us {
         return Err(Rejection::new(
             RejectionKind::NotFound,
             format!("{point} is in the future: it is {} now", written(Time(now_us))),
         )
         .with_next("write now, or an earlier time"));
     }
-    Ok(Some(Time(ends.min(now_us))))
+    Ok(Some(time))
 }
 
 /// A time before the first record is before there was anything.
@@ -73,16 +60,9 @@ mod tests {
         assert_eq!(at("2h ago").unwrap(), Some(Time(NOON - 7_200_000_000)));
         assert_eq!(at("2026-01-31T12:00:00Z").unwrap(), Some(Time(NOON)));
         assert_eq!(at("2026-01-31T13:00:00+01:00").unwrap(), Some(Time(NOON)));
-        assert_eq!(at("1969-07-20T20:17:40.5Z").unwrap(), Some(Time(0)));
-        assert_eq!(at("2026-01-31T11:59:59.25Z").unwrap(), Some(Time(NOON - 750_000)));
+        assert_eq!(at("1969-07-20T20:17:40Z").unwrap(), Some(Time(0)));
         assert_eq!(at("seq:3").unwrap(), None);
         assert_eq!(at("v3").unwrap(), None);
-    }
-
-    #[test]
-    fn a_time_as_it_is_shown_has_what_was_done_within_that_second() {
-        assert_eq!(at("2026-01-31T11:59:58Z").unwrap(), Some(Time(NOON - 1_000_001)));
-        assert_eq!(at("2026-01-31T12:00:00Z").unwrap(), Some(Time(NOON)), "which is not over yet");
     }
 
     #[test]

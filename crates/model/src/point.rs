@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{DeploymentKind, Outcome, Pin};
 use crate::ids::{AppEnv, Place, Seq};
-use crate::limits::CHANGES_PER_APP_MAX;
+use crate::limits::{CHANGES_PER_APP_MAX, DEPLOYMENTS_PER_APP_MAX};
 use crate::rejection::{Rejection, RejectionKind};
 use crate::release::Revision;
 use crate::scope::Scope;
@@ -155,6 +155,21 @@ pub enum Verdict {
     MarkedBad,
 }
 
+/// An earlier point, as it looks from now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Earlier {
+    /// The last moment of something that was in force.
+    pub point: Seq,
+    /// The worst that is to be said of anything there.
+    pub verdict: Verdict,
+    /// Whether nothing that was forgotten could make that another.
+    pub is_certain: bool,
+}
+
+fn in_force_at(entries: &[InForce], point: Seq) -> Option<&InForce> {
+    entries.iter().find(|entry| entry.from <= point)
+}
+
 impl State {
     /// What was in force in an app and environment, newest first.
     pub fn timeline(&self, app_env: &AppEnv) -> Vec<InForce> {
@@ -243,13 +258,31 @@ impl State {
                     .with_next(format!("stele history {app_env}"))
                 })
             }
-            Point::LastGood => self.last_good(scope),
+            Point::LastGood => self.last_good(scope, self.remembers_since(scope)).ok_or_else(|| {
+                not_found(format!("{scope} has no earlier state that was healthy and differs from now"))
+                    .with_next(format!("stele history {scope}"))
+            }),
         }
     }
 
-    /// Earlier points at which something in a scope was otherwise than now, newest first, with the
-    /// worst that is to be said of anything there. Each is the last moment of what was in force.
-    pub fn earlier(&self, scope: &Scope) -> impl Iterator<Item = (Seq, Verdict)> {
+    /// From which seq on all changes and deployments in a scope are remembered; zero when none was forgotten.
+    pub fn remembers_since(&self, scope: &Scope) -> Seq {
+        let apps: BTreeSet<&AppEnv> =
+            self.history.last_changed.keys().filter(|app_env| scope.covers_app_env(app_env)).collect();
+        let oldest = apps.into_iter().map(|app_env| {
+            let all = (app_env.clone(), 0)..=(app_env.clone(), Seq::MAX);
+            let change = (self.changes_of(app_env) >= CHANGES_PER_APP_MAX)
+                .then(|| self.history.changes.range(all).next().map(|((_, seq), _)| *seq));
+            let deployment = (self.finished_of(app_env) >= DEPLOYMENTS_PER_APP_MAX)
+                .then(|| self.deployments_of(app_env, 0..=Seq::MAX).next().map(|(seq, _)| seq));
+            change.flatten().max(deployment.flatten()).unwrap_or(0)
+        });
+        oldest.max().unwrap_or(0)
+    }
+
+    /// Earlier points at which something in a scope was otherwise than now, newest first. All changes and deployments
+    /// there are remembered from `since` on.
+    pub fn earlier(&self, scope: &Scope, since: Seq) -> impl Iterator<Item = Earlier> {
         let apps: BTreeSet<&AppEnv> =
             self.history.last_changed.keys().filter(|app_env| scope.covers_app_env(app_env)).collect();
         let timelines: Vec<_> = apps.into_iter().map(|app_env| (app_env, self.timeline(app_env))).collect();
@@ -262,9 +295,13 @@ impl State {
         points.into_iter().filter_map(move |point| {
             let verdict = timelines
                 .iter()
-                .map(|(app_env, entries)| self.verdict(scope, app_env, entries, point))
+                .map(|(app_env, entries)| self.verdict(scope, app_env, entries, point, since))
                 .max()?;
-            (verdict != Verdict::Same).then_some((point, verdict))
+            // A success may be forgotten of what was in force before that.
+            let mut in_force = timelines.iter().filter_map(|(_, entries)| in_force_at(entries, point));
+            let is_certain = point >= since
+                && (verdict != Verdict::Unhealthy || in_force.all(|entry| entry.from >= since));
+            (verdict != Verdict::Same).then_some(Earlier { point, verdict, is_certain })
         })
     }
 
@@ -272,23 +309,24 @@ impl State {
     ///
     /// Asked again after a rollback, it steps further back: what a rollback left is
     /// never offered again, and neither is what is latched or marked bad.
-    fn last_good(&self, scope: &Scope) -> Result<Seq, Rejection> {
-        self.earlier(scope).find(|(_, verdict)| *verdict == Verdict::Good).map(|(point, _)| point).ok_or_else(
-            || {
-                Rejection::new(
-                    RejectionKind::NotFound,
-                    format!("{scope} has no earlier state that was healthy and differs from now"),
-                )
-                .with_next(format!("stele history {scope}"))
-            },
-        )
+    /// Nothing where what was forgotten might be newer than what is found.
+    pub fn last_good(&self, scope: &Scope, since: Seq) -> Option<Seq> {
+        let mut certain = self.earlier(scope, since).take_while(|earlier| earlier.is_certain);
+        certain.find(|earlier| earlier.verdict == Verdict::Good).map(|earlier| earlier.point)
     }
 
     /// How an app was at a point, seen from now.
-    fn verdict(&self, scope: &Scope, app_env: &AppEnv, entries: &[InForce], point: Seq) -> Verdict {
-        let Some(entry) = entries.iter().find(|entry| entry.from <= point) else {
+    fn verdict(
+        &self,
+        scope: &Scope,
+        app_env: &AppEnv,
+        entries: &[InForce],
+        point: Seq,
+        since: Seq,
+    ) -> Verdict {
+        let Some(entry) = in_force_at(entries, point) else {
             // It was not there yet, unless so much happened since that this is forgotten.
-            let is_known = entries.len() < CHANGES_PER_APP_MAX;
+            let is_known = point >= since;
             return match self.in_force_now(scope, app_env) {
                 None if is_known => Verdict::Same,
                 Some(_) if is_known => Verdict::Good,

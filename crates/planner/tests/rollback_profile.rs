@@ -7,6 +7,7 @@ mod world;
 
 use stele_model::decide::plan_rollback;
 use stele_model::event::{AssignmentChange, Contacts, Event};
+use stele_model::limits::DEPLOYMENTS_PER_APP_MAX;
 use stele_model::release::{Placement, Port, Protocol};
 use stele_model::{AppEnv, Command, ReleaseChoice, Scope};
 use world::{Spec, World, image_digest, name, request, rollback, set_secret};
@@ -93,6 +94,33 @@ fn now_replaces_all_at_once() {
     }
     world.dana(command).unwrap();
     assert_eq!(begun(&world.settle()), [4]);
+}
+
+#[test]
+fn what_is_forgotten_is_not_stepped_over() {
+    let (mut world, scope) = (World::new(), name::<Scope>(WEB));
+    world.dana(Spec::new(1, 1).deploy(WEB)).unwrap();
+    world.settle();
+    world.dana(Command::Remove { app_env: name(WEB) }).unwrap();
+    world.settle();
+    world.dana(Spec::new(2, 1).deploy(WEB)).unwrap();
+    world.settle();
+    let good = world.state.seq;
+    world.sick.insert(image_digest(3));
+    for number in 0..=DEPLOYMENTS_PER_APP_MAX {
+        world.dana(Spec::new(3, 1).with_env("N", &number.to_string()).deploy(WEB)).unwrap();
+        world.settle();
+        let since = world.state.remembers_since(&scope);
+        let found = world.state.last_good(&scope, since);
+        if since <= good {
+            assert_eq!(found, Some(good), "after {number}");
+        } else {
+            // That it was away before is remembered, and no way back to what was healthy last.
+            assert_eq!(found, None, "after {number}");
+            assert!(number > DEPLOYMENTS_PER_APP_MAX / 2, "after {number}");
+        }
+    }
+    assert!(world.state.remembers_since(&scope) > good);
 }
 
 /// A release of one instance on a node, with a port of its host.

@@ -13,6 +13,10 @@ use crate::snapshots::Stages;
 use crate::store::{Identity, check_format, decode_identity};
 use crate::{meta, watermark};
 
+/// What to do about a store that lacks what was synced, and that nobody runs on.
+const REMEDY: &str =
+    "A copy was shortened, or made while a controller wrote: stop the controller, and copy its folder again";
+
 /// Opens the store in a folder without writing a byte into it, and says whose it is.
 ///
 /// A controller may run on it meanwhile: then what it has written up to now is read,
@@ -30,7 +34,7 @@ pub fn open_read_only(path: &Path) -> Result<(Identity, Reader), OpenError> {
     let database = Database::open_read_only(path)?;
     let Some(identity) = database.get(Family::Meta, meta::IDENTITY)? else { return Err(missing()) };
     check_format(&database, path)?;
-    watermark::check(&database, proven)?;
+    watermark::check(&database, proven, REMEDY)?;
     let identity = decode_identity(&identity)
         .ok_or_else(|| database.corrupt(Family::Meta, meta::IDENTITY, "it does not decode".to_owned()))?;
     let index = LogIndex::recover(meta::recover(&database)?);

@@ -12,7 +12,7 @@ use stele_consensus::{
     Changes, LogIndex, LogStore, Staged, StagedSnapshot, StoreError, StoredSnapshot, WriteBatch,
 };
 
-use crate::database::{Batch, Database, Family};
+use crate::database::{Batch, Database, Family, REMEDY};
 use crate::disk::Disk;
 use crate::error::OpenError;
 use crate::limits;
@@ -137,7 +137,7 @@ impl Store {
 
     fn recover(database: Database) -> Result<Self, OpenError> {
         let (watermark, proven) = Watermark::open(database.path())?;
-        let synced = watermark::check(&database, proven)?;
+        let synced = watermark::check(&database, proven, REMEDY)?;
         let stages = snapshots::forget_staged(&database)?;
         let mut parts = meta::recover(&database)?;
         // A follower that is a little behind is sent what it lacks, right after a start, too.

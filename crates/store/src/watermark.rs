@@ -67,11 +67,15 @@ fn read(file: &File, path: &Path) -> Result<u64, StoreError> {
 }
 
 /// Refuses a store that has fewer synced writes than are proven.
-pub(crate) fn check(database: &Database, proven: u64) -> Result<u64, StoreError> {
+pub(crate) fn check(database: &Database, proven: u64, remedy: &'static str) -> Result<u64, StoreError> {
     let synced = meta::number(database, meta::SYNCED)?;
     if synced < proven {
         let detail = format!("{proven} writes were synced, and only {synced} of them are there");
-        return Err(database.corrupt(Family::Meta, meta::SYNCED, detail));
+        return Err(StoreError::Corrupt {
+            place: database.place(Family::Meta, meta::SYNCED),
+            detail,
+            remedy,
+        });
     }
     Ok(synced)
 }

@@ -220,13 +220,9 @@ fn candidates(session: &Session, client: &Client, rollback: &Rollback) -> Result
     let terminal = session.terminal;
     terminal.answer(&answer, |answer| {
         if answer.candidates.is_empty() {
-            let next = answer.scope.as_app_env().map(|app_env| {
-                format!("\nnext: fix the spec and apply it again, or: stele remove {app_env} --plan")
-            });
+            let scope = &answer.scope;
             return format!(
-                "{} has no earlier state to go back to{}",
-                answer.scope,
-                next.unwrap_or_default()
+                "{scope} has no earlier state to go back to\nnext: stele status {scope} --problems"
             );
         }
         let mut parts: Vec<_> =

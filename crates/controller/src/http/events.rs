@@ -17,7 +17,6 @@ use stele_model::{Event, Header, PrincipalId, Record, Scope, Seq, State};
 use super::asked::{Asked, Caller};
 use super::failure::Failure;
 use super::limits::{EVENTS_PAGE_BYTES_MAX, EVENTS_SCANNED_MAX, RECORDS_PER_SCAN, STREAM_KEEPALIVE};
-use super::scopes::check_known;
 use super::status::point_seq;
 use super::{Answered, json};
 use crate::handle::Handle;
@@ -128,10 +127,6 @@ pub(super) async fn events(handle: &Handle, asked: &Asked) -> Answered {
     }
     if wants_stream {
         return Ok(stream_response(handle.clone(), filter, after, asked.caller.clone()));
-    }
-    if let Some(scope) = &query.scope {
-        // Nodes go, and what is told of them stays. What ever was deployed stays known.
-        check_known(&Scope { region: None, node: None, ..scope.clone() }, &[&asked.state])?;
     }
     let limit = query.limit.unwrap_or(EVENTS_PAGE_DEFAULT).clamp(1, EVENTS_PAGE_MAX);
     // What the linearizable read saw is there; more may be.

@@ -42,13 +42,13 @@ pub(super) async fn history(handle: &Handle, asked: &Asked) -> Answered {
     let state = state_at(handle, &asked.state, &query.scope, query.at.as_deref()).await?;
     check_known(&query.scope, &[&asked.state, &state])?;
     // State keeps the newest deployments of each app, the log all of them.
-    let is_enough = |state: &State, horizon| {
+    let is_enough = |state: &State, since| {
         of_scope(state, &query.scope)
-            .take_while(|(id, _)| **id >= horizon)
+            .take_while(|(id, _)| **id >= since)
             .nth(limit.saturating_sub(1))
             .is_some()
     };
-    let state = handle.remembering(&state, &query.scope, is_enough).await?;
+    let (state, _) = handle.remembering(&state, &query.scope, is_enough).await?;
     let newest: Vec<_> = of_scope(&state, &query.scope).take(limit).collect();
     let mut entries = Vec::with_capacity(newest.len());
     for (id, deployment) in newest {

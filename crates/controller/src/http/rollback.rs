@@ -8,7 +8,7 @@ use stele_api::wire::{
 };
 use stele_model::decide::{RollbackPlan, plan_rollback};
 use stele_model::event::{Deviation, TargetDigest};
-use stele_model::point::Verdict;
+use stele_model::point::{Earlier, Verdict};
 use stele_model::trial::try_out;
 use stele_model::{AppEnv, Command, Context, Decision, Event, Point, Revision, Scope, Seq, State, diff};
 
@@ -236,23 +236,28 @@ pub(super) async fn candidates(handle: &Handle, asked: &Asked) -> Answered {
     let state = &asked.state;
     let scope = with_environment(state, query.scope, |scope| format!("stele rollback {scope}"))?;
     check_known(&scope, &[state])?;
-    // What became of each of those listed: State keeps an app's newest deployments, the log all of them.
-    let is_known = |state: &State, horizon| {
-        let known = state.earlier(&scope).take_while(|(point, _)| *point >= horizon);
-        known.count() >= limit
+    // State keeps an app's newest changes and deployments, the log all of them. Whatever was deployed in vain since, the
+    // way out is among those listed.
+    let is_enough = |state: &State, since| {
+        let mut certain = state.earlier(&scope, since).take_while(|earlier| earlier.is_certain);
+        let listed: Vec<_> = certain.by_ref().take(limit).collect();
+        let is_good = |earlier: &Earlier| earlier.verdict == Verdict::Good;
+        listed.len() == limit && (listed.iter().any(is_good) || certain.any(|earlier| is_good(&earlier)))
     };
-    let state = &handle.remembering(state, &scope, is_known).await?;
-    let mut candidates = Vec::new();
-    for (point, verdict) in state.earlier(&scope) {
-        if candidates.len() >= limit {
+    let (state, since) = &handle.remembering(state, &scope, is_enough).await?;
+    let mut candidates: Vec<Candidate> = Vec::new();
+    for earlier in state.earlier(&scope, *since) {
+        let has_good = candidates.iter().any(|it| it.verdict == Verdict::Good);
+        if candidates.len() >= limit && (has_good || limit == 0) {
             break;
         }
-        candidates.extend(candidate(handle, state, &scope, point, verdict, query.check).await?);
-    }
-    // Whatever was deployed in vain since: the way out is always there.
-    let has_good = candidates.iter().any(|it| it.verdict == Verdict::Good);
-    if !has_good && let Ok(point) = handle.resolve(&asked.state, &scope, &Point::LastGood).await {
-        candidates.extend(candidate(handle, state, &scope, point, Verdict::Good, query.check).await?);
+        if candidates.len() >= limit && (earlier.verdict != Verdict::Good || !earlier.is_certain) {
+            continue;
+        }
+        if let Some(one) = candidate(handle, state, &scope, earlier, query.check).await? {
+            candidates.truncate(limit - 1);
+            candidates.push(one);
+        }
     }
     json(&CandidatesAnswer { scope, candidates })
 }
@@ -262,8 +267,7 @@ async fn candidate(
     handle: &Handle,
     state: &State,
     scope: &Scope,
-    point: Seq,
-    verdict: Verdict,
+    Earlier { point, verdict, .. }: Earlier,
     check: bool,
 ) -> Result<Option<Candidate>, Failure> {
     let past = handle.target_at(point).await?;

@@ -106,7 +106,7 @@ pub(super) async fn status(handle: &Handle, asked: &Asked) -> Answered {
     };
     let apps: Vec<_> =
         told.into_iter().filter_map(|(app_env, told)| app(&state, &query.scope, &app_env, told)).collect();
-    let problems = problems(&state, &apps, &nodes);
+    let problems = problems(&state, &asked.state, &apps, &nodes);
     let (seq, time, scope) = (state.seq, state.time, query.scope);
     let mut answer = StatusAnswer { seq, time, apps, nodes, problems, scope };
     if query.problems {
@@ -392,10 +392,11 @@ pub(super) fn node(state: &State, enrolled: &EnrolledNode) -> NodeStatus {
     }
 }
 
-fn problems(state: &State, apps: &[AppStatus], nodes: &[NodeStatus]) -> Vec<ProblemStatus> {
+/// What is wrong, and what could be done about it now.
+fn problems(state: &State, now: &State, apps: &[AppStatus], nodes: &[NodeStatus]) -> Vec<ProblemStatus> {
     let mut problems = Vec::new();
     for app in apps {
-        deployment_problem(state, app, &mut problems);
+        deployment_problem(state, now, app, &mut problems);
         for instance in &app.instances {
             instance_problem(state, app, instance, &mut problems);
         }
@@ -419,7 +420,7 @@ fn problems(state: &State, apps: &[AppStatus], nodes: &[NodeStatus]) -> Vec<Prob
     problems
 }
 
-fn deployment_problem(state: &State, app: &AppStatus, problems: &mut Vec<ProblemStatus>) {
+fn deployment_problem(state: &State, now: &State, app: &AppStatus, problems: &mut Vec<ProblemStatus>) {
     let app_env = &app.app_env;
     let Some((id, deployment)) = state.latest_deployment(app_env) else { return };
     let problem = |message: String, since: Seq, log_tail: &[String], next: String| ProblemStatus {
@@ -436,11 +437,11 @@ fn deployment_problem(state: &State, app: &AppStatus, problems: &mut Vec<Problem
         Some((_, seq, Outcome::Failed { instance, node, reason, exit_code, log_tail })) => {
             let code = exit_code.map(|code| format!(", exit code {code}")).unwrap_or_default();
             let message = format!("deployment {id} failed: {instance} on {node}: {reason}{code}");
-            problems.push(problem(message, *seq, log_tail, after_failure(state, app_env)));
+            problems.push(problem(message, *seq, log_tail, after_failure(now, app_env)));
         }
         Some((_, seq, Outcome::Unplaced { slot, reason })) => {
             let message = format!("deployment {id} failed: {slot} has no node: {reason}");
-            problems.push(problem(message, *seq, &[], after_failure(state, app_env)));
+            problems.push(problem(message, *seq, &[], after_failure(now, app_env)));
         }
         Some((_, seq, Outcome::Succeeded | Outcome::Superseded { .. })) => {
             for service in app.services.iter().filter(|service| service.healthy < service.wanted) {
@@ -456,12 +457,12 @@ fn deployment_problem(state: &State, app: &AppStatus, problems: &mut Vec<Problem
 }
 
 /// What gets further after a deployment failed: of going back, only what is there to go back to.
-fn after_failure(state: &State, app_env: &AppEnv) -> String {
+fn after_failure(now: &State, app_env: &AppEnv) -> String {
     let scope = Scope::app_env(app_env);
-    let mut earlier = state.earlier(&scope).peekable();
+    let mut earlier = now.earlier(&scope, now.remembers_since(&scope)).peekable();
     if earlier.peek().is_none() {
         format!("fix the spec and apply it again, or: stele remove {app_env} --plan")
-    } else if earlier.any(|(_, verdict)| verdict == Verdict::Good) {
+    } else if earlier.any(|earlier| earlier.verdict == Verdict::Good) {
         format!("stele rollback {app_env} --to last-good --plan")
     } else {
         format!("stele rollback {app_env} --check")

@@ -105,8 +105,10 @@ impl Export {
 
     /// All or nothing, and never over another file unless that was asked for.
     fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-        let fail =
-            |error: std::io::Error| Failure::Failed(format!("cannot write {}: {error}", path.display()));
+        let fail = |error: std::io::Error| match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Failure::Closed,
+            _ => Failure::Failed(format!("cannot write {}: {error}", path.display())),
+        };
         if !self.force {
             // The name is taken first: whoever else would take it now finds it taken.
             File::create_new(path).map_err(|error| match error.kind() {

@@ -389,7 +389,8 @@ impl Story {
         wish: &Wish<'_>,
     ) -> anyhow::Result<Decision> {
         let scope: Scope = scope.parse()?;
-        let points: Vec<Seq> = self.state().earlier(&scope).map(|(seq, _)| seq).skip(skipped).collect();
+        let points: Vec<Seq> =
+            self.state().earlier(&scope, 0).map(|earlier| earlier.point).skip(skipped).collect();
         let mut refused = Vec::new();
         for seq in points.into_iter().take(POINTS_TRIED_MAX) {
             match self.rollback_to(principal, &scope, (seq, format!("seq:{seq}")), wish) {

@@ -32,7 +32,7 @@ pub(super) fn across_the_upgrade(story: &mut Story) -> anyhow::Result<()> {
     story.deployed("ci", &app_env, Style::Web, None)?;
     let first = story.world.scribe.began_after();
     let scope = Scope::app_env(&app_env);
-    let point = story.state().earlier(&scope).map(|(seq, _)| seq).find(|seq| *seq <= first);
+    let point = story.state().earlier(&scope, 0).map(|earlier| earlier.point).find(|seq| *seq <= first);
     let seq = point.context("nothing was deployed before the upgrade")?;
     let decision = story.rollback_to("dana", &scope, (seq, format!("seq:{seq}")), &generous())?;
     ensure!(decision.is_some(), "{app_env} is as it was before the upgrade");
