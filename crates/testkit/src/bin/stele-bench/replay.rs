@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use serde_json::Value;
 use stele_codec::StoredRecord;
-use stele_model::{State, fold};
+use stele_model::{Record, State, fold};
 use stele_store::open_read_only;
 use stele_testkit::Programs;
 
@@ -24,9 +24,10 @@ pub(crate) fn replay(size: &Size, rounds: usize) -> anyhow::Result<Report> {
     let prepared = Prepared::new(size, &mut report)?;
     let data = prepared.data()?;
     let log = data.join("log");
-    let (mut raws, mut folds, mut replays) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut raws, mut decodes, mut folds, mut replays) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
         raws.push(raw(&log, prepared.last)?);
+        decodes.push(decoded(&log, prepared.last, |record| drop(std::hint::black_box(record)))?);
         folds.push(folded(&log, prepared.last)?);
         replays.push(replayed(&data, prepared.last)?);
     }
@@ -34,6 +35,7 @@ pub(crate) fn replay(size: &Size, rounds: usize) -> anyhow::Result<Report> {
     let row = |work, rates: &[f64]| {
         Row::new(work, "events/s", vec![Side::new("Stele", rates, None), limit.clone()])
     };
+    report.rows.push(row("decoded, not folded, no hash checked", &decodes));
     let folded = row("decoded and folded, no hash checked", &folds);
     let share = folded.ratio.unwrap_or_default();
     report.rows.push(folded.goal(Goal::at_least("of the raw scan", share, 0.6)));
@@ -60,18 +62,27 @@ fn raw(log: &Path, last: u64) -> anyhow::Result<f64> {
     Ok(seen as f64 / began.elapsed().as_secs_f64())
 }
 
-fn folded(log: &Path, last: u64) -> anyhow::Result<f64> {
+/// Reads and decodes each record.
+fn decoded(log: &Path, last: u64, mut each: impl FnMut(Record)) -> anyhow::Result<f64> {
     let (_, reader) = open_read_only(log)?;
     let began = Instant::now();
-    let mut state = State::default();
-    // As a controller does that starts.
-    state.keep_counts();
-    while state.seq < last {
-        for (_, bytes) in reader.records(state.seq + 1..=last, READ_BYTES)? {
-            fold(&mut state, &StoredRecord::from_bytes(&bytes)?.0.decode()?);
+    let mut seq = 0;
+    while seq < last {
+        for (read, bytes) in reader.records(seq + 1..=last, READ_BYTES)? {
+            each(StoredRecord::from_bytes(&bytes)?.0.decode()?);
+            seq = read;
         }
     }
     Ok(last as f64 / began.elapsed().as_secs_f64())
+}
+
+fn folded(log: &Path, last: u64) -> anyhow::Result<f64> {
+    let mut state = State::default();
+    // As a controller does that starts.
+    state.keep_counts();
+    let rate = decoded(log, last, |record| fold(&mut state, &record))?;
+    anyhow::ensure!(state.seq == last, "folded up to {} of {last}", state.seq);
+    Ok(rate)
 }
 
 fn replayed(data: &Path, last: u64) -> anyhow::Result<f64> {
