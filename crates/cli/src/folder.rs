@@ -4,14 +4,14 @@
 use std::path::{Path, PathBuf};
 
 use stele_api::wire::DiffAnswer;
-use stele_codec::StoredRecord;
+use stele_codec::{RecordBytes, StoredRecord};
 use stele_model::point::PointError;
 use stele_model::why::{Evidence, Lack, Subject, Told, Why, why};
 use stele_model::{Header, Point, Record, Rejection, Scope, Seq, State, Time, diff, fold};
 use stele_store::{Identity, Reader, open_read_only};
 
 use crate::exit::Failure;
-use crate::limits::{FOLDER_WHY_LOOKUPS_MAX, REPLAY_READ_BYTES};
+use crate::limits::FOLDER_WHY_LOOKUPS_MAX;
 
 /// A log that is only read.
 pub(crate) struct Folder {
@@ -72,13 +72,20 @@ impl Folder {
         state.keep_counts();
         while state.seq < seq {
             let next = state.seq + 1;
-            let records = self.reader.records(next..=seq, REPLAY_READ_BYTES).map_err(failed)?;
-            if records.is_empty() {
-                return Err(failed(format!("record {next} is not in {}", self.path().display())));
+            let mut malformed = None;
+            let read = self.reader.each_record(next..=seq, |at, bytes| {
+                match RecordBytes::read(bytes).and_then(|(record, _)| record.decode()) {
+                    Ok(record) => fold(&mut state, &record),
+                    Err(error) => malformed = Some(failed(format!("record {at}: {error}"))),
+                }
+                malformed.is_none()
+            });
+            read.map_err(failed)?;
+            if let Some(failure) = malformed {
+                return Err(failure);
             }
-            for (at, bytes) in records {
-                let decoded = StoredRecord::from_bytes(&bytes).and_then(|(stored, _)| stored.decode());
-                fold(&mut state, &decoded.map_err(|error| failed(format!("record {at}: {error}")))?);
+            if state.seq < next {
+                return Err(failed(format!("record {next} is not in {}", self.path().display())));
             }
         }
         Ok(state)

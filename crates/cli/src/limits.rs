@@ -33,9 +33,9 @@ pub(crate) const CELL_CHARS_MAX: usize = 80;
 pub(crate) const KEY_BYTES: usize = 16;
 /// How much further back each look for the newest events goes than the one before.
 pub(crate) const LOOK_BACK_FACTOR: u64 = 4;
-/// Bytes of records a replay reads from a store at once.
-pub(crate) const REPLAY_READ_BYTES: usize = 1024 * 1024;
-/// Reads of a replay that wait to be folded.
+/// Bytes of records a replay links before it hands them on to be folded.
+pub(crate) const REPLAY_CHUNK_BYTES: usize = 1024 * 1024;
+/// Chunks of a replay that wait to be folded.
 pub(crate) const REPLAY_CHUNKS_AHEAD: usize = 4;
 /// Records looked up in a data folder for one why.
 pub(crate) const FOLDER_WHY_LOOKUPS_MAX: usize = 200;

@@ -31,7 +31,7 @@ pub fn decode_answers(bytes: &[u8]) -> Result<AnswersDelta, DecodeError> {
 }
 
 pub(crate) fn decode_part<T: DeserializeOwned>(what: &'static str, body: &[u8]) -> Result<T, DecodeError> {
-    message::decode::<T, SNAPSHOT_BYTES_MAX, { message::CLAIMS_PER_BYTE * SNAPSHOT_BYTES_MAX }>(what, body)
+    message::decode(what, body, SNAPSHOT_BYTES_MAX)
 }
 
 pub(crate) fn with_magic(magic: [u8; 4], body: &[u8]) -> Vec<u8> {

@@ -80,13 +80,17 @@ pub(crate) fn headline(leaf: &[u8]) -> Result<Headline<'_>, DecodeError> {
     let _idempotency: Option<(_, [u8; 32])> = from.option(|from| Ok((from.blob()?, from.array()?)))?;
     let kind = from.str()?;
     let _schema_and_codec = (from.u16()?, from.u8()?);
+    Ok(Headline { seq, time, kind, scopes: scopes(&mut from, |scope| scope)? })
+}
+
+fn scopes<'a, T>(from: &mut Reader<'a>, of: impl Fn(&'a str) -> T) -> Result<Vec<T>, DecodeError> {
     let count = usize::from(from.u16()?);
     // As many as there can be: each has its length before it.
     let mut scopes = Vec::with_capacity(count.min(from.left() / size_of::<u32>()));
     for _ in 0..count {
-        scopes.push(from.str()?);
+        scopes.push(of(from.str()?));
     }
-    Ok(Headline { seq, time, kind, scopes })
+    Ok(scopes)
 }
 
 pub(crate) fn decode(leaf: &[u8]) -> Result<Header, DecodeError> {
@@ -103,10 +107,7 @@ pub(crate) fn decode(leaf: &[u8]) -> Result<Header, DecodeError> {
         kind: from.text()?,
         schema: from.u16()?,
         codec: from.u8()?,
-        scopes: {
-            let count = from.u16()?;
-            (0..count).map(|_| from.text()).collect::<Result<_, _>>()?
-        },
+        scopes: scopes(&mut from, str::to_owned)?,
         reason: from.option(|from| match from.u8()? {
             VALUE_PLAIN => Ok(Value::Plain(from.text()?)),
             VALUE_SEALED => Ok(Value::Sealed(Sealed {

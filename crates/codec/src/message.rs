@@ -1,10 +1,11 @@
 //! bincode 2 under one fixed configuration: little-endian, variable-length integers, bounded.
+//! bincode writes it; [`BincodeReader`] reads it.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::bincode_reader::BincodeReader;
 use crate::bytes::Writer;
-use crate::cautious::Cautiously;
 use crate::error::DecodeError;
 use crate::limits::MESSAGE_BYTES_MAX;
 
@@ -20,27 +21,25 @@ pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
     out.0
 }
 
-/// Reads at most `LIMIT` bytes, with no more memory than what is in them needs. bincode's own
-/// limit counts what is claimed, up to `CLAIMS`: eight for an integer or a length that may be one
-/// byte on the wire.
-pub(crate) fn decode<T: DeserializeOwned, const LIMIT: usize, const CLAIMS: usize>(
+/// Reads at most `limit` bytes, with no more memory than what is in them needs.
+pub(crate) fn decode<T: DeserializeOwned>(
     what: &'static str,
     bytes: &[u8],
+    limit: usize,
 ) -> Result<T, DecodeError> {
-    if bytes.len() > LIMIT {
-        return Err(DecodeError::TooLarge { what, found: bytes.len(), limit: LIMIT });
+    if bytes.len() > limit {
+        return Err(DecodeError::TooLarge { what, found: bytes.len(), limit });
     }
-    let config = bincode::config::standard().with_limit::<CLAIMS>();
-    let (Cautiously(value), read) = bincode::serde::borrow_decode_from_slice(bytes, config)
-        .map_err(|error| DecodeError::Malformed { what, why: error.to_string() })?;
-    match bytes.len() - read {
+    let mut reader = BincodeReader::new(bytes);
+    let value = T::deserialize(&mut reader).map_err(|error| DecodeError::Malformed {
+        what,
+        why: format!("at byte {}: {error}", bytes.len() - reader.left().len()),
+    })?;
+    match reader.left().len() {
         0 => Ok(value),
         left => Err(DecodeError::Trailing(left, what)),
     }
 }
-
-/// Most that one encoded byte can make bincode claim, in bytes.
-pub(crate) const CLAIMS_PER_BYTE: usize = 8;
 
 /// Bytes of a message between controllers. Never kept, never hashed.
 pub fn encode_message<T: Serialize + ?Sized>(message: &T) -> Vec<u8> {
@@ -49,5 +48,5 @@ pub fn encode_message<T: Serialize + ?Sized>(message: &T) -> Vec<u8> {
 
 /// Reads what [`encode_message`] wrote.
 pub fn decode_message<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
-    decode::<T, MESSAGE_BYTES_MAX, { CLAIMS_PER_BYTE * MESSAGE_BYTES_MAX }>("message", bytes)
+    decode("message", bytes, MESSAGE_BYTES_MAX)
 }

@@ -79,12 +79,26 @@ pub fn encode_record(mut header: Header, event: &Event) -> Result<(StoredRecord,
 }
 
 pub(crate) fn decode_payload<T: DeserializeOwned>(payload: &[u8]) -> Result<T, DecodeError> {
-    message::decode::<T, PAYLOAD_BYTES_MAX, { message::CLAIMS_PER_BYTE * PAYLOAD_BYTES_MAX }>(
-        "payload", payload,
-    )
+    message::decode("payload", payload, PAYLOAD_BYTES_MAX)
+}
+
+impl<'a> From<&'a StoredRecord> for RecordBytes<'a> {
+    fn from(StoredRecord { leaf, payload }: &'a StoredRecord) -> Self {
+        Self { leaf, payload }
+    }
 }
 
 impl<'a> RecordBytes<'a> {
+    /// Header and payload hash: what is chained and proved.
+    pub fn leaf(self) -> &'a [u8] {
+        self.leaf
+    }
+
+    /// The event.
+    pub fn payload(self) -> &'a [u8] {
+        self.payload
+    }
+
     /// Reads what [`StoredRecord::to_bytes`] wrote.
     pub fn read(bytes: &'a [u8]) -> Result<(Self, Chain), DecodeError> {
         let mut from = Reader::new("stored record", bytes);
@@ -92,6 +106,11 @@ impl<'a> RecordBytes<'a> {
         let chain = Chain(Digest(from.array()?));
         from.end()?;
         Ok((record, chain))
+    }
+
+    /// The header alone, without the event.
+    pub fn header(self) -> Result<Header, DecodeError> {
+        header::decode(self.leaf)
     }
 
     /// What the record is about, and nothing else of it.
@@ -132,12 +151,12 @@ impl<'a> RecordBytes<'a> {
 impl StoredRecord {
     /// The header alone, without the event.
     pub fn header(&self) -> Result<Header, DecodeError> {
-        header::decode(&self.leaf)
+        RecordBytes::from(self).header()
     }
 
     /// Decodes and checks that header and event belong together.
     pub fn decode(&self) -> Result<Record, DecodeError> {
-        RecordBytes { leaf: &self.leaf, payload: &self.payload }.decode()
+        RecordBytes::from(self).decode()
     }
 
     /// The bytes a store keeps: both parts with their lengths, and the chain up to here.

@@ -41,10 +41,7 @@ impl Snapshot {
         if format != FORMAT {
             return Err(DecodeError::Format { what: WHAT, found: format, known: FORMAT });
         }
-        let mut state: State =
-            message::decode::<_, SNAPSHOT_BYTES_MAX, { message::CLAIMS_PER_BYTE * SNAPSHOT_BYTES_MAX }>(
-                WHAT, state,
-            )?;
+        let mut state: State = message::decode(WHAT, state, SNAPSHOT_BYTES_MAX)?;
         state.share();
         Ok(Self { chain, state })
     }

@@ -8,7 +8,7 @@
 use stele_model::{Decision, Digest, Event, Record, Seq, State, Time, fold};
 
 use crate::error::DecodeError;
-use crate::record::{Chain, StoredRecord};
+use crate::record::{Chain, RecordBytes};
 
 /// The log is not what it claims to be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -115,7 +115,12 @@ impl Linker {
     }
 
     /// Reads the next record, against the chain stored beside it if there is one.
-    pub fn push(&mut self, stored: &StoredRecord, chain: Option<Chain>) -> Result<Record, VerifyError> {
+    pub fn push<'a>(
+        &mut self,
+        stored: impl Into<RecordBytes<'a>>,
+        chain: Option<Chain>,
+    ) -> Result<Record, VerifyError> {
+        let stored = stored.into();
         let after = self.seq;
         let record = stored.decode().map_err(|error| unreadable(stored, after, error))?;
         let header = &record.header;
@@ -127,7 +132,7 @@ impl Linker {
             return Err(VerifyError::Time { seq, before: self.time.0, found: header.time.0 });
         }
         let open = self.decision(seq, header.decision)?;
-        let computed = self.chain.link(&stored.leaf);
+        let computed = self.chain.link(stored.leaf());
         if let Some(stored) = chain
             && stored != computed
         {
@@ -169,9 +174,9 @@ impl Linker {
     }
 }
 
-fn unreadable(stored: &StoredRecord, after: Seq, error: DecodeError) -> VerifyError {
+fn unreadable(stored: RecordBytes<'_>, after: Seq, error: DecodeError) -> VerifyError {
     if let (DecodeError::Checksum("payload"), Ok(header)) = (&error, stored.header()) {
-        let computed = Digest::of(&[&stored.payload]);
+        let computed = Digest::of(&[stored.payload()]);
         return VerifyError::Payload { seq: header.seq, recorded: header.payload, computed };
     }
     VerifyError::Decode { after, error }
@@ -256,7 +261,11 @@ impl Verifier {
     }
 
     /// Verifies the next record, against the chain stored beside it if there is one.
-    pub fn push(&mut self, stored: &StoredRecord, chain: Option<Chain>) -> Result<Record, VerifyError> {
+    pub fn push<'a>(
+        &mut self,
+        stored: impl Into<RecordBytes<'a>>,
+        chain: Option<Chain>,
+    ) -> Result<Record, VerifyError> {
         let record = self.linker.push(stored, chain)?;
         self.folder.push(&record)?;
         Ok(record)

@@ -207,7 +207,7 @@ impl Past {
 
     pub(crate) fn header(&self, seq: Seq) -> Result<Header, PastError> {
         let bytes = self.reader.record(seq)?.ok_or(PastError::Missing(seq))?;
-        Ok(StoredRecord::from_bytes(&bytes)?.0.header()?)
+        Ok(RecordBytes::read(&bytes)?.0.header()?)
     }
 
     /// State right after a record, which a later State of this log helps to rebuild. It may lack what was
@@ -389,12 +389,15 @@ impl Past {
         fold: impl Fn(&mut State, RecordBytes<'_>) -> Result<(), DecodeError>,
     ) -> Result<(), PastError> {
         while state.seq < seq {
-            let records = self.reader.records(state.seq + 1..=seq, RECORDS_PER_READ_BYTES)?;
-            if records.is_empty() {
-                return Err(PastError::Missing(state.seq + 1));
-            }
-            for (_, bytes) in records {
-                fold(state, RecordBytes::read(&bytes)?.0)?;
+            let next = state.seq + 1;
+            let mut folded = Ok(());
+            self.reader.each_record(next..=seq, |_, bytes| {
+                folded = RecordBytes::read(bytes).and_then(|(record, _)| fold(state, record));
+                folded.is_ok()
+            })?;
+            folded?;
+            if state.seq < next {
+                return Err(PastError::Missing(next));
             }
         }
         Ok(())

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use axum::serve::ListenerExt as _;
 use ed25519_dalek::SigningKey;
 use stele_bus::{BusConfig, ControllerBus};
-use stele_codec::{Chain, DecodeError, Snapshot, StoredRecord};
+use stele_codec::{Chain, DecodeError, RecordBytes, Snapshot};
 use stele_consensus::{Config as RaftConfig, Driver, LogStore as _, bootstrap};
 use stele_ledger::Ledger;
 use stele_model::{Command, State, fold};
@@ -286,20 +286,28 @@ fn recover(store: &Store) -> anyhow::Result<(State, Chain, u64)> {
     let reader = store.reader();
     let last = store.index().last_seq();
     while state.seq < last {
-        let records = reader.records(state.seq + 1..=last, crate::limits::RECORDS_PER_READ_BYTES)?;
-        anyhow::ensure!(!records.is_empty(), "record {} is missing from this log", state.seq + 1);
-        for (seq, bytes) in records {
-            let (stored, kept) = StoredRecord::from_bytes(&bytes)?;
-            chain = chain.link(&stored.leaf);
-            anyhow::ensure!(
-                kept == chain,
-                "record {seq} does not continue the log before it: this replica is damaged; wipe it and let it \
-                 rejoin under a new id"
-            );
-            fold(&mut state, &stored.decode()?);
-        }
+        let next = state.seq + 1;
+        let mut folded = Ok(());
+        reader.each_record(next..=last, |seq, bytes| {
+            folded = next_of(&mut state, &mut chain, bytes).with_context(|| format!("record {seq}"));
+            folded.is_ok()
+        })?;
+        folded?;
+        anyhow::ensure!(state.seq >= next, "record {next} is missing from this log");
     }
     Ok((state, chain, snapshot_at))
+}
+
+/// Links a record, as the store keeps it, to those before it, and folds it.
+fn next_of(state: &mut State, chain: &mut Chain, bytes: &[u8]) -> anyhow::Result<()> {
+    let (record, kept) = RecordBytes::read(bytes)?;
+    *chain = chain.link(record.leaf());
+    anyhow::ensure!(
+        kept == *chain,
+        "it does not continue the log before it: this replica is damaged; wipe it and let it rejoin under a new id"
+    );
+    fold(state, &record.decode()?);
+    Ok(())
 }
 
 fn witnesses(config: &Config) -> anyhow::Result<Vec<stele_proof::VerifierKey>> {

@@ -2,9 +2,12 @@
 
 use std::fmt;
 
+use data_encoding::HEXLOWER;
+use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 const HASH_BYTES: usize = 32;
+const HASH_DIGITS: usize = 2 * HASH_BYTES;
 
 /// An engine's id of a container. Docker and Podman draw 32 bytes and write them as 64 hex digits; State has one for
 /// each instance, and keeps the bytes.
@@ -21,8 +24,7 @@ enum Kept {
 impl From<&str> for ContainerId {
     fn from(text: &str) -> Self {
         let mut bytes = [0; HASH_BYTES];
-        let is_drawn = !text.bytes().any(|byte| byte.is_ascii_uppercase())
-            && hex::decode_to_slice(text, &mut bytes).is_ok();
+        let is_drawn = text.len() == HASH_DIGITS && HEXLOWER.decode_mut(text.as_bytes(), &mut bytes).is_ok();
         Self(if is_drawn { Kept::Drawn(bytes) } else { Kept::Other(text.into()) })
     }
 }
@@ -36,7 +38,7 @@ impl From<String> for ContainerId {
 impl fmt::Display for ContainerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Kept::Drawn(bytes) => f.write_str(&hex::encode(bytes)),
+            Kept::Drawn(bytes) => fmt::Display::fmt(&HEXLOWER.encode_display(bytes), f),
             Kept::Other(text) => f.write_str(text),
         }
     }
@@ -51,7 +53,7 @@ impl fmt::Debug for ContainerId {
 impl Serialize for ContainerId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &self.0 {
-            Kept::Drawn(bytes) => serializer.serialize_str(&hex::encode(bytes)),
+            Kept::Drawn(bytes) => serializer.serialize_str(&HEXLOWER.encode(bytes)),
             Kept::Other(text) => serializer.serialize_str(text),
         }
     }
@@ -59,7 +61,21 @@ impl Serialize for ContainerId {
 
 impl<'de> Deserialize<'de> for ContainerId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(String::deserialize(deserializer)?.into())
+        struct Text;
+
+        impl Visitor<'_> for Text {
+            type Value = ContainerId;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<ContainerId, E> {
+                Ok(text.into())
+            }
+        }
+
+        deserializer.deserialize_str(Text)
     }
 }
 

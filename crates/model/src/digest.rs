@@ -3,11 +3,16 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::de::Error as _;
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
+use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
 use crate::canonical::canonical_json;
+
+/// The name of the tuple struct as which a digest is read where it is not text: its bytes, without a length. By serde's
+/// own means each is a value by itself; whoever knows this name may hand over all of them at once.
+pub const RAW_BYTES: &str = "stele::RawBytes";
 
 /// A SHA-256 digest. Written `sha256:<64 hex digits>`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -33,7 +38,7 @@ impl Digest {
 
     /// The 64 hex digits, without the algorithm.
     pub fn hex(&self) -> String {
-        hex::encode(self.0)
+        HEXLOWER.encode(&self.0)
     }
 
     /// The first 12 hex digits, for people.
@@ -42,10 +47,18 @@ impl Digest {
     }
 }
 
+/// The bytes that so many hex digits are of, in upper or lower case.
+pub(crate) fn bytes_of_hex<const N: usize>(digits: &str) -> Option<[u8; N]> {
+    let mut bytes = [0; N];
+    let is_read =
+        digits.len() == 2 * N && HEXLOWER_PERMISSIVE.decode_mut(digits.as_bytes(), &mut bytes).is_ok();
+    is_read.then_some(bytes)
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut digits = [0; 64];
-        hex::encode_to_slice(self.0, &mut digits).map_err(|_| fmt::Error)?;
+        HEXLOWER.encode_mut(&self.0, &mut digits);
         f.write_str("sha256:")?;
         f.write_str(str::from_utf8(&digits).map_err(|_| fmt::Error)?)
     }
@@ -68,9 +81,7 @@ impl FromStr for Digest {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let error = || ParseDigestError(text.to_owned());
         let digits = text.strip_prefix("sha256:").ok_or_else(error)?;
-        let mut bytes = [0; 32];
-        hex::decode_to_slice(digits, &mut bytes).map_err(|_| error())?;
-        Ok(Self(bytes))
+        bytes_of_hex(digits).map(Self).ok_or_else(error)
     }
 }
 
@@ -90,8 +101,30 @@ impl<'de> Deserialize<'de> for Digest {
             let text = String::deserialize(deserializer)?;
             text.parse().map_err(D::Error::custom)
         } else {
-            Ok(Self(<[u8; 32]>::deserialize(deserializer)?))
+            deserializer.deserialize_tuple_struct(RAW_BYTES, size_of::<Self>(), RawBytes).map(Self)
         }
+    }
+}
+
+struct RawBytes;
+
+impl<'de> Visitor<'de> for RawBytes {
+    type Value = [u8; 32];
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the 32 bytes of a digest")
+    }
+
+    fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<[u8; 32], E> {
+        bytes.try_into().map_err(|_| E::invalid_length(bytes.len(), &self))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<[u8; 32], A::Error> {
+        let mut bytes = [0; 32];
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            *byte = items.next_element()?.ok_or_else(|| A::Error::invalid_length(at, &self))?;
+        }
+        Ok(bytes)
     }
 }
 

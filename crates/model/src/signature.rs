@@ -4,12 +4,13 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fmt;
 
+use data_encoding::HEXLOWER;
 use ed25519_dalek::{Signature as DalekSignature, Signer as _, SigningKey, VerifyingKey};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::canonical::canonical_json;
-use crate::digest::Digest;
+use crate::digest::{Digest, bytes_of_hex};
 use crate::ids::{ControllerId, FleetName, Time};
 use crate::limits::VOUCHED_MAX;
 
@@ -106,12 +107,12 @@ impl Purpose {
 
 /// The public half of a signing key.
 pub fn public_key(key: &SigningKey) -> PublicKey {
-    PublicKey(hex::encode(key.verifying_key().to_bytes()))
+    PublicKey(HEXLOWER.encode(&key.verifying_key().to_bytes()))
 }
 
 /// Signs `message` for one purpose.
 pub fn sign(key: &SigningKey, purpose: Purpose, message: &[u8]) -> Signature {
-    Signature(hex::encode(key.sign(&purpose.bytes(message)).to_bytes()))
+    Signature(HEXLOWER.encode(&key.sign(&purpose.bytes(message)).to_bytes()))
 }
 
 /// Checks a signature made by [`sign`].
@@ -122,12 +123,10 @@ pub fn verify(
     signature: &Signature,
 ) -> Result<(), SignatureError> {
     let bad_key = || SignatureError::Key(key.clone());
-    let mut bytes = [0; 32];
-    hex::decode_to_slice(&key.0, &mut bytes).map_err(|_| bad_key())?;
+    let bytes = bytes_of_hex(&key.0).ok_or_else(bad_key)?;
     let verifying = VerifyingKey::from_bytes(&bytes).map_err(|_| bad_key())?;
     let mismatch = SignatureError::Mismatch(purpose.domain());
-    let mut bytes = [0; 64];
-    hex::decode_to_slice(&signature.0, &mut bytes).map_err(|_| mismatch.clone())?;
+    let bytes = bytes_of_hex(&signature.0).ok_or_else(|| mismatch.clone())?;
     verifying
         .verify_strict(&purpose.bytes(message), &DalekSignature::from_bytes(&bytes))
         .map_err(|_| mismatch)

@@ -21,7 +21,7 @@ pub struct Trie {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Node {
     Leaf(Leaf),
-    Branch(Arc<Branch>),
+    Below(Below),
 }
 
 /// One entry. Its value is in the digest, and needed for nothing else.
@@ -31,21 +31,27 @@ struct Leaf {
     digest: Digest,
 }
 
+/// A branch and its digest, which stands here so that who hashes all children of a branch need not visit each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Below {
+    digest: Digest,
+    branch: Arc<Branch>,
+}
+
 /// Up to sixteen children. There are millions of leaves, and half of a branch's children are absent: only
 /// those that are there take memory.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Branch {
-    digest: Digest,
     /// Bit `n`: child `n` is the next of `leaves`.
     leaves_at: u16,
     /// Bit `n`: child `n` is the next of `branches`.
     branches_at: u16,
     leaves: Box<[Leaf]>,
-    branches: Box<[Arc<Branch>]>,
+    branches: Box<[Below]>,
 }
 
-/// The children of a branch while it changes.
-type Children = [Option<Node>; 16];
+/// A key, and its value or that there is none any more.
+type Change = (Digest, Option<Digest>);
 
 /// Hex digits of a key: more than this many would mean two equal keys.
 const DEPTH_MAX: usize = 64;
@@ -56,99 +62,167 @@ fn nibble(key: &Digest, depth: usize) -> usize {
     usize::from(if depth.is_multiple_of(2) { byte >> 4 } else { byte & 0x0f })
 }
 
+/// Where a child stands among those of its kind.
+fn index(present: u16, at: usize) -> usize {
+    (present & ((1 << at) - 1)).count_ones() as usize
+}
+
+fn insert<T>(into: &mut Box<[T]>, index: usize, one: T) {
+    let mut all = std::mem::take(into).into_vec();
+    all.reserve_exact(1);
+    all.insert(index, one);
+    *into = all.into();
+}
+
+fn remove<T>(from: &mut Box<[T]>, index: usize) -> T {
+    let mut all = std::mem::take(from).into_vec();
+    let one = all.remove(index);
+    *from = all.into();
+    one
+}
+
 impl Branch {
-    fn new(children: Children) -> Arc<Self> {
-        let mut bytes = branch_bytes();
-        let (mut leaves_at, mut branches_at) = (0_u16, 0_u16);
-        for (at, child) in children.iter().enumerate() {
-            let Some(child) = child else { continue };
-            put_child(&mut bytes, at, &child.digest());
-            match child {
-                Node::Leaf(_) => leaves_at |= 1 << at,
-                Node::Branch(_) => branches_at |= 1 << at,
-            }
-        }
-        let mut leaves = Vec::with_capacity(leaves_at.count_ones() as usize);
-        let mut branches = Vec::with_capacity(branches_at.count_ones() as usize);
-        for child in children.into_iter().flatten() {
-            match child {
-                Node::Leaf(leaf) => leaves.push(leaf),
-                Node::Branch(branch) => branches.push(branch),
-            }
-        }
-        Arc::new(Self {
-            digest: Digest::of(&[&bytes]),
-            leaves_at,
-            branches_at,
-            leaves: leaves.into(),
-            branches: branches.into(),
-        })
+    /// Of what is the only child so far.
+    fn of(leaf: Leaf, depth: usize) -> Self {
+        Self { leaves_at: 1 << nibble(&leaf.key, depth), leaves: [leaf].into(), ..Self::default() }
     }
 
-    fn children(&self) -> Children {
+    /// Makes changes that all belong below it, in the order of their keys. Each branch is hashed once, however
+    /// many changes are below it, and changed where it is unless somebody else has it, too.
+    fn change(&mut self, depth: usize, changes: &[Change]) {
+        for below in changes.chunk_by(|(one, _), (other, _)| nibble(one, depth) == nibble(other, depth)) {
+            let at = nibble(&below[0].0, depth);
+            let bit = 1 << at;
+            if self.branches_at & bit != 0 {
+                let child = &mut self.branches[index(self.branches_at, at)];
+                let branch = Arc::make_mut(&mut child.branch);
+                branch.change(depth + 1, below);
+                if branch.is_branch() {
+                    child.digest = branch.digest();
+                } else {
+                    let last = branch.take_last();
+                    remove(&mut self.branches, index(self.branches_at, at));
+                    self.branches_at &= !bit;
+                    self.put(at, last.map(Node::Leaf));
+                }
+            } else if self.leaves_at & bit != 0 {
+                let place = index(self.leaves_at, at);
+                match below {
+                    [(key, Some(value))] if self.leaves[place].key == *key => {
+                        self.leaves[place] = Leaf::new(key, value);
+                    }
+                    _ => {
+                        let leaf = remove(&mut self.leaves, place);
+                        self.leaves_at &= !bit;
+                        self.put(at, Node::Leaf(leaf).changed(depth + 1, below));
+                    }
+                }
+            } else {
+                self.put(at, Node::made(depth + 1, below));
+            }
+        }
+    }
+
+    /// Puts a child where none is.
+    fn put(&mut self, at: usize, child: Option<Node>) {
+        match child {
+            None => {}
+            Some(Node::Leaf(leaf)) => {
+                insert(&mut self.leaves, index(self.leaves_at, at), leaf);
+                self.leaves_at |= 1 << at;
+            }
+            Some(Node::Below(below)) => {
+                insert(&mut self.branches, index(self.branches_at, at), below);
+                self.branches_at |= 1 << at;
+            }
+        }
+    }
+
+    /// Whether it is one: a branch of one leaf is that leaf, otherwise the digest would remember the past.
+    fn is_branch(&self) -> bool {
+        !self.branches.is_empty() || self.leaves.len() > 1
+    }
+
+    /// The leaf that is left of what is no branch any more.
+    fn take_last(&mut self) -> Option<Leaf> {
+        std::mem::take(&mut self.leaves).into_vec().pop()
+    }
+
+    fn digest(&self) -> Digest {
+        let mut bytes = branch_bytes();
         let (mut leaves, mut branches) = (self.leaves.iter(), self.branches.iter());
-        std::array::from_fn(|at| {
-            if self.leaves_at & 1 << at != 0 {
-                leaves.next().cloned().map(Node::Leaf)
+        for at in 0..16 {
+            let digest = if self.leaves_at & 1 << at != 0 {
+                leaves.next().map(|leaf| leaf.digest)
             } else if self.branches_at & 1 << at != 0 {
-                branches.next().cloned().map(Node::Branch)
+                branches.next().map(|below| below.digest)
             } else {
                 None
+            };
+            if let Some(digest) = digest {
+                put_child(&mut bytes, at, &digest);
             }
-        })
+        }
+        Digest::of(&[&bytes])
+    }
+}
+
+impl Leaf {
+    fn new(key: &Digest, value: &Digest) -> Self {
+        Self { key: *key, digest: leaf_digest(key, value) }
     }
 }
 
 impl Node {
-    fn leaf(key: Digest, value: Digest) -> Self {
-        Self::Leaf(Leaf { key, digest: leaf_digest(&key, &value) })
-    }
-
     fn digest(&self) -> Digest {
         match self {
             Self::Leaf(leaf) => leaf.digest,
-            Self::Branch(branch) => branch.digest,
+            Self::Below(below) => below.digest,
         }
     }
 
-    /// What a node becomes by changes that all belong below it, in the order of their keys. Each branch
-    /// is hashed once, however many changes are below it.
-    fn changed(node: Option<Self>, depth: usize, changes: &[(Digest, Option<Digest>)]) -> Option<Self> {
-        let mut children = match (node, changes) {
-            (node, []) => return node,
-            (None, [(key, value)]) => return value.map(|value| Self::leaf(*key, value)),
-            (Some(Self::Leaf(present)), [(key, value)]) if present.key == *key => {
-                return value.map(|value| Self::leaf(*key, value));
-            }
-            (None, _) => Children::default(),
-            (Some(Self::Branch(branch)), _) => branch.children(),
-            (Some(Self::Leaf(present)), _) => {
-                let mut children = Children::default();
-                let at = nibble(&present.key, depth);
-                children[at] = Some(Self::Leaf(present));
-                children
-            }
-        };
-        for below in changes.chunk_by(|(one, _), (other, _)| nibble(one, depth) == nibble(other, depth)) {
-            let at = nibble(&below[0].0, depth);
-            children[at] = Self::changed(children[at].take(), depth + 1, below);
+    /// What changes make where nothing is.
+    fn made(depth: usize, changes: &[Change]) -> Option<Self> {
+        match changes {
+            [] => None,
+            [(key, value)] => value.map(|value| Self::Leaf(Leaf::new(key, &value))),
+            _ => Self::of(Arc::default(), depth, changes),
         }
-        let mut left = children.iter().flatten();
-        match (left.next(), left.next()) {
-            // A branch of one leaf is that leaf: otherwise the digest would remember the past.
-            (Some(Self::Leaf(only)), None) => Some(Self::Leaf(only.clone())),
-            (None, _) => None,
-            _ => Some(Self::Branch(Branch::new(children))),
+    }
+
+    /// What it becomes by changes that all belong here, in the order of their keys.
+    fn changed(self, depth: usize, changes: &[Change]) -> Option<Self> {
+        match (self, changes) {
+            (node, []) => Some(node),
+            (Self::Leaf(present), [(key, value)]) if present.key == *key => {
+                value.map(|value| Self::Leaf(Leaf::new(key, &value)))
+            }
+            (Self::Leaf(present), _) => Self::of(Arc::new(Branch::of(present, depth)), depth, changes),
+            (Self::Below(below), _) => Self::of(below.branch, depth, changes),
+        }
+    }
+
+    fn of(mut branch: Arc<Branch>, depth: usize, changes: &[Change]) -> Option<Self> {
+        let changed = Arc::make_mut(&mut branch);
+        changed.change(depth, changes);
+        if changed.is_branch() {
+            let digest = changed.digest();
+            Some(Self::Below(Below { digest, branch }))
+        } else {
+            changed.take_last().map(Self::Leaf)
         }
     }
 }
 
 impl Trie {
     /// Sets or, with `None`, removes the values of keys. Of one key's values the last one counts.
-    pub fn set(&mut self, changes: impl IntoIterator<Item = (Digest, Option<Digest>)>) {
+    pub fn set(&mut self, changes: impl IntoIterator<Item = Change>) {
         let mut changes: Vec<_> = changes.into_iter().collect();
         in_order(&mut changes);
-        self.root = Node::changed(self.root.take(), 0, &changes);
+        self.root = match self.root.take() {
+            None => Node::made(0, &changes),
+            Some(root) => root.changed(0, &changes),
+        };
     }
 
     /// An entry under a name: its key is the name's hash.
@@ -220,6 +294,16 @@ mod tests {
 
     use super::*;
 
+    /// Some differ at once, and some in their last digits alone.
+    fn key(name: u8) -> Digest {
+        if name < 20 {
+            return Digest::of(&[&[name]]);
+        }
+        let mut key = Digest::EMPTY;
+        (key.0[1], key.0[30], key.0[31]) = (name % 2, name / 2 % 2 * 16, name / 4);
+        key
+    }
+
     proptest! {
         #[test]
         fn the_digest_depends_on_the_content_alone(
@@ -230,13 +314,20 @@ mod tests {
             let mut oracle = BTreeMap::new();
             for step in steps {
                 let digest = |byte: u8| Digest::of(&[&[byte]]);
-                trie.set(step.iter().map(|(key, value)| (digest(*key), value.map(digest))));
-                for (key, value) in step {
+                let (before, was) = (trie.clone(), trie.digest());
+                trie.set(step.iter().map(|(name, value)| (key(*name), value.map(digest))));
+                for (name, value) in step {
                     match value.map(digest) {
-                        Some(value) => oracle.insert(digest(key), value),
-                        None => oracle.remove(&digest(key)),
+                        Some(value) => oracle.insert(key(name), value),
+                        None => oracle.remove(&key(name)),
                     };
                 }
+                let entries = oracle.iter().map(|(key, value)| (*key, *value));
+                prop_assert_eq!(Trie::digest_of(entries), trie.digest());
+                // What somebody else has does not change.
+                let mut again = before;
+                again.set([(Digest::EMPTY, Some(Digest::EMPTY)), (Digest::EMPTY, None)]);
+                prop_assert_eq!(again.digest(), was);
             }
             let mut fresh = Trie::default();
             for (key, value) in oracle.iter().rev() {

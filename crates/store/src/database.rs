@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use rocksdb::{
-    BlockBasedOptions, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
-    Direction, ErrorKind, FlushOptions, IngestExternalFileOptions, IteratorMode, Options, ReadOptions,
-    SstFileWriter, WriteBatch, WriteOptions,
+    BlockBasedOptions, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRawIterator,
+    DBRecoveryMode, ErrorKind, FlushOptions, IngestExternalFileOptions, Options, ReadOptions, SstFileWriter,
+    WriteBatch, WriteOptions,
 };
 use stele_consensus::StoreError;
 use stele_consensus::seal::{seal_into, unseal};
@@ -102,6 +102,32 @@ fn family_options(family: Family) -> Options {
     options
 }
 
+/// A key and its value, where they lie.
+type Row<'a> = (&'a [u8], &'a [u8]);
+
+/// Key-value pairs, shown one after the other.
+pub(crate) struct Rows<'a> {
+    database: &'a Database,
+    family: Family,
+    at: DBRawIterator<'a>,
+    is_begun: bool,
+}
+
+impl Rows<'_> {
+    pub(crate) fn next(&mut self) -> Result<Option<Row<'_>>, StoreError> {
+        if std::mem::replace(&mut self.is_begun, true) {
+            self.at.next();
+        }
+        let Some((key, sealed)) = self.at.item() else {
+            let ended = self.at.status();
+            return ended
+                .map(|()| None)
+                .map_err(|error| self.database.failed("reading", self.family, &error));
+        };
+        Ok(Some((key, self.database.open_seal(self.family, key, sealed)?)))
+    }
+}
+
 impl Database {
     pub(crate) fn exists(path: &Path) -> bool {
         path.join("CURRENT").exists()
@@ -175,33 +201,41 @@ impl Database {
             .map_err(|error| self.failed("reading", family, &error))?;
         match found {
             None => Ok(None),
-            Some(sealed) => self.open_seal(family, key, &sealed).map(Some),
+            Some(sealed) => Ok(Some(self.open_seal(family, key, &sealed)?.to_vec())),
         }
     }
 
-    fn open_seal(&self, family: Family, key: &[u8], sealed: &[u8]) -> Result<Vec<u8>, StoreError> {
-        unseal(key, sealed)
-            .map(<[u8]>::to_vec)
-            .ok_or_else(|| self.corrupt(family, key, "its checksum does not match".to_owned()))
+    fn open_seal<'a>(&self, family: Family, key: &[u8], sealed: &'a [u8]) -> Result<&'a [u8], StoreError> {
+        unseal(key, sealed).ok_or_else(|| self.corrupt(family, key, "its checksum does not match".to_owned()))
     }
 
     /// Key-value pairs from `from` on, in order, below `before` if given.
+    pub(crate) fn rows(
+        &self,
+        family: Family,
+        from: &[u8],
+        before: Option<Vec<u8>>,
+    ) -> Result<Rows<'_>, StoreError> {
+        let mut options = ReadOptions::default();
+        if let Some(before) = before {
+            options.set_iterate_upper_bound(before);
+        }
+        let mut at = self.db.raw_iterator_cf_opt(self.family(family)?, options);
+        at.seek(from);
+        Ok(Rows { database: self, family, at, is_begun: false })
+    }
+
+    /// The same, each copied.
     pub(crate) fn scan(
         &self,
         family: Family,
         from: &[u8],
         before: Option<Vec<u8>>,
     ) -> Result<impl Iterator<Item = Result<Pair, StoreError>> + '_, StoreError> {
-        let mut options = ReadOptions::default();
-        if let Some(before) = before {
-            options.set_iterate_upper_bound(before);
-        }
-        let mode = IteratorMode::From(from, Direction::Forward);
-        let pairs = self.db.iterator_cf_opt(self.family(family)?, options, mode);
-        Ok(pairs.map(move |pair| {
-            let (key, sealed) = pair.map_err(|error| self.failed("reading", family, &error))?;
-            let value = self.open_seal(family, &key, &sealed)?;
-            Ok((key.into_vec(), value))
+        let mut rows = self.rows(family, from, before)?;
+        Ok(std::iter::from_fn(move || {
+            let row = rows.next().transpose()?;
+            Some(row.map(|(key, value)| (key.to_vec(), value.to_vec())))
         }))
     }
 

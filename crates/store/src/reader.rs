@@ -100,6 +100,26 @@ impl Reader {
     /// Ends early after `max_bytes` (but gives at least one record), at the end
     /// of the log, and in front of a gap.
     pub fn records(&self, range: RangeInclusive<u64>, max_bytes: usize) -> Result<Records, StoreError> {
+        let (mut records, mut bytes) = (Records::new(), 0);
+        self.each_record(range, |seq, record| {
+            bytes += record.len();
+            let is_room = bytes <= max_bytes || records.is_empty();
+            if is_room {
+                records.push((seq, record.to_vec()));
+            }
+            is_room
+        })?;
+        Ok(records)
+    }
+
+    /// Shows records of a range where they lie, in order and without a hole, from its first one on, for as long as
+    /// `each` answers true. Ends early at the end of the log, and in front of a gap. What the database has
+    /// meanwhile deleted stays on the disk until this ends.
+    pub fn each_record(
+        &self,
+        range: RangeInclusive<u64>,
+        mut each: impl FnMut(u64, &[u8]) -> bool,
+    ) -> Result<(), StoreError> {
         let positions = self.shared.positions();
         let first = (*range.start()).max(1);
         let mut last = (*range.end()).min(positions.last_seq);
@@ -109,29 +129,22 @@ impl Reader {
                 last = last.min(from - 1);
             }
         }
-        let mut records = Vec::new();
         if first > last {
-            return Ok(records);
+            return Ok(());
         }
         let before = (last < u64::MAX).then(|| (last + 1).to_be_bytes().to_vec());
-        let mut pairs = self.database().scan(Family::Records, &first.to_be_bytes(), before)?;
-        let mut bytes = 0;
+        let mut rows = self.database().rows(Family::Records, &first.to_be_bytes(), before)?;
         for seq in first..=last {
             let key = seq.to_be_bytes();
-            let record = match pairs.next().transpose()? {
-                Some((found, record)) if found == key => record,
-                _ => {
-                    let detail = "the record is not there".to_owned();
-                    return Err(self.database().corrupt(Family::Records, &key, detail));
-                }
+            let Some((_, record)) = rows.next()?.filter(|(found, _)| *found == key) else {
+                let detail = "the record is not there".to_owned();
+                return Err(self.database().corrupt(Family::Records, &key, detail));
             };
-            bytes += record.len();
-            if bytes > max_bytes && !records.is_empty() {
+            if !each(seq, record) {
                 break;
             }
-            records.push((seq, record));
         }
-        Ok(records)
+        Ok(())
     }
 
     /// A value stored by applying entries.

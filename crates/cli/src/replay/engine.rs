@@ -11,7 +11,7 @@ use super::checks::{Checks, Mark};
 use super::divergence::Divergence;
 use super::source::Source;
 use crate::exit::Failure;
-use crate::limits::REPLAY_CHUNKS_AHEAD;
+use crate::limits::{REPLAY_CHUNK_BYTES, REPLAY_CHUNKS_AHEAD};
 
 /// How a replay went.
 pub(crate) struct Replayed {
@@ -51,26 +51,24 @@ fn link(mut source: impl Source, to: Seq, marks: &BTreeSet<Seq>, chunks: SyncSen
     let mut tree = Frontier::new();
     while linker.seq() < to {
         let mut chunk = Chunk { records: Vec::new(), end: None, last: mark(&linker, &tree) };
-        match source.next(linker.seq() + 1, to) {
-            Err(failure) => chunk.end = Some(failure),
-            Ok(page) => {
-                chunk.records.reserve_exact(page.len());
-                for (stored, chain) in page {
-                    match linker.push(&stored, chain) {
-                        Ok(record) => {
-                            tree.append(leaf_hash(&stored.leaf), |_, _, _| {});
-                            let wanted = marks.contains(&linker.seq());
-                            chunk.records.push((record, wanted.then(|| mark(&linker, &tree))));
-                        }
-                        Err(error) => {
-                            chunk.end = Some(Divergence::from(error).into());
-                            break;
-                        }
-                    }
+        let (mut bytes, mut diverged) = (0, None);
+        let read = source.read(linker.seq() + 1, to, &mut |stored, chain| {
+            bytes += stored.leaf().len() + stored.payload().len();
+            match linker.push(stored, chain) {
+                Ok(record) => {
+                    tree.append(leaf_hash(stored.leaf()), |_, _, _| {});
+                    let wanted = marks.contains(&linker.seq());
+                    chunk.records.push((record, wanted.then(|| mark(&linker, &tree))));
+                    bytes < REPLAY_CHUNK_BYTES
                 }
-                chunk.last = mark(&linker, &tree);
+                Err(error) => {
+                    diverged = Some(Divergence::from(error).into());
+                    false
+                }
             }
-        }
+        });
+        chunk.end = diverged.or(read.err());
+        chunk.last = mark(&linker, &tree);
         let is_last = chunk.end.is_some();
         // Nobody folds any more once something diverged.
         if chunks.send(chunk).is_err() || is_last {

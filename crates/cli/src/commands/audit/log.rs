@@ -22,7 +22,7 @@ use crate::exit::Failure;
 use crate::limits::{
     CHECKPOINT_DEADLINE, REQUEST_TIMEOUT, RETRY_DEADLINE, TILE_BYTES_MAX, TILES_KEPT_MAX, WAIT_PAUSE,
 };
-use crate::replay::{FromApi, Source as _};
+use crate::replay::FromApi;
 use crate::session::Session;
 
 /// The kind of record that says where a node is.
@@ -93,9 +93,9 @@ impl<'a> Log<'a> {
         let mut next = range.first();
         let mut before = Time(0);
         while next <= range.last() {
-            let page = self.source.next(next, range.last())?;
+            let page = self.source.page(next, range.last())?;
             progress.add(page.len() as u64);
-            for (stored, _) in page {
+            for stored in page {
                 let header = checked(&stored, next)?;
                 if header.time <= before {
                     return Err(Failure::Failed(format!(
@@ -122,8 +122,8 @@ impl<'a> Log<'a> {
 
     /// One record, proved to be in the checkpoint's tree.
     pub(super) fn proved(&mut self, seq: Seq) -> Result<(StoredRecord, Header), Failure> {
-        let page = self.source.next(seq, seq)?;
-        let Some((stored, _)) = page.into_iter().next() else {
+        let page = self.source.page(seq, seq)?;
+        let Some(stored) = page.into_iter().next() else {
             return Err(Failure::Failed(format!("record {seq} is not there")));
         };
         let header = checked(&stored, seq)?;

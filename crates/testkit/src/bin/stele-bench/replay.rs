@@ -6,16 +6,13 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use serde_json::Value;
-use stele_codec::StoredRecord;
+use stele_codec::RecordBytes;
 use stele_model::{Record, State, fold};
 use stele_store::open_read_only;
 use stele_testkit::Programs;
 
 use crate::log::{Prepared, Size};
 use crate::report::{Goal, Report, Row, Side};
-
-/// Bytes of records read at once.
-const READ_BYTES: usize = 1024 * 1024;
 
 /// Measures, and prints a line for each way to go through the log.
 pub(crate) fn replay(size: &Size, rounds: usize) -> anyhow::Result<Report> {
@@ -66,13 +63,19 @@ fn raw(log: &Path, last: u64) -> anyhow::Result<f64> {
 fn decoded(log: &Path, last: u64, mut each: impl FnMut(Record)) -> anyhow::Result<f64> {
     let (_, reader) = open_read_only(log)?;
     let began = Instant::now();
-    let mut seq = 0;
-    while seq < last {
-        for (read, bytes) in reader.records(seq + 1..=last, READ_BYTES)? {
-            each(StoredRecord::from_bytes(&bytes)?.0.decode()?);
-            seq = read;
+    let (mut seen, mut malformed) = (0, None);
+    reader.each_record(1..=last, |seq, bytes| {
+        match RecordBytes::read(bytes).and_then(|(record, _)| record.decode()) {
+            Ok(record) => each(record),
+            Err(error) => malformed = Some(anyhow::anyhow!("record {seq}: {error}")),
         }
+        seen = seq;
+        malformed.is_none()
+    })?;
+    if let Some(error) = malformed {
+        return Err(error);
     }
+    anyhow::ensure!(seen == last, "read up to {seen} of {last}");
     Ok(last as f64 / began.elapsed().as_secs_f64())
 }
 
