@@ -33,7 +33,7 @@ pub(crate) fn decode<T: DeserializeOwned>(
     let mut reader = BincodeReader::new(bytes);
     let value = T::deserialize(&mut reader).map_err(|error| DecodeError::Malformed {
         what,
-        why: format!("at byte {}: {error}", bytes.len() - reader.left().len()),
+        why: format!("after {} bytes: {error}", bytes.len() - reader.left().len()),
     })?;
     match reader.left().len() {
         0 => Ok(value),

@@ -85,6 +85,8 @@ pub const PAST_FACT_BYTES: usize = 1024;
 /// a processor's cache and memory that is warm. By four MiB at a time, a busy leader spent a tenth of its processor time
 /// on fresh pages of memory.
 pub const RECORDS_PER_READ_BYTES: usize = 256 * 1024;
+/// Bytes of records folded before the store is asked anew: what it writes and deletes meanwhile it keeps until then.
+pub const RECORDS_PER_FOLD_BYTES: usize = 16 * 1024 * 1024;
 /// States of the past looked at for what State forgot; each knows as many changes and deployments of an app as State
 /// keeps.
 pub const FORGOTTEN_STATES_MAX: usize = 64;

@@ -15,7 +15,7 @@ use stele_store::{Reader, Records, StoreError};
 
 use crate::limits::{
     MILESTONE_INTERVAL_RECORDS, PAST_FACT_BYTES, PAST_HELD_BYTES, PAST_REBUILT_MAX, PAST_RECENT_MAX,
-    RECORDS_PER_READ_BYTES,
+    RECORDS_PER_FOLD_BYTES, RECORDS_PER_READ_BYTES,
 };
 use crate::milestones::{MilestoneError, Milestones, at_or_before, bases_of, level_of};
 
@@ -390,10 +390,11 @@ impl Past {
     ) -> Result<(), PastError> {
         while state.seq < seq {
             let next = state.seq + 1;
-            let mut folded = Ok(());
+            let (mut folded, mut read) = (Ok(()), 0);
             self.reader.each_record(next..=seq, |_, bytes| {
                 folded = RecordBytes::read(bytes).and_then(|(record, _)| fold(state, record));
-                folded.is_ok()
+                read += bytes.len();
+                folded.is_ok() && read < RECORDS_PER_FOLD_BYTES
             })?;
             folded?;
             if state.seq < next {

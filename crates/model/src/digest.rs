@@ -10,9 +10,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::canonical::canonical_json;
 
-/// The name of the tuple struct as which a digest is read where it is not text: its bytes, without a length. By serde's
-/// own means each is a value by itself; whoever knows this name may hand over all of them at once.
-pub const RAW_BYTES: &str = "stele::RawBytes";
+/// The name of the tuple struct as which a digest is read where it is not text. Of the 32 bytes, which are written
+/// without a length, each is a value by itself to serde; a format that knows this name hands over all of them at once.
+pub const RAW_DIGEST: &str = "stele::RawDigest";
 
 /// A SHA-256 digest. Written `sha256:<64 hex digits>`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -101,7 +101,7 @@ impl<'de> Deserialize<'de> for Digest {
             let text = String::deserialize(deserializer)?;
             text.parse().map_err(D::Error::custom)
         } else {
-            deserializer.deserialize_tuple_struct(RAW_BYTES, size_of::<Self>(), RawBytes).map(Self)
+            deserializer.deserialize_tuple_struct(RAW_DIGEST, 32, RawBytes).map(Self)
         }
     }
 }

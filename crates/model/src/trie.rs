@@ -62,6 +62,12 @@ fn nibble(key: &Digest, depth: usize) -> usize {
     usize::from(if depth.is_multiple_of(2) { byte >> 4 } else { byte & 0x0f })
 }
 
+/// Changes by the child that they belong below, in order.
+fn by_child(changes: &[Change], depth: usize) -> impl Iterator<Item = (usize, &[Change])> {
+    let groups = changes.chunk_by(move |(one, _), (other, _)| nibble(one, depth) == nibble(other, depth));
+    groups.map(move |group| (nibble(&group[0].0, depth), group))
+}
+
 /// Where a child stands among those of its kind.
 fn index(present: u16, at: usize) -> usize {
     (present & ((1 << at) - 1)).count_ones() as usize
@@ -83,42 +89,61 @@ fn remove<T>(from: &mut Box<[T]>, index: usize) -> T {
 
 impl Branch {
     /// Of what is the only child so far.
-    fn of(leaf: Leaf, depth: usize) -> Self {
+    fn of_leaf(leaf: Leaf, depth: usize) -> Self {
         Self { leaves_at: 1 << nibble(&leaf.key, depth), leaves: [leaf].into(), ..Self::default() }
+    }
+
+    /// What changes make where nothing is.
+    fn made(depth: usize, changes: &[Change]) -> Self {
+        let (mut leaves_at, mut branches_at) = (0, 0);
+        let (mut leaves, mut branches) = (Vec::new(), Vec::new());
+        for (at, group) in by_child(changes, depth) {
+            match Node::made(depth + 1, group) {
+                None => {}
+                Some(Node::Leaf(leaf)) => {
+                    leaves_at |= 1 << at;
+                    leaves.push(leaf);
+                }
+                Some(Node::Below(below)) => {
+                    branches_at |= 1 << at;
+                    branches.push(below);
+                }
+            }
+        }
+        Self { leaves_at, branches_at, leaves: leaves.into(), branches: branches.into() }
     }
 
     /// Makes changes that all belong below it, in the order of their keys. Each branch is hashed once, however
     /// many changes are below it, and changed where it is unless somebody else has it, too.
     fn change(&mut self, depth: usize, changes: &[Change]) {
-        for below in changes.chunk_by(|(one, _), (other, _)| nibble(one, depth) == nibble(other, depth)) {
-            let at = nibble(&below[0].0, depth);
+        for (at, group) in by_child(changes, depth) {
             let bit = 1 << at;
             if self.branches_at & bit != 0 {
                 let child = &mut self.branches[index(self.branches_at, at)];
                 let branch = Arc::make_mut(&mut child.branch);
-                branch.change(depth + 1, below);
+                branch.change(depth + 1, group);
                 if branch.is_branch() {
                     child.digest = branch.digest();
                 } else {
-                    let last = branch.take_last();
+                    let last = branch.leaves.first().cloned();
                     remove(&mut self.branches, index(self.branches_at, at));
                     self.branches_at &= !bit;
                     self.put(at, last.map(Node::Leaf));
                 }
             } else if self.leaves_at & bit != 0 {
                 let place = index(self.leaves_at, at);
-                match below {
+                match group {
                     [(key, Some(value))] if self.leaves[place].key == *key => {
                         self.leaves[place] = Leaf::new(key, value);
                     }
                     _ => {
                         let leaf = remove(&mut self.leaves, place);
                         self.leaves_at &= !bit;
-                        self.put(at, Node::Leaf(leaf).changed(depth + 1, below));
+                        self.put(at, Node::Leaf(leaf).changed(depth + 1, group));
                     }
                 }
             } else {
-                self.put(at, Node::made(depth + 1, below));
+                self.put(at, Node::made(depth + 1, group));
             }
         }
     }
@@ -141,11 +166,6 @@ impl Branch {
     /// Whether it is one: a branch of one leaf is that leaf, otherwise the digest would remember the past.
     fn is_branch(&self) -> bool {
         !self.branches.is_empty() || self.leaves.len() > 1
-    }
-
-    /// The leaf that is left of what is no branch any more.
-    fn take_last(&mut self) -> Option<Leaf> {
-        std::mem::take(&mut self.leaves).into_vec().pop()
     }
 
     fn digest(&self) -> Digest {
@@ -186,7 +206,7 @@ impl Node {
         match changes {
             [] => None,
             [(key, value)] => value.map(|value| Self::Leaf(Leaf::new(key, &value))),
-            _ => Self::of(Arc::default(), depth, changes),
+            _ => Self::of_branch(Arc::new(Branch::made(depth, changes))),
         }
     }
 
@@ -197,20 +217,23 @@ impl Node {
             (Self::Leaf(present), [(key, value)]) if present.key == *key => {
                 value.map(|value| Self::Leaf(Leaf::new(key, &value)))
             }
-            (Self::Leaf(present), _) => Self::of(Arc::new(Branch::of(present, depth)), depth, changes),
-            (Self::Below(below), _) => Self::of(below.branch, depth, changes),
+            (Self::Leaf(present), _) => {
+                let mut branch = Branch::of_leaf(present, depth);
+                branch.change(depth, changes);
+                Self::of_branch(Arc::new(branch))
+            }
+            (Self::Below(Below { mut branch, .. }), _) => {
+                Arc::make_mut(&mut branch).change(depth, changes);
+                Self::of_branch(branch)
+            }
         }
     }
 
-    fn of(mut branch: Arc<Branch>, depth: usize, changes: &[Change]) -> Option<Self> {
-        let changed = Arc::make_mut(&mut branch);
-        changed.change(depth, changes);
-        if changed.is_branch() {
-            let digest = changed.digest();
-            Some(Self::Below(Below { digest, branch }))
-        } else {
-            changed.take_last().map(Self::Leaf)
+    fn of_branch(branch: Arc<Branch>) -> Option<Self> {
+        if branch.is_branch() {
+            return Some(Self::Below(Below { digest: branch.digest(), branch }));
         }
+        branch.leaves.first().cloned().map(Self::Leaf)
     }
 }
 

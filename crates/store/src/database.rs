@@ -114,6 +114,8 @@ pub(crate) struct Rows<'a> {
 }
 
 impl Rows<'_> {
+    /// The next one, which is there until the one after it is asked for. After an error there may be others, but
+    /// not in order.
     pub(crate) fn next(&mut self) -> Result<Option<Row<'_>>, StoreError> {
         if std::mem::replace(&mut self.is_begun, true) {
             self.at.next();
@@ -198,7 +200,7 @@ impl Database {
         let found = self
             .db
             .get_pinned_cf(self.family(family)?, key)
-            .map_err(|error| self.failed("reading", family, &error))?;
+            .map_err(|error| explain("reading", self.place(family, key), &self.disk, &error))?;
         match found {
             None => Ok(None),
             Some(sealed) => Ok(Some(self.open_seal(family, key, &sealed)?.to_vec())),

@@ -113,8 +113,10 @@ impl Reader {
     }
 
     /// Shows records of a range where they lie, in order and without a hole, from its first one on, for as long as
-    /// `each` answers true. Ends early at the end of the log, and in front of a gap. What the database has
-    /// meanwhile deleted stays on the disk until this ends.
+    /// `each` answers true. Ends early at the end of the log, and in front of a gap. What is damaged is an error
+    /// at its own record, after all before it were shown.
+    ///
+    /// What the database writes or deletes meanwhile, its memory and its files, is kept until this ends.
     pub fn each_record(
         &self,
         range: RangeInclusive<u64>,
@@ -132,19 +134,53 @@ impl Reader {
         if first > last {
             return Ok(());
         }
+        let mut next = first;
+        match self.each_in_a_row(&mut next, last, &mut each) {
+            // Looking for the next row goes through several files, of which a later one may be the damaged one.
+            Err(StoreError::Corrupt { .. }) => self.each_by_itself(next, last, each),
+            read => read,
+        }
+    }
+
+    fn each_in_a_row(
+        &self,
+        next: &mut u64,
+        last: u64,
+        each: &mut impl FnMut(u64, &[u8]) -> bool,
+    ) -> Result<(), StoreError> {
         let before = (last < u64::MAX).then(|| (last + 1).to_be_bytes().to_vec());
-        let mut rows = self.database().rows(Family::Records, &first.to_be_bytes(), before)?;
-        for seq in first..=last {
+        let mut rows = self.database().rows(Family::Records, &next.to_be_bytes(), before)?;
+        for seq in *next..=last {
             let key = seq.to_be_bytes();
-            let Some((_, record)) = rows.next()?.filter(|(found, _)| *found == key) else {
-                let detail = "the record is not there".to_owned();
-                return Err(self.database().corrupt(Family::Records, &key, detail));
-            };
+            let row = rows.next()?.filter(|(found, _)| *found == key);
+            let (_, record) = row.ok_or_else(|| self.missing(seq))?;
+            // Whoever was shown it is not shown it again.
+            *next = seq.saturating_add(1);
             if !each(seq, record) {
                 break;
             }
         }
         Ok(())
+    }
+
+    fn each_by_itself(
+        &self,
+        first: u64,
+        last: u64,
+        mut each: impl FnMut(u64, &[u8]) -> bool,
+    ) -> Result<(), StoreError> {
+        for seq in first..=last {
+            let record = self.record(seq)?.ok_or_else(|| self.missing(seq))?;
+            if !each(seq, &record) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn missing(&self, seq: u64) -> StoreError {
+        let detail = "the record is not there".to_owned();
+        self.database().corrupt(Family::Records, &seq.to_be_bytes(), detail)
     }
 
     /// A value stored by applying entries.

@@ -11,7 +11,7 @@ use stele_consensus::{
     LogStore, SnapshotHead, Staged, StagedSnapshot, StoredSnapshot, WriteBatch, bootstrap,
 };
 use stele_store::limits::{DERIVED_UNFLUSHED_BYTES, RECENT_ENTRIES_BYTES, SNAPSHOT_PART_BYTES};
-use stele_store::{Identity, OpenError, Settings, Store, StoreError};
+use stele_store::{Identity, OpenError, Settings, Store, StoreError, open_read_only};
 
 fn identity(node: u64) -> Identity {
     Identity { fleet: "demo".to_owned(), node }
@@ -80,7 +80,7 @@ fn flip_in_log(path: &Path, needle: &str) {
 }
 
 /// Opens the database without the store, as a bug or another program might.
-fn raw(path: &Path, change: impl Fn(&rocksdb::DB)) {
+fn raw(path: &Path, mut change: impl FnMut(&rocksdb::DB)) {
     let families = ["default", "raft", "meta", "records", "snapshots", "derived"];
     let db = rocksdb::DB::open_cf(&rocksdb::Options::default(), path, families).unwrap();
     change(&db);
@@ -346,6 +346,41 @@ fn records_are_read_in_pieces_and_outlive_compaction() {
     assert_eq!(reader.records(7..=7, 0).unwrap().len(), 1, "at least one, however small the limit");
     assert!(reader.records(101..=200, 100).unwrap().is_empty());
     assert!(reader.records(std::ops::RangeInclusive::new(9, 3), 100).unwrap().is_empty());
+}
+
+#[test]
+fn records_before_a_damaged_file_are_shown_and_the_first_within_it_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut later = None;
+    drop(create(folder.path()));
+    // RocksDB looks at three files or fewer without asking what is in them.
+    for file in 0..5 {
+        let mut store = open(folder.path()).unwrap();
+        write_entries(&mut store, file * 400 + 2..=(file + 1) * 400 + 1, true);
+        drop(store);
+        raw(folder.path(), |db| {
+            db.flush_cf(db.cf_handle("records").unwrap()).unwrap();
+            let begins =
+                |file: &rocksdb::LiveFile| file.start_key.as_deref() == Some(&1601_u64.to_be_bytes());
+            let of_records = |file: &rocksdb::LiveFile| file.column_family_name == "records" && begins(file);
+            later = db.live_files().unwrap().into_iter().find(of_records);
+        });
+    }
+    let later = folder.path().join(later.unwrap().name.trim_start_matches('/'));
+    let mut bytes = fs::read(&later).unwrap();
+    bytes[10] ^= 1;
+    fs::write(&later, bytes).unwrap();
+    let (_, reader) = open_read_only(folder.path()).unwrap();
+    let mut shown = Vec::new();
+    let error = reader.each_record(1..=2000, |seq, record| {
+        assert_eq!(record, format!("<payload of record {seq}>").into_bytes());
+        shown.push(seq);
+        true
+    });
+    let error = error.unwrap_err();
+    assert!(matches!(error, StoreError::Corrupt { .. }), "{error}");
+    assert!(shown.iter().copied().eq(1..=1600), "shown: {} of 1600; {error}", shown.len());
+    assert!(error.to_string().contains("column family records, key 1601"), "{error}");
 }
 
 #[test]

@@ -74,6 +74,7 @@ const PURE_MAY_USE: &[&str] = &[
     "bincode",
     "bytes",
     "crc32fast",
+    "data-encoding",
     "ed25519-dalek",
     "hex",
     "imbl",

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use stele_codec::{Chain, Folder, Linker};
+use stele_codec::{Chain, Folder, Linker, RecordBytes};
 use stele_model::{Digest, Record, Seq};
 use stele_proof::merkle::{Frontier, leaf_hash};
 
@@ -41,44 +41,87 @@ pub(crate) fn replay(
     let (chunks, received) = sync_channel(REPLAY_CHUNKS_AHEAD);
     std::thread::scope(|scope| {
         // The sender goes with its thread, and with it the receiver's loop ends.
-        scope.spawn(|| link(source, to, &marks, chunks));
+        scope.spawn(|| Links::new(&marks, chunks).of(source, to));
         fold(received, checks, &mut folded)
     })
 }
 
-fn link(mut source: impl Source, to: Seq, marks: &BTreeSet<Seq>, chunks: SyncSender<Chunk>) {
-    let mut linker = Linker::new();
-    let mut tree = Frontier::new();
-    while linker.seq() < to {
-        let mut chunk = Chunk { records: Vec::new(), end: None, last: mark(&linker, &tree) };
-        let (mut bytes, mut diverged) = (0, None);
-        let read = source.read(linker.seq() + 1, to, &mut |stored, chain| {
-            bytes += stored.leaf().len() + stored.payload().len();
-            match linker.push(stored, chain) {
-                Ok(record) => {
-                    tree.append(leaf_hash(stored.leaf()), |_, _, _| {});
-                    let wanted = marks.contains(&linker.seq());
-                    chunk.records.push((record, wanted.then(|| mark(&linker, &tree))));
-                    bytes < REPLAY_CHUNK_BYTES
-                }
-                Err(error) => {
-                    diverged = Some(Divergence::from(error).into());
-                    false
-                }
-            }
-        });
-        chunk.end = diverged.or(read.err());
-        chunk.last = mark(&linker, &tree);
-        let is_last = chunk.end.is_some();
-        // Nobody folds any more once something diverged.
-        if chunks.send(chunk).is_err() || is_last {
-            return;
-        }
-    }
+/// Links records to all before them, and sends them on.
+struct Links<'a> {
+    linker: Linker,
+    tree: Frontier,
+    marks: &'a BTreeSet<Seq>,
+    records: Vec<(Record, Option<Mark>)>,
+    /// What these took as they were read.
+    bytes: usize,
+    diverged: Option<Failure>,
+    chunks: SyncSender<Chunk>,
+    /// Whether nobody folds any more, because something diverged there.
+    is_vain: bool,
 }
 
-fn mark(linker: &Linker, tree: &Frontier) -> Mark {
-    Mark { chain: linker.chain(), root: tree.root() }
+impl<'a> Links<'a> {
+    fn new(marks: &'a BTreeSet<Seq>, chunks: SyncSender<Chunk>) -> Self {
+        Self {
+            linker: Linker::new(),
+            tree: Frontier::new(),
+            marks,
+            records: Vec::new(),
+            bytes: 0,
+            diverged: None,
+            chunks,
+            is_vain: false,
+        }
+    }
+
+    fn of(mut self, mut source: impl Source, to: Seq) {
+        let end = self.read(&mut source, to).err();
+        self.send(end);
+    }
+
+    fn read(&mut self, source: &mut impl Source, to: Seq) -> Result<(), Failure> {
+        while self.linker.seq() < to && !self.is_vain {
+            let next = self.linker.seq() + 1;
+            source.read(next, to, &mut |stored, chain| self.push(stored, chain))?;
+            if let Some(diverged) = self.diverged.take() {
+                return Err(diverged);
+            }
+            if self.linker.seq() < next {
+                return Err(Failure::Failed(format!("record {next} was not given")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there should be more.
+    fn push(&mut self, stored: RecordBytes<'_>, chain: Option<Chain>) -> bool {
+        match self.linker.push(stored, chain) {
+            Ok(record) => {
+                self.tree.append(leaf_hash(stored.leaf()), |_, _, _| {});
+                let wanted = self.marks.contains(&self.linker.seq());
+                self.records.push((record, wanted.then(|| self.mark())));
+                self.bytes += stored.leaf().len() + stored.payload().len();
+                if self.bytes >= REPLAY_CHUNK_BYTES {
+                    self.send(None);
+                }
+                !self.is_vain
+            }
+            Err(error) => {
+                self.diverged = Some(Divergence::from(error).into());
+                false
+            }
+        }
+    }
+
+    fn send(&mut self, end: Option<Failure>) {
+        let chunk = Chunk { records: std::mem::take(&mut self.records), end, last: self.mark() };
+        self.bytes = 0;
+        self.is_vain = self.chunks.send(chunk).is_err();
+    }
+
+    fn mark(&self) -> Mark {
+        Mark { chain: self.linker.chain(), root: self.tree.root() }
+    }
 }
 
 fn fold(

@@ -64,30 +64,33 @@ impl Source for FromStore {
 pub(crate) struct FromApi(pub(crate) Client);
 
 impl FromApi {
-    /// As many records as one answer has.
-    pub(crate) fn page(&self, from: Seq, to: Seq) -> Result<Vec<StoredRecord>, Failure> {
+    /// As many records as one answer has. Of one that is unreadable, those before it are given.
+    pub(crate) fn page(
+        &self,
+        from: Seq,
+        to: Seq,
+    ) -> Result<impl Iterator<Item = Result<StoredRecord, Failure>>, Failure> {
         let limit = (to + 1 - from).min(RECORDS_PAGE_MAX as u64);
         let query = [("from", Some(from.to_string())), ("limit", Some(limit.to_string()))];
         let page: RecordsPage = self.0.get(&with_query("/v1/records", &query))?;
         if page.records.is_empty() {
             return Err(Failure::Failed(format!("the log ends at record {} instead of {to}", from - 1)));
         }
-        let bytes = |seq: Seq, text: &str| {
-            let decoded = STANDARD.decode(text);
-            decoded.map_err(|error| unreadable(seq, format!("no base64: {error}")))
-        };
-        let wanted = page.records.iter().take(limit as usize);
-        let read = wanted.map(|raw| {
-            Ok(StoredRecord { leaf: bytes(raw.seq, &raw.leaf)?, payload: bytes(raw.seq, &raw.payload)? })
-        });
-        read.collect()
+        // What a controller says of where it is proves nothing.
+        Ok((from..=to).zip(page.records).map(|(seq, raw)| {
+            let bytes = |text: &str| {
+                let decoded = STANDARD.decode(text);
+                decoded.map_err(|error| unreadable(seq, format!("no base64: {error}")))
+            };
+            Ok(StoredRecord { leaf: bytes(&raw.leaf)?, payload: bytes(&raw.payload)? })
+        }))
     }
 }
 
 impl Source for FromApi {
     fn read(&mut self, from: Seq, to: Seq, each: &mut Each<'_>) -> Result<(), Failure> {
         for stored in self.page(from, to)? {
-            if !each(RecordBytes::from(&stored), None) {
+            if !each(RecordBytes::from(&stored?), None) {
                 break;
             }
         }

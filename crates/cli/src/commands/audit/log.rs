@@ -93,9 +93,9 @@ impl<'a> Log<'a> {
         let mut next = range.first();
         let mut before = Time(0);
         while next <= range.last() {
-            let page = self.source.page(next, range.last())?;
-            progress.add(page.len() as u64);
-            for stored in page {
+            for stored in self.source.page(next, range.last())? {
+                let stored = stored?;
+                progress.add(1);
                 let header = checked(&stored, next)?;
                 if header.time <= before {
                     return Err(Failure::Failed(format!(
@@ -122,8 +122,7 @@ impl<'a> Log<'a> {
 
     /// One record, proved to be in the checkpoint's tree.
     pub(super) fn proved(&mut self, seq: Seq) -> Result<(StoredRecord, Header), Failure> {
-        let page = self.source.page(seq, seq)?;
-        let Some(stored) = page.into_iter().next() else {
+        let Some(stored) = self.source.page(seq, seq)?.next().transpose()? else {
             return Err(Failure::Failed(format!("record {seq} is not there")));
         };
         let header = checked(&stored, seq)?;
