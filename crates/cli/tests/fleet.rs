@@ -65,6 +65,11 @@ fn a_release_is_deployed_and_rolled_back_exactly() {
     assert_eq!((&entries[0]["principal"], &entries[1]["reason"]), (&"ci".into(), &"broken".into()));
     assert_eq!(entries[3]["links"]["ticket"], "T-1");
 
+    // Who misspells an app is told so, and not that nothing happened to it.
+    let misspelt = fleet.run(&["events", "--scope", "shop/wbe@prod"]);
+    assert_eq!(misspelt.code, 4, "{misspelt:?}");
+    assert_eq!(fleet.run(&["events", "--scope", "node:gone"]).code, 0, "nodes go, and their events stay");
+
     let verified = json(&fleet.run(&["verify", "-o", "json"]).ok());
     assert_eq!(verified["replicas"][0]["controller"], 1);
     assert!(verified["state_digests_matched"].as_u64().unwrap() > 0);
