@@ -3,8 +3,8 @@
 //! bincode's own reader makes room for a text as long as its length says before it looks whether so many bytes
 //! are left, tells collections a length that nothing need follow, and takes a digest as thirty-two values of a byte.
 //! Here nothing makes room for much more than the bytes that are there could fill, and a digest is copied as it is.
-//! What is read, and what is refused, is the same: tests compare the two. Kinds of values that no structure has are
-//! refused: `unknown!` lists them, and tests read every kind of event and State.
+//! What is read, and what is refused, is the same: tests compare the two. What no structure has is refused: the kinds
+//! of values that `unknown!` lists, and lists of what takes no bytes. Tests read every kind of event and State.
 
 use std::fmt;
 

@@ -62,9 +62,9 @@ fn nibble(key: &Digest, depth: usize) -> usize {
     usize::from(if depth.is_multiple_of(2) { byte >> 4 } else { byte & 0x0f })
 }
 
-/// Changes by the child that they belong below, in order.
-fn by_child(changes: &[Change], depth: usize) -> impl Iterator<Item = (usize, &[Change])> {
-    let groups = changes.chunk_by(move |(one, _), (other, _)| nibble(one, depth) == nibble(other, depth));
+/// What is in the order of its keys, by the child that it belongs below.
+fn by_child<V>(keyed: &[(Digest, V)], depth: usize) -> impl Iterator<Item = (usize, &[(Digest, V)])> {
+    let groups = keyed.chunk_by(move |(one, _), (other, _)| nibble(one, depth) == nibble(other, depth));
     groups.map(move |group| (nibble(&group[0].0, depth), group))
 }
 
@@ -286,8 +286,8 @@ fn digest_below(depth: usize, entries: &[(Digest, Digest)]) -> Digest {
         [(key, value)] => leaf_digest(key, value),
         _ => {
             let mut bytes = branch_bytes();
-            for below in entries.chunk_by(|(one, _), (other, _)| nibble(one, depth) == nibble(other, depth)) {
-                put_child(&mut bytes, nibble(&below[0].0, depth), &digest_below(depth + 1, below));
+            for (at, group) in by_child(entries, depth) {
+                put_child(&mut bytes, at, &digest_below(depth + 1, group));
             }
             Digest::of(&[&bytes])
         }

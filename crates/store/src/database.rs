@@ -114,8 +114,8 @@ pub(crate) struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// The next one, which is there until the one after it is asked for. After an error there may be others, but
-    /// not in order.
+    /// The next one, which is there until the one after it is asked for. After one whose own checksum is wrong the
+    /// others follow; after any other error there is nothing but that.
     pub(crate) fn next(&mut self) -> Result<Option<Row<'_>>, StoreError> {
         if std::mem::replace(&mut self.is_begun, true) {
             self.at.next();

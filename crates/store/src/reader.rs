@@ -113,8 +113,9 @@ impl Reader {
     }
 
     /// Shows records of a range where they lie, in order and without a hole, from its first one on, for as long as
-    /// `each` answers true. Ends early at the end of the log, and in front of a gap. What is damaged is an error
-    /// at its own record, after all before it were shown.
+    /// `each` answers true. Ends early at the end of the log, and in front of a gap. What cannot be read is an error
+    /// at its own record, after all before it were shown; only while `RocksDB` has three files of records or fewer,
+    /// which it looks into without asking what is in them, may the error be at an earlier one.
     ///
     /// What the database writes or deletes meanwhile, its memory and its files, is kept until this ends.
     pub fn each_record(
@@ -137,7 +138,10 @@ impl Reader {
         let mut next = first;
         match self.each_in_a_row(&mut next, last, &mut each) {
             // Looking for the next row goes through several files, of which a later one may be the damaged one.
-            Err(StoreError::Corrupt { .. }) => self.each_by_itself(next, last, each),
+            Err(error @ (StoreError::Corrupt { .. } | StoreError::Io { .. })) => {
+                tracing::warn!(%error, from = next, "records are read one by one, because they cannot be in a row");
+                self.each_by_itself(next, last, each)
+            }
             read => read,
         }
     }

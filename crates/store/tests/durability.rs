@@ -82,7 +82,11 @@ fn flip_in_log(path: &Path, needle: &str) {
 /// Opens the database without the store, as a bug or another program might.
 fn raw(path: &Path, mut change: impl FnMut(&rocksdb::DB)) {
     let families = ["default", "raft", "meta", "records", "snapshots", "derived"];
-    let db = rocksdb::DB::open_cf(&rocksdb::Options::default(), path, families).unwrap();
+    let mut options = rocksdb::Options::default();
+    // Files stay as they were written.
+    options.set_disable_auto_compactions(true);
+    let families = families.map(|family| (family, options.clone()));
+    let db = rocksdb::DB::open_cf_with_opts(&options, path, families).unwrap();
     change(&db);
 }
 
@@ -366,7 +370,9 @@ fn records_before_a_damaged_file_are_shown_and_the_first_within_it_is_named() {
             later = db.live_files().unwrap().into_iter().find(of_records);
         });
     }
-    let later = folder.path().join(later.unwrap().name.trim_start_matches('/'));
+    let later = later.unwrap();
+    assert_eq!(later.level, 0);
+    let later = folder.path().join(later.name.trim_start_matches('/'));
     let mut bytes = fs::read(&later).unwrap();
     bytes[10] ^= 1;
     fs::write(&later, bytes).unwrap();

@@ -82,10 +82,11 @@ impl<'a> Links<'a> {
     fn read(&mut self, source: &mut impl Source, to: Seq) -> Result<(), Failure> {
         while self.linker.seq() < to && !self.is_vain {
             let next = self.linker.seq() + 1;
-            source.read(next, to, &mut |stored, chain| self.push(stored, chain))?;
+            let read = source.read(next, to, &mut |stored, chain| self.push(stored, chain));
             if let Some(diverged) = self.diverged.take() {
                 return Err(diverged);
             }
+            read?;
             if self.linker.seq() < next {
                 return Err(Failure::Failed(format!("record {next} was not given")));
             }

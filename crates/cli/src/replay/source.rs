@@ -70,11 +70,14 @@ impl FromApi {
         from: Seq,
         to: Seq,
     ) -> Result<impl Iterator<Item = Result<StoredRecord, Failure>>, Failure> {
-        let limit = (to + 1 - from).min(RECORDS_PAGE_MAX as u64);
+        let limit = (to.saturating_sub(from) + 1).min(RECORDS_PAGE_MAX as u64);
         let query = [("from", Some(from.to_string())), ("limit", Some(limit.to_string()))];
         let page: RecordsPage = self.0.get(&with_query("/v1/records", &query))?;
         if page.records.is_empty() {
-            return Err(Failure::Failed(format!("the log ends at record {} instead of {to}", from - 1)));
+            return Err(Failure::Failed(format!(
+                "the log ends at record {} instead of {to}",
+                from.saturating_sub(1)
+            )));
         }
         // What a controller says of where it is proves nothing.
         Ok((from..=to).zip(page.records).map(|(seq, raw)| {
