@@ -151,3 +151,104 @@ fn fold(
         root: last.root,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use stele_codec::{StoredRecord, encode_record};
+    use stele_model::{Decision, Event, Header, Links, Time};
+
+    use super::*;
+    use crate::replay::source::Each;
+
+    /// Gives what it has, and nothing beyond.
+    struct FromMemory(Vec<StoredRecord>);
+
+    impl Source for FromMemory {
+        fn read(&mut self, from: Seq, to: Seq, each: &mut Each<'_>) -> Result<(), Failure> {
+            let wanted = self.0.iter().take(to as usize).skip(from as usize - 1);
+            for stored in wanted {
+                if !each(stored.into(), None) {
+                    break;
+                }
+            }
+            Ok(())
+        }
+    }
+
+    fn log(records: Seq) -> Vec<StoredRecord> {
+        let record = |seq: Seq| {
+            let header = Header {
+                seq,
+                time: Time(seq),
+                decision: Decision { first: seq, count: 1 },
+                principal: "admin".parse().unwrap(),
+                cause: None,
+                trace: None,
+                idempotency: None,
+                kind: String::new(),
+                schema: 0,
+                codec: 0,
+                scopes: Vec::new(),
+                reason: None,
+                links: Links::default(),
+                payload: Digest::EMPTY,
+            };
+            let environment = format!("e{seq}").parse().unwrap();
+            encode_record(header, &Event::EnvironmentCreated { environment }).unwrap().0
+        };
+        (1..=records).map(record).collect()
+    }
+
+    /// How a replay ended, and the records that were folded before.
+    fn replayed(log: Vec<StoredRecord>, to: Seq) -> (Result<Replayed, Failure>, Seq) {
+        let mut last = 0;
+        let ended = replay(FromMemory(log), to, &mut Checks::default(), |record| {
+            assert_eq!(record.header.seq, last + 1);
+            last = record.header.seq;
+            Ok(())
+        });
+        (ended, last)
+    }
+
+    #[test]
+    fn a_log_of_several_chunks_is_replayed_whole() {
+        let log = log(20_000);
+        let bytes: usize = log.iter().map(|stored| stored.leaf.len() + stored.payload.len()).sum();
+        assert!(bytes > REPLAY_CHUNK_BYTES, "{bytes}");
+        let (ended, last) = replayed(log.clone(), 20_000);
+        let whole = ended.unwrap_or_else(|failure| panic!("{failure}"));
+        assert_eq!((whole.records, last), (20_000, 20_000));
+        let (ended, last) = replayed(log, 19_999);
+        let part = ended.unwrap_or_else(|failure| panic!("{failure}"));
+        assert_eq!((part.records, last), (19_999, 19_999));
+        assert!(part.chain != whole.chain && part.root != whole.root && part.state != whole.state);
+    }
+
+    #[test]
+    fn the_first_divergence_ends_a_replay_after_all_before_it() {
+        let mut log = log(9);
+        log[4].payload[0] ^= 1;
+        log.swap(6, 7);
+        let (ended, last) = replayed(log, 9);
+        let Err(Failure::Diverged(divergence)) = ended else { panic!("record 5 is not what was written") };
+        assert_eq!((divergence.seq, divergence.field.as_str(), last), (5, "payload hash", 4));
+    }
+
+    #[test]
+    fn a_source_that_gives_nothing_does_not_hold_a_replay() {
+        let (ended, last) = replayed(log(3), 5);
+        let Err(Failure::Failed(why)) = ended else { panic!("there are no more than 3") };
+        assert_eq!((why.as_str(), last), ("record 4 was not given", 3));
+    }
+
+    #[test]
+    fn who_folds_may_stop_a_long_log() {
+        let mut folded = 0;
+        let ended = replay(FromMemory(log(30_000)), 30_000, &mut Checks::default(), |_| {
+            folded += 1;
+            if folded == 10 { Err(Failure::Closed) } else { Ok(()) }
+        });
+        assert!(matches!(ended, Err(Failure::Closed)));
+    }
+}

@@ -1,11 +1,12 @@
 //! Where records come from.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use stele_api::limits::RECORDS_PAGE_MAX;
-use stele_api::wire::RecordsPage;
+use stele_api::wire::{RawRecord, RecordsPage};
 use stele_codec::{Chain, RecordBytes, StoredRecord};
 use stele_model::Seq;
 use stele_store::{Reader, StoreError};
@@ -79,15 +80,22 @@ impl FromApi {
                 from.saturating_sub(1)
             )));
         }
-        // What a controller says of where it is proves nothing.
-        Ok((from..=to).zip(page.records).map(|(seq, raw)| {
-            let bytes = |text: &str| {
-                let decoded = STANDARD.decode(text);
-                decoded.map_err(|error| unreadable(seq, format!("no base64: {error}")))
-            };
-            Ok(StoredRecord { leaf: bytes(&raw.leaf)?, payload: bytes(&raw.payload)? })
-        }))
+        Ok(stored(from..=to, page.records))
     }
+}
+
+/// Each record is at its place in the answer: what a controller says of where it is proves nothing.
+fn stored(
+    seqs: RangeInclusive<Seq>,
+    records: Vec<RawRecord>,
+) -> impl Iterator<Item = Result<StoredRecord, Failure>> {
+    seqs.zip(records).map(|(seq, raw)| {
+        let bytes = |text: &str| {
+            let decoded = STANDARD.decode(text);
+            decoded.map_err(|error| unreadable(seq, format!("no base64: {error}")))
+        };
+        Ok(StoredRecord { leaf: bytes(&raw.leaf)?, payload: bytes(&raw.payload)? })
+    })
 }
 
 impl Source for FromApi {
@@ -98,5 +106,22 @@ impl Source for FromApi {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn an_unreadable_record_of_an_answer_hides_none_before_it() {
+        let raw = |leaf: &str| RawRecord { seq: 7, leaf: leaf.to_owned(), payload: String::new() };
+        let mut given = stored(3..=5, vec![raw("YQ=="), raw("%"), raw("YQ=="), raw("YQ==")]);
+        assert_eq!(given.next().unwrap().unwrap().leaf, b"a");
+        let Some(Err(Failure::Diverged(divergence))) = given.next() else { panic!("it is no base64") };
+        assert_eq!(divergence.seq, 4, "whatever is said of where it is");
+        assert!(given.next().unwrap().is_ok());
+        assert!(given.next().is_none(), "no more was asked for");
     }
 }
