@@ -197,8 +197,8 @@ const BATCH_DISK_GIB: u64 = 12;
 const LOGS_DISK_GIB: u64 = 6;
 
 impl Bench {
-    /// Free space without which it does not begin, in GiB: on a full disk controllers refuse and members end, which
-    /// looks like anything else.
+    /// Free space without which it does not begin, in GiB: with too little, `commit-batch` ended in broken pipes and
+    /// "leadership changed", which say nothing of a disk.
     fn disk_gib(&self) -> u64 {
         match self {
             Self::CommitBatch { .. } => BATCH_DISK_GIB,
