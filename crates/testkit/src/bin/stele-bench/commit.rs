@@ -7,14 +7,26 @@ use stele_testkit::{Cluster, ClusterConfig};
 
 use crate::etcd::Etcd;
 use crate::load::{Http, Sample, Server, load};
+use crate::plain::{Keeps, Plain};
 use crate::report::{Goal, Report, Row, Side, Times};
 
 /// Bytes of the value each event carries, on both sides. Stele's are two labels of a node.
 const VALUE_BYTES: usize = 256;
 /// Clients from which on the goals of many clients count.
 const MANY_CLIENTS: usize = 1000;
-const SIMULATED: &str = "nothing. All six members and the load share one machine and one disk; clients ask the \
+const SIMULATED: &str = "nothing. All members and the load share one machine and one disk; clients ask the \
      leader, etcd over gRPC, Stele over HTTP/1.1 with JSON.";
+/// What the side of bare processes that keep bytes is.
+const BARE_BYTES: (&str, &str) = (
+    "bare bytes",
+    "three bare processes that are asked as Stele is, append a request's bytes to a file each, and answer when two \
+     have synced them: no record, no agreement, no State, and a client's connection is all of HTTP that they know",
+);
+/// What the side of bare processes that keep records is.
+const BARE_RECORDS: (&str, &str) = (
+    "bare records",
+    "the same, but each command is read as JSON by the leader, hashed by each process, and put into RocksDB",
+);
 
 /// How long, and how often.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +76,14 @@ impl Fleet {
     }
 }
 
+/// The requests of a fleet, asked of bare processes.
+fn asked_of(plain: &Plain, server: Server) -> Server {
+    match server {
+        Server::Http { request, .. } => Server::Http { address: plain.leader(), request },
+        grpc @ Server::Grpc { .. } => grpc,
+    }
+}
+
 /// A value that no other write has.
 fn value(number: u64) -> String {
     format!("{number:0>VALUE_BYTES$}")
@@ -102,16 +122,21 @@ pub(crate) fn commit(clients: &[usize], effort: Effort) -> anyhow::Result<Report
     let mut report = Report::begin("commit", &about, SIMULATED)?;
     let etcd = Etcd::start()?;
     let fleet = Fleet::start()?;
+    let bytes = Plain::start(1, Keeps::Bytes)?;
     report.versions.push(Etcd::version()?);
     for clients in clients {
         let row = compare(
-            &format!("{clients} client{}", if *clients == 1 { "" } else { "s" }),
+            *clients,
             effort,
-            || load(fleet.writes()?, *clients, 1, effort.time),
-            || load(etcd.puts(value), *clients, 1, effort.time),
+            &[
+                ("Stele", &|| load(fleet.writes()?, *clients, 1, effort.time)),
+                ("etcd", &|| load(etcd.puts(value), *clients, 1, effort.time)),
+                (BARE_BYTES.0, &|| load(asked_of(&bytes, fleet.writes()?), *clients, 1, effort.time)),
+            ],
         )?;
         report.rows.push(with_goals(row, *clients));
     }
+    report.note(format!("{}: {}.", BARE_BYTES.0, BARE_BYTES.1));
     anyhow::ensure!(fleet.cluster.end().0.is_empty(), "something was left behind");
     Ok(report)
 }
@@ -127,13 +152,19 @@ pub(crate) fn commit_batch(clients: &[usize], commands: u64, effort: Effort) -> 
     let mut report = Report::begin("commit-batch", &about, SIMULATED)?;
     let etcd = Etcd::start()?;
     let fleet = Fleet::start()?;
+    let (bytes, records) = (Plain::start(commands, Keeps::Bytes)?, Plain::start(commands, Keeps::Records)?);
     report.versions.push(Etcd::version()?);
     for clients in clients {
+        let plain = |plain| load(asked_of(plain, fleet.batches(commands)?), *clients, commands, effort.time);
         let row = compare(
-            &format!("{clients} client{}", if *clients == 1 { "" } else { "s" }),
+            *clients,
             effort,
-            || load(fleet.batches(commands)?, *clients, commands, effort.time),
-            || load(etcd.transactions(commands, value), *clients, commands, effort.time),
+            &[
+                ("Stele", &|| load(fleet.batches(commands)?, *clients, commands, effort.time)),
+                ("etcd", &|| load(etcd.transactions(commands, value), *clients, commands, effort.time)),
+                (BARE_RECORDS.0, &|| plain(&records)),
+                (BARE_BYTES.0, &|| plain(&bytes)),
+            ],
         )?;
         let (rate, ratio) = (row.sides[0].median, row.ratio.unwrap_or_default());
         report.rows.push(row.goal(Goal::at_least("events/s", rate, 150_000.0)).goal(Goal::at_least(
@@ -142,24 +173,28 @@ pub(crate) fn commit_batch(clients: &[usize], commands: u64, effort: Effort) -> 
             5.0,
         )));
     }
+    for (side, what) in [BARE_BYTES, BARE_RECORDS] {
+        report.note(format!("{side}: {what}."));
+    }
     anyhow::ensure!(fleet.cluster.end().0.is_empty(), "something was left behind");
     Ok(report)
 }
 
-/// Both sides, taking turns.
-fn compare(
-    work: &str,
-    effort: Effort,
-    ours: impl Fn() -> anyhow::Result<Sample>,
-    theirs: impl Fn() -> anyhow::Result<Sample>,
-) -> anyhow::Result<Row> {
-    let (mut stele, mut etcd) = (Rounds::new()?, Rounds::new()?);
+/// Lets so many clients write to one side for a time.
+type Load<'a> = &'a dyn Fn() -> anyhow::Result<Sample>;
+
+/// All sides, taking turns.
+fn compare(clients: usize, effort: Effort, sides: &[(&str, Load<'_>)]) -> anyhow::Result<Row> {
+    let mut found = sides.iter().map(|_| Rounds::new()).collect::<anyhow::Result<Vec<_>>>()?;
     for _ in 0..effort.rounds {
-        etcd.add(&theirs()?)?;
-        stele.add(&ours()?)?;
+        for ((_, load), rounds) in sides.iter().zip(&mut found).rev() {
+            rounds.add(&load()?)?;
+        }
     }
-    let side = |name, rounds: &Rounds| Side::new(name, &rounds.rates, Some(&rounds.times));
-    Ok(Row::new(work, "events/s", vec![side("Stele", &stele), side("etcd", &etcd)]))
+    let sides = sides.iter().zip(&found);
+    let sides = sides.map(|((name, _), rounds)| Side::new(name, &rounds.rates, Some(&rounds.times)));
+    let work = format!("{clients} client{}", if clients == 1 { "" } else { "s" });
+    Ok(Row::new(&work, "events/s", sides.collect()))
 }
 
 fn with_goals(row: Row, clients: usize) -> Row {

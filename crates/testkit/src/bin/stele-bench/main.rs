@@ -13,6 +13,7 @@ mod load;
 mod log;
 mod machine;
 mod past;
+mod plain;
 mod replay;
 mod report;
 mod state;
@@ -175,6 +176,9 @@ enum Bench {
     /// What State takes of memory, for `growth`
     #[command(hide = true)]
     State(state::Args),
+    /// One of three processes that do as little as can be, for `commit`
+    #[command(hide = true)]
+    PlainMember(plain::Args),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -182,6 +186,7 @@ fn main() -> anyhow::Result<()> {
     match bench {
         Bench::Agents(args) => fleet::crowd::run(&args),
         Bench::State(args) => state::run(&args),
+        Bench::PlainMember(args) => plain::run(&args),
         Bench::All => suite::all(&out),
         Bench::Quick { accept } => {
             check_room(LOGS_DISK_GIB)?;
@@ -242,7 +247,7 @@ fn run(bench: Bench) -> anyhow::Result<Report> {
         Bench::JoinStorm { nodes } => fleet::join_storm(nodes.max(1)),
         Bench::C2m { nodes, instances } => fleet::c2m(nodes.max(1), instances.max(1)),
         Bench::Replay { size, rounds } => replay::replay(&size, rounds.max(1)),
-        Bench::Agents(_) | Bench::State(_) | Bench::All | Bench::Quick { .. } => {
+        Bench::Agents(_) | Bench::State(_) | Bench::PlainMember(_) | Bench::All | Bench::Quick { .. } => {
             anyhow::bail!("this is no benchmark")
         }
     }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -63,14 +63,15 @@ impl Http {
 /// Status and length of the body.
 fn parse(head: &[u8]) -> anyhow::Result<(u16, usize)> {
     let head = std::str::from_utf8(head).context("a head is text")?;
-    let mut lines = head.split("\r\n");
-    let status = lines.next().and_then(|line| line.split(' ').nth(1)).context("no status line")?;
-    for line in lines {
-        if let Some((name, value)) = line.split_once(':')
-            && name.eq_ignore_ascii_case("content-length")
-        {
-            return Ok((status.parse()?, value.trim().parse()?));
-        }
-    }
-    bail!("the answer does not say its length: {head}")
+    let status = head.split(' ').nth(1).context("no status line")?;
+    Ok((status.parse()?, body_length(head)?))
+}
+
+/// The length that the head of a request or an answer tells.
+pub(crate) fn body_length(head: &str) -> anyhow::Result<usize> {
+    let mut fields = head.split("\r\n").filter_map(|line| line.split_once(':'));
+    let (_, length) = fields
+        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+        .with_context(|| format!("a head does not say the length of its body: {head}"))?;
+    Ok(length.trim().parse()?)
 }

@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use tokio::task::LocalSet;
 
 pub(crate) use grpc::Grpc;
-pub(crate) use http::Http;
+pub(crate) use http::{Http, body_length};
 
 use crate::report::Times;
 
