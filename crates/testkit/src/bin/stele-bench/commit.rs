@@ -19,8 +19,8 @@ const SIMULATED: &str = "nothing. All members and the load share one machine and
 /// What the side of bare processes that keep bytes is.
 const BARE_BYTES: (&str, &str) = (
     "bare bytes",
-    "three bare processes that are asked as Stele is, append a request's bytes to a file each, and answer when two \
-     have synced them: no record, no agreement, no State, and a client's connection is all of HTTP that they know",
+    "three bare processes that are asked as Stele is, each put a request's bytes into a file, and answer when the \
+     leader and one follower have synced them: no record, no agreement, no State, and of HTTP what the load needs",
 );
 /// What the side of bare processes that keep records is.
 const BARE_RECORDS: (&str, &str) = (
@@ -33,11 +33,13 @@ const BARE_RECORDS: (&str, &str) = (
 pub(crate) struct Effort {
     pub(crate) time: Duration,
     pub(crate) rounds: usize,
+    /// Whether bare processes have turns, too.
+    pub(crate) has_bare: bool,
 }
 
 impl Effort {
     pub(crate) fn new(seconds: u64, rounds: usize) -> Self {
-        Self { time: Duration::from_secs(seconds.max(1)), rounds: rounds.max(1) }
+        Self { time: Duration::from_secs(seconds.max(1)), rounds: rounds.max(1), has_bare: true }
     }
 }
 
@@ -185,10 +187,14 @@ type Load<'a> = &'a dyn Fn() -> anyhow::Result<Sample>;
 
 /// All sides, taking turns.
 fn compare(clients: usize, effort: Effort, sides: &[(&str, Load<'_>)]) -> anyhow::Result<Row> {
+    // Stele and its peer come first.
+    let sides = if effort.has_bare { sides } else { &sides[..2] };
     let mut found = sides.iter().map(|_| Rounds::new()).collect::<anyhow::Result<Vec<_>>>()?;
-    for _ in 0..effort.rounds {
-        for ((_, load), rounds) in sides.iter().zip(&mut found).rev() {
-            rounds.add(&load()?)?;
+    for round in 0..effort.rounds {
+        // Who comes after whom differs: one may have something left to do.
+        for turn in 0..sides.len() {
+            let at = (round + turn) % sides.len();
+            found[at].add(&(sides[at].1)()?)?;
         }
     }
     let sides = sides.iter().zip(&found);

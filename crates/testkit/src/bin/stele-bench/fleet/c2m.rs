@@ -10,6 +10,8 @@ use crate::report::{Goal, Report, Row, Side};
 
 /// Nomad's published time for two million containers, in seconds (22 min 14 s).
 const NOMAD_SECONDS: f64 = 1334.0;
+/// How many that was, and is here.
+const WHOLE_INSTANCES: u32 = 2_000_000;
 /// Most replicas of one service.
 const REPLICAS_MAX: u32 = stele_model::limits::REPLICAS_MAX;
 
@@ -38,21 +40,21 @@ pub(crate) fn c2m(nodes: usize, instances: u32) -> anyhow::Result<Report> {
     let mut ended = Time::default();
     for answer in answer["answers"].as_array().into_iter().flatten() {
         anyhow::ensure!(answer["status"] == 200, "not deployed: {answer}");
-        ended = ended.max(fleet.finished(&answer["body"]["deployments"][0])?);
+        ended = ended.max(fleet.finished(&answer["body"]["deployments"][0])?.ended);
     }
     let took = took(began_us, ended)?.as_secs_f64();
+    // Fewer are not to be held against what is published, and do not show that the memory for all suffices.
+    let is_whole = instances == WHOLE_INSTANCES;
     let mut sides = vec![Side::new("Stele", &[took], None)];
-    if instances == 2_000_000 {
+    if is_whole {
         sides.push(Side::new("Nomad, published", &[NOMAD_SECONDS], None));
     }
     report
         .rows
         .push(Row::new("until all have reported", "s", sides).goal(Goal::at_most("seconds", took, 60.0)));
     let memory = fleet.controller_mib()?;
-    report.rows.push(
-        Row::alone("memory of the largest controller", "MiB", &[memory], None)
-            .goal(Goal::at_most("MiB", memory, 1536.0)),
-    );
+    let row = Row::alone("memory of the largest controller", "MiB", &[memory], None);
+    report.rows.push(if is_whole { row.goal(Goal::at_most("MiB", memory, 1536.0)) } else { row });
     let each = (memory - before).max(0.0) * f64::from(1 << 20) / f64::from(instances);
     report.rows.push(
         Row::alone("of that, since before", "bytes an instance", &[each], None)

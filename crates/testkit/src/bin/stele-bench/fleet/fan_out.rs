@@ -26,13 +26,13 @@ pub(crate) fn fan_out(nodes: usize, rounds: usize) -> anyhow::Result<Report> {
         fleet.told().in_force.clear();
         let began = now_us();
         let answer: Value = client.change("/v1/apply", &spec("bench/web", &round.to_string(), None))?;
-        let committed = now_us();
-        let took = took(began, fleet.finished(&answer["deployments"][0])?)?;
+        let ran = fleet.finished(&answer["deployments"][0])?;
+        let took = took(began, ran.ended)?;
         let heard = std::mem::take(&mut fleet.told().in_force);
         anyhow::ensure!(heard.len() >= nodes, "{} of {nodes} agents have it", heard.len());
         // The first deployment places everything; the others change what is there.
         if round > 0 {
-            let delays = heard.iter().map(|(at, _)| Duration::from_micros(at.saturating_sub(committed)));
+            let delays = heard.iter().map(|(at, _)| Duration::from_micros(at.saturating_sub(ran.started.0)));
             let slowest = delays.clone().max().unwrap_or_default();
             delays.for_each(|delay| times.record(delay));
             last.push(slowest.as_secs_f64() * 1000.0);

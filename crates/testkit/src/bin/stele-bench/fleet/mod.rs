@@ -63,6 +63,13 @@ fn took(began_us: u64, ended: Time) -> anyhow::Result<Duration> {
     Ok(Duration::from_micros(micros))
 }
 
+/// When a deployment was decided, and when that it had ended.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ran {
+    started: Time,
+    ended: Time,
+}
+
 /// A controllers' cluster with thousands of agents.
 struct Fleet {
     cluster: Cluster,
@@ -241,9 +248,9 @@ impl Fleet {
 
     /// Waits for a deployment's end; answers when that was decided, as the log says: whoever looks now and then
     /// sees it later.
-    fn finished(&mut self, id: &Value) -> anyhow::Result<Time> {
+    fn finished(&mut self, id: &Value) -> anyhow::Result<Ran> {
         let (client, began) = (self.client()?, Instant::now());
-        let mut ended = Time::default();
+        let mut ran = Ran::default();
         let path = format!("/v1/deployments/{id}?consistency=stale&instances=false");
         self.wait("a deployment has ended", |_| {
             let status: DeploymentStatus = client.read(&path)?;
@@ -252,10 +259,10 @@ impl Fleet {
                 return Ok(false);
             };
             ensure!(finished.outcome == Outcome::Succeeded, "deployment {id} failed: {:?}", finished.outcome);
-            ended = finished.time;
+            ran = Ran { started: status.started, ended: finished.time };
             Ok(true)
         })?;
-        Ok(ended)
+        Ok(ran)
     }
 
     /// The largest resident memory of a controller, in MiB.

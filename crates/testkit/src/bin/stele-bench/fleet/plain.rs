@@ -25,7 +25,7 @@ pub(super) fn publish(connections: usize, bytes: usize, rounds: usize) -> anyhow
         for at in 0..connections {
             tokio::spawn(listen(connect(&address, Some(at)).await?, told.clone()));
         }
-        let mut publisher = connect(&address, None).await?;
+        let mut publisher = tokio::io::BufWriter::new(connect(&address, None).await?);
         let message = vec![b'x'; bytes];
         let mut all = Vec::new();
         for _ in 0..rounds {
@@ -35,6 +35,7 @@ pub(super) fn publish(connections: usize, bytes: usize, rounds: usize) -> anyhow
                 publisher.write_all(&message).await?;
                 publisher.write_all(b"\r\n").await?;
             }
+            publisher.flush().await?;
             let mut times = Vec::with_capacity(connections);
             while times.len() < connections {
                 let at: u64 =

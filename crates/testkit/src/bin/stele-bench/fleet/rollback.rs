@@ -53,7 +53,7 @@ pub(crate) fn rollback_fleet(
     let answer: Value = answer.ok()?;
     let mut ended = Time::default();
     for id in answer["deployments"].as_array().context("it says what it deploys")? {
-        ended = ended.max(fleet.finished(id)?);
+        ended = ended.max(fleet.finished(id)?.ended);
     }
     let acked = took(began_us, ended)?;
     report.note(fleet.work_since(before, fleet.seq()?)?.to_string());

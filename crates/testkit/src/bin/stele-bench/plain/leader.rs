@@ -1,9 +1,10 @@
-//! Answers requests once it and a follower have synced them. One thread does all of it, and what
-//! waits while it syncs goes into the next sync.
+//! Answers requests once it and a follower have synced them. One thread talks to all, another syncs, and what
+//! waits meanwhile goes into the next sync.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::mpsc::{Receiver, channel};
 
 use anyhow::Context as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -35,7 +36,7 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// Answers what two of three have.
+    /// Answers what the leader and a follower have.
     fn settle(&mut self) {
         let synced = self.own.min(self.followers.iter().copied().max().unwrap_or_default());
         while let Some((length, done)) = self.requests.pop_front() {
@@ -65,7 +66,9 @@ async fn lead(args: &Args, log: Log) -> anyhow::Result<()> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let (read, write) = stream.into_split();
-        followers.push(write);
+        let (send, queue) = mpsc::channel(AT_ONCE_MAX);
+        followers.push(send);
+        tokio::task::spawn_local(tell(write, queue));
         tokio::task::spawn_local(hear(read, at, Rc::clone(&waiting)));
     }
     let statuses = vec!["{\"status\":200}"; usize::try_from(args.commands)?].join(",");
@@ -81,7 +84,8 @@ async fn lead(args: &Args, log: Log) -> anyhow::Result<()> {
             tokio::task::spawn_local(async move { drop(serve(client, &answer, requests).await) });
         }
     });
-    write(log, followers, received, &waiting).await
+    // Among the others, so that it takes all that came before its turn.
+    tokio::task::spawn_local(write(log, followers, received, waiting)).await?
 }
 
 async fn serve(mut client: TcpStream, answer: &[u8], requests: mpsc::Sender<Request>) -> anyhow::Result<()> {
@@ -111,25 +115,51 @@ async fn more(client: &mut TcpStream, read: &mut Vec<u8>) -> anyhow::Result<()> 
     Ok(())
 }
 
+/// Sends to the followers what was asked for, and has it synced here at the same time.
 async fn write(
-    mut log: Log,
-    mut followers: Vec<OwnedWriteHalf>,
+    log: Log,
+    followers: Vec<mpsc::Sender<Rc<[u8]>>>,
     mut received: mpsc::Receiver<Request>,
-    waiting: &RefCell<Waiting>,
+    waiting: Rc<RefCell<Waiting>>,
 ) -> anyhow::Result<()> {
-    let (mut requests, mut framed, mut length) = (Vec::new(), Vec::new(), 0);
+    let keeps = log.keeps();
+    let (to_sync, queue) = channel();
+    let (synced, mut done) = mpsc::channel(1);
+    std::thread::spawn(move || sync(log, &queue, &synced));
+    let (mut requests, mut length) = (Vec::new(), 0);
     while received.recv_many(&mut requests, AT_ONCE_MAX).await > 0 {
-        framed.clear();
+        let mut framed = Vec::new();
         for request in requests.drain(..) {
-            length += log.framed(&request.body, &mut framed)?;
+            length += keeps.framed(&request.body, &mut framed)?;
             waiting.borrow_mut().requests.push_back((length, request.done));
         }
-        for follower in &mut followers {
-            follower.write_all(&framed).await?;
+        let shared: Rc<[u8]> = framed.as_slice().into();
+        for follower in &followers {
+            let sent = follower.send(Rc::clone(&shared)).await;
+            sent.ok().context("a follower is gone")?;
         }
-        log.append(&framed)?;
-        waiting.borrow_mut().own = log.length;
+        to_sync.send(framed)?;
+        let own = done.recv().await.context("nothing is synced any more")??;
+        waiting.borrow_mut().own = own;
         waiting.borrow_mut().settle();
+    }
+    Ok(())
+}
+
+/// Syncs what comes, and says how long the log is then.
+fn sync(mut log: Log, queue: &Receiver<Vec<u8>>, synced: &mpsc::Sender<anyhow::Result<u64>>) {
+    for framed in queue {
+        let length = log.append(&framed).map(|()| log.length);
+        if synced.blocking_send(length).is_err() {
+            return;
+        }
+    }
+}
+
+/// Sends a follower what is for it.
+async fn tell(mut follower: OwnedWriteHalf, mut queue: mpsc::Receiver<Rc<[u8]>>) -> anyhow::Result<()> {
+    while let Some(framed) = queue.recv().await {
+        follower.write_all(&framed).await?;
     }
     Ok(())
 }

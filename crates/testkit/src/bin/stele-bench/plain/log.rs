@@ -1,16 +1,22 @@
 //! What a member keeps.
 
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
 use anyhow::Context as _;
-use rocksdb::{DB, Options, WriteBatch, WriteOptions};
+use rocksdb::{DB, DBCompactionStyle, FifoCompactOptions, Options, WriteBatch, WriteOptions};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use stele_model::Digest;
 
 use super::{Keeps, LENGTH_BYTES};
+
+/// Bytes of the file, which is written before and from its beginning again when it is full: a file that grows
+/// takes longer to sync.
+const FILE_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes that RocksDB keeps, about: what is older goes.
+const RECORDS_BYTES: u64 = 512 * 1024 * 1024;
 
 /// A request of many commands, as far as it is read here.
 #[derive(Deserialize)]
@@ -25,33 +31,15 @@ struct Command<'a> {
     body: &'a RawValue,
 }
 
-/// One member's.
-pub(super) struct Log {
-    file: File,
-    records: Option<DB>,
-    /// Records so far.
-    pub(super) length: u64,
-}
-
-impl Log {
-    pub(super) fn create(folder: &Path, keeps: Keeps) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(folder)?;
-        let records = (keeps == Keeps::Records).then(|| {
-            let mut options = Options::default();
-            options.create_if_missing(true);
-            DB::open(&options, folder.join("records"))
-        });
-        Ok(Self { file: File::create(folder.join("bytes"))?, records: records.transpose()?, length: 0 })
-    }
-
-    /// The records of a request, each with its length before it: what a follower gets.
-    pub(super) fn framed(&self, request: &[u8], framed: &mut Vec<u8>) -> anyhow::Result<u64> {
+impl Keeps {
+    /// The records of a request, each with its length before it: what is appended, here and on followers.
+    pub(super) fn framed(self, request: &[u8], framed: &mut Vec<u8>) -> anyhow::Result<u64> {
         let mut frame = |record: &[u8]| {
             framed.extend_from_slice(&u32::try_from(record.len())?.to_be_bytes());
             framed.extend_from_slice(record);
             anyhow::Ok(())
         };
-        if self.records.is_none() {
+        if self == Self::Bytes {
             frame(request)?;
             return Ok(1);
         }
@@ -61,24 +49,80 @@ impl Log {
         }
         Ok(batch.commands.len() as u64)
     }
+}
+
+/// Where it is kept.
+enum Place {
+    File { file: File, at: usize },
+    Records(DB),
+}
+
+/// One member's.
+pub(super) struct Log {
+    place: Place,
+    /// Records so far.
+    pub(super) length: u64,
+}
+
+impl Log {
+    pub(super) fn create(folder: &Path, keeps: Keeps) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        let place = match keeps {
+            Keeps::Bytes => {
+                let path = folder.join("bytes");
+                // Written, not only promised: blocks never written cost another sync of the file system.
+                std::fs::write(&path, vec![0; FILE_BYTES])?;
+                let file = File::options().write(true).open(&path)?;
+                file.sync_all()?;
+                Place::File { file, at: 0 }
+            }
+            Keeps::Records => {
+                let mut options = Options::default();
+                options.create_if_missing(true);
+                let mut fifo = FifoCompactOptions::default();
+                fifo.set_max_table_files_size(RECORDS_BYTES);
+                options.set_compaction_style(DBCompactionStyle::Fifo);
+                options.set_fifo_compaction_options(&fifo);
+                Place::Records(DB::open(&options, folder.join("records"))?)
+            }
+        };
+        Ok(Self { place, length: 0 })
+    }
+
+    pub(super) fn keeps(&self) -> Keeps {
+        match self.place {
+            Place::File { .. } => Keeps::Bytes,
+            Place::Records(_) => Keeps::Records,
+        }
+    }
 
     /// Appends framed records and syncs them.
     pub(super) fn append(&mut self, framed: &[u8]) -> anyhow::Result<()> {
-        let Some(records) = &self.records else {
-            self.file.write_all(framed)?;
-            self.file.sync_data()?;
-            self.length += frames(framed).count() as u64;
-            return Ok(());
-        };
-        let mut batch = WriteBatch::default();
-        for record in frames(framed) {
-            let digest = Digest::of(&[record]);
-            self.length += 1;
-            batch.put(self.length.to_be_bytes(), [digest.0.as_slice(), record].concat());
+        let length = &mut self.length;
+        match &mut self.place {
+            Place::File { file, at } => {
+                if *at + framed.len() > FILE_BYTES {
+                    file.seek(SeekFrom::Start(0))?;
+                    *at = 0;
+                }
+                *at += framed.len();
+                file.write_all(framed)?;
+                file.sync_data()?;
+                *length += frames(framed).count() as u64;
+            }
+            Place::Records(records) => {
+                let mut batch = WriteBatch::default();
+                for record in frames(framed) {
+                    let digest = Digest::of(&[record]);
+                    *length += 1;
+                    batch.put(length.to_be_bytes(), [digest.0.as_slice(), record].concat());
+                }
+                let mut options = WriteOptions::default();
+                options.set_sync(true);
+                records.write_opt(batch, &options)?;
+            }
         }
-        let mut options = WriteOptions::default();
-        options.set_sync(true);
-        Ok(records.write_opt(batch, &options)?)
+        Ok(())
     }
 }
 

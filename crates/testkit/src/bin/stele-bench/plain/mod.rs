@@ -1,6 +1,7 @@
-//! The limit of `commit`: as little as still answers once a majority of three processes has synced.
+//! Beside `commit`: a program that does as little as still answers once two of three processes have synced.
 //!
-//! No agreement, no State, no authorization, no way back: what no control plane can be faster than.
+//! It agrees on nothing, decides nothing, knows nobody, and there is no way back: a control plane has all of that
+//! to do as well.
 
 mod follower;
 mod leader;
