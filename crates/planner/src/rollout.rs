@@ -6,7 +6,7 @@ use std::sync::Arc;
 use stele_model::event::{AssignmentChange, DeploymentKind, Outcome};
 use stele_model::ids::ServiceName;
 use stele_model::release::{Order, Service, Update};
-use stele_model::state::AssignedTo;
+use stele_model::state::{AssignedTo, Deployment};
 use stele_model::wire::Phase;
 use stele_model::{AppEnv, Command, Digest, InstanceId, NodeName, Revision, Seq, Slot, Specs, State, Time};
 
@@ -33,6 +33,8 @@ struct Wanted<'a> {
     fresh: Option<Running<'a>>,
     /// Whether that one is healthy, or on a node that cannot say: unreachable nodes hold nobody up.
     is_good: bool,
+    /// Whether it was healthy when it was last heard of.
+    was_healthy: bool,
     /// All others in the slot.
     stale: Vec<Running<'a>>,
 }
@@ -57,15 +59,15 @@ pub(crate) fn advance(
 ) -> Option<Command> {
     let deployment = state.running_deployment(app_env);
     // What failed stays as it is until somebody decides.
-    let stopped = deployment.is_none()
-        && state.latest_deployment(app_env).is_some_and(|(_, deployment)| {
-            matches!(deployment.finished, Some((_, _, Outcome::Failed { .. } | Outcome::Unplaced { .. })))
-        });
+    let stopped =
+        deployment.is_none() && state.latest_deployment(app_env).is_some_and(|(_, latest)| failed(latest));
     if stopped {
         return None;
     }
     let since = deployment.map_or(Time(0), |(_, deployment)| deployment.started);
-    let (wanted, left) = wanted_slots(state, app_env, since);
+    let (mut wanted, mut left) = wanted_slots(state, app_env, since);
+    let held =
+        if is_held(state, app_env) { hold(state, app_env, &mut wanted, &mut left) } else { BTreeSet::new() };
     if let Some((seq, _)) = deployment {
         if let Some(outcome) = failure(state, &wanted, since, now) {
             return Some(finish(app_env, seq, outcome));
@@ -87,7 +89,43 @@ pub(crate) fn advance(
         return Some(Command::Assign { app_env: app_env.clone(), changes });
     }
     let (seq, _) = deployment?;
-    is_settled(state, app_env, &wanted).then(|| finish(app_env, seq, Outcome::Succeeded))
+    is_settled(state, app_env, &wanted, &held).then(|| finish(app_env, seq, Outcome::Succeeded))
+}
+
+fn failed(deployment: &Deployment) -> bool {
+    matches!(deployment.finished, Some((_, _, Outcome::Failed { .. } | Outcome::Unplaced { .. })))
+}
+
+/// Whether what should be wherever no place is pinned came to a stop by a failure, and all that was decided since is
+/// about places: then nobody has decided to go on elsewhere.
+fn is_held(state: &State, app_env: &AppEnv) -> bool {
+    if !state.revisions(app_env).is_pinned() {
+        return false;
+    }
+    let mut latest_first = state.deployments_of(app_env, 0..=Seq::MAX).rev();
+    // What leaves the app's own revision as it was is about places; to deploy the same again is to try again.
+    let standing = latest_first.find(|(_, it)| it.kind == DeploymentKind::Deploy || it.from != it.to);
+    standing.is_some_and(|(_, deployment)| failed(deployment))
+}
+
+/// Leaves what is in no pinned place as it is, and tells which instances those are.
+fn hold<'a>(
+    state: &'a State,
+    app_env: &AppEnv,
+    wanted: &mut Vec<Wanted<'a>>,
+    left: &mut Vec<Running<'a>>,
+) -> BTreeSet<&'a InstanceId> {
+    let is_pinned = |node: &NodeName| state.pin_at(app_env, node).is_some();
+    let mut held = BTreeSet::new();
+    wanted.retain(|slot| {
+        let keep = is_pinned(slot.node);
+        if !keep {
+            held.extend(slot.fresh.iter().chain(&slot.stale).map(|running| running.id));
+        }
+        keep
+    });
+    left.retain(|running| is_pinned(running.node) || !held.insert(running.id));
+    held
 }
 
 fn finish(app_env: &AppEnv, deployment: Seq, outcome: Outcome) -> Command {
@@ -134,7 +172,11 @@ fn wanted_slots<'a>(
         // Nodes that cannot say excuse it.
         let is_good =
             fresh.as_ref().is_some_and(|it| nodes.is_healthy(it.node, it.id) || !nodes.is_reachable(it.node));
-        wanted.push(Wanted { slot, node, service, revision, spec, fresh, is_good, stale });
+        let was_healthy = fresh.as_ref().is_some_and(|it| {
+            let report = nodes.report_of(it.node, it.id);
+            report.is_some_and(|report| matches!(report.phase, Phase::Healthy | Phase::Completed))
+        });
+        wanted.push(Wanted { slot, node, service, revision, spec, fresh, is_good, was_healthy, stale });
     }
     left.extend(running);
     (wanted, left)
@@ -149,9 +191,10 @@ fn failed_before(state: &State, running: &Running<'_>, since: Time) -> bool {
 /// The first new instance that failed, or did not become healthy in its time.
 /// An instance that was there before the deployment has its time from the deployment's start.
 fn failure(state: &State, wanted: &[Wanted<'_>], started: Time, now: Time) -> Option<Outcome> {
+    let proven = proven(wanted);
     wanted.iter().find_map(|slot| {
         let fresh = slot.fresh.as_ref()?;
-        if slot.is_good {
+        if slot.is_good && proven.contains(&slot.slot.service) {
             return None;
         }
         let report = state.report_of(fresh.node, fresh.id);
@@ -164,6 +207,9 @@ fn failure(state: &State, wanted: &[Wanted<'_>], started: Time, now: Time) -> Op
         let told = report.and_then(|report| report.reason().map(str::to_owned));
         let reason = match (failed, told) {
             (true, told) => told.unwrap_or_else(|| "it failed".to_owned()),
+            (false, _) if slot.is_good => {
+                format!("nobody saw it healthy within {} s: its node is not heard of", deadline_ms / 1000)
+            }
             (false, told) => {
                 let seen = told.map(|told| format!(": {told}")).unwrap_or_default();
                 format!("not healthy within {} s{seen}", deadline_ms / 1000)
@@ -263,7 +309,7 @@ fn excludes(state: &State, running: &Running<'_>) -> bool {
 }
 
 /// Everything is as targeted, and what was withdrawn is really gone.
-fn is_settled(state: &State, app_env: &AppEnv, wanted: &[Wanted<'_>]) -> bool {
+fn is_settled(state: &State, app_env: &AppEnv, wanted: &[Wanted<'_>], held: &BTreeSet<&InstanceId>) -> bool {
     let assigned: BTreeSet<&InstanceId> =
         wanted.iter().filter_map(|slot| Some(slot.fresh.as_ref()?.id)).collect();
     let filled = wanted.iter().all(|slot| {
@@ -271,5 +317,17 @@ fn is_settled(state: &State, app_env: &AppEnv, wanted: &[Wanted<'_>]) -> bool {
         slot.stale.is_empty() && slot.fresh.is_some() && is_good
     });
     let is_lost = |node| state.observed.get(node).is_some_and(|seen| seen.lost);
-    filled && state.observed_of(app_env).all(|(node, id, _)| assigned.contains(id) || is_lost(node))
+    let is_left_alone = |id| assigned.contains(id) || held.contains(id);
+    let proven = proven(wanted);
+    let is_proven = wanted.iter().all(|slot| proven.contains(&slot.slot.service));
+    filled
+        && (is_proven || planted!(FinishEarly))
+        && state.observed_of(app_env).all(|(node, id, _)| is_left_alone(id) || is_lost(node))
+}
+
+/// Services of which an instance is, or was when last heard of, as it should be and healthy. Nodes that cannot say
+/// excuse their own instances, but where no other was ever healthy, nothing is known of a service; and what is not
+/// known to work is not what one goes back to.
+fn proven<'a>(wanted: &[Wanted<'a>]) -> BTreeSet<&'a ServiceName> {
+    wanted.iter().filter(|slot| slot.was_healthy).map(|slot| &slot.slot.service).collect()
 }

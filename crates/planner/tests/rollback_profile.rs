@@ -6,11 +6,11 @@
 mod world;
 
 use stele_model::decide::plan_rollback;
-use stele_model::event::{AssignmentChange, Contacts, Event};
+use stele_model::event::{AssignmentChange, Contacts, Event, Outcome};
 use stele_model::limits::DEPLOYMENTS_PER_APP_MAX;
 use stele_model::release::{Placement, Port, Protocol};
-use stele_model::{AppEnv, Command, ReleaseChoice, Scope};
-use world::{Spec, World, image_digest, name, request, rollback, set_secret};
+use stele_model::{AppEnv, Command, InstanceId, NodeName, ReleaseChoice, Scope, Time};
+use world::{Place, Spec, World, image_digest, name, request, rollback, set_secret};
 
 const WEB: &str = "shop/web@prod";
 const CART: &str = "shop/cart@prod";
@@ -190,4 +190,77 @@ fn best_effort_leaves_what_cannot_be_restored_and_says_so() {
     assert!(told[0].why.starts_with("left as it is: PASSWORD of service web"), "{told:?}");
     assert_eq!(world.intent(CART), wanted);
     assert_eq!(world.intent(WEB), before.target_digest(&Scope::app_env(&name(WEB))));
+}
+
+/// Lets the time pass in which an instance has to become healthy.
+fn pass_the_deadline(world: &mut World) {
+    world.state.time = Time(world.state.time.0 + 61_000_000);
+    world.settle();
+}
+
+fn ended(world: &World) -> Option<Outcome> {
+    let (_, deployment) = world.state.latest_deployment(&name(WEB)).unwrap();
+    deployment.finished.as_ref().map(|(_, _, outcome)| outcome.clone())
+}
+
+/// What nodes of a region are told to run.
+fn assigned_in(world: &World, region: &str) -> Vec<(NodeName, InstanceId)> {
+    let of_app =
+        world.state.assigned_to(&name::<AppEnv>(WEB)).map(|(node, id, _)| (node.clone(), id.clone()));
+    of_app.filter(|(node, _)| node.as_str().starts_with(region)).collect()
+}
+
+#[test]
+fn a_place_that_goes_back_takes_no_other_on_with_what_failed() {
+    for (back, other) in [("eu", "us"), ("us", "eu")] {
+        let (mut world, good) = world(2);
+        world.sick.insert(image_digest(2));
+        world.settle();
+        pass_the_deadline(&mut world);
+        assert!(matches!(ended(&world), Some(Outcome::Failed { .. })));
+        let (went_back, stays) = (assigned_in(&world, back), assigned_in(&world, other));
+        assert_eq!((went_back.len() + stays.len(), world.settle()), (5, Vec::new()), "it stopped at one");
+
+        for second in [false, true] {
+            world.dana(rollback(&format!("{WEB},region:{back}"), good)).unwrap();
+            world.settle();
+            pass_the_deadline(&mut world);
+            assert_eq!(ended(&world), Some(Outcome::Succeeded), "{back}");
+            assert_eq!(assigned_in(&world, back).len(), 2, "{back}");
+            assert_eq!(assigned_in(&world, other), stays, "{back}, again: {second}");
+        }
+        // Somebody decides for all of it.
+        world.dana(rollback(WEB, good)).unwrap();
+        world.settle();
+        assert_eq!(ended(&world), Some(Outcome::Succeeded));
+        assert_eq!(assigned_in(&world, "").len(), 4);
+    }
+}
+
+#[test]
+fn what_nobody_saw_healthy_has_not_succeeded() {
+    let nodes = ["eu-1", "eu-2", "us-1", "us-2"];
+    let (mut world, _) = world(2);
+    world.sick.insert(image_digest(2));
+    world.settle();
+    for node in nodes {
+        world.lose_or_return(node);
+    }
+    world.settle();
+    assert_eq!(ended(&world), None, "no node can say");
+    pass_the_deadline(&mut world);
+    let Some(Outcome::Failed { reason, .. }) = ended(&world) else { panic!("nobody saw it healthy") };
+    assert!(reason.ends_with("its node is not heard of"), "{reason}");
+
+    // Some say that it is well: the others hold nobody up.
+    for node in nodes {
+        world.lose_or_return(node);
+    }
+    world.dana(Spec::new(3, 4).deploy(WEB)).unwrap();
+    world.settle();
+    assert_eq!(ended(&world), Some(Outcome::Succeeded));
+    world.dana(Spec { place: Place::Everywhere, ..Spec::new(4, 4) }.deploy(WEB)).unwrap();
+    world.lose_or_return("us-2");
+    world.settle();
+    assert_eq!(ended(&world), Some(Outcome::Succeeded));
 }
