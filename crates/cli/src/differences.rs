@@ -45,6 +45,11 @@ impl Terminal {
                 lines.push(self.paint(Tone::Busy, &format!("  ~ {shown}:")));
                 lines.extend(compare(before, after).into_iter().map(|line| self.compared(line)));
             }
+            (Some(_), Some(_)) if !parts(difference).is_empty() => {
+                for part in parts(difference) {
+                    self.difference(&part, lines);
+                }
+            }
             (Some(before), Some(after)) => {
                 let (before, after) = (brief(path, before), brief(path, after));
                 lines.push(self.paint(Tone::Busy, &format!("  ~ {shown}: {before} -> {after}")));
@@ -97,6 +102,27 @@ impl Terminal {
         }
         lines.extend(nodes.into_iter().map(|(node, changes)| format!("    {node}: {}", changes.join(", "))));
     }
+}
+
+/// What differs inside two values that both have parts: cut to a line, they would look the same.
+fn parts(difference: &Difference) -> Vec<Difference> {
+    let object = |value: &Option<String>| -> Option<serde_json::Map<String, serde_json::Value>> {
+        serde_json::from_str(value.as_ref()?).ok()
+    };
+    let (Some(before), Some(after)) = (object(&difference.before), object(&difference.after)) else {
+        return Vec::new();
+    };
+    let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let keys: std::collections::BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    keys.into_iter()
+        .filter(|key| before.get(*key) != after.get(*key))
+        .map(|key| Difference {
+            path: format!("{}.{key}", difference.path),
+            before: before.get(key).map(text),
+            after: after.get(key).map(text),
+            ..difference.clone()
+        })
+        .collect()
 }
 
 /// The slot a difference of placement is about.
@@ -187,5 +213,31 @@ shop/web@prod
     us-1: +web.0 (from eu-1)";
         assert_eq!(text, expected);
         assert_eq!(summary(&differences), "2 apps: 1 added, 1 changed (8 differences)");
+    }
+
+    #[test]
+    fn what_differs_inside_a_value_is_told_by_itself() {
+        let health = |start: u32, check: &str| {
+            format!(
+                r#"{{"check":{check},"interval_ms":1000,"retries":3,"start_period_ms":{start},"timeout_ms":900}}"#
+            )
+        };
+        let (before, after) = (health(1000, r#"{"port":80}"#), health(6000, r#"{"path":"/","port":80}"#));
+        let path = "services.web.container.health";
+        let text = |before: &str, after: &str| {
+            Terminal::new(Output::Table).differences(&[difference(
+                "shop/web@prod",
+                path,
+                Some(before),
+                Some(after),
+            )])
+        };
+        let expected = "\
+shop/web@prod
+  + services.web.container.health.check.path: /
+  ~ services.web.container.health.start_period_ms: 1000 -> 6000";
+        assert_eq!(text(&before, &after), expected);
+        // The same to whoever reads JSON, and not the same text.
+        assert!(text("{\"a\":1}", "{ \"a\": 1 }").ends_with("health: {\"a\":1} -> { \"a\": 1 }"));
     }
 }

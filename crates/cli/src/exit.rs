@@ -16,7 +16,7 @@ Exit codes:
   2  the command, or a file given to it, makes no sense
   3  refused (forbidden, in conflict with the present state, invalid)
   4  not found
-  5  unavailable, or the outcome is not known (repeating it is safe)
+  5  unavailable, or the outcome is not known, also when --timeout ran out (repeating it is safe)
   6  changed in the meantime (--if-match)
   7  the log contradicts itself, or what was derived from it (stele verify)
   8  all of it holds together, but no witness that was given vouches for it (stele audit verify)
@@ -38,6 +38,8 @@ pub(crate) enum Failure {
     Problem(Box<Problem>),
     /// No controller answered.
     Unreachable(String),
+    /// It is done, and whether it works is not known yet.
+    Undecided(String),
     /// Something differs, and whoever asked wanted to hear of it by the exit code.
     Differs,
     /// The log, or what was derived from it, is not what it should be.
@@ -59,7 +61,7 @@ impl Failure {
             Self::Closed => CLOSED,
             Self::Failed(_) | Self::Differs => 1,
             Self::Usage(_) | Self::Spec(_) => 2,
-            Self::Unreachable(_) => 5,
+            Self::Unreachable(_) | Self::Undecided(_) => 5,
             Self::Diverged(_) => 7,
             Self::Unwitnessed => 8,
             Self::Problem(problem) => match problem.known_kind() {
@@ -77,7 +79,10 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Failed(message) | Self::Usage(message) | Self::Unreachable(message) => f.write_str(message),
+            Self::Failed(message)
+            | Self::Usage(message)
+            | Self::Unreachable(message)
+            | Self::Undecided(message) => f.write_str(message),
             Self::Spec(errors) => write!(f, "{errors}"),
             Self::Diverged(divergence) => write!(f, "{divergence}"),
             Self::Closed => f.write_str("nobody reads the output"),

@@ -10,7 +10,7 @@ use stele_model::event::Outcome;
 use crate::client::Client;
 use crate::exit::Failure;
 use crate::limits::WAIT_PAUSE;
-use crate::terminal::{Terminal, one_line, version};
+use crate::terminal::{Terminal, one_line};
 
 /// Waits until every deployment has ended; fails with the first that failed.
 pub(crate) fn wait_for(
@@ -51,9 +51,8 @@ fn wait_for_one(client: &Client, id: Seq, deadline: Instant) -> Result<Deploymen
             };
         }
         if Instant::now() > deadline {
-            return Err(Failure::Failed(format!(
-                "{} is still on its way: {}\n  next: stele status {} --problems",
-                title(&status),
+            return Err(Failure::Undecided(format!(
+                "{}, and still on its way\n  next: stele status {} --problems",
                 describe(&status),
                 status.app_env
             )));
@@ -85,8 +84,9 @@ fn way_on(status: &DeploymentStatus) -> [String; 2] {
     let app_env = &status.app_env;
     if status.from.is_some() {
         [
-            format!("  what ran before still runs ({})", version(status.from)),
-            format!("  next: stele rollback {app_env} --to prev --plan"),
+            // What it was to replace may never have run, so no version is named.
+            "  what it had not replaced still runs".to_owned(),
+            format!("  next: stele rollback {app_env} --to last-good --plan"),
         ]
     } else {
         [
@@ -146,8 +146,8 @@ mod tests {
     #[test]
     fn what_comes_next_is_possible() {
         let again = failed(Some(1));
-        assert!(again.contains("what ran before still runs (v1)"), "{again}");
-        assert!(again.ends_with("next: stele rollback shop/web@prod --to prev --plan"), "{again}");
+        assert!(again.contains("what it had not replaced still runs"), "{again}");
+        assert!(again.ends_with("next: stele rollback shop/web@prod --to last-good --plan"), "{again}");
         let first = failed(None);
         assert!(!first.contains("rollback") && !first.contains("still runs"), "{first}");
         assert!(first.ends_with("apply it again, or: stele remove shop/web@prod --plan"), "{first}");

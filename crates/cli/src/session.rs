@@ -10,7 +10,7 @@ use crate::context::{Context, Contexts};
 use crate::exit::Failure;
 use crate::options::{Globals, WaitOptions};
 use crate::progress::wait_for;
-use crate::terminal::{Terminal, version};
+use crate::terminal::{Terminal, one_line, version};
 
 pub(crate) struct Session {
     pub(crate) terminal: Terminal,
@@ -48,6 +48,14 @@ impl Session {
         let mut context = context.clone();
         if context.has_addresses(&addresses) {
             context.addresses = addresses;
+        } else if !addresses.is_empty() {
+            // One of the two is not meant, and the other would be changed.
+            let own: Vec<_> = context.addresses.iter().map(|it| one_line(it)).collect();
+            return Err(Failure::Usage(format!(
+                "the context that is named is of {}, and --addr or STELE_ADDR says {}\n  next: leave out one of the two",
+                own.join(", "),
+                one_line(&addresses.join(", "))
+            )));
         }
         context.token = token.or(context.token);
         Ok(context)

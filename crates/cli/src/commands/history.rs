@@ -1,5 +1,6 @@
 //! What was: history, state at a point, differences.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use stele_api::wire::{DiffAnswer, HistoryAnswer, ShowAnswer};
@@ -22,8 +23,8 @@ pub(crate) struct History {
     #[arg(default_value = "fleet")]
     scope: Scope,
     /// Most entries
-    #[arg(short = 'n', long, default_value_t = 50)]
-    limit: usize,
+    #[arg(short = 'n', long, default_value = "50")]
+    limit: NonZeroUsize,
     /// As of when
     #[arg(long, value_name = "POINT", value_parser = point)]
     at: Option<String>,

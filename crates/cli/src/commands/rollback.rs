@@ -1,5 +1,7 @@
 //! Bringing an earlier state back.
 
+use std::num::NonZeroUsize;
+
 use stele_api::wire::{
     Barrier, Candidate, CandidatesAnswer, ChangeAnswer, RollbackAnswer, RollbackApp, RollbackRequest,
     StatusAnswer, UnlatchRequest,
@@ -32,7 +34,7 @@ pub(crate) struct Rollback {
     check: bool,
     /// Of how many points, the newest first; 5 unless said otherwise, at most 20
     #[arg(long, value_name = "N", conflicts_with = "to")]
-    limit: Option<usize>,
+    limit: Option<NonZeroUsize>,
     /// Only show what would change
     #[arg(long, requires = "to", conflicts_with = "wait")]
     plan: bool,
@@ -169,8 +171,11 @@ fn render(terminal: Terminal, answer: &RollbackAnswer) -> String {
 }
 
 fn app_lines(terminal: Terminal, app: &RollbackApp) -> Vec<String> {
-    let moves =
-        if app.moves == 0 { String::new() } else { format!(", {} placed", count(app.moves, "instance")) };
+    let moves = if app.moves == 0 {
+        String::new()
+    } else {
+        format!(", placement of {} changes", count(app.moves, "instance"))
+    };
     let mut lines = vec![format!("  {}: {} -> {}{moves}", app.app_env, version(app.from), version(app.to))];
     for (node, change) in app.nodes.iter().take(NODES_SHOWN_MAX) {
         let names = |word: &str, slots: &[Slot]| {

@@ -15,6 +15,14 @@ use crate::limits::{ERASURE_CONFIRMATION_DEADLINE, ERASURE_CONFIRMATION_INTERVAL
 
 pub(super) async fn erase(handle: &Handle, asked: &Asked) -> Answered {
     let ErasureRequest { subject, even_in_use, reason, links } = asked.body()?;
+    // A misspelt subject must not be said to be unreadable now, while the one that was meant is not.
+    let state = &asked.state;
+    if !state.control.erased.contains_key(&subject)
+        && handle.keepers_of(&subject, state.key_version(&subject)).await.is_empty()
+    {
+        let detail = format!("nothing was ever sealed for {subject}: no controller has a key of it");
+        return Err(Failure::new(ProblemKind::NotFound, detail));
+    }
     let command = Command::EraseSubject { subject: subject.clone(), even_in_use };
     let answer = asked.submit(handle, command, None, Why { reason, links }).await?;
     let state = handle.read(Consistency::Linearizable).await?;
