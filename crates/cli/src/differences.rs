@@ -45,7 +45,7 @@ impl Terminal {
                 lines.push(self.paint(Tone::Busy, &format!("  ~ {shown}:")));
                 lines.extend(compare(before, after).into_iter().map(|line| self.compared(line)));
             }
-            (Some(_), Some(_)) if !parts(difference).is_empty() => {
+            (Some(_), Some(_)) if (1..=DIFFERENCES_SHOWN_MAX).contains(&parts(difference).len()) => {
                 for part in parts(difference) {
                     self.difference(&part, lines);
                 }

@@ -16,10 +16,11 @@ Exit codes:
   2  the command, or a file given to it, makes no sense
   3  refused (forbidden, in conflict with the present state, invalid)
   4  not found
-  5  unavailable, or the outcome is not known, also when --timeout ran out (repeating it is safe)
+  5  unavailable, or the outcome is not known (repeating it is safe)
   6  changed in the meantime (--if-match)
   7  the log contradicts itself, or what was derived from it (stele verify)
   8  all of it holds together, but no witness that was given vouches for it (stele audit verify)
+  9  it was done, and --timeout ran out before it was known to work; it goes on
   141  whoever read the output went away before all of it was said, so nothing follows from it (as with head)";
 
 /// What shells say of a program that a closed pipe ended: 128 and the number of SIGPIPE.
@@ -61,7 +62,8 @@ impl Failure {
             Self::Closed => CLOSED,
             Self::Failed(_) | Self::Differs => 1,
             Self::Usage(_) | Self::Spec(_) => 2,
-            Self::Unreachable(_) | Self::Undecided(_) => 5,
+            Self::Unreachable(_) => 5,
+            Self::Undecided(_) => 9,
             Self::Diverged(_) => 7,
             Self::Unwitnessed => 8,
             Self::Problem(problem) => match problem.known_kind() {

@@ -250,6 +250,14 @@ pub struct Deployment {
     pub finished: Option<(Time, Seq, Outcome)>,
 }
 
+impl Deployment {
+    /// Whether it left the app's own revision as it was: then it was about places that were pinned, or no longer are.
+    /// To deploy the same again is to try again.
+    pub fn is_of_places(&self) -> bool {
+        self.kind != DeploymentKind::Deploy && self.from == self.to
+    }
+}
+
 /// A request answered before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answered {

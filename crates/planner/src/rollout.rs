@@ -66,8 +66,7 @@ pub(crate) fn advance(
     }
     let since = deployment.map_or(Time(0), |(_, deployment)| deployment.started);
     let (mut wanted, mut left) = wanted_slots(state, app_env, since);
-    let held =
-        if is_held(state, app_env) { hold(state, app_env, &mut wanted, &mut left) } else { BTreeSet::new() };
+    let held = is_held(state, app_env).then(|| hold(state, app_env, &mut wanted, &mut left));
     if let Some((seq, _)) = deployment {
         if let Some(outcome) = failure(state, &wanted, since, now) {
             return Some(finish(app_env, seq, outcome));
@@ -84,48 +83,60 @@ pub(crate) fn advance(
     let mut changes = Vec::new();
     // Slots that should not be there any more.
     changes.extend(left.iter().take(ASSIGNMENTS_PER_COMMAND_MAX).map(withdraw));
-    changes.extend(replace(state, &wanted, pace));
+    changes.extend(replace(state, &wanted, held.as_ref(), pace));
     if !changes.is_empty() {
         return Some(Command::Assign { app_env: app_env.clone(), changes });
     }
     let (seq, _) = deployment?;
-    is_settled(state, app_env, &wanted, &held).then(|| finish(app_env, seq, Outcome::Succeeded))
+    if !is_settled(state, app_env, &wanted, held.is_some()) {
+        return None;
+    }
+    let outcome = match unproven(&wanted) {
+        Some(service) if !planted!(FinishEarly) => nobody_saw(&wanted, service, since, now)?,
+        _ => Outcome::Succeeded,
+    };
+    Some(finish(app_env, seq, outcome))
 }
 
 fn failed(deployment: &Deployment) -> bool {
     matches!(deployment.finished, Some((_, _, Outcome::Failed { .. } | Outcome::Unplaced { .. })))
 }
 
-/// Whether what should be wherever no place is pinned came to a stop by a failure, and all that was decided since is
-/// about places: then nobody has decided to go on elsewhere.
+/// Whether what should be wherever no place is pinned never came to be, and all that was decided since is about places:
+/// then nobody has decided to go on elsewhere.
 fn is_held(state: &State, app_env: &AppEnv) -> bool {
     if !state.revisions(app_env).is_pinned() {
         return false;
     }
-    let mut latest_first = state.deployments_of(app_env, 0..=Seq::MAX).rev();
-    // What leaves the app's own revision as it was is about places; to deploy the same again is to try again.
-    let standing = latest_first.find(|(_, it)| it.kind == DeploymentKind::Deploy || it.from != it.to);
-    standing.is_some_and(|(_, deployment)| failed(deployment))
+    let mut latest_first = state.deployments_of(app_env, 0..=Seq::MAX).rev().map(|(_, it)| it).peekable();
+    let is_place = latest_first.peek().is_some_and(|latest| latest.is_of_places());
+    let standing = latest_first.find(|deployment| !deployment.is_of_places());
+    let succeeded = |it: &Arc<Deployment>| matches!(it.finished, Some((_, _, Outcome::Succeeded)));
+    is_place && standing.is_some_and(|standing| !succeeded(standing))
 }
 
-/// Leaves what is in no pinned place as it is, and tells which instances those are.
+/// Slots of each service that are left as they are, and where nothing is healthy.
+type Down<'a> = BTreeMap<&'a ServiceName, u32>;
+
+/// Leaves what is in no pinned place as it is.
 fn hold<'a>(
     state: &'a State,
     app_env: &AppEnv,
     wanted: &mut Vec<Wanted<'a>>,
     left: &mut Vec<Running<'a>>,
-) -> BTreeSet<&'a InstanceId> {
+) -> Down<'a> {
     let is_pinned = |node: &NodeName| state.pin_at(app_env, node).is_some();
-    let mut held = BTreeSet::new();
+    let mut down = Down::new();
     wanted.retain(|slot| {
         let keep = is_pinned(slot.node);
-        if !keep {
-            held.extend(slot.fresh.iter().chain(&slot.stale).map(|running| running.id));
+        let mut instances = slot.fresh.iter().chain(&slot.stale);
+        if !keep && !instances.any(|it| state.is_healthy(it.node, it.id)) {
+            *down.entry(&slot.slot.service).or_default() += 1;
         }
         keep
     });
-    left.retain(|running| is_pinned(running.node) || !held.insert(running.id));
-    held
+    left.retain(|running| is_pinned(running.node));
+    down
 }
 
 fn finish(app_env: &AppEnv, deployment: Seq, outcome: Outcome) -> Command {
@@ -191,10 +202,9 @@ fn failed_before(state: &State, running: &Running<'_>, since: Time) -> bool {
 /// The first new instance that failed, or did not become healthy in its time.
 /// An instance that was there before the deployment has its time from the deployment's start.
 fn failure(state: &State, wanted: &[Wanted<'_>], started: Time, now: Time) -> Option<Outcome> {
-    let proven = proven(wanted);
     wanted.iter().find_map(|slot| {
         let fresh = slot.fresh.as_ref()?;
-        if slot.is_good && proven.contains(&slot.slot.service) {
+        if slot.is_good {
             return None;
         }
         let report = state.report_of(fresh.node, fresh.id);
@@ -207,9 +217,6 @@ fn failure(state: &State, wanted: &[Wanted<'_>], started: Time, now: Time) -> Op
         let told = report.and_then(|report| report.reason().map(str::to_owned));
         let reason = match (failed, told) {
             (true, told) => told.unwrap_or_else(|| "it failed".to_owned()),
-            (false, _) if slot.is_good => {
-                format!("nobody saw it healthy within {} s: its node is not heard of", deadline_ms / 1000)
-            }
             (false, told) => {
                 let seen = told.map(|told| format!(": {told}")).unwrap_or_default();
                 format!("not healthy within {} s{seen}", deadline_ms / 1000)
@@ -226,18 +233,24 @@ fn failure(state: &State, wanted: &[Wanted<'_>], started: Time, now: Time) -> Op
 }
 
 /// The changes that may be made now, within each service's budget.
-fn replace(state: &State, wanted: &[Wanted<'_>], pace: Pace) -> Vec<AssignmentChange> {
+fn replace(
+    state: &State,
+    wanted: &[Wanted<'_>],
+    held: Option<&Down<'_>>,
+    pace: Pace,
+) -> Vec<AssignmentChange> {
     let mut changes = Vec::new();
     let mut services: BTreeMap<&ServiceName, Vec<&Wanted<'_>>> = BTreeMap::new();
     for slot in wanted {
         services.entry(&slot.slot.service).or_default().push(slot);
     }
-    for slots in services.into_values() {
+    for (service, slots) in services {
         // What does not fit into this command is found again for the next.
         if changes.len() >= ASSIGNMENTS_PER_COMMAND_MAX {
             break;
         }
-        replace_service(state, slots, pace, &mut changes);
+        let down = held.and_then(|held| held.get(service)).copied().unwrap_or_default();
+        replace_service(state, slots, down, pace, &mut changes);
     }
     changes
 }
@@ -245,10 +258,11 @@ fn replace(state: &State, wanted: &[Wanted<'_>], pace: Pace) -> Vec<AssignmentCh
 fn replace_service(
     state: &State,
     mut slots: Vec<&Wanted<'_>>,
+    down_elsewhere: u32,
     pace: Pace,
     changes: &mut Vec<AssignmentChange>,
 ) {
-    let mut in_progress = 0_u32;
+    let mut in_progress = down_elsewhere;
     for slot in &slots {
         if slot.fresh.is_none() {
             continue;
@@ -308,8 +322,8 @@ fn excludes(state: &State, running: &Running<'_>) -> bool {
         .is_some_and(|spec| spec.container.is_exclusive())
 }
 
-/// Everything is as targeted, and what was withdrawn is really gone.
-fn is_settled(state: &State, app_env: &AppEnv, wanted: &[Wanted<'_>], held: &BTreeSet<&InstanceId>) -> bool {
+/// Everything is as targeted, and what was withdrawn is really gone; where what is in no pinned place is held, there alone.
+fn is_settled(state: &State, app_env: &AppEnv, wanted: &[Wanted<'_>], is_held: bool) -> bool {
     let assigned: BTreeSet<&InstanceId> =
         wanted.iter().filter_map(|slot| Some(slot.fresh.as_ref()?.id)).collect();
     let filled = wanted.iter().all(|slot| {
@@ -317,17 +331,33 @@ fn is_settled(state: &State, app_env: &AppEnv, wanted: &[Wanted<'_>], held: &BTr
         slot.stale.is_empty() && slot.fresh.is_some() && is_good
     });
     let is_lost = |node| state.observed.get(node).is_some_and(|seen| seen.lost);
-    let is_left_alone = |id| assigned.contains(id) || held.contains(id);
-    let proven = proven(wanted);
-    let is_proven = wanted.iter().all(|slot| proven.contains(&slot.slot.service));
+    let is_elsewhere = |node: &NodeName| is_held && state.pin_at(app_env, node).is_none();
     filled
-        && (is_proven || planted!(FinishEarly))
-        && state.observed_of(app_env).all(|(node, id, _)| is_left_alone(id) || is_lost(node))
+        && state
+            .observed_of(app_env)
+            .all(|(node, id, _)| assigned.contains(id) || is_lost(node) || is_elsewhere(node))
 }
 
-/// Services of which an instance is, or was when last heard of, as it should be and healthy. Nodes that cannot say
-/// excuse their own instances, but where no other was ever healthy, nothing is known of a service; and what is not
-/// known to work is not what one goes back to.
-fn proven<'a>(wanted: &[Wanted<'a>]) -> BTreeSet<&'a ServiceName> {
-    wanted.iter().filter(|slot| slot.was_healthy).map(|slot| &slot.slot.service).collect()
+/// A service of which no instance is healthy, or was when it was last heard of. Nodes that cannot say excuse their own
+/// instances, but where no other ever was, nothing is known of a service; and what is not known to work is not what
+/// one goes back to.
+fn unproven<'a>(wanted: &[Wanted<'a>]) -> Option<&'a ServiceName> {
+    let healthy = wanted.iter().filter(|slot| slot.was_healthy).map(|slot| &slot.slot.service);
+    let proven: BTreeSet<&ServiceName> = healthy.collect();
+    wanted.iter().map(|slot| &slot.slot.service).find(|service| !proven.contains(service))
+}
+
+/// That a service's time is up, for all of its instances.
+fn nobody_saw(wanted: &[Wanted<'_>], service: &ServiceName, started: Time, now: Time) -> Option<Outcome> {
+    let mut slots = wanted.iter().filter(|slot| slot.slot.service == *service).peekable();
+    let first = slots.peek().and_then(|slot| slot.fresh.clone())?;
+    let deadline_ms = slots.peek()?.service.update.deadline_ms;
+    let is_over = |to: &AssignedTo| now.millis_since(to.since.max(started)) > deadline_ms;
+    slots.all(|slot| slot.fresh.as_ref().is_some_and(|fresh| is_over(fresh.to))).then(|| Outcome::Failed {
+        instance: first.id.clone(),
+        node: first.node.clone(),
+        reason: format!("nobody saw it healthy within {} s: its node is not heard of", deadline_ms / 1000),
+        exit_code: None,
+        log_tail: Vec::new(),
+    })
 }

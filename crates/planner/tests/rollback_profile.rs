@@ -264,3 +264,26 @@ fn what_nobody_saw_healthy_has_not_succeeded() {
     world.settle();
     assert_eq!(ended(&world), Some(Outcome::Succeeded));
 }
+
+#[test]
+fn a_place_that_goes_back_takes_no_other_on_with_what_was_on_its_way() {
+    let (mut world, good) = world(2);
+    let stays = assigned_in(&world, "us");
+    world.dana(rollback(&format!("{WEB},region:eu"), good)).unwrap();
+    world.settle();
+    assert_eq!((ended(&world), assigned_in(&world, "us")), (Some(Outcome::Succeeded), stays));
+    // That is no success of what is still to be wherever no place is pinned.
+    let app_env = name::<AppEnv>(WEB);
+    assert!(!world.state.timeline(&app_env)[0].good);
+}
+
+#[test]
+fn a_service_that_nobody_can_speak_for_does_not_end_what_others_still_do() {
+    let mut world = World::new();
+    world.dana(Spec { cache: true, ..Spec::new(1, 4) }.deploy(WEB)).unwrap();
+    world.settle();
+    assert_eq!(ended(&world), Some(Outcome::Succeeded));
+    world.dana(Spec { cache: true, ..Spec::new(2, 4) }.deploy(WEB)).unwrap();
+    pass_the_deadline(&mut world);
+    assert_eq!(ended(&world), Some(Outcome::Succeeded), "the cache was healthy before");
+}

@@ -16,8 +16,9 @@ use crate::limits::{ERASURE_CONFIRMATION_DEADLINE, ERASURE_CONFIRMATION_INTERVAL
 pub(super) async fn erase(handle: &Handle, asked: &Asked) -> Answered {
     let ErasureRequest { subject, even_in_use, reason, links } = asked.body()?;
     // A misspelt subject must not be said to be unreadable now, while the one that was meant is not.
-    let state = &asked.state;
-    if !state.control.erased.contains_key(&subject)
+    let state = handle.read(Consistency::Linearizable).await?;
+    if stele_model::value::is_subject(&subject)
+        && !state.control.erased.contains_key(&subject)
         && handle.keepers_of(&subject, state.key_version(&subject)).await.is_empty()
     {
         let detail = format!("nothing was ever sealed for {subject}: no controller has a key of it");
