@@ -322,7 +322,8 @@ fn excludes(state: &State, running: &Running<'_>) -> bool {
         .is_some_and(|spec| spec.container.is_exclusive())
 }
 
-/// Everything is as targeted, and what was withdrawn is really gone; where what is in no pinned place is held, there alone.
+/// Everything is as targeted, and what was withdrawn is really gone. Where what is in no pinned place is held, only
+/// pinned places count.
 fn is_settled(state: &State, app_env: &AppEnv, wanted: &[Wanted<'_>], is_held: bool) -> bool {
     let assigned: BTreeSet<&InstanceId> =
         wanted.iter().filter_map(|slot| Some(slot.fresh.as_ref()?.id)).collect();

@@ -276,14 +276,3 @@ fn a_place_that_goes_back_takes_no_other_on_with_what_was_on_its_way() {
     let app_env = name::<AppEnv>(WEB);
     assert!(!world.state.timeline(&app_env)[0].good);
 }
-
-#[test]
-fn a_service_that_nobody_can_speak_for_does_not_end_what_others_still_do() {
-    let mut world = World::new();
-    world.dana(Spec { cache: true, ..Spec::new(1, 4) }.deploy(WEB)).unwrap();
-    world.settle();
-    assert_eq!(ended(&world), Some(Outcome::Succeeded));
-    world.dana(Spec { cache: true, ..Spec::new(2, 4) }.deploy(WEB)).unwrap();
-    pass_the_deadline(&mut world);
-    assert_eq!(ended(&world), Some(Outcome::Succeeded), "the cache was healthy before");
-}

@@ -196,7 +196,7 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-/// What `commit-batch` may take of a disk, in GiB: without its bare sides, which keep 3, it took 8.9.
+/// What `commit-batch` may take of a disk, in GiB: it took 8.9 before it had bare sides, whose bounds come to about 2.
 const BATCH_DISK_GIB: u64 = 15;
 /// What other benchmarks that write logs may take, in GiB.
 const LOGS_DISK_GIB: u64 = 6;
