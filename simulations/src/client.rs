@@ -12,7 +12,8 @@ use stele_model::release::{
 };
 use stele_model::signature::public_key;
 use stele_model::{
-    AppEnv, Command, Decision, Digest, FlatMap, PrincipalId, Release, ReleaseChoice, Sealed, Seq, Time, Value,
+    AppEnv, Command, Decision, Digest, FlatMap, PrincipalId, Release, ReleaseChoice, Scope, Sealed, Seq,
+    Time, Value,
 };
 
 use crate::limits::{CLIENT_ATTEMPTS_MAX, CLIENT_RETRY_US, CLIENT_WAIT_US, EPOCH_US};
@@ -205,7 +206,7 @@ impl Client {
     fn choose(&mut self, setup: &Setup) -> (Want, Option<(AppEnv, String)>) {
         let app_env = app_env(self.rng.below(setup.apps));
         if std::mem::take(&mut self.panics) {
-            return (Want::Rollback { app_env, point: "prev".to_owned() }, None);
+            return (Want::Rollback { scope: self.scope(&app_env), point: "prev".to_owned() }, None);
         }
         match self.rng.below(100) {
             0..22 => {
@@ -237,7 +238,7 @@ impl Client {
                         None => "prev".to_owned(),
                     },
                 };
-                (Want::Rollback { app_env, point }, None)
+                (Want::Rollback { scope: self.scope(&app_env), point }, None)
             }
             58..64 => match self.rng.pick(&self.mine).copied() {
                 Some(decision) => (Want::Undo(decision), None),
@@ -251,6 +252,16 @@ impl Client {
             },
             _ => (Want::Read, None),
         }
+    }
+
+    /// An app, or what a region or a node has of it.
+    fn scope(&mut self, app_env: &AppEnv) -> Scope {
+        let place = match self.rng.below(10) {
+            0..6 => return Scope::app_env(app_env),
+            6..9 => format!("region:{}", ["eu", "us", "ap"][self.rng.below(3) as usize]),
+            _ => format!("node:{}", node_name(self.rng.below(3) as usize)),
+        };
+        name(&format!("{app_env},{place}"))
     }
 
     /// A value that nobody here can open, as a variable or as a secret.

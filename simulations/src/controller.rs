@@ -15,7 +15,7 @@ use stele_consensus::{
 use stele_ledger::limits::STATE_DIGEST_INTERVAL_RECORDS;
 use stele_ledger::{Fitness, Moment, Outcome, Submitted, system_request};
 use stele_model::signature::Certificate;
-use stele_model::{Command, ControllerId, Digest, Idempotency, Links, Point, Request, Scope, Seq, State};
+use stele_model::{Command, ControllerId, Digest, Idempotency, Links, Point, Request, Seq, State};
 use stele_planner::Dirty;
 use stele_planted::{Bug, is_planted};
 
@@ -409,15 +409,14 @@ impl Process {
                 return self.app.answer(asker, told);
             }
             Want::Command(command) => command.clone(),
-            Want::Rollback { app_env, point } => {
-                let scope = Scope::app_env(app_env);
+            Want::Rollback { scope, point } => {
                 let resolved =
-                    point.parse::<Point>().ok().and_then(|point| state.resolve_point(&scope, &point).ok());
+                    point.parse::<Point>().ok().and_then(|point| state.resolve_point(scope, &point).ok());
                 let Some(seq) = resolved.and_then(|seq| self.whole(seq)) else {
                     return self.app.answer(asker, Told::Unavailable);
                 };
                 Command::Rollback {
-                    scope,
+                    scope: scope.clone(),
                     except: Vec::new(),
                     point: point.clone(),
                     seq,

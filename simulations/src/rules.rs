@@ -54,6 +54,7 @@ pub(crate) fn check(oracle: &mut Oracle, before: &State, seq: Seq) {
             }
         }
         Event::AssignmentsChanged { app_env, changes } => {
+            check_hold(oracle, before, seq, app_env, changes);
             check_budget(oracle, before, seq, app_env, changes);
             note_assignments(oracle, seq, changes);
         }
@@ -143,9 +144,51 @@ fn note_assignments(oracle: &mut Oracle, seq: Seq, changes: &[AssignmentChange])
     }
 }
 
+/// Whether only places of an app went back since a rollout that did not succeed.
+fn is_held(oracle: &Oracle, before: &State, app_env: &AppEnv) -> bool {
+    let (mut only_places, mut succeeded) = (false, BTreeSet::new());
+    for record in oracle.decoded.iter().take(before.seq as usize).rev() {
+        match &record.event {
+            Event::DeploymentFinished { app_env: of, deployment, outcome: Outcome::Succeeded }
+                if of == app_env =>
+            {
+                succeeded.insert(*deployment);
+            }
+            Event::DeploymentStarted { app_env: of, kind, from, to, .. } if of == app_env => {
+                let is_of_places = *kind != DeploymentKind::Deploy && from == to;
+                if !is_of_places {
+                    let is_pinned = before.target.pins.keys().any(|(of, _)| of == app_env);
+                    return only_places && is_pinned && !succeeded.contains(&record.header.seq);
+                }
+                only_places = true;
+            }
+            _ => {}
+        }
+    }
+    false
+}
+
+/// What is in no place that was rolled back goes on with nothing that did not succeed.
+fn check_hold(oracle: &mut Oracle, before: &State, seq: Seq, app_env: &AppEnv, changes: &[AssignmentChange]) {
+    if !is_held(oracle, before, app_env) {
+        return;
+    }
+    for change in changes {
+        let (AssignmentChange::Assign { node, instance, .. } | AssignmentChange::Withdraw { node, instance }) =
+            change;
+        // What a slot left behind on another node goes with it.
+        let home = before.target.placement.get(&instance.slot).unwrap_or(node);
+        oracle.require(before.pin_at(app_env, home).is_some(), "what-is-held-stays", || {
+            format!("record {seq} changes {instance} on {node}, and only other places of {app_env} went back")
+        });
+    }
+}
+
 /// A slot of a service on its way.
 #[derive(Default)]
 struct Slots {
+    /// The largest budget of a slot whose replacement begins.
+    budget: u32,
     /// Instances as the target wants them that are not healthy on a node that could say so.
     unready: u32,
     /// Slots whose old instance a new one begins to replace with this record.
@@ -167,7 +210,7 @@ fn check_budget(
         return;
     }
     let mut services: BTreeMap<ServiceName, Slots> = BTreeMap::new();
-    let (held_before, held_after) = (held_by_slot(before, app_env), held_by_slot(&oracle.state, app_env));
+    let (told_before, told_after) = (told_by_slot(before, app_env), told_by_slot(&oracle.state, app_env));
     let begun: BTreeSet<&Slot> = changes
         .iter()
         .filter_map(|change| match change {
@@ -176,6 +219,7 @@ fn check_budget(
         })
         .collect();
     let nothing = Vec::new();
+    let is_held = is_held(oracle, before, app_env);
     let mut specs = Specs::new(before);
     for (slot, node) in before.slots(app_env) {
         let fresh = fresh_instance(&mut specs, app_env, slot, node);
@@ -183,15 +227,23 @@ fn check_budget(
             !state.is_reachable(node) || state.is_healthy(node, id)
         };
         let counted = services.entry(slot.service.clone()).or_default();
+        let (old, new) =
+            (told_before.get(slot).unwrap_or(&nothing), told_after.get(slot).unwrap_or(&nothing));
+        let served = old.iter().any(|(node, id)| before.is_healthy(node, id));
+        if is_held && before.pin_at(app_env, node).is_none() {
+            // It is not on its way; but where nothing serves, it is unavailable.
+            counted.unready += u32::from(!served);
+            continue;
+        }
         if let Some(id) = &fresh
             && !healthy(before, id, node)
         {
             counted.unready += 1;
         }
-        let (old, new) =
-            (held_before.get(slot).unwrap_or(&nothing), held_after.get(slot).unwrap_or(&nothing));
         let begins = begun.contains(slot);
-        let served = old.iter().any(|(node, id)| before.is_healthy(node, id));
+        if begins {
+            counted.budget = counted.budget.max(budget(before, app_env, slot, node).unwrap_or(u32::MAX));
+        }
         // A rollback takes nothing away where nothing serves.
         let counts = served || deployment.kind != DeploymentKind::Rollback;
         if begins && counts && !old.is_empty() && fresh.is_none() {
@@ -203,8 +255,7 @@ fn check_budget(
         }
     }
     for (service, slots) in services {
-        let Some(budget) = budget(before, app_env, &service) else { continue };
-        let busy = slots.unready + slots.begun;
+        let (busy, budget) = (slots.unready + slots.begun, slots.budget);
         oracle.require(slots.begun == 0 || busy <= budget, "rollouts-keep-their-budget", || {
             format!("record {seq}: {busy} slots of {app_env}/{service} are on their way, {budget} may be")
         });
@@ -215,21 +266,22 @@ fn check_budget(
 }
 
 /// The instances that nodes are told to run, by the slots they are for.
-fn held_by_slot<'a>(
+fn told_by_slot<'a>(
     state: &'a State,
     app_env: &'a AppEnv,
 ) -> BTreeMap<&'a Slot, Vec<(&'a NodeName, &'a InstanceId)>> {
-    let mut held: BTreeMap<&Slot, Vec<_>> = BTreeMap::new();
+    let mut told: BTreeMap<&Slot, Vec<_>> = BTreeMap::new();
     for (node, id, _) in state.assigned_to(app_env) {
-        held.entry(&id.slot).or_default().push((node, id));
+        told.entry(&id.slot).or_default().push((node, id));
     }
-    held
+    told
 }
 
-fn budget(state: &State, app_env: &AppEnv, service: &ServiceName) -> Option<u32> {
-    let revision = state.target.intent.get(app_env)?;
+/// How many slots of its service may be unavailable, by what is in force on its node.
+fn budget(state: &State, app_env: &AppEnv, slot: &Slot, node: &NodeName) -> Option<u32> {
+    let revision = state.revision_at(app_env, node)?;
     let record = state.history.releases.get(&revision.release)?;
-    Some(record.release.services.get(service)?.update.max_unavailable)
+    Some(record.release.services.get(&slot.service)?.update.max_unavailable)
 }
 
 /// What instances should be made of: the same for all slots of a service with one revision.
@@ -277,9 +329,11 @@ fn fresh_instance<'a>(
 
 /// A success is one: every slot has an instance as wanted, healthy where that can be known.
 fn check_success(oracle: &mut Oracle, before: &State, seq: Seq, app_env: &AppEnv) {
+    let is_held = is_held(oracle, before, app_env);
     let mut specs = Specs::new(before);
     for (slot, node) in before.slots(app_env) {
-        if before.revision_at(app_env, node).is_none() {
+        let is_elsewhere = is_held && before.pin_at(app_env, node).is_none();
+        if is_elsewhere || before.revision_at(app_env, node).is_none() {
             continue;
         }
         let fresh = fresh_instance(&mut specs, app_env, slot, node);

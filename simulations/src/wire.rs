@@ -6,7 +6,7 @@ use std::rc::Rc;
 use stele_ledger::Outcome;
 use stele_model::event::TargetDigest;
 use stele_model::wire::{Heartbeat, Signed};
-use stele_model::{AppEnv, Command, ControllerId, Decision, PrincipalId, ReleaseChoice, Seq};
+use stele_model::{AppEnv, Command, ControllerId, Decision, PrincipalId, ReleaseChoice, Scope, Seq};
 
 /// Who asked.
 #[derive(Clone, Debug)]
@@ -38,8 +38,8 @@ pub(crate) enum Want {
     Command(Command),
     /// A scope as it was at a point, written as people write it.
     Rollback {
-        /// The app.
-        app_env: AppEnv,
+        /// An app, or a place of it.
+        scope: Scope,
         /// The point.
         point: String,
     },

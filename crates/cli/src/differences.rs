@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use stele_model::Difference;
 
-use crate::limits::{DIFFERENCES_SHOWN_MAX, DIGEST_CHARS_SHOWN};
+use crate::limits::{DIFFERENCES_SHOWN_MAX, DIGEST_CHARS_SHOWN, SAME_CHARS_SHOWN};
 use crate::lines::{Line, compare};
 use crate::session::count;
 use crate::terminal::{Terminal, Tone, cell, one_line};
@@ -51,7 +51,9 @@ impl Terminal {
                 }
             }
             (Some(before), Some(after)) => {
-                let (before, after) = (brief(path, before), brief(path, after));
+                let brief = (brief(path, before), brief(path, after));
+                let (before, after) =
+                    if brief.0 == brief.1 { from_where_they_differ(before, after) } else { brief };
                 lines.push(self.paint(Tone::Busy, &format!("  ~ {shown}: {before} -> {after}")));
             }
         }
@@ -147,6 +149,17 @@ fn brief(path: &str, value: &str) -> String {
     }
 }
 
+/// Two values without most of what both begin with.
+fn from_where_they_differ(before: &str, after: &str) -> (String, String) {
+    let same = before.chars().zip(after.chars()).take_while(|(one, other)| one == other).count();
+    let left_out = same.saturating_sub(SAME_CHARS_SHOWN);
+    let rest = |text: &str| {
+        let rest: String = text.chars().skip(left_out).collect();
+        cell(&if left_out > 0 { format!("…{rest}") } else { rest })
+    };
+    (rest(before), rest(after))
+}
+
 /// How many apps came, went and changed: `2 apps: 1 added, 1 changed (7 differences)`.
 pub(crate) fn summary(differences: &[Difference]) -> String {
     let (mut apps, mut added, mut removed) = (0, 0, 0);
@@ -237,6 +250,10 @@ shop/web@prod
   + services.web.container.health.check.path: /
   ~ services.web.container.health.start_period_ms: 1000 -> 6000";
         assert_eq!(text(&before, &after), expected);
+        // What is too long to be shown is shown from where it differs.
+        let long = |end: &str| format!("{}{end}", "0123456789".repeat(10));
+        let cut = text(&long("one"), &long("two"));
+        assert!(cut.ends_with("health: …0123456789one -> …0123456789two"), "{cut}");
         // The same to whoever reads JSON, and not the same text.
         assert!(text("{\"a\":1}", "{ \"a\": 1 }").ends_with("health: {\"a\":1} -> { \"a\": 1 }"));
     }

@@ -14,7 +14,7 @@ Exit codes:
   0  it worked
   1  it was done and failed (a deployment failed, evidence is refused, --exit-code found a difference)
   2  the command, or a file given to it, makes no sense
-  3  refused (forbidden, in conflict with the present state, invalid)
+  3  refused (forbidden, in conflict with the present state, invalid), or a plan says that it would be
   4  not found
   5  unavailable, or the outcome is not known (repeating it is safe)
   6  changed in the meantime (--if-match)
@@ -37,6 +37,8 @@ pub(crate) enum Failure {
     Spec(SpecErrors),
     /// The server refused.
     Problem(Box<Problem>),
+    /// It was a plan, which said why it would be refused.
+    WouldBeRefused,
     /// No controller answered.
     Unreachable(String),
     /// It is done, and whether it works is not known yet.
@@ -54,7 +56,7 @@ pub(crate) enum Failure {
 impl Failure {
     /// Whether there is nothing more to say about it: nobody listens, or it was said with the answer.
     pub(crate) fn is_silent(&self) -> bool {
-        matches!(self, Self::Closed | Self::Differs | Self::Unwitnessed)
+        matches!(self, Self::Closed | Self::Differs | Self::WouldBeRefused | Self::Unwitnessed)
     }
 
     pub(crate) fn exit_code(&self) -> ExitCode {
@@ -62,6 +64,7 @@ impl Failure {
             Self::Closed => CLOSED,
             Self::Failed(_) | Self::Differs => 1,
             Self::Usage(_) | Self::Spec(_) => 2,
+            Self::WouldBeRefused => 3,
             Self::Unreachable(_) => 5,
             Self::Undecided(_) => 9,
             Self::Diverged(_) => 7,
@@ -89,6 +92,7 @@ impl fmt::Display for Failure {
             Self::Diverged(divergence) => write!(f, "{divergence}"),
             Self::Closed => f.write_str("nobody reads the output"),
             Self::Differs => f.write_str("something differs"),
+            Self::WouldBeRefused => f.write_str("it would be refused"),
             Self::Unwitnessed => f.write_str("no witness vouches for it"),
             Self::Problem(problem) => {
                 let detail = one_line(&problem.detail);

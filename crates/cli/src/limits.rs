@@ -29,6 +29,8 @@ pub(crate) const PROOF_BYTES_MAX: u64 = 256 * 1024 * 1024;
 pub(crate) const DIFFERENCES_SHOWN_MAX: usize = 200;
 /// Longest value printed in a table cell, in characters.
 pub(crate) const CELL_CHARS_MAX: usize = 80;
+/// Of what two values begin with that are too long to be shown, as much is shown before they differ, in characters.
+pub(crate) const SAME_CHARS_SHOWN: usize = 10;
 /// Random bytes of an idempotency key.
 pub(crate) const KEY_BYTES: usize = 16;
 /// How much further back each look for the newest events goes than the one before.

@@ -10,7 +10,7 @@ use stele_model::event::Outcome;
 use crate::client::Client;
 use crate::exit::Failure;
 use crate::limits::WAIT_PAUSE;
-use crate::terminal::{Terminal, one_line};
+use crate::terminal::{Terminal, one_line, places};
 
 /// Waits until every deployment has ended; fails with the first that failed.
 pub(crate) fn wait_for(
@@ -63,6 +63,7 @@ fn wait_for_one(client: &Client, id: Seq, deadline: Instant) -> Result<Deploymen
 
 fn title(status: &DeploymentStatus) -> String {
     let to = match status.to {
+        _ if !status.places.is_empty() => format!("to {}", places(&status.places)),
         Some(number) => format!("to v{number}"),
         None => "removed".to_owned(),
     };

@@ -10,7 +10,7 @@ use crate::context::{Context, Contexts};
 use crate::exit::Failure;
 use crate::options::{Globals, WaitOptions};
 use crate::progress::wait_for;
-use crate::terminal::{Terminal, one_line, version};
+use crate::terminal::{Terminal, one_line, places, version};
 
 pub(crate) struct Session {
     pub(crate) terminal: Terminal,
@@ -141,14 +141,12 @@ impl Session {
 }
 
 fn ended(status: &DeploymentStatus) -> String {
-    match status.to {
-        Some(number) => format!(
-            "{} runs v{number}: {} healthy",
-            status.app_env,
-            count(status.healthy as usize, "instance")
-        ),
-        None => format!("{} is removed", status.app_env),
-    }
+    let runs = match status.to {
+        _ if !status.places.is_empty() => places(&status.places),
+        Some(number) => format!("v{number}"),
+        None => return format!("{} is removed", status.app_env),
+    };
+    format!("{} runs {runs}: {} healthy", status.app_env, count(status.healthy as usize, "instance"))
 }
 
 /// `1 thing`, `2 things`.

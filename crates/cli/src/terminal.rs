@@ -4,10 +4,11 @@ use std::io::{IsTerminal as _, Write as _};
 
 use clap::ValueEnum;
 use serde::Serialize;
+use stele_api::wire::PinnedPlace;
 use stele_model::Time;
 
 use crate::exit::Failure;
-use crate::limits::CELL_CHARS_MAX;
+use crate::limits::{CELL_CHARS_MAX, PINS_SHOWN_MAX};
 
 /// How answers are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -194,6 +195,20 @@ pub(crate) fn or_dash<T: ToString>(value: Option<T>) -> String {
 /// `v12`.
 pub(crate) fn version(number: Option<u32>) -> String {
     number.map_or_else(|| "-".to_owned(), |number| format!("v{number}"))
+}
+
+/// Places with the release of each, the first of them by name: `v1 in region:eu, not in node:eu-3`.
+pub(crate) fn places(places: &[PinnedPlace]) -> String {
+    let told = places.iter().map(|pin| match pin.release {
+        Some(release) => format!("v{release} in {}", pin.place),
+        None => format!("not in {}", pin.place),
+    });
+    let mut shown: Vec<_> = told.take(PINS_SHOWN_MAX).collect();
+    let more = places.len().saturating_sub(PINS_SHOWN_MAX);
+    if more > 0 {
+        shown.push(format!("{more} more"));
+    }
+    shown.join(", ")
 }
 
 /// A time to the second, in UTC.

@@ -34,6 +34,7 @@ mod fields;
 mod flat_map;
 pub mod fold;
 pub mod header;
+mod hold;
 pub mod ids;
 mod in_order;
 mod index;
@@ -73,6 +74,7 @@ pub use event::{Event, Record};
 pub use flat_map::FlatMap;
 pub use fold::{answer_of, fold, fold_about, fold_target};
 pub use header::{Decision, Header, Headline, Idempotency, Links};
+pub use hold::Hold;
 pub use ids::{
     AppEnv, AppId, AppName, ControllerId, EnvironmentName, FleetName, InstanceId, NodeName, Place,
     PrincipalId, ProjectName, RegionName, SecretName, Seq, ServiceName, Slot, Time,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use stele_model::event::{AssignmentChange, DeploymentKind, Outcome};
 use stele_model::ids::ServiceName;
 use stele_model::release::{Order, Service, Update};
-use stele_model::state::{AssignedTo, Deployment};
+use stele_model::state::AssignedTo;
 use stele_model::wire::Phase;
 use stele_model::{AppEnv, Command, Digest, InstanceId, NodeName, Revision, Seq, Slot, Specs, State, Time};
 
@@ -59,14 +59,16 @@ pub(crate) fn advance(
 ) -> Option<Command> {
     let deployment = state.running_deployment(app_env);
     // What failed stays as it is until somebody decides.
-    let stopped =
-        deployment.is_none() && state.latest_deployment(app_env).is_some_and(|(_, latest)| failed(latest));
+    let stopped = state.latest_deployment(app_env).is_some_and(|(_, latest)| latest.has_failed());
     if stopped {
         return None;
     }
     let since = deployment.map_or(Time(0), |(_, deployment)| deployment.started);
     let (mut wanted, mut left) = wanted_slots(state, app_env, since);
-    let held = is_held(state, app_env).then(|| hold(state, app_env, &mut wanted, &mut left));
+    let held = state
+        .hold(app_env)
+        .filter(|_| !planted!(HoldForgotten))
+        .map(|_| hold(state, app_env, &mut wanted, &mut left));
     if let Some((seq, _)) = deployment {
         if let Some(outcome) = failure(state, &wanted, since, now) {
             return Some(finish(app_env, seq, outcome));
@@ -96,23 +98,6 @@ pub(crate) fn advance(
         _ => Outcome::Succeeded,
     };
     Some(finish(app_env, seq, outcome))
-}
-
-fn failed(deployment: &Deployment) -> bool {
-    matches!(deployment.finished, Some((_, _, Outcome::Failed { .. } | Outcome::Unplaced { .. })))
-}
-
-/// Whether what should be wherever no place is pinned never came to be, and all that was decided since is about places:
-/// then nobody has decided to go on elsewhere.
-fn is_held(state: &State, app_env: &AppEnv) -> bool {
-    if !state.revisions(app_env).is_pinned() {
-        return false;
-    }
-    let mut latest_first = state.deployments_of(app_env, 0..=Seq::MAX).rev().map(|(_, it)| it).peekable();
-    let is_place = latest_first.peek().is_some_and(|latest| latest.is_of_places());
-    let standing = latest_first.find(|deployment| !deployment.is_of_places());
-    let succeeded = |it: &Arc<Deployment>| matches!(it.finished, Some((_, _, Outcome::Succeeded)));
-    is_place && standing.is_some_and(|standing| !succeeded(standing))
 }
 
 /// Slots of each service that are left as they are, and where nothing is healthy.

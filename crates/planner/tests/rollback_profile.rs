@@ -9,7 +9,7 @@ use stele_model::decide::plan_rollback;
 use stele_model::event::{AssignmentChange, Contacts, Event, Outcome};
 use stele_model::limits::DEPLOYMENTS_PER_APP_MAX;
 use stele_model::release::{Placement, Port, Protocol};
-use stele_model::{AppEnv, Command, InstanceId, NodeName, ReleaseChoice, Scope, Time};
+use stele_model::{AppEnv, Command, ReleaseChoice, Scope, Time};
 use world::{Place, Spec, World, image_digest, name, request, rollback, set_secret};
 
 const WEB: &str = "shop/web@prod";
@@ -203,40 +203,6 @@ fn ended(world: &World) -> Option<Outcome> {
     deployment.finished.as_ref().map(|(_, _, outcome)| outcome.clone())
 }
 
-/// What nodes of a region are told to run.
-fn assigned_in(world: &World, region: &str) -> Vec<(NodeName, InstanceId)> {
-    let of_app =
-        world.state.assigned_to(&name::<AppEnv>(WEB)).map(|(node, id, _)| (node.clone(), id.clone()));
-    of_app.filter(|(node, _)| node.as_str().starts_with(region)).collect()
-}
-
-#[test]
-fn a_place_that_goes_back_takes_no_other_on_with_what_failed() {
-    for (back, other) in [("eu", "us"), ("us", "eu")] {
-        let (mut world, good) = world(2);
-        world.sick.insert(image_digest(2));
-        world.settle();
-        pass_the_deadline(&mut world);
-        assert!(matches!(ended(&world), Some(Outcome::Failed { .. })));
-        let (went_back, stays) = (assigned_in(&world, back), assigned_in(&world, other));
-        assert_eq!((went_back.len() + stays.len(), world.settle()), (5, Vec::new()), "it stopped at one");
-
-        for second in [false, true] {
-            world.dana(rollback(&format!("{WEB},region:{back}"), good)).unwrap();
-            world.settle();
-            pass_the_deadline(&mut world);
-            assert_eq!(ended(&world), Some(Outcome::Succeeded), "{back}");
-            assert_eq!(assigned_in(&world, back).len(), 2, "{back}");
-            assert_eq!(assigned_in(&world, other), stays, "{back}, again: {second}");
-        }
-        // Somebody decides for all of it.
-        world.dana(rollback(WEB, good)).unwrap();
-        world.settle();
-        assert_eq!(ended(&world), Some(Outcome::Succeeded));
-        assert_eq!(assigned_in(&world, "").len(), 4);
-    }
-}
-
 #[test]
 fn what_nobody_saw_healthy_has_not_succeeded() {
     let nodes = ["eu-1", "eu-2", "us-1", "us-2"];
@@ -263,16 +229,4 @@ fn what_nobody_saw_healthy_has_not_succeeded() {
     world.lose_or_return("us-2");
     world.settle();
     assert_eq!(ended(&world), Some(Outcome::Succeeded));
-}
-
-#[test]
-fn a_place_that_goes_back_takes_no_other_on_with_what_was_on_its_way() {
-    let (mut world, good) = world(2);
-    let stays = assigned_in(&world, "us");
-    world.dana(rollback(&format!("{WEB},region:eu"), good)).unwrap();
-    world.settle();
-    assert_eq!((ended(&world), assigned_in(&world, "us")), (Some(Outcome::Succeeded), stays));
-    // That is no success of what is still to be wherever no place is pinned.
-    let app_env = name::<AppEnv>(WEB);
-    assert!(!world.state.timeline(&app_env)[0].good);
 }

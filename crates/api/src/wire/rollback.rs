@@ -85,7 +85,7 @@ pub struct RollbackApp {
     pub from: Option<u32>,
     /// The release restored; absent when the app is removed.
     pub to: Option<u32>,
-    /// Instances whose place changes.
+    /// Instances that move to another node.
     pub moves: usize,
     /// What would not be as it was, or not at once: instances placed otherwise, nodes that are lost.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -62,6 +62,10 @@ pub struct AppStatus {
     pub contacts: Contacts,
     /// Places that follow another release than the rest of it, because they alone were rolled back.
     pub pins: Vec<PinnedPlace>,
+    /// The deployment that did not succeed and that nothing goes on with wherever no place is pinned, since only
+    /// places were rolled back after it: until somebody deploys again, or rolls back all of the app.
+    #[serde(default)]
+    pub held: Option<Seq>,
     /// Its services.
     pub services: Vec<ServiceStatus>,
     /// Its instances.
@@ -178,6 +182,9 @@ pub struct DeploymentStatus {
     pub from: Option<u32>,
     /// The release it goes to; absent when the app is removed.
     pub to: Option<u32>,
+    /// When it is about places alone, not about what the rest of the app should be: those that are pinned.
+    #[serde(default)]
+    pub places: Vec<PinnedPlace>,
     /// Whether everything is replaced at once.
     pub now: bool,
     /// Who started it.
@@ -186,9 +193,9 @@ pub struct DeploymentStatus {
     pub started: Time,
     /// When and how it ended; absent while it is on its way.
     pub finished: Option<FinishedStatus>,
-    /// Instances that should be.
+    /// Instances that should be; where the rest of the app is held, in pinned places.
     pub wanted: u32,
-    /// Instances that are healthy and up to date.
+    /// Those of them that are healthy and up to date.
     pub healthy: u32,
     /// How many up-to-date instances are in which phase; one that was not reported yet is pending.
     pub phases: BTreeMap<Phase, u32>,

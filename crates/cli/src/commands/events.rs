@@ -39,7 +39,7 @@ pub(crate) struct Events {
     #[arg(long)]
     principal: Option<PrincipalId>,
     /// Most events printed; with --follow, of the past
-    #[arg(short = 'n', long, default_value_t = 100)]
+    #[arg(short = 'n', long, default_value_t = 100, allow_negative_numbers = true)]
     limit: usize,
 }
 

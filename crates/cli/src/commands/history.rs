@@ -23,7 +23,7 @@ pub(crate) struct History {
     #[arg(default_value = "fleet")]
     scope: Scope,
     /// Most entries
-    #[arg(short = 'n', long, default_value = "50")]
+    #[arg(short = 'n', long, default_value = "50", allow_negative_numbers = true)]
     limit: NonZeroUsize,
     /// As of when
     #[arg(long, value_name = "POINT", value_parser = point)]

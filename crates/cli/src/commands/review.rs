@@ -40,11 +40,11 @@ impl MarkBad {
         let answer: MarkAnswer =
             session.client()?.write(Method::POST, "/v1/marks", Some(&request), &self.change.conditions())?;
         session.terminal.answer(&answer, |answer| {
-            let (point, word) =
-                (answer.point, if self.clear { "no longer marked bad" } else { "marked bad" });
+            let (scope, point) = (&self.scope, answer.point);
+            let word = if self.clear { "no longer marked bad" } else { "marked bad" };
             match answer.seq {
-                Some(seq) => format!("{} at seq {point} is {word} (seq {seq})", self.scope),
-                None => format!("{} at seq {point} was {word} before", self.scope),
+                Some(seq) => format!("{scope} at seq {point} is {word} (seq {seq})"),
+                None => format!("{scope} at seq {point} was {word} before"),
             }
         })
     }

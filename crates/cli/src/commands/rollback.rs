@@ -86,7 +86,19 @@ impl Rollback {
         }
         let answer = self.ask(&client, &request)?;
         terminal.answer(&answer, |answer| render(terminal, answer))?;
+        if self.plan && self.would_be_refused(&answer) {
+            return Err(Failure::WouldBeRefused);
+        }
         session.waited(&client, &answer.deployments, Some(self.wait))
+    }
+
+    fn would_be_refused(&self, plan: &RollbackAnswer) -> bool {
+        let is_refused = |app: &RollbackApp| {
+            (!app.blocked.is_empty() && !self.best_effort)
+                || (!app.barriers.is_empty() && !self.pass_barriers)
+                || (!app.deviations.is_empty() && self.strict)
+        };
+        plan.apps.iter().any(is_refused)
     }
 
     /// More than one app may be meant, or a barrier be in the way: what is confirmed is what is then
@@ -174,7 +186,7 @@ fn app_lines(terminal: Terminal, app: &RollbackApp) -> Vec<String> {
     let moves = if app.moves == 0 {
         String::new()
     } else {
-        format!(", placement of {} changes", count(app.moves, "instance"))
+        format!(", {} to another node", count(app.moves, "instance"))
     };
     let mut lines = vec![format!("  {}: {} -> {}{moves}", app.app_env, version(app.from), version(app.to))];
     for (node, change) in app.nodes.iter().take(NODES_SHOWN_MAX) {

@@ -38,8 +38,15 @@ impl Init {
         if path == Path::new("-") {
             return session.terminal.line(text.trim_end());
         }
-        let fail =
-            |error: std::io::Error| Failure::Usage(format!("cannot write {}: {error}", path.display()));
+        let fail = |error: std::io::Error| {
+            let shown = path.display();
+            Failure::Usage(match error.kind() {
+                std::io::ErrorKind::AlreadyExists => {
+                    format!("{shown} is there already\n  next: --file OTHER.yaml, or --file - to print it")
+                }
+                _ => format!("cannot write {shown}: {error}"),
+            })
+        };
         let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&path).map_err(fail)?;
         std::io::Write::write_all(&mut file, text.as_bytes()).map_err(fail)?;
         let file = path.display();

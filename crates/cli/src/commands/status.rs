@@ -7,10 +7,9 @@ use stele_model::wire::Phase;
 use super::convergence::Convergence;
 use crate::client::with_query;
 use crate::exit::Failure;
-use crate::limits::PINS_SHOWN_MAX;
 use crate::options::point;
 use crate::session::{Session, count};
-use crate::terminal::{Terminal, Tone, cell, one_line, or_dash, table, time, version};
+use crate::terminal::{Terminal, Tone, cell, one_line, or_dash, places, table, time, version};
 
 /// Show how apps, instances and nodes are, and what is wrong
 #[derive(clap::Args, Debug)]
@@ -86,14 +85,8 @@ fn render(terminal: Terminal, answer: &StatusAnswer, is_detailed: bool, only_pro
 
 /// The release of an app, and of the places that follow another one.
 fn releases(app: &AppStatus) -> String {
-    let pins = app.pins.iter().map(|pin| match pin.release {
-        Some(release) => format!(", v{release} in {}", pin.place),
-        None => format!(", not in {}", pin.place),
-    });
-    let shown: String = pins.clone().take(PINS_SHOWN_MAX).collect();
-    let more = pins.len().saturating_sub(PINS_SHOWN_MAX);
-    let more = if more == 0 { String::new() } else { format!(", {more} more") };
-    format!("{}{shown}{more}", version(app.release))
+    let everywhere = version(app.release);
+    if app.pins.is_empty() { everywhere } else { format!("{everywhere}, {}", places(&app.pins)) }
 }
 
 fn apps(terminal: Terminal, apps: &[AppStatus]) -> String {

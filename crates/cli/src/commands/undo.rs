@@ -86,6 +86,9 @@ impl Undo {
         }
         let answer = self.ask(&client, &request)?;
         terminal.answer(&answer, |answer| render(terminal, answer))?;
+        if self.plan && !(answer.conflicts.is_empty() && answer.blocked.is_empty()) {
+            return Err(Failure::WouldBeRefused);
+        }
         session.waited(&client, &answer.deployments, Some(self.wait))
     }
 

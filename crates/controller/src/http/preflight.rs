@@ -92,13 +92,22 @@ async fn not_in_registries(
         .await
 }
 
+/// Nodes on which an app stays as it is, because only places of it would change and the rest is held: nothing is needed
+/// there.
+fn held<'a>(state: &State, after: &'a State, app_env: &'a AppEnv) -> impl Fn(&NodeName) -> bool + use<'a> {
+    let is_of_places = state.target.intent.get(app_env) == after.target.intent.get(app_env);
+    let is_held = is_of_places && after.hold_after_places(app_env).is_some();
+    move |node| is_held && after.pin_at(app_env, node).is_none()
+}
+
 /// What the instances of the apps would be made of, where that is not what their node was told to run.
 fn needed(state: &State, after: &State, apps: &BTreeSet<AppEnv>) -> Needed {
     let mut needed = Needed::new();
     let mut running = Running::new();
     for app_env in apps {
         let revisions = after.revisions(app_env);
-        for (slot, node) in after.slots(app_env) {
+        let is_held = held(state, after, app_env);
+        for (slot, node) in after.slots(app_env).filter(|(_, node)| !is_held(node)) {
             let Some(image) = revisions.service(&slot.service, node).map(|service| &service.container.image)
             else {
                 continue;
@@ -120,6 +129,7 @@ fn new_ports(
 ) -> BTreeMap<NodeName, BTreeMap<HostPort, AppEnv>> {
     let mut wanted: BTreeMap<NodeName, BTreeMap<HostPort, AppEnv>> = BTreeMap::new();
     for app_env in apps {
+        let is_held = held(state, after, app_env);
         let ports = |state: &State| -> BTreeSet<(NodeName, HostPort)> {
             let revisions = state.revisions(app_env);
             let of_slot = |(slot, node): (&Slot, &NodeName)| {
@@ -131,7 +141,7 @@ fn new_ports(
                 });
                 ports.collect::<Vec<_>>()
             };
-            state.slots(app_env).flat_map(of_slot).collect()
+            state.slots(app_env).filter(|(_, node)| !is_held(node)).flat_map(of_slot).collect()
         };
         let after = ports(after);
         if after.is_empty() {

@@ -10,7 +10,9 @@ use stele_model::decide::{RollbackPlan, plan_rollback};
 use stele_model::event::{Deviation, TargetDigest};
 use stele_model::point::{Earlier, Verdict};
 use stele_model::trial::try_out;
-use stele_model::{AppEnv, Command, Context, Decision, Event, Point, Revision, Scope, Seq, State, diff};
+use stele_model::{
+    AppEnv, Command, Context, Decision, Event, Point, Revision, Scope, Seq, Slot, State, diff,
+};
 
 use super::asked::{Asked, Why};
 use super::failure::Failure;
@@ -177,11 +179,12 @@ fn app(state: &State, plan: &RollbackPlan) -> RollbackApp {
         let stele_model::decide::NodeChange { added, replaced, removed } = change;
         (node, NodeChange { added, replaced, removed })
     });
+    let is_there = |slot: &Slot| state.target.placement.contains_key(slot);
     RollbackApp {
         app_env: plan.app_env.clone(),
         from: number(&plan.from),
         to: number(&plan.restored),
-        moves: plan.slots.len(),
+        moves: plan.slots.iter().filter(|(slot, node)| node.is_some() && is_there(slot)).count(),
         deviations: plan.told().cloned().collect(),
         blocked: plan.blocked.clone(),
         barriers: barriers_of(plan).collect(),

@@ -321,7 +321,7 @@ fn app(state: &State, scope: &Scope, app_env: &AppEnv, told: Vec<Told<'_>>) -> O
     let condition = match latest.map(|(_, deployment)| deployment.finished.as_ref()) {
         Some(None) => Condition::Deploying,
         _ if is_converged => Condition::Converged,
-        Some(Some((_, _, Outcome::Failed { .. } | Outcome::Unplaced { .. }))) => Condition::Failed,
+        _ if latest.is_some_and(|(_, deployment)| deployment.has_failed()) => Condition::Failed,
         _ => Condition::Degraded,
     };
     if scope.is_placed() {
@@ -342,6 +342,7 @@ fn app(state: &State, scope: &Scope, app_env: &AppEnv, told: Vec<Told<'_>>) -> O
         latched: latched.into_iter().flatten().filter_map(|release| state.release_number(release)).collect(),
         contacts: state.control.apps.get(&app_env.app).cloned().unwrap_or_default(),
         pins: pinned_places(state, app_env),
+        held: state.hold(app_env).map(|hold| hold.deployment),
         services,
         instances,
     })
@@ -454,6 +455,15 @@ fn deployment_problem(state: &State, now: &State, app: &AppStatus, problems: &mu
         }
         None => {}
     }
+    if let Some(hold) = state.hold(app_env) {
+        let how = if hold.failed { "failed" } else { "was broken off" };
+        let message = format!(
+            "what is in no pinned place stays as it is: deployment {} {how}, and only places went back since. Deploy \
+             again, or roll back all of the app",
+            hold.deployment
+        );
+        problems.push(problem(message, id, &[], after_failure(now, app_env)));
+    }
 }
 
 /// What gets further after a deployment failed: of going back, only what is there to go back to.
@@ -507,7 +517,15 @@ pub(super) async fn deployment(handle: &Handle, asked: &Asked) -> Answered {
     // Whoever waits for a deployment of thousands asks often, and seldom for all of them.
     let instances =
         if query.instances { instances(state, state.assigned_to(app_env), &expected) } else { Vec::new() };
-    let (phases, healthy) = counted(state, state.assigned_to(app_env), &expected);
+    let is_held = state.hold(app_env).is_some();
+    let counts = |node: &NodeName| !is_held || state.pin_at(app_env, node).is_some();
+    let told = state.assigned_to(app_env).filter(|(node, ..)| counts(node));
+    let (phases, healthy) = counted(state, told, &expected);
+    let wanted = if is_held {
+        state.slots(app_env).filter(|(_, node)| counts(node)).count() as u32
+    } else {
+        expected.services.values().map(|service| service.count).sum()
+    };
     let number = |revision: &Option<stele_model::Revision>| {
         revision.as_ref().and_then(|revision| state.release_number(&revision.release))
     };
@@ -517,6 +535,7 @@ pub(super) async fn deployment(handle: &Handle, asked: &Asked) -> Answered {
         kind: deployment.kind,
         from: number(&deployment.from),
         to: number(&deployment.to),
+        places: if deployment.is_of_places() { pinned_places(state, app_env) } else { Vec::new() },
         now: deployment.now,
         principal: deployment.principal.clone(),
         started: deployment.started,
@@ -525,7 +544,7 @@ pub(super) async fn deployment(handle: &Handle, asked: &Asked) -> Answered {
             seq: *seq,
             outcome: outcome.clone(),
         }),
-        wanted: expected.services.values().map(|service| service.count).sum(),
+        wanted,
         healthy,
         phases,
         instances,

@@ -114,9 +114,7 @@ pub(super) fn deploy(
     let secrets = current_secrets(state, app_env, &release)?;
     let revision = Revision { release: digest, config, secrets };
     let same = state.target.intent.get(app_env).is_some_and(|present| **present == revision);
-    let failed = state.latest_deployment(app_env).is_some_and(|(_, deployment)| {
-        matches!(deployment.finished, Some((_, _, Outcome::Failed { .. } | Outcome::Unplaced { .. })))
-    });
+    let failed = state.latest_deployment(app_env).is_some_and(|(_, deployment)| deployment.has_failed());
     let pinned = state.pins(app_env).next().is_some();
     if same && !failed && !again && !pinned {
         return Ok(events);

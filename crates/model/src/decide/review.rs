@@ -14,7 +14,11 @@ pub(super) fn mark_point(state: &State, scope: &Scope, seq: Seq, bad: bool) -> R
             format!("there is no seq:{seq} to mark: the log ends at seq:{}", state.seq),
         ));
     }
-    if state.control.marked_bad.contains(&(scope.clone(), seq)) == bad {
+    let is_marked = state.control.marked_bad.contains(&(scope.clone(), seq));
+    if !is_marked && !bad {
+        return Err(not_marked(state, scope, seq));
+    }
+    if is_marked && bad {
         return Ok(Vec::new());
     }
     if bad && state.control.marked_bad.len() >= MARKED_BAD_MAX {
@@ -25,6 +29,14 @@ pub(super) fn mark_point(state: &State, scope: &Scope, seq: Seq, bad: bool) -> R
         .with_next("stele mark-bad SCOPE POINT --clear"));
     }
     Ok(vec![Event::PointMarked { scope: scope.clone(), seq, bad }])
+}
+
+/// A name of a point, such as `v3`, may lead to another seq by now than when it was marked.
+fn not_marked(state: &State, scope: &Scope, seq: Seq) -> Rejection {
+    let marks = state.control.marked_bad.iter().filter(|(marked, _)| marked == scope);
+    let marks = marks.map(|(_, seq)| format!("marked bad is seq:{seq}")).collect();
+    Rejection::new(RejectionKind::NotFound, format!("{scope} is not marked bad at seq:{seq}"))
+        .with_details(marks)
 }
 
 pub(super) fn review(state: &State, principal: &PrincipalId, rollback: Seq) -> Result<Vec<Event>, Rejection> {

@@ -27,7 +27,7 @@ pub(crate) struct Sample {
     #[arg(default_value = "fleet")]
     scope: Scope,
     /// How many; all, when there are fewer
-    #[arg(short = 'n', long, value_name = "ROWS", default_value_t = default_rows())]
+    #[arg(short = 'n', long, value_name = "ROWS", default_value_t = default_rows(), allow_negative_numbers = true)]
     number: NonZeroUsize,
     /// Any text: it decides what is drawn
     #[arg(long, value_name = "TEXT")]

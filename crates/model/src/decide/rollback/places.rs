@@ -153,8 +153,11 @@ impl Part {
         };
         let was_pinned = past.target.pins.contains_key(&(app_env.clone(), place.clone()));
         let same = matches!(self.pins.get(place), Some(Pin::Revision(revision)) if Some(revision) == around.as_ref());
+        // Without a pin it would be held together with the rest of the app, or take that on with it.
+        let is_free = state.hold_after_places(app_env).is_none();
         // With fewer or more instances than the app should have, the planner would change them.
-        if same && !was_pinned && self.deviations.is_empty() && self.is_complete(state, app_env) {
+        let is_whole = self.deviations.is_empty() && self.is_complete(state, app_env);
+        if same && !was_pinned && is_free && is_whole {
             self.pins.remove(place);
         }
     }

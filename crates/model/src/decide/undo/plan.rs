@@ -127,11 +127,13 @@ pub fn plan_undo(
             continue;
         }
         let before = at_hand(merged.before)?;
-        plan.apps.push(if merged.fields == fields::of_app(before, &app_env) {
+        let mut app = if merged.fields == fields::of_app(before, &app_env) {
             restored(state, before, &app_env)
         } else {
             mixed(state, past, &app_env, &merged.fields, &mut made)?
-        });
+        };
+        app.keep_apart(state);
+        plan.apps.push(app);
     }
     Ok(plan)
 }
@@ -189,6 +191,32 @@ impl UndoPlan {
 }
 
 impl UndoneApp {
+    /// That a place went back is undone for that place alone, where the rest of the app is held: what failed goes on
+    /// nowhere else by that.
+    fn keep_apart(&mut self, state: &State) {
+        let app_env = &self.app_env;
+        let Some(hold) = state.hold_after_places(app_env).filter(|_| self.from == self.to) else { return };
+        let mut pins: BTreeMap<Place, Pin> =
+            state.pins(app_env).map(|(place, pin)| (place.clone(), pin.as_ref().clone())).collect();
+        for (place, pin) in &self.pins {
+            match pin {
+                Some(pin) => pins.insert(place.clone(), pin.clone()),
+                None => pins.remove(place),
+            };
+        }
+        for place in hold.keep_apart(state, app_env, &mut pins) {
+            let why = format!(
+                "goes on without the rest of the app, which stays as it is: deployment {} did not succeed",
+                hold.deployment
+            );
+            self.deviations.push(Deviation { what: format!("{app_env}, {place}"), why });
+            self.pins.retain(|(changed, _)| *changed != place);
+            self.pins.push((place.clone(), pins.get(&place).cloned()));
+            self.restores = None;
+        }
+        self.pins.sort_by(|left, right| left.0.cmp(&right.0));
+    }
+
     /// Whether what it would become was rejected by a rollback.
     pub(super) fn is_latched(&self, state: &State) -> bool {
         let latched = state.control.latches.get(&self.app_env);
