@@ -144,9 +144,10 @@ fn note_assignments(oracle: &mut Oracle, seq: Seq, changes: &[AssignmentChange])
     }
 }
 
-/// Whether only places of an app went back since a rollout that did not succeed.
+/// Whether only places of an app were decided on since a rollout that did not succeed. All of an app is decided on by
+/// who says what it should be, or asks for the same again.
 fn is_held(oracle: &Oracle, before: &State, app_env: &AppEnv) -> bool {
-    let (mut only_places, mut succeeded) = (false, BTreeSet::new());
+    let (mut since, mut of_all, mut succeeded) = (0, BTreeSet::new(), BTreeSet::new());
     for record in oracle.decoded.iter().take(before.seq as usize).rev() {
         match &record.event {
             Event::DeploymentFinished { app_env: of, deployment, outcome: Outcome::Succeeded }
@@ -154,13 +155,15 @@ fn is_held(oracle: &Oracle, before: &State, app_env: &AppEnv) -> bool {
             {
                 succeeded.insert(*deployment);
             }
-            Event::DeploymentStarted { app_env: of, kind, from, to, .. } if of == app_env => {
-                let is_of_places = *kind != DeploymentKind::Deploy && from == to;
-                if !is_of_places {
-                    let is_pinned = before.target.pins.keys().any(|(of, _)| of == app_env);
-                    return only_places && is_pinned && !succeeded.contains(&record.header.seq);
+            Event::TargetChanged { app_env: of, .. } if of == app_env => {
+                of_all.insert(record.header.decision.first);
+            }
+            Event::DeploymentStarted { app_env: of, kind, .. } if of == app_env => {
+                let is_back = matches!(kind, DeploymentKind::Rollback | DeploymentKind::Undo);
+                if !is_back || of_all.contains(&record.header.decision.first) {
+                    return since > 0 && !succeeded.contains(&record.header.seq);
                 }
-                only_places = true;
+                since += 1;
             }
             _ => {}
         }
@@ -178,7 +181,8 @@ fn check_hold(oracle: &mut Oracle, before: &State, seq: Seq, app_env: &AppEnv, c
             change;
         // What a slot left behind on another node goes with it.
         let home = before.target.placement.get(&instance.slot).unwrap_or(node);
-        oracle.require(before.pin_at(app_env, home).is_some(), "what-is-held-stays", || {
+        let is_pinned = |node| before.pin_at(app_env, node).is_some();
+        oracle.require(is_pinned(home) || is_pinned(node), "what-is-held-stays", || {
             format!("record {seq} changes {instance} on {node}, and only other places of {app_env} went back")
         });
     }
@@ -189,6 +193,8 @@ fn check_hold(oracle: &mut Oracle, before: &State, seq: Seq, app_env: &AppEnv, c
 struct Slots {
     /// The largest budget of a slot whose replacement begins.
     budget: u32,
+    /// Slots that are held and that nothing serves.
+    down: u32,
     /// Instances as the target wants them that are not healthy on a node that could say so.
     unready: u32,
     /// Slots whose old instance a new one begins to replace with this record.
@@ -231,8 +237,7 @@ fn check_budget(
             (told_before.get(slot).unwrap_or(&nothing), told_after.get(slot).unwrap_or(&nothing));
         let served = old.iter().any(|(node, id)| before.is_healthy(node, id));
         if is_held && before.pin_at(app_env, node).is_none() {
-            // It is not on its way; but where nothing serves, it is unavailable.
-            counted.unready += u32::from(!served);
+            counted.down += u32::from(!served);
             continue;
         }
         if let Some(id) = &fresh
@@ -255,7 +260,9 @@ fn check_budget(
         }
     }
     for (service, slots) in services {
-        let (busy, budget) = (slots.unready + slots.begun, slots.budget);
+        // What is held down counts, but one slot at a time goes on anyway.
+        let budget = slots.budget;
+        let busy = slots.unready + slots.begun + slots.down.min(budget.saturating_sub(1));
         oracle.require(slots.begun == 0 || busy <= budget, "rollouts-keep-their-budget", || {
             format!("record {seq}: {busy} slots of {app_env}/{service} are on their way, {budget} may be")
         });

@@ -10,7 +10,7 @@ use stele_model::event::Outcome;
 use crate::client::Client;
 use crate::exit::Failure;
 use crate::limits::WAIT_PAUSE;
-use crate::terminal::{Terminal, one_line, places};
+use crate::terminal::{Terminal, one_line, places, version};
 
 /// Waits until every deployment has ended; fails with the first that failed.
 pub(crate) fn wait_for(
@@ -63,11 +63,20 @@ fn wait_for_one(client: &Client, id: Seq, deadline: Instant) -> Result<Deploymen
 
 fn title(status: &DeploymentStatus) -> String {
     let to = match status.to {
-        _ if !status.places.is_empty() => format!("to {}", places(&status.places)),
-        Some(number) => format!("to v{number}"),
+        Some(_) => format!("to {}", target(status)),
+        None if !status.places.is_empty() => format!("to {}", target(status)),
         None => "removed".to_owned(),
     };
     format!("deployment {} of {} {to}", status.id, status.app_env)
+}
+
+/// What should run: `v7`, `v7, v3 in region:eu`, and where the rest of the app is held only `v3 in region:eu`.
+pub(crate) fn target(status: &DeploymentStatus) -> String {
+    match status.places.as_slice() {
+        [] => version(status.to),
+        pinned if status.held => places(pinned),
+        pinned => format!("{}, {}", version(status.to), places(pinned)),
+    }
 }
 
 fn describe(status: &DeploymentStatus) -> String {

@@ -9,8 +9,8 @@ use crate::client::{Client, bearer};
 use crate::context::{Context, Contexts};
 use crate::exit::Failure;
 use crate::options::{Globals, WaitOptions};
-use crate::progress::wait_for;
-use crate::terminal::{Terminal, one_line, places, version};
+use crate::progress::{target, wait_for};
+use crate::terminal::{Terminal, one_line, version};
 
 pub(crate) struct Session {
     pub(crate) terminal: Terminal,
@@ -141,12 +141,11 @@ impl Session {
 }
 
 fn ended(status: &DeploymentStatus) -> String {
-    let runs = match status.to {
-        _ if !status.places.is_empty() => places(&status.places),
-        Some(number) => format!("v{number}"),
-        None => return format!("{} is removed", status.app_env),
-    };
-    format!("{} runs {runs}: {} healthy", status.app_env, count(status.healthy as usize, "instance"))
+    if status.to.is_none() && status.places.is_empty() {
+        return format!("{} is removed", status.app_env);
+    }
+    let healthy = count(status.healthy as usize, "instance");
+    format!("{} runs {}: {healthy} healthy", status.app_env, target(status))
 }
 
 /// `1 thing`, `2 things`.

@@ -5,34 +5,50 @@
 
 use std::collections::BTreeMap;
 
-use crate::event::{Outcome, Pin};
+use crate::event::{DeploymentKind, Outcome, Pin};
 use crate::ids::{AppEnv, Place, Seq};
 use crate::state::{Deployment, State};
 
 /// Why an app stays as it is wherever no place is pinned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hold {
-    /// The deployment to what should be wherever no place is pinned.
-    pub deployment: Seq,
-    /// Whether it failed. If not, it was broken off.
+    /// The deployment to what should be wherever no place is pinned; absent when it is so old that only the log
+    /// knows it.
+    pub deployment: Option<Seq>,
+    /// Whether it failed, as far as it is known. If not, it was broken off.
     pub failed: bool,
 }
 
 impl State {
     /// The hold on an app in an environment, if any: some place is pinned, the newest deployment was about places
-    /// alone, and the newest that was not has not succeeded.
+    /// alone, and the newest one of all of the app has not succeeded.
     pub fn hold(&self, app_env: &AppEnv) -> Option<Hold> {
-        let (_, latest) = self.latest_deployment(app_env)?;
-        if latest.is_of_places() { self.hold_after_places(app_env) } else { None }
+        let (seq, latest) = self.latest_deployment(app_env)?;
+        self.pins(app_env).next()?;
+        if self.is_of_places(seq, latest) { self.unsuccessful(app_env) } else { None }
     }
 
-    /// The hold there will be once the newest deployment of an app is about places alone.
-    pub fn hold_after_places(&self, app_env: &AppEnv) -> Option<Hold> {
-        self.pins(app_env).next()?;
-        let mut latest_first = self.deployments_of(app_env, 0..=Seq::MAX).rev();
-        let (deployment, whole) = latest_first.find(|(_, deployment)| !deployment.is_of_places())?;
+    /// The newest deployment of all of an app, unless it has succeeded: what is held once only places are decided on.
+    pub fn unsuccessful(&self, app_env: &AppEnv) -> Option<Hold> {
+        let mut latest_first = self.deployments_of(app_env, 0..=Seq::MAX).rev().peekable();
+        latest_first.peek()?;
+        let Some((seq, whole)) = latest_first.find(|(seq, it)| !self.is_of_places(*seq, it)) else {
+            // Many places were decided on since. What is not known to have worked is not gone on with.
+            return Some(Hold { deployment: None, failed: true });
+        };
         let is_success = matches!(whole.finished, Some((_, _, Outcome::Succeeded)));
-        (!is_success).then(|| Hold { deployment, failed: whole.has_failed() })
+        (!is_success).then(|| Hold { deployment: Some(seq), failed: whole.has_failed() })
+    }
+
+    /// Whether a deployment was about places that are pinned, or no longer are, and not about what the rest of the
+    /// app should be.
+    pub fn is_of_places(&self, seq: Seq, deployment: &Deployment) -> bool {
+        deployment.leaves_the_rest() && {
+            // Who decides for all of the app says so, even where that should be what it is.
+            let range = (deployment.app_env.clone(), seq)..=(deployment.app_env.clone(), Seq::MAX);
+            let decided = self.history.changes.range(range).next();
+            decided.is_none_or(|(_, change)| change.first > seq)
+        }
     }
 }
 
@@ -46,7 +62,7 @@ impl Hold {
         app_env: &AppEnv,
         after: &mut BTreeMap<Place, Pin>,
     ) -> Vec<Place> {
-        if after.is_empty() && !self.failed {
+        if (after.is_empty() && !self.failed) || planted!(UndoneEverywhere) {
             return Vec::new();
         }
         let everywhere = match state.target.intent.get(app_env) {
@@ -56,21 +72,36 @@ impl Hold {
         let mut kept = Vec::new();
         // Regions come before nodes.
         for (place, _) in state.pins(app_env) {
-            let region = match place {
-                Place::Node(node) => state.region_of(node).cloned().map(Place::Region),
-                Place::Region(_) => None,
-            };
-            let is_pinned = |place: &Place| after.contains_key(place);
-            if !is_pinned(place) && !region.as_ref().is_some_and(is_pinned) {
+            if !after.contains_key(place) && !is_within_a_pin(state, place, after) {
                 kept.push(place.clone());
                 after.insert(place.clone(), everywhere.clone());
             }
         }
         kept
     }
+
+    /// Why something stays as it is.
+    pub(crate) fn why(self) -> String {
+        match (self.deployment, self.failed) {
+            (Some(seq), true) => format!("deployment {seq} failed"),
+            (Some(seq), false) => format!("deployment {seq} did not come to its end"),
+            (None, _) => "of its last deployment nothing is known any more".to_owned(),
+        }
+    }
+}
+
+/// Whether a place is a node whose region is pinned.
+pub(crate) fn is_within_a_pin(state: &State, place: &Place, pins: &BTreeMap<Place, Pin>) -> bool {
+    let Place::Node(node) = place else { return false };
+    state.region_of(node).is_some_and(|region| pins.contains_key(&Place::Region(region.clone())))
 }
 
 impl Deployment {
+    /// Whether it left what the app should be as it was. To deploy the same again is to try again.
+    pub(crate) fn leaves_the_rest(&self) -> bool {
+        matches!(self.kind, DeploymentKind::Rollback | DeploymentKind::Undo) && self.from == self.to
+    }
+
     /// Whether it ended without success. One that another took the place of has not failed.
     pub fn has_failed(&self) -> bool {
         matches!(self.finished, Some((_, _, Outcome::Failed { .. } | Outcome::Unplaced { .. })))

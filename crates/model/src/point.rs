@@ -181,7 +181,7 @@ impl State {
             let success = self
                 .deployments_of(app_env, change.first..=until)
                 // A place that went back well says nothing of what is in force elsewhere.
-                .filter(|(_, deployment)| !deployment.is_of_places())
+                .filter(|(seq, deployment)| !self.is_of_places(*seq, deployment))
                 .filter_map(|(_, deployment)| match &deployment.finished {
                     Some((_, seq, Outcome::Succeeded)) if *seq <= until => Some(*seq),
                     _ => None,

@@ -11,7 +11,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::ids::{AppEnv, AppId, EnvironmentName, NameError, NodeName, ProjectName, RegionName};
+use crate::ids::{AppEnv, AppId, EnvironmentName, NameError, NodeName, Place, ProjectName, RegionName};
 
 /// An intersection of conditions; the one with none is the whole fleet.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -68,6 +68,14 @@ impl Scope {
     /// The app and environment, when the scope is within exactly one of each.
     pub fn as_app_env(&self) -> Option<AppEnv> {
         Some(AppEnv { app: self.app.clone()?, environment: self.environment.clone()? })
+    }
+
+    /// The part of it in a place.
+    pub(crate) fn at(self, place: &Place) -> Self {
+        match place {
+            Place::Region(region) => Self { region: Some(region.clone()), ..self },
+            Place::Node(node) => Self { node: Some(node.clone()), ..self },
+        }
     }
 
     /// Whether what the scope covers depends on nodes.

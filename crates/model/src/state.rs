@@ -250,14 +250,6 @@ pub struct Deployment {
     pub finished: Option<(Time, Seq, Outcome)>,
 }
 
-impl Deployment {
-    /// Whether it left the app's own revision as it was: then it was about places that were pinned, or no longer are.
-    /// To deploy the same again is to try again.
-    pub fn is_of_places(&self) -> bool {
-        self.kind != DeploymentKind::Deploy && self.from == self.to
-    }
-}
-
 /// A request answered before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answered {
@@ -335,6 +327,14 @@ impl State {
         let Some(assigned) = self.assigned.get(node) else { return false };
         let id = |serial| InstanceId { slot: slot.clone(), serial };
         assigned.instances.range(id(0)..=id(Seq::MAX)).any(|(_, to)| to.spec == spec)
+    }
+
+    /// Whether an instance of a slot that is made so is healthy on a node.
+    pub(crate) fn is_healthy_as(&self, slot: &Slot, node: &NodeName, spec: Digest) -> bool {
+        let Some(assigned) = self.assigned.get(node) else { return false };
+        let id = |serial| InstanceId { slot: slot.clone(), serial };
+        let mut all = assigned.instances.range(id(0)..=id(Seq::MAX));
+        all.any(|(id, to)| to.spec == spec && self.is_healthy(node, id))
     }
 
     /// The deployments of an app in an environment that began in a range, in order.

@@ -111,16 +111,23 @@ fn hold<'a>(
     left: &mut Vec<Running<'a>>,
 ) -> Down<'a> {
     let is_pinned = |node: &NodeName| state.pin_at(app_env, node).is_some();
+    let is_healthy = |it: &&Running<'_>| state.is_healthy(it.node, it.id);
     let mut down = Down::new();
+    left.retain(|running| is_pinned(running.node));
     wanted.retain(|slot| {
-        let keep = is_pinned(slot.node);
-        let mut instances = slot.fresh.iter().chain(&slot.stale);
-        if !keep && !instances.any(|it| state.is_healthy(it.node, it.id)) {
+        if is_pinned(slot.node) {
+            return true;
+        }
+        let instances = || slot.fresh.iter().chain(&slot.stale);
+        let (here, elsewhere): (Vec<_>, Vec<_>) = instances().partition(|it| is_pinned(it.node));
+        if elsewhere.iter().any(is_healthy) {
+            // What it left behind in a pinned place serves nobody any more.
+            left.extend(here.into_iter().cloned());
+        } else if !here.iter().any(is_healthy) {
             *down.entry(&slot.slot.service).or_default() += 1;
         }
-        keep
+        false
     });
-    left.retain(|running| is_pinned(running.node));
     down
 }
 
@@ -247,7 +254,7 @@ fn replace_service(
     pace: Pace,
     changes: &mut Vec<AssignmentChange>,
 ) {
-    let mut in_progress = down_elsewhere;
+    let mut in_progress = 0;
     for slot in &slots {
         if slot.fresh.is_none() {
             continue;
@@ -275,7 +282,9 @@ fn replace_service(
             Pace::Rescue => !serves(slot),
             Pace::Careful => slot.stale.is_empty(),
         };
-        if !is_free && in_progress >= budget {
+        // What is held down does not come back by being waited for: one slot at a time goes on anyway.
+        let elsewhere = down_elsewhere.min(budget.saturating_sub(1));
+        if !is_free && in_progress + elsewhere >= budget {
             continue;
         }
         in_progress += u32::from(!slot.stale.is_empty());
@@ -317,11 +326,18 @@ fn is_settled(state: &State, app_env: &AppEnv, wanted: &[Wanted<'_>], is_held: b
         slot.stale.is_empty() && slot.fresh.is_some() && is_good
     });
     let is_lost = |node| state.observed.get(node).is_some_and(|seen| seen.lost);
-    let is_elsewhere = |node: &NodeName| is_held && state.pin_at(app_env, node).is_none();
+    let is_pinned = |node: &NodeName| state.pin_at(app_env, node).is_some();
+    // In a pinned place may be what nothing else serves for a slot that is held.
+    let serves_elsewhere = |node: &NodeName, id: &InstanceId| {
+        state.assigned.get(node).is_some_and(|told| told.instances.contains_key(id))
+            && state.target.placement.get(&id.slot).is_some_and(|home| !is_pinned(home))
+    };
+    let is_elsewhere =
+        |node: &NodeName, id: &InstanceId| is_held && (!is_pinned(node) || serves_elsewhere(node, id));
     filled
         && state
             .observed_of(app_env)
-            .all(|(node, id, _)| assigned.contains(id) || is_lost(node) || is_elsewhere(node))
+            .all(|(node, id, _)| assigned.contains(id) || is_lost(node) || is_elsewhere(node, id))
 }
 
 /// A service of which no instance is healthy, or was when it was last heard of. Nodes that cannot say excuse their own

@@ -5,24 +5,33 @@
 mod world;
 
 use stele_model::event::Outcome;
-use stele_model::{AppEnv, Command, Decision, InstanceId, NodeName, Time};
+use stele_model::limits::DEPLOYMENTS_PER_APP_MAX;
+use stele_model::{AppEnv, Command, Decision, InstanceId, NodeName, Rejection, Time};
 use world::{Spec, World, image_digest, name, rollback};
 
 const WEB: &str = "shop/web@prod";
 
 /// Four instances of one image, and then of another that has not come to them; the seq at which the first was in force.
 fn world() -> (World, u64) {
+    world_of(4)
+}
+
+fn world_of(second: u32) -> (World, u64) {
     let mut world = World::new();
     world.dana(Spec::new(1, 4).deploy(WEB)).unwrap();
     world.settle();
     let good = world.state.seq;
-    world.dana(Spec::new(2, 4).deploy(WEB)).unwrap();
+    world.dana(Spec::new(2, second).deploy(WEB)).unwrap();
     (world, good)
 }
 
 /// The same, and the second image failed where it came first; the seq after it.
 fn failed() -> (World, u64, u64) {
-    let (mut world, good) = world();
+    failed_at(4)
+}
+
+fn failed_at(second: u32) -> (World, u64, u64) {
+    let (mut world, good) = world_of(second);
     world.sick.insert(image_digest(2));
     world.settle();
     pass_the_deadline(&mut world);
@@ -145,4 +154,125 @@ fn what_was_broken_off_goes_on_once_nothing_is_pinned() {
     world.settle();
     assert_eq!((releases_in(&world, ""), world.state.hold(&name(WEB))), (vec![2, 2, 2, 2], None));
     assert_eq!(ended(&world), Some(Outcome::Succeeded));
+}
+
+#[test]
+fn what_is_held_down_keeps_no_place_from_going_back() {
+    let (mut world, good) = world();
+    world.settle();
+    world.dana(Spec::new(3, 4).deploy(WEB)).unwrap();
+    world.sick.insert(image_digest(3));
+    world.settle();
+    pass_the_deadline(&mut world);
+    assert!(matches!(ended(&world), Some(Outcome::Failed { .. })));
+    for node in ["us-1", "us-2"] {
+        world.lose_or_return(node);
+    }
+    let down = releases_in(&world, "us");
+    back(&mut world, "eu", good);
+    assert_eq!((releases_in(&world, "eu"), releases_in(&world, "us")), (vec![1, 1], down));
+}
+
+/// Rolls back all of it but a place.
+fn back_but(world: &mut World, but: &str, point: u64) -> Result<Option<Decision>, Rejection> {
+    let mut command = rollback(WEB, point);
+    if let Command::Rollback { except, .. } = &mut command {
+        *except = vec![name(but)];
+    }
+    world.dana(command)
+}
+
+#[test]
+fn what_goes_on_everywhere_is_decided_for_all() {
+    // Broken off, gone on with everywhere, and then it failed after all.
+    let (mut world, good) = world();
+    let first = back(&mut world, "eu", good);
+    world.undo(&[first]).unwrap();
+    let mut well = world.clone();
+    world.sick.insert(image_digest(2));
+    world.settle();
+    pass_the_deadline(&mut world);
+    assert!(matches!(ended(&world), Some(Outcome::Failed { .. })));
+    let again = back(&mut world, "eu", good);
+    let stays = releases_in(&world, "us");
+    world.sick.clear();
+    world.undo(&[again]).unwrap();
+    world.settle();
+    assert_eq!((releases_in(&world, "eu"), releases_in(&world, "us")), (vec![2, 2], stays));
+
+    // Or it succeeded: then a place that goes back holds nothing, and is released when it follows the rest again.
+    well.settle();
+    assert_eq!(ended(&well), Some(Outcome::Succeeded));
+    let all_well = well.state.seq;
+    back(&mut well, "eu", good);
+    assert_eq!(well.state.hold(&name(WEB)), None);
+    back(&mut well, "eu", all_well);
+    assert_eq!(well.state.pins(&name(WEB)).count(), 0);
+    assert!(well.state.timeline(&name(WEB))[0].good);
+}
+
+#[test]
+fn a_rollback_of_all_decides_for_all_though_places_stay_pinned() {
+    let (mut world, good, _) = failed();
+    back(&mut world, "eu", good);
+    let one_back = world.state.seq;
+    back(&mut world, "us", good);
+    world.sick.clear();
+    world.dana(rollback(WEB, one_back)).unwrap();
+    world.settle();
+    assert_eq!((ended(&world), world.state.hold(&name(WEB))), (Some(Outcome::Succeeded), None));
+    assert_eq!((releases_in(&world, "eu"), releases_in(&world, "us")), (vec![1, 1], vec![2, 2]));
+}
+
+#[test]
+fn what_failed_cannot_be_excepted_where_it_would_go_on() {
+    let (mut world, good, _) = failed();
+    let before = world.state.clone();
+    for but in ["region:us", "region:eu"] {
+        let refused = back_but(&mut world, but, good).unwrap_err();
+        assert!(refused.details[0].contains("cannot be left as it is, since deployment"), "{refused}");
+    }
+    assert_eq!(world.state, before, "nothing happened");
+    // What is there already may be left.
+    back(&mut world, "us", good);
+    back_but(&mut world, "region:us", good).unwrap();
+    world.settle();
+    assert_eq!((ended(&world), releases_in(&world, "")), (Some(Outcome::Succeeded), vec![1, 1, 1, 1]));
+}
+
+#[test]
+fn the_hold_outlasts_what_is_remembered() {
+    let (mut world, good, bad) = failed();
+    let stays = releases_in(&world, "us");
+    world.sick.clear();
+    for _ in 0..=DEPLOYMENTS_PER_APP_MAX / 2 {
+        back(&mut world, "eu", good);
+        back(&mut world, "eu", bad);
+    }
+    assert_eq!((releases_in(&world, "eu"), releases_in(&world, "us")), (vec![2, 2], stays));
+    assert!(world.state.hold(&name(WEB)).is_some_and(|hold| hold.deployment.is_none()));
+}
+
+#[test]
+fn a_place_that_goes_on_has_the_instances_that_it_had() {
+    let (mut world, good, _) = failed_at(6);
+    let had = world.state.slots(&name(WEB)).filter(|(_, node)| node.as_str().starts_with("eu")).count();
+    let decisions = ["eu", "us"].map(|region| back(&mut world, region, good));
+    assert_eq!(releases_in(&world, ""), vec![1, 1, 1, 1]);
+    world.sick.clear();
+    world.undo(&decisions[..1]).unwrap();
+    world.settle();
+    assert_eq!(ended(&world), Some(Outcome::Succeeded));
+    assert_eq!((releases_in(&world, "eu"), releases_in(&world, "us")), (vec![2; had], vec![1, 1]));
+}
+
+#[test]
+fn a_place_that_follows_the_rest_again_rejects_nothing() {
+    let (mut world, good, bad) = failed();
+    back(&mut world, "eu", good);
+    world.sick.clear();
+    back(&mut world, "eu", bad);
+    let latched = world.state.control.latches.get(&name::<AppEnv>(WEB)).unwrap();
+    let numbers: Vec<_> = latched.iter().filter_map(|it| world.state.release_number(it)).collect();
+    assert_eq!(numbers, [2], "the one that went back once, not the good one");
 }

@@ -110,6 +110,7 @@ bugs! {
     ReportCountsTwice, MODEL, "A report that is delivered twice is taken for news twice";
     AssignmentKeepsSeq, MODEL, "Withdrawing an instance does not raise the assignment's seq";
     RollbackForgetsConfig, MODEL, "A rollback restores the release and forgets the config";
+    UndoneEverywhere, MODEL, "To undo that a place went back lets the rest of its app go on with what failed";
     BudgetOffByOne, PLANNER, "A rollout replaces one slot more at once than it may";
     NoHealthGate, PLANNER, "Old instances are withdrawn before new ones are healthy";
     FinishEarly, PLANNER, "A deployment is called a success before it is healthy";

@@ -62,10 +62,10 @@ pub struct AppStatus {
     pub contacts: Contacts,
     /// Places that follow another release than the rest of it, because they alone were rolled back.
     pub pins: Vec<PinnedPlace>,
-    /// The deployment that did not succeed and that nothing goes on with wherever no place is pinned, since only
-    /// places were rolled back after it: until somebody deploys again, or rolls back all of the app.
+    /// Whether nothing changes wherever no place is pinned, because its last deployment did not succeed and only places
+    /// were rolled back since: until somebody deploys again, or rolls back all of it.
     #[serde(default)]
-    pub held: Option<Seq>,
+    pub held: bool,
     /// Its services.
     pub services: Vec<ServiceStatus>,
     /// Its instances.
@@ -182,9 +182,12 @@ pub struct DeploymentStatus {
     pub from: Option<u32>,
     /// The release it goes to; absent when the app is removed.
     pub to: Option<u32>,
-    /// When it is about places alone, not about what the rest of the app should be: those that are pinned.
+    /// For the newest one, when it is about places alone: the app's pinned places.
     #[serde(default)]
     pub places: Vec<PinnedPlace>,
+    /// Whether the rest of the app is held meanwhile.
+    #[serde(default)]
+    pub held: bool,
     /// Whether everything is replaced at once.
     pub now: bool,
     /// Who started it.
@@ -193,7 +196,7 @@ pub struct DeploymentStatus {
     pub started: Time,
     /// When and how it ended; absent while it is on its way.
     pub finished: Option<FinishedStatus>,
-    /// Instances that should be; where the rest of the app is held, in pinned places.
+    /// Instances that should be; while the rest of the app is held, in pinned places.
     pub wanted: u32,
     /// Those of them that are healthy and up to date.
     pub healthy: u32,

@@ -95,6 +95,6 @@ pub struct UndoApp {
     pub to: Option<u32>,
     /// When it becomes exactly what it was at an earlier point, with its instances where they were: that point.
     pub restores: Option<Seq>,
-    /// Instances that cannot be where they were; they are placed anew.
+    /// What is not as it was: instances that are placed anew, and places that go on without the rest of the app.
     pub deviations: Vec<Deviation>,
 }

@@ -44,7 +44,7 @@ impl MarkBad {
             let word = if self.clear { "no longer marked bad" } else { "marked bad" };
             match answer.seq {
                 Some(seq) => format!("{scope} at seq {point} is {word} (seq {seq})"),
-                None => format!("{scope} at seq {point} was {word} before"),
+                None => format!("{scope} at seq {point} was {word} already"),
             }
         })
     }

@@ -96,9 +96,8 @@ impl Rollback {
         let is_refused = |app: &RollbackApp| {
             (!app.blocked.is_empty() && !self.best_effort)
                 || (!app.barriers.is_empty() && !self.pass_barriers)
-                || (!app.deviations.is_empty() && self.strict)
         };
-        plan.apps.iter().any(is_refused)
+        (self.strict && !plan.deviations.is_empty()) || plan.apps.iter().any(is_refused)
     }
 
     /// More than one app may be meant, or a barrier be in the way: what is confirmed is what is then

@@ -24,16 +24,34 @@ use crate::limits::RESOLVE_DEADLINE;
 /// Images, the nodes that need each, and the app it is for.
 type Needed = BTreeMap<Image, BTreeMap<NodeName, AppEnv>>;
 
+/// What an app will be, and where it changes.
+pub(super) struct Wanted<'a> {
+    /// What is.
+    pub(super) state: &'a State,
+    /// What will be.
+    pub(super) after: &'a State,
+    /// The apps that change.
+    pub(super) apps: &'a BTreeSet<AppEnv>,
+    /// Whether all of them is decided on, and not places alone.
+    pub(super) for_all: bool,
+}
+
+impl<'a> Wanted<'a> {
+    /// Where an app has something that may change. What is held stays as it is, so that nothing is needed there.
+    fn slots(&self, of: &'a State, app_env: &'a AppEnv) -> impl Iterator<Item = (&'a Slot, &'a NodeName)> {
+        let Self { state, after, .. } = *self;
+        let is_of_places =
+            !self.for_all && state.target.intent.get(app_env) == after.target.intent.get(app_env);
+        let is_pinned = after.pins(app_env).next().is_some();
+        let is_held = is_of_places && is_pinned && state.unsuccessful(app_env).is_some();
+        of.slots(app_env).filter(move |(_, node)| !is_held || after.pin_at(app_env, node).is_some())
+    }
+}
+
 /// What stands in the way of some apps becoming what they are in a State that is wanted, as far as
 /// registries and nodes say: images that cannot be had, and ports that others have.
-pub(super) async fn obstacles(
-    handle: &Handle,
-    state: &State,
-    after: &State,
-    apps: &BTreeSet<AppEnv>,
-) -> Vec<(AppEnv, String)> {
-    let (mut told, ports) =
-        tokio::join!(unobtainable(handle, state, after, apps), taken(handle, state, after, apps));
+pub(super) async fn obstacles(handle: &Handle, wanted: &Wanted<'_>) -> Vec<(AppEnv, String)> {
+    let (mut told, ports) = tokio::join!(unobtainable(handle, wanted), taken(handle, wanted));
     told.extend(ports);
     told
 }
@@ -43,13 +61,8 @@ pub(super) async fn obstacles(
 /// An image can be had when its registry has it, or when every node that needs it has it already.
 /// A registry that is away must not hold an emergency up: it is waited for shortly, then the nodes
 /// are asked, and only for what they lack it is waited for as long as for a deployment.
-async fn unobtainable(
-    handle: &Handle,
-    state: &State,
-    after: &State,
-    apps: &BTreeSet<AppEnv>,
-) -> Vec<(AppEnv, String)> {
-    let mut needed = needed(state, after, apps);
+async fn unobtainable(handle: &Handle, wanted: &Wanted<'_>) -> Vec<(AppEnv, String)> {
+    let (state, mut needed) = (wanted.state, needed(wanted));
     let unsure = not_in_registries(handle, needed.keys(), REGISTRY_DEADLINE_FIRST).await;
     needed.retain(|image, _| unsure.contains_key(image));
     let mut absent = absent(handle, state, &needed).await;
@@ -92,22 +105,14 @@ async fn not_in_registries(
         .await
 }
 
-/// Nodes on which an app stays as it is, because only places of it would change and the rest is held: nothing is needed
-/// there.
-fn held<'a>(state: &State, after: &'a State, app_env: &'a AppEnv) -> impl Fn(&NodeName) -> bool + use<'a> {
-    let is_of_places = state.target.intent.get(app_env) == after.target.intent.get(app_env);
-    let is_held = is_of_places && after.hold_after_places(app_env).is_some();
-    move |node| is_held && after.pin_at(app_env, node).is_none()
-}
-
 /// What the instances of the apps would be made of, where that is not what their node was told to run.
-fn needed(state: &State, after: &State, apps: &BTreeSet<AppEnv>) -> Needed {
+fn needed(wanted: &Wanted<'_>) -> Needed {
+    let &Wanted { state, after, apps, .. } = wanted;
     let mut needed = Needed::new();
     let mut running = Running::new();
     for app_env in apps {
         let revisions = after.revisions(app_env);
-        let is_held = held(state, after, app_env);
-        for (slot, node) in after.slots(app_env).filter(|(_, node)| !is_held(node)) {
+        for (slot, node) in wanted.slots(after, app_env) {
             let Some(image) = revisions.service(&slot.service, node).map(|service| &service.container.image)
             else {
                 continue;
@@ -122,14 +127,9 @@ fn needed(state: &State, after: &State, apps: &BTreeSet<AppEnv>) -> Needed {
 }
 
 /// Ports that the instances of some apps would want and do not have yet, with the app of each.
-fn new_ports(
-    state: &State,
-    after: &State,
-    apps: &BTreeSet<AppEnv>,
-) -> BTreeMap<NodeName, BTreeMap<HostPort, AppEnv>> {
-    let mut wanted: BTreeMap<NodeName, BTreeMap<HostPort, AppEnv>> = BTreeMap::new();
-    for app_env in apps {
-        let is_held = held(state, after, app_env);
+fn new_ports(wanted: &Wanted<'_>) -> BTreeMap<NodeName, BTreeMap<HostPort, AppEnv>> {
+    let mut new: BTreeMap<NodeName, BTreeMap<HostPort, AppEnv>> = BTreeMap::new();
+    for app_env in wanted.apps {
         let ports = |state: &State| -> BTreeSet<(NodeName, HostPort)> {
             let revisions = state.revisions(app_env);
             let of_slot = |(slot, node): (&Slot, &NodeName)| {
@@ -141,28 +141,24 @@ fn new_ports(
                 });
                 ports.collect::<Vec<_>>()
             };
-            state.slots(app_env).filter(|(_, node)| !is_held(node)).flat_map(of_slot).collect()
+            wanted.slots(state, app_env).flat_map(of_slot).collect()
         };
-        let after = ports(after);
+        let after = ports(wanted.after);
         if after.is_empty() {
             continue;
         }
-        for (node, port) in after.difference(&ports(state)) {
-            wanted.entry(node.clone()).or_default().insert(*port, app_env.clone());
+        for (node, port) in after.difference(&ports(wanted.state)) {
+            new.entry(node.clone()).or_default().insert(*port, app_env.clone());
         }
     }
-    wanted
+    new
 }
 
 /// Apps that want a port which something else on its host has. A node that does not say is no
 /// obstacle: its ports most likely are free.
-async fn taken(
-    handle: &Handle,
-    state: &State,
-    after: &State,
-    apps: &BTreeSet<AppEnv>,
-) -> Vec<(AppEnv, String)> {
-    let wanted = new_ports(state, after, apps).into_iter().filter_map(|(name, ports)| {
+async fn taken(handle: &Handle, wanted: &Wanted<'_>) -> Vec<(AppEnv, String)> {
+    let state = wanted.state;
+    let wanted = new_ports(wanted).into_iter().filter_map(|(name, ports)| {
         let node = state.control.nodes.get(&name).filter(|_| state.is_reachable(&name))?;
         Some((node.clone(), ports))
     });

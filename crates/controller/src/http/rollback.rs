@@ -18,7 +18,7 @@ use super::asked::{Asked, Why};
 use super::failure::Failure;
 use super::history::header_of;
 use super::limits::CANDIDATES_MAX;
-use super::preflight::obstacles;
+use super::preflight::{Wanted, obstacles};
 use super::scopes::{check_known, with_environment};
 use super::status::point_seq;
 use super::{Answered, json, written};
@@ -45,7 +45,7 @@ pub(super) async fn rollback(handle: &Handle, asked: &Asked) -> Answered {
         })
     };
     let (mut plans, after) = planning.await?;
-    let unobtainable = obstacles_of(handle, &state, &after, &plans).await;
+    let unobtainable = obstacles_of(handle, &state, &after, &plans, !scope.is_placed()).await;
     for (app_env, why) in &unobtainable {
         let blocked = plans.iter_mut().filter(|plan| plan.app_env == *app_env);
         blocked.for_each(|plan| plan.blocked.push(why.clone()));
@@ -112,9 +112,11 @@ async fn obstacles_of(
     state: &State,
     after: &State,
     plans: &[RollbackPlan],
+    for_all: bool,
 ) -> Vec<(AppEnv, String)> {
     let changed = plans.iter().filter(|plan| plan.is_change(state));
-    obstacles(handle, state, after, &changed.map(|plan| plan.app_env.clone()).collect()).await
+    let apps = changed.map(|plan| plan.app_env.clone()).collect();
+    obstacles(handle, &Wanted { state, after, apps: &apps, for_all }).await
 }
 
 /// Begins work on a thread of its own at once; waits for it where it is awaited.
@@ -302,7 +304,8 @@ async fn candidate(
     };
     if check {
         let plans = plan_rollback(state, &past, scope, &[]);
-        let unobtainable = obstacles_of(handle, state, &applied(state, &plans), &plans).await;
+        let after = applied(state, &plans);
+        let unobtainable = obstacles_of(handle, state, &after, &plans, !scope.is_placed()).await;
         let known = plans.iter().flat_map(|plan| plan.blocked.iter().map(|why| (&plan.app_env, why)));
         let told = unobtainable.iter().map(|(app_env, why)| (app_env, why));
         candidate.blocked = known.chain(told).map(|(app_env, why)| format!("{app_env}: {why}")).collect();

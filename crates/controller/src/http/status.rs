@@ -342,7 +342,7 @@ fn app(state: &State, scope: &Scope, app_env: &AppEnv, told: Vec<Told<'_>>) -> O
         latched: latched.into_iter().flatten().filter_map(|release| state.release_number(release)).collect(),
         contacts: state.control.apps.get(&app_env.app).cloned().unwrap_or_default(),
         pins: pinned_places(state, app_env),
-        held: state.hold(app_env).map(|hold| hold.deployment),
+        held: state.hold(app_env).is_some(),
         services,
         instances,
     })
@@ -456,11 +456,13 @@ fn deployment_problem(state: &State, now: &State, app: &AppStatus, problems: &mu
         None => {}
     }
     if let Some(hold) = state.hold(app_env) {
-        let how = if hold.failed { "failed" } else { "was broken off" };
+        let of = match hold.deployment {
+            Some(seq) => format!("deployment {seq} did not succeed"),
+            None => "nothing is known any more of its last deployment".to_owned(),
+        };
         let message = format!(
-            "what is in no pinned place stays as it is: deployment {} {how}, and only places went back since. Deploy \
-             again, or roll back all of the app",
-            hold.deployment
+            "what is in no pinned place stays as it is: {of}, and since then only places of the app were decided on. \
+             Roll back all of it, or unlatch it and deploy again"
         );
         problems.push(problem(message, id, &[], after_failure(now, app_env)));
     }
@@ -517,7 +519,9 @@ pub(super) async fn deployment(handle: &Handle, asked: &Asked) -> Answered {
     // Whoever waits for a deployment of thousands asks often, and seldom for all of them.
     let instances =
         if query.instances { instances(state, state.assigned_to(app_env), &expected) } else { Vec::new() };
-    let is_held = state.hold(app_env).is_some();
+    let is_latest = state.latest_deployment(app_env).is_some_and(|(latest, _)| latest == id);
+    let is_held = is_latest && state.hold(app_env).is_some();
+    let is_of_places = is_latest && state.is_of_places(id, deployment);
     let counts = |node: &NodeName| !is_held || state.pin_at(app_env, node).is_some();
     let told = state.assigned_to(app_env).filter(|(node, ..)| counts(node));
     let (phases, healthy) = counted(state, told, &expected);
@@ -535,7 +539,8 @@ pub(super) async fn deployment(handle: &Handle, asked: &Asked) -> Answered {
         kind: deployment.kind,
         from: number(&deployment.from),
         to: number(&deployment.to),
-        places: if deployment.is_of_places() { pinned_places(state, app_env) } else { Vec::new() },
+        places: if is_of_places { pinned_places(state, app_env) } else { Vec::new() },
+        held: is_held,
         now: deployment.now,
         principal: deployment.principal.clone(),
         started: deployment.started,

@@ -13,7 +13,7 @@ use super::asked::{Asked, Why};
 use super::failure::Failure;
 use super::history::header_of;
 use super::limits::UNDO_RECORDS_SCANNED_MAX;
-use super::preflight::obstacles;
+use super::preflight::{Wanted, obstacles};
 use super::status::point_seq;
 use super::{Answered, json, scan};
 use crate::handle::{Consistency, Handle};
@@ -109,7 +109,7 @@ fn after(state: &State, plan: &UndoPlan) -> State {
 
 async fn obstacles_of(handle: &Handle, state: &State, after: &State, plan: &UndoPlan) -> Vec<String> {
     let apps = plan.apps.iter().map(|app| app.app_env.clone()).collect();
-    let obstacles = obstacles(handle, state, after, &apps).await;
+    let obstacles = obstacles(handle, &Wanted { state, after, apps: &apps, for_all: false }).await;
     obstacles.into_iter().map(|(app_env, why)| format!("{app_env}: {why}")).collect()
 }
 

@@ -50,6 +50,19 @@ pub(super) fn start(
     }
 }
 
+/// Says that what an app should be was decided on for all of it, where that is what it was: the deployment that was just
+/// started is about more than places.
+pub(super) fn decide_for_all(
+    state: &State,
+    app_env: &AppEnv,
+    to: Option<&Revision>,
+    events: &mut Vec<Event>,
+) {
+    if state.target.intent.get(app_env).map(AsRef::as_ref) == to {
+        events.push(Event::TargetChanged { app_env: app_env.clone(), revision: to.cloned() });
+    }
+}
+
 /// A deployment is for the whole app: places that were held back follow it again.
 fn lift_pins(state: &State, app_env: &AppEnv, events: &mut Vec<Event>) {
     let pins: Vec<_> = state.pins(app_env).map(|(place, _)| (place.clone(), None)).collect();

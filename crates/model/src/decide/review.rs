@@ -34,9 +34,13 @@ pub(super) fn mark_point(state: &State, scope: &Scope, seq: Seq, bad: bool) -> R
 /// A name of a point, such as `v3`, may lead to another seq by now than when it was marked.
 fn not_marked(state: &State, scope: &Scope, seq: Seq) -> Rejection {
     let marks = state.control.marked_bad.iter().filter(|(marked, _)| marked == scope);
-    let marks = marks.map(|(_, seq)| format!("marked bad is seq:{seq}")).collect();
-    Rejection::new(RejectionKind::NotFound, format!("{scope} is not marked bad at seq:{seq}"))
-        .with_details(marks)
+    let marks: Vec<_> = marks.map(|(_, seq)| format!("marked bad is seq:{seq}")).collect();
+    let message = format!("{scope} is not marked bad at seq:{seq}");
+    let rejection = Rejection::new(RejectionKind::NotFound, message);
+    if marks.is_empty() {
+        return rejection;
+    }
+    rejection.with_details(marks).with_next(format!("stele mark-bad {scope} seq:N --clear"))
 }
 
 pub(super) fn review(state: &State, principal: &PrincipalId, rollback: Seq) -> Result<Vec<Event>, Rejection> {

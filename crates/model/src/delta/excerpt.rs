@@ -110,7 +110,7 @@ impl Interest {
 }
 
 /// What became of some apps, and of the nodes that have to do with them: what these were told and told, and the
-/// apps' latest deployments.
+/// apps' latest deployments, back to the newest one of all of the app.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Excerpt(State);
 
@@ -127,11 +127,17 @@ impl Excerpt {
             }
         }
         for app_env in &interest.apps {
-            let Some((seq, latest)) = state.latest_deployment(app_env) else { continue };
+            let Some((latest, _)) = state.latest_deployment(app_env) else { continue };
             let ours = &mut excerpt.history;
-            ours.latest.insert(app_env.clone(), seq);
-            ours.deployments.insert(seq, latest.clone());
-            ours.deployments_of.insert((app_env.clone(), seq), ());
+            ours.latest.insert(app_env.clone(), latest);
+            // What is held follows from those since the newest one of all of the app, and from that.
+            for (seq, deployment) in state.deployments_of(app_env, 0..=Seq::MAX).rev() {
+                ours.deployments.insert(seq, deployment.clone());
+                ours.deployments_of.insert((app_env.clone(), seq), ());
+                if !deployment.leaves_the_rest() {
+                    break;
+                }
+            }
         }
         Self(excerpt)
     }

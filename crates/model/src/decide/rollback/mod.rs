@@ -2,7 +2,7 @@
 
 mod exact;
 mod nodes;
-mod places;
+pub(super) mod places;
 mod plan;
 mod preflight;
 
@@ -71,7 +71,7 @@ pub(super) fn rollback(state: &State, command: &Command, context: &Context) -> R
     let mut events = Vec::new();
     for plan in &plans {
         plan.apply(&mut after);
-        restore(state, plan, *now, &mut events);
+        restore(state, plan, scope, *now, &mut events);
     }
     for plan in &plans {
         if let Err(mismatch) = exact::check(past, &after, plan, scope, except) {
@@ -135,7 +135,7 @@ fn check_barriers(plans: &[RollbackPlan], scope: &Scope, point: &str) -> Result<
     .with_next(format!("stele rollback {scope} --to {point} --pass-barriers")))
 }
 
-fn restore(state: &State, plan: &RollbackPlan, now: bool, events: &mut Vec<Event>) {
+fn restore(state: &State, plan: &RollbackPlan, scope: &Scope, now: bool, events: &mut Vec<Event>) {
     let app_env = &plan.app_env;
     let mut to = plan.to.clone();
     if planted!(RollbackForgetsConfig)
@@ -144,6 +144,10 @@ fn restore(state: &State, plan: &RollbackPlan, now: bool, events: &mut Vec<Event
         to.config = None;
     }
     deploy::start(state, app_env, DeploymentKind::Rollback, to, now, None, events);
+    let has_places = !plan.pins.is_empty() || state.pins(app_env).next().is_some();
+    if !scope.is_placed() && (has_places || state.unsuccessful(app_env).is_some()) {
+        deploy::decide_for_all(state, app_env, plan.to.as_ref(), events);
+    }
     if !plan.pins.is_empty() {
         events.push(Event::PinsChanged { app_env: app_env.clone(), pins: plan.pins.clone() });
     }

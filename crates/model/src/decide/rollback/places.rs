@@ -9,17 +9,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::nodes::{self, Growth};
 use super::{place_of, preflight};
 use crate::event::{Deviation, Pin};
+use crate::hold::is_within_a_pin;
 use crate::ids::{AppEnv, NodeName, Place, RegionName, ServiceName, Slot};
 use crate::release::{Placement, Protocol, Revision, Service};
 use crate::revisions::Revisions;
 use crate::scope::Scope;
+use crate::specs::Specs;
 use crate::state::State;
 
 /// What becomes of an app when a part of it is restored.
-pub(super) struct Part {
+pub(in crate::decide) struct Part {
     pub(super) pins: BTreeMap<Place, Pin>,
-    pub(super) slots: Vec<(Slot, Option<NodeName>)>,
-    pub(super) deviations: Vec<Deviation>,
+    pub(in crate::decide) slots: Vec<(Slot, Option<NodeName>)>,
+    pub(in crate::decide) deviations: Vec<Deviation>,
     /// The app neither is in the place nor was.
     pub(super) untouched: bool,
 }
@@ -106,7 +108,13 @@ fn is_mentioned(state: &State, app_env: &AppEnv, place: &Place) -> bool {
         || state.pins(app_env).any(|(inner, _)| inner != place && is_inside(state, inner, place))
 }
 
-pub(super) fn restore(state: &State, past: &State, app_env: &AppEnv, scope: &Scope, held: &[&Scope]) -> Part {
+pub(in crate::decide) fn restore(
+    state: &State,
+    past: &State,
+    app_env: &AppEnv,
+    scope: &Scope,
+    held: &[&Scope],
+) -> Part {
     let mut pins;
     let target = place_of(scope);
     if let Some(place) = &target {
@@ -154,7 +162,10 @@ impl Part {
         let was_pinned = past.target.pins.contains_key(&(app_env.clone(), place.clone()));
         let same = matches!(self.pins.get(place), Some(Pin::Revision(revision)) if Some(revision) == around.as_ref());
         // Without a pin it would be held together with the rest of the app, or take that on with it.
-        let is_free = state.hold_after_places(app_env).is_none();
+        let is_as_before = self.slots.is_empty() && state.pins(app_env).next().is_none();
+        let is_free = is_as_before
+            || is_within_a_pin(state, place, &self.pins)
+            || state.unsuccessful(app_env).is_none();
         // With fewer or more instances than the app should have, the planner would change them.
         let is_whole = self.deviations.is_empty() && self.is_complete(state, app_env);
         if same && !was_pinned && is_free && is_whole {
@@ -185,6 +196,33 @@ impl Part {
             }
         })
     }
+}
+
+/// Why places that are excepted cannot be left as they are: what is in force there never came to be, so that they would
+/// go on with it.
+pub(super) fn unfinished(state: &State, app_env: &AppEnv, held: &[&Scope]) -> Vec<String> {
+    let hold = match (state.hold(app_env), state.unsuccessful(app_env)) {
+        (Some(hold), _) => hold,
+        (None, Some(hold)) if hold.failed => hold,
+        _ => return Vec::new(),
+    };
+    let revisions = state.revisions(app_env);
+    let mut specs = Specs::new(state, app_env);
+    let mut is_done = |slot: &Slot, node: &NodeName| {
+        let spec = revisions.at(node).and_then(|revision| specs.of(revision, &slot.service));
+        !state.is_reachable(node) || spec.is_some_and(|spec| state.is_healthy_as(slot, node, spec))
+    };
+    let places = held.iter().filter_map(|scope| place_of(scope)).filter(|place| {
+        let is_pinned = state.target.pins.contains_key(&(app_env.clone(), place.clone()));
+        !is_pinned
+            && state
+                .slots(app_env)
+                .any(|(slot, node)| covers(place, node, state.region_of(node)) && !is_done(slot, node))
+    });
+    let why = hold.why();
+    places
+        .map(|place| format!("{place} cannot be left as it is, since {why} and would go on there"))
+        .collect()
 }
 
 type Changes = (Vec<(Slot, Option<NodeName>)>, Vec<Deviation>);

@@ -115,6 +115,8 @@ fn plan_app(state: &State, past: &State, app_env: &AppEnv, scope: &Scope, held: 
         .collect();
     let rejected = from.as_ref().map(|revision| revision.release);
     let rejected = rejected.filter(|release| Some(release) != restored.as_ref().map(|it| &it.release));
+    // A place that follows the rest of its app again rejects nothing.
+    let rejected = rejected.filter(|_| place.is_none() || restored != to);
     RollbackPlan {
         pins: places::changes(state, app_env, pins),
         app_env: app_env.clone(),
@@ -124,7 +126,7 @@ fn plan_app(state: &State, past: &State, app_env: &AppEnv, scope: &Scope, held: 
         slots,
         deviations,
         late: Vec::new(),
-        blocked: Vec::new(),
+        blocked: places::unfinished(state, app_env, held),
         barriers,
         rejected,
     }

@@ -49,6 +49,9 @@ pub(super) fn undo(
         deploy::start(state, &app.app_env, DeploymentKind::Undo, app.to.clone(), *now, None, &mut events);
         app.apply(&mut after);
         let app_env = app.app_env.clone();
+        if !app.pins.is_empty() && after.pins(&app_env).next().is_none() {
+            deploy::decide_for_all(state, &app_env, app.to.as_ref(), &mut events);
+        }
         if !app.pins.is_empty() {
             events.push(Event::PinsChanged { app_env: app_env.clone(), pins: app.pins.clone() });
         }

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::super::rollback::plan_rollback;
+use super::super::rollback::{places::restore, plan_rollback};
 use super::content::{Made, mixed};
 use crate::digest::Digest;
 use crate::event::{Deviation, Event, Pin};
@@ -132,8 +132,10 @@ pub fn plan_undo(
         } else {
             mixed(state, past, &app_env, &merged.fields, &mut made)?
         };
-        app.keep_apart(state);
-        plan.apps.push(app);
+        app.keep_apart(state, before);
+        if app.is_change() {
+            plan.apps.push(app);
+        }
     }
     Ok(plan)
 }
@@ -192,29 +194,50 @@ impl UndoPlan {
 
 impl UndoneApp {
     /// That a place went back is undone for that place alone, where the rest of the app is held: what failed goes on
-    /// nowhere else by that.
-    fn keep_apart(&mut self, state: &State) {
-        let app_env = &self.app_env;
-        let Some(hold) = state.hold_after_places(app_env).filter(|_| self.from == self.to) else { return };
-        let mut pins: BTreeMap<Place, Pin> =
-            state.pins(app_env).map(|(place, pin)| (place.clone(), pin.as_ref().clone())).collect();
+    /// nowhere else by that. `past` is what was before.
+    fn keep_apart(&mut self, state: &State, past: &State) {
+        let app_env = self.app_env.clone();
+        let Some(hold) = state.unsuccessful(&app_env).filter(|_| self.from == self.to) else { return };
+        let present: BTreeMap<Place, Pin> =
+            state.pins(&app_env).map(|(place, pin)| (place.clone(), pin.as_ref().clone())).collect();
+        let mut pins = present.clone();
         for (place, pin) in &self.pins {
             match pin {
                 Some(pin) => pins.insert(place.clone(), pin.clone()),
                 None => pins.remove(place),
             };
         }
-        for place in hold.keep_apart(state, app_env, &mut pins) {
-            let why = format!(
-                "goes on without the rest of the app, which stays as it is: deployment {} did not succeed",
-                hold.deployment
-            );
+        let kept = hold.keep_apart(state, &app_env, &mut pins);
+        if kept.is_empty() {
+            return;
+        }
+        self.restores = None;
+        for place in &kept {
+            let why = format!("goes on without the rest of the app, which stays as it is: {}", hold.why());
             self.deviations.push(Deviation { what: format!("{app_env}, {place}"), why });
-            self.pins.retain(|(changed, _)| *changed != place);
-            self.pins.push((place.clone(), pins.get(&place).cloned()));
-            self.restores = None;
+            self.pins.retain(|(changed, _)| changed != place);
+            if pins.get(place) != present.get(place) {
+                self.pins.push((place.clone(), pins.get(place).cloned()));
+            }
         }
         self.pins.sort_by(|left, right| left.0.cmp(&right.0));
+        // While some place is pinned, nobody but this places instances there.
+        if self.slots.is_empty() {
+            let mut after = state.clone();
+            for place in &kept {
+                let scope = Scope::app_env(&app_env).at(place);
+                let part = restore(&after, past, &app_env, &scope, &[]);
+                for (slot, node) in part.slots {
+                    after.put_slot(&slot, node.as_ref());
+                    self.slots.push((slot, node));
+                }
+                self.deviations.extend(part.deviations);
+            }
+        }
+    }
+
+    fn is_change(&self) -> bool {
+        self.from != self.to || !self.pins.is_empty() || !self.slots.is_empty() || !self.blocked.is_empty()
     }
 
     /// Whether what it would become was rejected by a rollback.

@@ -24,12 +24,21 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// Does nothing, until it is told to stop, which it does at once.
 const SCRIPT: &str = "trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done";
 
+/// What one side took for a change.
+#[derive(Clone, Copy, Debug)]
+struct Change {
+    /// Until Docker says that as many containers of the wanted image run.
+    running: Duration,
+    /// Until the side itself says that all is well, as a person waits for it.
+    told: Duration,
+}
+
 /// What one side took.
 #[derive(Clone, Copy, Debug)]
 struct Times {
-    deploy: Duration,
-    update: Duration,
-    rollback: Duration,
+    deploy: Change,
+    update: Change,
+    rollback: Change,
     /// From the command to the first restored container that is healthy. Swarm does not tell: to all.
     first: Duration,
 }
@@ -60,15 +69,14 @@ pub(crate) fn docker(containers: u32, rounds: usize) -> anyhow::Result<Report> {
     let (mut report, all) = measure("docker", containers, rounds)?;
     let [shared, apart] = started(&all.raw);
     for (work, of) in [
-        ("deploy", (|times| times.deploy) as fn(&Times) -> Duration),
+        ("deploy", (|times| times.deploy) as fn(&Times) -> Change),
         ("update", |times| times.update),
         ("roll back", |times| times.rollback),
     ] {
-        let ours = Side::new("Stele", &seconds(&all.ours, of), None);
-        let swarm = Side::new("Docker Swarm", &seconds(&all.swarm, of), None);
-        let of_raw = Goal::at_most("over the raw creates", ours.median / shared.median, 1.25);
-        let faster = Goal::at_least("times as fast as Swarm", swarm.median / ours.median, 3.0);
-        let mut sides = vec![ours, swarm, shared.clone(), apart.clone()];
+        let mut sides = both(&all, of);
+        let of_raw = Goal::at_most("over the raw creates", sides[2].median / shared.median, 1.25);
+        let faster = Goal::at_least("times as fast as Swarm", sides[1].median / sides[0].median, 3.0);
+        sides.extend([shared.clone(), apart.clone()]);
         report.rows.push(if work == "deploy" {
             Row::new(work, "s", sides).goal(of_raw)
         } else {
@@ -83,15 +91,27 @@ pub(crate) fn docker(containers: u32, rounds: usize) -> anyhow::Result<Report> {
 pub(crate) fn rollback_real(containers: u32, rounds: usize) -> anyhow::Result<Report> {
     let (mut report, all) = measure("rollback-real", containers, rounds)?;
     let [shared, apart] = started(&all.raw);
-    let ours = Side::new("Stele", &seconds(&all.ours, |times| times.rollback), None);
-    let swarm = Side::new("Docker Swarm", &seconds(&all.swarm, |times| times.rollback), None);
     let first = Side::new("Stele", &seconds(&all.ours, |times| times.first), None);
     let goal = Goal::at_most("seconds", first.median, 5.0);
     report.rows.push(Row::new("to the first restored healthy container", "s", vec![first]).goal(goal));
-    let goal = Goal::at_most("over the raw creates", ours.median / shared.median, 1.25);
-    let sides = vec![ours, swarm, shared, apart, replaced(&all.raw)];
+    let mut sides = both(&all, |times| times.rollback);
+    let goal = Goal::at_most("over the raw creates", sides[2].median / shared.median, 1.25);
+    sides.extend([shared, apart, replaced(&all.raw)]);
     report.rows.push(Row::new("to all of them", "s", sides).goal(goal));
     Ok(report)
+}
+
+/// Stele and Swarm until all containers run, then both until they say that all is well.
+fn both(all: &Rounds, of: impl Fn(&Times) -> Change) -> Vec<Side> {
+    let side = |name: &str, rounds: &[Times], took: fn(Change) -> Duration| {
+        Side::new(name, &seconds(rounds, |times| took(of(times))), None)
+    };
+    vec![
+        side("Stele, until all run", &all.ours, |change| change.running),
+        side("Docker Swarm, until all run", &all.swarm, |change| change.running),
+        side("Stele, until it says so", &all.ours, |change| change.told),
+        side("Docker Swarm, until it says so", &all.swarm, |change| change.told),
+    ]
 }
 
 /// Docker itself: the containers started, on the network that all share and on one of their own.
@@ -228,31 +248,62 @@ fn stele(containers: u32) -> anyhow::Result<Times> {
             "stop": {"grace": "1s"},
         }}}})
     };
-    let (deploy, _) = change(&client, "/v1/apply", &spec("v1"))?;
-    let (update, _) = change(&client, "/v1/apply", &spec("v2"))?;
+    let (v1, v2) = (Wanted::new(containers, "v1")?, Wanted::new(containers, "v2")?);
+    let (deploy, _) = change(&client, "/v1/apply", &spec("v1"), &v1)?;
+    let (update, _) = change(&client, "/v1/apply", &spec("v2"), &v2)?;
     let back = json!({"scope": "shop/web@prod", "to": "v1", "now": true});
-    let (rollback, first) = change(&client, "/v1/rollbacks", &back)?;
+    let (rollback, first) = change(&client, "/v1/rollbacks", &back, &v1)?;
     ensure!(cluster.end().0.is_empty(), "something was left behind");
     Ok(Times { deploy, update, rollback, first })
 }
 
-/// From asking until the deployment has succeeded, and until its first instance is healthy.
-fn change(client: &Client, path: &str, body: &Value) -> anyhow::Result<(Duration, Duration)> {
+/// What a change takes, and how long until the first instance is healthy.
+fn change(client: &Client, path: &str, body: &Value, wanted: &Wanted) -> anyhow::Result<(Change, Duration)> {
     let begun = Instant::now();
     let answer: Value = client.change(path, body)?;
     let path = format!("/v1/deployments/{}", answer["deployments"][0]);
-    let mut first = None;
+    let (mut first, mut running) = (None, None);
     loop {
+        wanted.look(begun, &mut running)?;
         let status: DeploymentStatus = client.read(&path)?;
         if status.healthy > 0 {
             first.get_or_insert_with(|| begun.elapsed());
         }
         if let Some(finished) = &status.finished {
             ensure!(finished.outcome == Outcome::Succeeded, "it failed: {:?}", finished.outcome);
-            return Ok((begun.elapsed(), first.unwrap_or_else(|| begun.elapsed())));
+            let told = begun.elapsed();
+            return Ok((Change { running: running.unwrap_or(told), told }, first.unwrap_or(told)));
         }
         ensure!(begun.elapsed() < DEADLINE, "it does not end");
         std::thread::sleep(LOOK_INTERVAL);
+    }
+}
+
+/// So many containers of an image.
+struct Wanted {
+    containers: usize,
+    image: Value,
+}
+
+impl Wanted {
+    fn new(containers: u32, version: &str) -> anyhow::Result<Self> {
+        let image = image(version);
+        run("docker", &["pull", "--quiet", &image])?;
+        let image = asked(&format!("/images/{image}/json"))?["Id"].take();
+        Ok(Self { containers: containers as usize, image })
+    }
+
+    /// Notes when all of them run, by Docker's own word.
+    fn look(&self, begun: Instant, running: &mut Option<Duration>) -> anyhow::Result<()> {
+        if running.is_some() {
+            return Ok(());
+        }
+        let all = asked("/containers/json")?;
+        let of_image = |it: &&Value| it["ImageID"] == self.image && it["State"] == "running";
+        if all.as_array().into_iter().flatten().filter(of_image).count() >= self.containers {
+            *running = Some(begun.elapsed());
+        }
+        Ok(())
     }
 }
 
@@ -274,56 +325,39 @@ impl Drop for Swarm {
     }
 }
 
-/// Its commands do not wait for what they began: that takes them five seconds more than it takes Swarm.
+/// Its commands wait until it says that all is well, which it does five seconds after all run.
 fn swarm(containers: u32) -> anyhow::Result<Times> {
     let swarm = Swarm::begin()?;
     let count = containers.to_string();
-    let (v1, v2) = (image("v1"), image("v2"));
-    let timed = |arguments: &[&str], image: &str| -> anyhow::Result<Duration> {
+    let (v1, v2) = (Wanted::new(containers, "v1")?, Wanted::new(containers, "v2")?);
+    let timed = |arguments: &[&str], wanted: &Wanted| -> anyhow::Result<Change> {
         let begun = Instant::now();
-        run("docker", arguments)?;
-        while running(image)? < containers {
-            ensure!(begun.elapsed() < DEADLINE, "Swarm does not come to an end");
-            std::thread::sleep(LOOK_INTERVAL);
-        }
-        let took = begun.elapsed();
-        // What comes next would interrupt it.
-        while is_updating()? {
-            ensure!(begun.elapsed() < DEADLINE, "Swarm does not come to an end");
-            std::thread::sleep(LOOK_INTERVAL);
-        }
-        Ok(took)
+        std::thread::scope(|scope| {
+            let command = scope.spawn(|| run("docker", arguments).map(|_| begun.elapsed()));
+            let mut running = None;
+            while running.is_none() {
+                ensure!(begun.elapsed() < DEADLINE, "Swarm does not come to an end");
+                wanted.look(begun, &mut running)?;
+                std::thread::sleep(LOOK_INTERVAL);
+            }
+            let told = command.join().map_err(|_| anyhow::anyhow!("a command's thread panicked"))??;
+            Ok(Change { running: running.unwrap_or(told), told })
+        })
     };
+    let (first, second) = (image("v1"), image("v2"));
     let create = [
-        &["service", "create", "--quiet", "--detach", "--name", SWARM_SERVICE, "--replicas", &count][..],
+        &["service", "create", "--quiet", "--name", SWARM_SERVICE, "--replicas", &count][..],
         &["--update-parallelism", "0", "--rollback-parallelism", "0", "--stop-grace-period", "1s"],
         &["--update-monitor", "0s", "--rollback-monitor", "0s"],
-        &[&v1, "/bin/sh", "-c", SCRIPT],
+        &[&first, "/bin/sh", "-c", SCRIPT],
     ]
     .concat();
     let deploy = timed(&create, &v1)?;
-    let update = timed(&["service", "update", "--quiet", "--detach", "--image", &v2, SWARM_SERVICE], &v2)?;
-    let rollback = timed(&["service", "rollback", "--quiet", "--detach", SWARM_SERVICE], &v1)?;
+    let update = timed(&["service", "update", "--quiet", "--image", &second, SWARM_SERVICE], &v2)?;
+    let rollback = timed(&["service", "rollback", "--quiet", SWARM_SERVICE], &v1)?;
     run("docker", &["service", "rm", SWARM_SERVICE])?;
     drop(swarm);
-    Ok(Times { deploy, update, rollback, first: rollback })
-}
-
-/// How many of the service's tasks are to run, do, and have an image.
-fn running(image: &str) -> anyhow::Result<u32> {
-    let tasks = asked("/tasks?filters=%7B%22desired-state%22%3A%5B%22running%22%5D%7D")?;
-    let of_image = |task: &&Value| {
-        let found = task["Spec"]["ContainerSpec"]["Image"].as_str().unwrap_or_default();
-        // By its digest, too, once Swarm has looked it up.
-        found.split('@').next() == Some(image) && task["Status"]["State"] == "running"
-    };
-    Ok(tasks.as_array().into_iter().flatten().filter(of_image).count().try_into()?)
-}
-
-fn is_updating() -> anyhow::Result<bool> {
-    let service = asked(&format!("/services/{SWARM_SERVICE}"))?;
-    let state = service["UpdateStatus"]["State"].as_str().unwrap_or_default();
-    Ok(matches!(state, "updating" | "rollback_started"))
+    Ok(Times { deploy, update, rollback, first: rollback.running })
 }
 
 /// What Docker's API answers. To start a program for each look would take more than the look.
