@@ -86,6 +86,7 @@ fn is_all_of(app_env: &AppEnv, only: &State, then: &State) {
     assert!(only.pins(app_env).eq(then.pins(app_env)), "seq {}: {app_env}", then.seq);
     let scope = Scope::app_env(app_env);
     assert_eq!(only.last_changed(&scope), then.last_changed(&scope), "seq {}: {app_env}", then.seq);
+    assert_eq!(only.hold(app_env), then.hold(app_env), "seq {}: {app_env}", then.seq);
     assert_eq!(only.control, then.control, "seq {}", then.seq);
 }
 
