@@ -52,6 +52,8 @@ pub(crate) struct Client {
     founding: Vec<(PrincipalId, Command)>,
     /// Decisions it was told of.
     mine: Vec<Decision>,
+    /// The last of them, when it was a rollback of a place, which is often undone at once.
+    of_place: Option<Decision>,
     /// Whether it stops after what is pending.
     pub(crate) done: bool,
     /// An operator's next request is a rollback.
@@ -137,6 +139,7 @@ impl Client {
             requests: 0,
             founding,
             mine: Vec::new(),
+            of_place: None,
             done: false,
             panics: false,
             counts: [0; 4],
@@ -207,6 +210,9 @@ impl Client {
         let app_env = app_env(self.rng.below(setup.apps));
         if std::mem::take(&mut self.panics) {
             return (Want::Rollback { scope: self.scope(&app_env), point: "prev".to_owned() }, None);
+        }
+        if let Some(decision) = self.of_place.take().filter(|_| self.rng.chance(400)) {
+            return (Want::Undo(decision), None);
         }
         match self.rng.below(100) {
             0..22 => {
@@ -363,6 +369,9 @@ impl Client {
                     Some(decision) => {
                         acknowledged(pending, decision, histories, oracle);
                         self.mine.push(decision);
+                        let is_of_place =
+                            matches!(&pending.asked.want, Want::Rollback { scope, .. } if scope.is_placed());
+                        self.of_place = is_of_place.then_some(decision);
                     }
                     None => nothing_changed(pending, oracle),
                 }

@@ -56,6 +56,8 @@ pub const FAULT_LOOK_US: u64 = 50_000;
 pub const FOUNDING_US: u64 = 60_000_000;
 /// The same for each node of a large fleet, in microseconds.
 pub const FOUNDING_US_PER_NODE: u64 = 40_000;
+/// How many times as late as a message its repetition may come.
+pub(crate) const REPETITION_DELAYS: u64 = 4;
 /// Virtual time after the last fault within which everything must have converged, in microseconds.
 pub const CONVERGENCE_US: u64 = 600_000_000;
 /// The same for each node, in microseconds: a rollout on every node that may miss one at a time takes a

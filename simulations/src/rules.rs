@@ -66,9 +66,11 @@ pub(crate) fn check(oracle: &mut Oracle, before: &State, seq: Seq) {
         {
             check_rollback(oracle, scope, *point, seq, *after);
         }
-        Event::TargetChanged { app_env, .. } | Event::ConfigChanged { app_env, .. } => {
+        Event::TargetChanged { app_env, .. } => {
+            check_undone(oracle, before, seq, app_env);
             note_value(oracle, seq, app_env);
         }
+        Event::ConfigChanged { app_env, .. } => note_value(oracle, seq, app_env),
         _ => {}
     }
     if let Some(key) = record.header.idempotency.as_ref().filter(|_| record.header.decision.first == seq) {
@@ -144,16 +146,14 @@ fn note_assignments(oracle: &mut Oracle, seq: Seq, changes: &[AssignmentChange])
     }
 }
 
-/// Whether only places of an app were decided on since a rollout that did not succeed. All of an app is decided on by
-/// who says what it should be, or asks for the same again.
-fn is_held(oracle: &Oracle, before: &State, app_env: &AppEnv) -> bool {
-    let (mut since, mut of_all, mut succeeded) = (0, BTreeSet::new(), BTreeSet::new());
+/// Of a rollout that did not succeed, and after which only places of its app were decided on: whether it failed. All of
+/// an app is decided on by who says what it should be, or asks for the same again.
+fn held_by(oracle: &Oracle, before: &State, app_env: &AppEnv) -> Option<bool> {
+    let (mut since, mut of_all, mut ended) = (0, BTreeSet::new(), BTreeMap::new());
     for record in oracle.decoded.iter().take(before.seq as usize).rev() {
         match &record.event {
-            Event::DeploymentFinished { app_env: of, deployment, outcome: Outcome::Succeeded }
-                if of == app_env =>
-            {
-                succeeded.insert(*deployment);
+            Event::DeploymentFinished { app_env: of, deployment, outcome } if of == app_env => {
+                ended.insert(*deployment, outcome);
             }
             Event::TargetChanged { app_env: of, .. } if of == app_env => {
                 of_all.insert(record.header.decision.first);
@@ -161,19 +161,36 @@ fn is_held(oracle: &Oracle, before: &State, app_env: &AppEnv) -> bool {
             Event::DeploymentStarted { app_env: of, kind, .. } if of == app_env => {
                 let is_back = matches!(kind, DeploymentKind::Rollback | DeploymentKind::Undo);
                 if !is_back || of_all.contains(&record.header.decision.first) {
-                    return since > 0 && !succeeded.contains(&record.header.seq);
+                    let outcome = ended.get(&record.header.seq);
+                    let succeeded = matches!(outcome, Some(Outcome::Succeeded));
+                    let broken_off = matches!(outcome, None | Some(Outcome::Superseded { .. }));
+                    return (since > 0 && !succeeded).then_some(!broken_off);
                 }
                 since += 1;
             }
             _ => {}
         }
     }
-    false
+    None
+}
+
+/// To undo that places went back takes nothing on with what failed.
+fn check_undone(oracle: &mut Oracle, before: &State, seq: Seq, app_env: &AppEnv) {
+    let Some(started) = seq.checked_sub(2).and_then(|at| oracle.decoded.get(at as usize)) else { return };
+    let is_same = matches!(
+        &started.event,
+        Event::DeploymentStarted { app_env: of, kind: DeploymentKind::Undo, from, to, .. }
+            if of == app_env && from == to
+    );
+    if is_same && held_by(oracle, before, app_env) == Some(true) {
+        let detail = format!("record {seq}: an undo of places lets all of {app_env} go on");
+        oracle.fail("what-is-held-stays", detail);
+    }
 }
 
 /// What is in no place that was rolled back goes on with nothing that did not succeed.
 fn check_hold(oracle: &mut Oracle, before: &State, seq: Seq, app_env: &AppEnv, changes: &[AssignmentChange]) {
-    if !is_held(oracle, before, app_env) {
+    if held_by(oracle, before, app_env).is_none() {
         return;
     }
     for change in changes {
@@ -225,7 +242,7 @@ fn check_budget(
         })
         .collect();
     let nothing = Vec::new();
-    let is_held = is_held(oracle, before, app_env);
+    let is_held = held_by(oracle, before, app_env).is_some();
     let mut specs = Specs::new(before);
     for (slot, node) in before.slots(app_env) {
         let fresh = fresh_instance(&mut specs, app_env, slot, node);
@@ -336,7 +353,7 @@ fn fresh_instance<'a>(
 
 /// A success is one: every slot has an instance as wanted, healthy where that can be known.
 fn check_success(oracle: &mut Oracle, before: &State, seq: Seq, app_env: &AppEnv) {
-    let is_held = is_held(oracle, before, app_env);
+    let is_held = held_by(oracle, before, app_env).is_some();
     let mut specs = Specs::new(before);
     for (slot, node) in before.slots(app_env) {
         let is_elsewhere = is_held && before.pin_at(app_env, node).is_none();

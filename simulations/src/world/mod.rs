@@ -19,7 +19,7 @@ use crate::controller::{Controller, Process};
 use crate::fault::Scheduled;
 use crate::feed::Tag;
 use crate::jetstream::{JetStream, Reply, Request};
-use crate::limits::{OLD_MESSAGES_KEPT, TICK_US, VOTERS_MIN};
+use crate::limits::{OLD_MESSAGES_KEPT, REPETITION_DELAYS, TICK_US, VOTERS_MIN};
 use crate::oracle::Oracle;
 use crate::rng::{Rng, mix};
 use crate::setup::{Keys, Setup};
@@ -425,9 +425,11 @@ impl World {
         };
         let copies = 1 + u64::from(weather.repeat > 0 && rng.chance(weather.repeat));
         (0..copies)
-            .filter_map(|_| {
+            .filter_map(|copy| {
                 let lost = weather.lose > 0 && rng.chance(weather.lose);
-                (!lost).then(|| self.now_us + self.lag_us + 200 + rng.below(weather.delay_us))
+                // What is repeated may come when others have been sent and heard since.
+                let latest_us = weather.delay_us * if copy == 0 { 1 } else { REPETITION_DELAYS };
+                (!lost).then(|| self.now_us + self.lag_us + 200 + rng.below(latest_us))
             })
             .collect()
     }

@@ -502,7 +502,11 @@ fn instance_problem(
         since: Some(instance.id.serial),
         contacts: app.contacts.clone(),
         log_tail: report.log_tail().to_vec(),
-        next: Some(format!("stele logs {}", instance.id)),
+        // Without a container there are no logs.
+        next: Some(match &report.container {
+            Some(_) => format!("stele logs {}", instance.id),
+            None => format!("stele why {}", instance.id),
+        }),
     });
 }
 
