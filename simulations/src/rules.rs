@@ -254,7 +254,7 @@ fn check_budget(
             (told_before.get(slot).unwrap_or(&nothing), told_after.get(slot).unwrap_or(&nothing));
         let served = old.iter().any(|(node, id)| before.is_healthy(node, id));
         if is_held && before.pin_at(app_env, node).is_none() {
-            counted.down += u32::from(!served);
+            counted.down += u32::from(!served && !old.is_empty());
             continue;
         }
         if let Some(id) = &fresh

@@ -63,9 +63,8 @@ fn wait_for_one(client: &Client, id: Seq, deadline: Instant) -> Result<Deploymen
 
 fn title(status: &DeploymentStatus) -> String {
     let to = match status.to {
-        Some(_) => format!("to {}", target(status)),
-        None if !status.places.is_empty() => format!("to {}", target(status)),
-        None => "removed".to_owned(),
+        None if status.places.is_empty() => "removed".to_owned(),
+        _ => format!("to {}", target(status)),
     };
     format!("deployment {} of {} {to}", status.id, status.app_env)
 }

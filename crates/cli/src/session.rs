@@ -145,7 +145,9 @@ fn ended(status: &DeploymentStatus) -> String {
         return format!("{} is removed", status.app_env);
     }
     let healthy = count(status.healthy as usize, "instance");
-    format!("{} runs {}: {healthy} healthy", status.app_env, target(status))
+    let target = target(status);
+    let is = if target.starts_with('v') { "runs" } else { "is" };
+    format!("{} {is} {target}: {healthy} healthy", status.app_env)
 }
 
 /// `1 thing`, `2 things`.

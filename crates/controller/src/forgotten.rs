@@ -2,7 +2,6 @@
 //!
 //! State keeps the newest changes of an app and its newest deployments; the log keeps them all.
 
-use stele_model::limits::CHANGES_PER_APP_MAX;
 use stele_model::{AppEnv, Point, Scope, Seq, State};
 
 use crate::handle::{Handle, ReadError};
@@ -79,7 +78,7 @@ impl Handle {
         let (mut state, mut point) = (state.clone(), point.clone());
         for _ in 0..FORGOTTEN_STATES_MAX {
             let known = state.timeline(app_env);
-            let Some(oldest) = known.last().filter(|_| known.len() >= CHANGES_PER_APP_MAX) else { break };
+            let Some(oldest) = known.last().filter(|_| state.has_forgotten_changes(app_env)) else { break };
             let before = state.first_of_change(app_env, oldest.from).unwrap_or(oldest.from) - 1;
             if let Point::Previous(steps) = &mut point {
                 *steps -= known.len().min(*steps as usize) as u32;

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use crate::event::{DeploymentKind, Outcome, Pin};
-use crate::ids::{AppEnv, Place, Seq};
+use crate::ids::{AppEnv, NodeName, Place, Seq};
+use crate::specs::Specs;
 use crate::state::{Deployment, State};
 
 /// Why an app stays as it is wherever no place is pinned.
@@ -25,7 +26,10 @@ impl State {
     pub fn hold(&self, app_env: &AppEnv) -> Option<Hold> {
         let (seq, latest) = self.latest_deployment(app_env)?;
         self.pins(app_env).next()?;
-        if self.is_of_places(seq, latest) { self.unsuccessful(app_env) } else { None }
+        let hold = self.unsuccessful(app_env).filter(|_| self.is_of_places(seq, latest))?;
+        // Where nothing is known of it any more, what came everywhere did well enough.
+        let came_everywhere = || self.is_told(app_env, |node| self.pin_at(app_env, node).is_none());
+        (hold.deployment.is_some() || !came_everywhere()).then_some(hold)
     }
 
     /// The newest deployment of all of an app, unless it has succeeded: what is held once only places are decided on.
@@ -38,6 +42,16 @@ impl State {
         };
         let is_success = matches!(whole.finished, Some((_, _, Outcome::Succeeded)));
         (!is_success).then(|| Hold { deployment: Some(seq), failed: whole.has_failed() })
+    }
+
+    /// Whether nodes were told all that an app should be on some of them, and nothing else in its slots there.
+    fn is_told(&self, app_env: &AppEnv, on: impl Fn(&NodeName) -> bool) -> bool {
+        let revisions = self.revisions(app_env);
+        let mut specs = Specs::new(self, app_env);
+        self.slots(app_env).filter(|(_, node)| on(node)).all(|(slot, node)| {
+            let spec = revisions.at(node).and_then(|revision| specs.of(revision, &slot.service));
+            spec.is_some_and(|spec| self.is_assigned(slot, node, spec))
+        })
     }
 
     /// Whether a deployment was about places that are pinned, or no longer are, and not about what the rest of the

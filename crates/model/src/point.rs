@@ -175,7 +175,7 @@ impl State {
     pub fn timeline(&self, app_env: &AppEnv) -> Vec<InForce> {
         let range = (app_env.clone(), 0)..=(app_env.clone(), u64::MAX);
         let mut entries: Vec<InForce> = Vec::new();
-        let mut until = self.seq;
+        let (mut until, mut newer) = (self.seq, None);
         let changes: Vec<_> = self.history.changes.range(range).collect();
         for ((_, from), change) in changes.into_iter().rev() {
             let success = self
@@ -188,16 +188,32 @@ impl State {
                 })
                 .next_back();
             let release = change.revision.as_ref();
-            entries.push(InForce {
+            let entry = InForce {
                 from: *from,
                 until,
                 release: release.and_then(|revision| self.release_number(&revision.release)),
                 good: success.is_some(),
                 settled: success.unwrap_or(until),
-            });
+            };
             until = change.first - 1;
+            match entries.last_mut() {
+                // It was decided on again and stayed what it was.
+                Some(later) if newer == Some(release) => {
+                    later.from = entry.from;
+                    if entry.good && !later.good {
+                        (later.good, later.settled) = (true, entry.settled);
+                    }
+                }
+                _ => entries.push(entry),
+            }
+            newer = Some(release);
         }
         entries
+    }
+
+    /// Whether changes of an app were forgotten, so that its timeline may have begun earlier.
+    pub fn has_forgotten_changes(&self, app_env: &AppEnv) -> bool {
+        self.changes_of(app_env) >= CHANGES_PER_APP_MAX
     }
 
     /// The first record of the decision that changed an app's intent at a seq, as far as State remembers.
@@ -356,7 +372,9 @@ impl State {
         let rejected = latched.is_some_and(|releases| releases.contains(&revision.release));
         // What a later rollback left is not gone back to by itself, whatever the latch says.
         let left = self.deployments_of(app_env, entry.until + 1..=Seq::MAX).any(|(_, deployment)| {
-            deployment.kind == DeploymentKind::Rollback && deployment.from.as_ref() == Some(revision)
+            deployment.kind == DeploymentKind::Rollback
+                && deployment.from != deployment.to
+                && deployment.from.as_ref() == Some(revision)
         });
         if !entry.good || entry.settled > point {
             Verdict::Unhealthy

@@ -123,7 +123,7 @@ fn hold<'a>(
         if elsewhere.iter().any(is_healthy) {
             // What it left behind in a pinned place serves nobody any more.
             left.extend(here.into_iter().cloned());
-        } else if !here.iter().any(is_healthy) {
+        } else if instances().next().is_some() && !here.iter().any(is_healthy) {
             *down.entry(&slot.slot.service).or_default() += 1;
         }
         false

@@ -4,9 +4,12 @@
 
 mod world;
 
+use std::collections::BTreeSet;
+
+use stele_model::decide::plan_rollback;
 use stele_model::event::Outcome;
 use stele_model::limits::DEPLOYMENTS_PER_APP_MAX;
-use stele_model::{AppEnv, Command, Decision, InstanceId, NodeName, Rejection, Time};
+use stele_model::{AppEnv, Command, Decision, InstanceId, NodeName, Point, Rejection, Scope, Time};
 use world::{Spec, World, image_digest, name, rollback};
 
 const WEB: &str = "shop/web@prod";
@@ -233,6 +236,11 @@ fn what_failed_cannot_be_excepted_where_it_would_go_on() {
         assert!(refused.details[0].contains("cannot be left as it is, since deployment"), "{refused}");
     }
     assert_eq!(world.state, before, "nothing happened");
+    // Neither can what is still on its way, whether or not it can be heard of.
+    let (mut on_its_way, good) = world_of(4);
+    on_its_way.lose_or_return("us-1");
+    let refused = back_but(&mut on_its_way, "region:us", good).unwrap_err();
+    assert!(refused.details[0].contains("did not come to its end and would go on there"), "{refused}");
     // What is there already may be left.
     back(&mut world, "us", good);
     back_but(&mut world, "region:us", good).unwrap();
@@ -255,15 +263,63 @@ fn the_hold_outlasts_what_is_remembered() {
 
 #[test]
 fn a_place_that_goes_on_has_the_instances_that_it_had() {
-    let (mut world, good, _) = failed_at(6);
-    let had = world.state.slots(&name(WEB)).filter(|(_, node)| node.as_str().starts_with("eu")).count();
-    let decisions = ["eu", "us"].map(|region| back(&mut world, region, good));
-    assert_eq!(releases_in(&world, ""), vec![1, 1, 1, 1]);
-    world.sick.clear();
-    world.undo(&decisions[..1]).unwrap();
+    let (mut well, good) = world_of(6);
+    well.settle();
+    assert_eq!(ended(&well), Some(Outcome::Succeeded));
+    let (failed, same, _) = failed_at(6);
+    assert_eq!(good, same);
+    for mut world in [well, failed] {
+        let had = world.state.slots(&name(WEB)).filter(|(_, node)| node.as_str().starts_with("eu")).count();
+        let decisions = ["eu", "us"].map(|region| back(&mut world, region, good));
+        assert_eq!(releases_in(&world, ""), vec![1, 1, 1, 1]);
+        world.sick.clear();
+        world.undo(&decisions[..1]).unwrap();
+        world.settle();
+        assert_eq!(ended(&world), Some(Outcome::Succeeded));
+        assert_eq!((releases_in(&world, "eu"), releases_in(&world, "us")), (vec![2; had], vec![1, 1]));
+    }
+}
+
+#[test]
+fn what_was_decided_again_is_no_earlier_state() {
+    let (mut world, good) = world();
     world.settle();
-    assert_eq!(ended(&world), Some(Outcome::Succeeded));
-    assert_eq!((releases_in(&world, "eu"), releases_in(&world, "us")), (vec![2; had], vec![1, 1]));
+    let went_back = back(&mut world, "eu", good);
+    world.undo(&[went_back]).unwrap();
+    world.settle();
+    let entries = world.state.timeline(&name(WEB));
+    assert_eq!(entries.iter().map(|entry| entry.release).collect::<Vec<_>>(), [Some(2), Some(1)]);
+    let scope = Scope::app_env(&name(WEB));
+    let previous = world.state.resolve_point(&scope, &Point::Previous(1)).unwrap();
+    assert_eq!(world.states[&previous].pins(&name(WEB)).count(), 0);
+    assert_eq!(world.state.resolve_point(&scope, &Point::LastGood), Ok(previous));
+}
+
+#[test]
+fn a_plan_for_all_tells_that_what_is_held_goes_on() {
+    let (mut world, good, bad) = failed();
+    back(&mut world, "eu", good);
+    let nodes = |scope: &str| -> BTreeSet<String> {
+        let plans = plan_rollback(&world.state, &world.states[&bad], &name(scope), &[]);
+        let nodes = plans.iter().flat_map(|plan| plan.by_node(&world.state).into_keys());
+        nodes.map(|node| node.as_str()[..2].to_owned()).collect()
+    };
+    assert_eq!(nodes(&format!("{WEB},region:eu")), BTreeSet::from(["eu".to_owned()]));
+    assert_eq!(nodes(WEB), BTreeSet::from(["eu".to_owned(), "us".to_owned()]));
+}
+
+#[test]
+fn what_came_everywhere_is_not_held_though_it_is_forgotten() {
+    let (mut world, good) = world();
+    world.settle();
+    let all_well = world.state.seq;
+    back(&mut world, "us", good);
+    for _ in 0..=DEPLOYMENTS_PER_APP_MAX / 2 {
+        back(&mut world, "eu", good);
+        back(&mut world, "eu", all_well);
+    }
+    assert_eq!(world.state.hold(&name(WEB)), None);
+    assert_eq!((releases_in(&world, "eu"), releases_in(&world, "us")), (vec![2, 2], vec![1, 1]));
 }
 
 #[test]

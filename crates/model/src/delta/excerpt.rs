@@ -138,6 +138,15 @@ impl Excerpt {
                     break;
                 }
             }
+            let oldest = ours
+                .deployments_of
+                .range((app_env.clone(), 0)..)
+                .next()
+                .map_or(latest, |((_, seq), ())| *seq);
+            let since = (app_env.clone(), oldest)..=(app_env.clone(), Seq::MAX);
+            for (key, change) in state.history.changes.range(since) {
+                ours.changes.insert(key.clone(), change.clone());
+            }
         }
         Self(excerpt)
     }
@@ -169,6 +178,7 @@ impl Excerpt {
             deployments: history.deployments.clone(),
             deployments_of: history.deployments_of.clone(),
             latest: history.latest.clone(),
+            changes: history.changes.clone(),
             ..filled.history
         };
         Ok(State { assigned: assigned.clone(), observed: observed.clone(), history: ours, ..filled })

@@ -81,12 +81,16 @@ impl Chain<'_> {
 
     pub(super) fn app(&mut self, app_env: &AppEnv, place: Option<&Place>) -> Result<String, Stop> {
         let state = self.state;
-        let newest = state
-            .history
-            .changes
-            .range((app_env.clone(), 0)..=(app_env.clone(), Seq::MAX))
-            .next_back()
-            .map(|(_, change)| change.first);
+        // Of those that only say again what an app should be, the first one is why it should.
+        let changes = state.history.changes.range((app_env.clone(), 0)..=(app_env.clone(), Seq::MAX));
+        let mut newest_first = changes.map(|(_, change)| change).rev().peekable();
+        let mut newest = newest_first.next();
+        while let (Some(change), Some(earlier)) = (newest, newest_first.peek())
+            && change.revision == earlier.revision
+        {
+            newest = newest_first.next();
+        }
+        let newest = newest.map(|change| change.first);
         let latest = state.history.latest.get(app_env).copied();
         if newest.is_none() && latest.is_none() {
             return Err(not_found(

@@ -52,7 +52,9 @@ pub(super) fn rollback(state: &State, command: &Command, context: &Context) -> R
     } else {
         let blocked: Vec<_> = plans.iter().flat_map(RollbackPlan::why_blocked).collect();
         if !blocked.is_empty() {
-            return Err(refuse(blocked, format!("stele rollback {scope} --to {point} --best-effort --plan")));
+            let except: String = except.iter().map(|scope| format!(" --except {scope}")).collect();
+            let next = format!("stele rollback {scope} --to {point}{except} --best-effort --plan");
+            return Err(refuse(blocked, next));
         }
     }
     deviations.extend(plans.iter().flat_map(RollbackPlan::told).cloned());
@@ -71,7 +73,7 @@ pub(super) fn rollback(state: &State, command: &Command, context: &Context) -> R
     let mut events = Vec::new();
     for plan in &plans {
         plan.apply(&mut after);
-        restore(state, plan, scope, *now, &mut events);
+        restore(state, plan, *now, &mut events);
     }
     for plan in &plans {
         if let Err(mismatch) = exact::check(past, &after, plan, scope, except) {
@@ -135,7 +137,7 @@ fn check_barriers(plans: &[RollbackPlan], scope: &Scope, point: &str) -> Result<
     .with_next(format!("stele rollback {scope} --to {point} --pass-barriers")))
 }
 
-fn restore(state: &State, plan: &RollbackPlan, scope: &Scope, now: bool, events: &mut Vec<Event>) {
+fn restore(state: &State, plan: &RollbackPlan, now: bool, events: &mut Vec<Event>) {
     let app_env = &plan.app_env;
     let mut to = plan.to.clone();
     if planted!(RollbackForgetsConfig)
@@ -144,8 +146,7 @@ fn restore(state: &State, plan: &RollbackPlan, scope: &Scope, now: bool, events:
         to.config = None;
     }
     deploy::start(state, app_env, DeploymentKind::Rollback, to, now, None, events);
-    let has_places = !plan.pins.is_empty() || state.pins(app_env).next().is_some();
-    if !scope.is_placed() && (has_places || state.unsuccessful(app_env).is_some()) {
+    if plan.for_all {
         deploy::decide_for_all(state, app_env, plan.to.as_ref(), events);
     }
     if !plan.pins.is_empty() {

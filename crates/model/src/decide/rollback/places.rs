@@ -198,30 +198,38 @@ impl Part {
     }
 }
 
-/// Why places that are excepted cannot be left as they are: what is in force there never came to be, so that they would
+/// Why places that are excepted cannot be left as they are: what is in force there has not come to be, so that they would
 /// go on with it.
-pub(super) fn unfinished(state: &State, app_env: &AppEnv, held: &[&Scope]) -> Vec<String> {
-    let hold = match (state.hold(app_env), state.unsuccessful(app_env)) {
-        (Some(hold), _) => hold,
-        (None, Some(hold)) if hold.failed => hold,
-        _ => return Vec::new(),
-    };
+pub(super) fn unfinished(state: &State, app_env: &AppEnv, scope: &Scope, held: &[&Scope]) -> Vec<String> {
+    let Some(hold) = state.unsuccessful(app_env).filter(|_| !held.is_empty()) else { return Vec::new() };
     let revisions = state.revisions(app_env);
     let mut specs = Specs::new(state, app_env);
     let mut is_done = |slot: &Slot, node: &NodeName| {
         let spec = revisions.at(node).and_then(|revision| specs.of(revision, &slot.service));
-        !state.is_reachable(node) || spec.is_some_and(|spec| state.is_healthy_as(slot, node, spec))
+        spec.is_some_and(|spec| {
+            // One that is not healthy would end the rollback.
+            let is_reachable = state.is_reachable(node);
+            if is_reachable {
+                state.is_healthy_as(slot, node, spec)
+            } else {
+                state.is_assigned(slot, node, spec)
+            }
+        })
     };
     let places = held.iter().filter_map(|scope| place_of(scope)).filter(|place| {
-        let is_pinned = state.target.pins.contains_key(&(app_env.clone(), place.clone()));
-        !is_pinned
-            && state
-                .slots(app_env)
-                .any(|(slot, node)| covers(place, node, state.region_of(node)) && !is_done(slot, node))
+        state.slots(app_env).any(|(slot, node)| {
+            let region = state.region_of(node);
+            let is_within = covers(place, node, region) && scope.covers_node(node, region);
+            is_within && state.pin_at(app_env, node).is_none() && !is_done(slot, node)
+        })
     });
     let why = hold.why();
     places
-        .map(|place| format!("{place} cannot be left as it is, since {why} and would go on there"))
+        .map(|place| {
+            format!(
+                "{place} cannot be left as it is, since {why} and would go on there: roll back other places one by one"
+            )
+        })
         .collect()
 }
 

@@ -38,6 +38,8 @@ pub struct RollbackPlan {
     pub barriers: Vec<(Seq, String)>,
     /// The release that is rejected thereby.
     pub rejected: Option<Digest>,
+    /// Whether all of the app is decided on, and not a place alone.
+    pub for_all: bool,
 }
 
 /// What would happen on one node.
@@ -88,7 +90,7 @@ fn plan_app(state: &State, past: &State, app_env: &AppEnv, scope: &Scope, held: 
     let place = place_of(scope);
     let in_force = |state: &State| match &place {
         Some(place) => places::revision_in(state, app_env, place),
-        None => state.target.intent.get(app_env).map(|revision| revision.as_ref().clone()),
+        None => in_intent(state, app_env),
     };
     let (from, mut restored) = (in_force(state), in_force(past));
     let (to, pins, slots, deviations);
@@ -102,11 +104,23 @@ fn plan_app(state: &State, past: &State, app_env: &AppEnv, scope: &Scope, held: 
             restored.clone_from(&from);
         }
         to = match place {
-            Some(_) => state.target.intent.get(app_env).map(|revision| revision.as_ref().clone()),
+            Some(_) => in_intent(state, app_env),
             None => restored.clone(),
         };
         (pins, slots, deviations) = (part.pins, part.slots, part.deviations);
     }
+    let mut pins = places::changes(state, app_env, pins);
+    let is_excepted = |place: &Place| held.iter().any(|scope| place_of(scope).as_ref() == Some(place));
+    if in_intent(state, app_env) == to && slots.is_empty() && pins.iter().all(|(place, _)| is_excepted(place))
+    {
+        // Nothing but what is excepted would be said anew.
+        pins.clear();
+    }
+    let blocked = if pins.is_empty() && slots.is_empty() && in_intent(state, app_env) == to {
+        Vec::new()
+    } else {
+        places::unfinished(state, app_env, scope, held)
+    };
     let barriers = state
         .history
         .barriers
@@ -118,7 +132,7 @@ fn plan_app(state: &State, past: &State, app_env: &AppEnv, scope: &Scope, held: 
     // A place that follows the rest of its app again rejects nothing.
     let rejected = rejected.filter(|_| place.is_none() || restored != to);
     RollbackPlan {
-        pins: places::changes(state, app_env, pins),
+        pins,
         app_env: app_env.clone(),
         from,
         restored,
@@ -126,10 +140,16 @@ fn plan_app(state: &State, past: &State, app_env: &AppEnv, scope: &Scope, held: 
         slots,
         deviations,
         late: Vec::new(),
-        blocked: places::unfinished(state, app_env, held),
+        blocked,
         barriers,
         rejected,
+        for_all: place.is_none(),
     }
+}
+
+/// What an app should be wherever no place is pinned.
+fn in_intent(state: &State, app_env: &AppEnv) -> Option<Revision> {
+    state.target.intent.get(app_env).map(|revision| revision.as_ref().clone())
 }
 
 /// Every slot where it was, under its own index.
@@ -196,6 +216,9 @@ impl RollbackPlan {
         self.apply(&mut after);
         let mut nodes: BTreeMap<NodeName, NodeChange> = BTreeMap::new();
         let app_env = &self.app_env;
+        // What has not come to a node yet goes on, unless it is held.
+        let is_held = !self.for_all && state.unsuccessful(app_env).is_some();
+        let is_left = |node: &NodeName| is_held && after.pin_at(app_env, node).is_none();
         let (mut specs, mut specs_after) = (Specs::new(state, app_env), Specs::new(&after, app_env));
         for (slot, was, is) in state.slots_beside(&after, app_env) {
             let mut changed = |node: &NodeName, what: fn(&mut NodeChange) -> &mut Vec<Slot>| {
@@ -203,8 +226,8 @@ impl RollbackPlan {
             };
             match (was, is) {
                 (Some(was), Some(is)) if was == is => match (specs.at(slot, was), specs_after.at(slot, is)) {
-                    (before, after) if before == after => {}
-                    (_, Some(after)) if state.is_assigned(slot, was, after) => {}
+                    (before, now) if before == now && is_left(was) => {}
+                    (_, Some(now)) if state.is_assigned(slot, was, now) => {}
                     (_, None) => changed(was, |change| &mut change.removed),
                     (_, Some(_)) => changed(was, |change| &mut change.replaced),
                 },

@@ -17,6 +17,7 @@ use crate::digest::Digest;
 use crate::event::{Deviation, Event, Pin};
 use crate::fields;
 use crate::header::Decision;
+use crate::hold::Hold;
 use crate::ids::{AppEnv, NodeName, Place, Seq, Slot};
 use crate::merge::take_back;
 use crate::rejection::{Rejection, RejectionKind};
@@ -197,7 +198,10 @@ impl UndoneApp {
     /// nowhere else by that. `past` is what was before.
     fn keep_apart(&mut self, state: &State, past: &State) {
         let app_env = self.app_env.clone();
-        let Some(hold) = state.unsuccessful(&app_env).filter(|_| self.from == self.to) else { return };
+        if self.from != self.to {
+            return;
+        }
+        let hold = state.unsuccessful(&app_env);
         let present: BTreeMap<Place, Pin> =
             state.pins(&app_env).map(|(place, pin)| (place.clone(), pin.as_ref().clone())).collect();
         let mut pins = present.clone();
@@ -207,13 +211,11 @@ impl UndoneApp {
                 None => pins.remove(place),
             };
         }
-        let kept = hold.keep_apart(state, &app_env, &mut pins);
-        if kept.is_empty() {
-            return;
-        }
-        self.restores = None;
+        let kept = hold.map(|hold| hold.keep_apart(state, &app_env, &mut pins)).unwrap_or_default();
+        let why = hold.map(Hold::why).unwrap_or_default();
         for place in &kept {
-            let why = format!("goes on without the rest of the app, which stays as it is: {}", hold.why());
+            self.restores = None;
+            let why = format!("goes on without the rest of the app, which stays as it is: {why}");
             self.deviations.push(Deviation { what: format!("{app_env}, {place}"), why });
             self.pins.retain(|(changed, _)| changed != place);
             if pins.get(place) != present.get(place) {
@@ -222,9 +224,10 @@ impl UndoneApp {
         }
         self.pins.sort_by(|left, right| left.0.cmp(&right.0));
         // While some place is pinned, nobody but this places instances there.
-        if self.slots.is_empty() {
+        if self.restores.is_none() && self.slots.is_empty() && !pins.is_empty() {
             let mut after = state.clone();
-            for place in &kept {
+            let changed: Vec<Place> = self.pins.iter().map(|(place, _)| place.clone()).collect();
+            for place in &changed {
                 let scope = Scope::app_env(&app_env).at(place);
                 let part = restore(&after, past, &app_env, &scope, &[]);
                 for (slot, node) in part.slots {
