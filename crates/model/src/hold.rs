@@ -16,7 +16,7 @@ pub struct Hold {
     /// The deployment to what should be wherever no place is pinned; absent when it is so old that only the log
     /// knows it.
     pub deployment: Option<Seq>,
-    /// Whether it failed, as far as it is known. If not, it was broken off.
+    /// Whether it failed, as far as it is known. If not, it was broken off or is on its way.
     pub failed: bool,
 }
 
@@ -44,7 +44,7 @@ impl State {
         (!is_success).then(|| Hold { deployment: Some(seq), failed: whole.has_failed() })
     }
 
-    /// Whether nodes were told all that an app should be on some of them, and nothing else in its slots there.
+    /// Whether some nodes were told all that an app should be on them.
     fn is_told(&self, app_env: &AppEnv, on: impl Fn(&NodeName) -> bool) -> bool {
         let revisions = self.revisions(app_env);
         let mut specs = Specs::new(self, app_env);
