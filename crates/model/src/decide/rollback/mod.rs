@@ -52,8 +52,11 @@ pub(super) fn rollback(state: &State, command: &Command, context: &Context) -> R
     } else {
         let blocked: Vec<_> = plans.iter().flat_map(RollbackPlan::why_blocked).collect();
         if !blocked.is_empty() {
-            let except: String = except.iter().map(|scope| format!(" --except {scope}")).collect();
-            let next = format!("stele rollback {scope} --to {point}{except} --best-effort --plan");
+            let mut next = format!("stele rollback {scope} --to {point} --best-effort --plan");
+            for place in except {
+                next.push_str(" --except ");
+                next.push_str(&place.to_string());
+            }
             return Err(refuse(blocked, next));
         }
     }
