@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use stele_model::decide::plan_rollback;
 use stele_model::event::Outcome;
 use stele_model::limits::DEPLOYMENTS_PER_APP_MAX;
-use stele_model::{AppEnv, Command, Decision, InstanceId, NodeName, Point, Rejection, Scope, Time};
+use stele_model::{AppEnv, Command, Decision, InstanceId, NodeName, Point, Rejection, Scope};
 use world::{Spec, World, image_digest, name, rollback};
 
 const WEB: &str = "shop/web@prod";
@@ -37,27 +37,16 @@ fn failed_at(second: u32) -> (World, u64, u64) {
     let (mut world, good) = world_of(second);
     world.sick.insert(image_digest(2));
     world.settle();
-    pass_the_deadline(&mut world);
-    assert!(matches!(ended(&world), Some(Outcome::Failed { .. })));
+    world.pass_the_deadline();
+    assert!(matches!(world.ended(WEB), Some(Outcome::Failed { .. })));
     let bad = world.state.seq;
     (world, good, bad)
-}
-
-/// Lets the time pass in which an instance has to become healthy.
-fn pass_the_deadline(world: &mut World) {
-    world.state.time = Time(world.state.time.0 + 61_000_000);
-    world.settle();
-}
-
-fn ended(world: &World) -> Option<Outcome> {
-    let (_, deployment) = world.state.latest_deployment(&name(WEB)).unwrap();
-    deployment.finished.as_ref().map(|(_, _, outcome)| outcome.clone())
 }
 
 fn back(world: &mut World, region: &str, point: u64) -> Decision {
     let decision = world.dana(rollback(&format!("{WEB},region:{region}"), point)).unwrap().unwrap();
     world.settle();
-    assert_eq!(ended(world), Some(Outcome::Succeeded), "{region}");
+    assert_eq!(world.ended(WEB), Some(Outcome::Succeeded), "{region}");
     decision
 }
 
@@ -88,15 +77,15 @@ fn a_place_that_goes_back_takes_no_other_on_with_what_failed() {
         for second in [false, true] {
             world.dana(rollback(&format!("{WEB},region:{back}"), good)).unwrap();
             world.settle();
-            pass_the_deadline(&mut world);
-            assert_eq!(ended(&world), Some(Outcome::Succeeded), "{back}");
+            world.pass_the_deadline();
+            assert_eq!(world.ended(WEB), Some(Outcome::Succeeded), "{back}");
             assert_eq!(assigned_in(&world, back).len(), 2, "{back}");
             assert_eq!(assigned_in(&world, other), stays, "{back}, again: {second}");
         }
         // Somebody decides for all of it.
         world.dana(rollback(WEB, good)).unwrap();
         world.settle();
-        assert_eq!(ended(&world), Some(Outcome::Succeeded));
+        assert_eq!(world.ended(WEB), Some(Outcome::Succeeded));
         assert_eq!(assigned_in(&world, "").len(), 4);
     }
 }
@@ -107,7 +96,7 @@ fn a_place_that_goes_back_takes_no_other_on_with_what_was_on_its_way() {
     let stays = assigned_in(&world, "us");
     world.dana(rollback(&format!("{WEB},region:eu"), good)).unwrap();
     world.settle();
-    assert_eq!((ended(&world), assigned_in(&world, "us")), (Some(Outcome::Succeeded), stays));
+    assert_eq!((world.ended(WEB), assigned_in(&world, "us")), (Some(Outcome::Succeeded), stays));
     // That is no success of what is still to be wherever no place is pinned.
     let app_env = name::<AppEnv>(WEB);
     assert!(!world.state.timeline(&app_env)[0].good);
@@ -125,7 +114,7 @@ fn a_place_that_goes_on_again_goes_on_alone() {
     again.settle();
     for world in [world, again] {
         assert_eq!((releases_in(&world, "eu"), releases_in(&world, "us")), (vec![2, 2], stays.clone()));
-        assert_eq!(ended(&world), Some(Outcome::Succeeded));
+        assert_eq!(world.ended(WEB), Some(Outcome::Succeeded));
         assert!(world.state.hold(&name(WEB)).is_some_and(|hold| hold.failed));
     }
 }
@@ -156,7 +145,7 @@ fn what_was_broken_off_goes_on_once_nothing_is_pinned() {
     world.undo(&[went_back]).unwrap();
     world.settle();
     assert_eq!((releases_in(&world, ""), world.state.hold(&name(WEB))), (vec![2, 2, 2, 2], None));
-    assert_eq!(ended(&world), Some(Outcome::Succeeded));
+    assert_eq!(world.ended(WEB), Some(Outcome::Succeeded));
 }
 
 #[test]
@@ -166,8 +155,8 @@ fn what_is_held_down_keeps_no_place_from_going_back() {
     world.dana(Spec::new(3, 4).deploy(WEB)).unwrap();
     world.sick.insert(image_digest(3));
     world.settle();
-    pass_the_deadline(&mut world);
-    assert!(matches!(ended(&world), Some(Outcome::Failed { .. })));
+    world.pass_the_deadline();
+    assert!(matches!(world.ended(WEB), Some(Outcome::Failed { .. })));
     for node in ["us-1", "us-2"] {
         world.lose_or_return(node);
     }
@@ -194,8 +183,8 @@ fn what_goes_on_everywhere_is_decided_for_all() {
     let mut well = world.clone();
     world.sick.insert(image_digest(2));
     world.settle();
-    pass_the_deadline(&mut world);
-    assert!(matches!(ended(&world), Some(Outcome::Failed { .. })));
+    world.pass_the_deadline();
+    assert!(matches!(world.ended(WEB), Some(Outcome::Failed { .. })));
     let again = back(&mut world, "eu", good);
     let stays = releases_in(&world, "us");
     world.sick.clear();
@@ -205,7 +194,7 @@ fn what_goes_on_everywhere_is_decided_for_all() {
 
     // Or it succeeded: then a place that goes back holds nothing, and is released when it follows the rest again.
     well.settle();
-    assert_eq!(ended(&well), Some(Outcome::Succeeded));
+    assert_eq!(well.ended(WEB), Some(Outcome::Succeeded));
     let all_well = well.state.seq;
     back(&mut well, "eu", good);
     assert_eq!(well.state.hold(&name(WEB)), None);
@@ -223,7 +212,7 @@ fn a_rollback_of_all_decides_for_all_though_places_stay_pinned() {
     world.sick.clear();
     world.dana(rollback(WEB, one_back)).unwrap();
     world.settle();
-    assert_eq!((ended(&world), world.state.hold(&name(WEB))), (Some(Outcome::Succeeded), None));
+    assert_eq!((world.ended(WEB), world.state.hold(&name(WEB))), (Some(Outcome::Succeeded), None));
     assert_eq!((releases_in(&world, "eu"), releases_in(&world, "us")), (vec![1, 1], vec![2, 2]));
 }
 
@@ -245,7 +234,7 @@ fn what_failed_cannot_be_excepted_where_it_would_go_on() {
     back(&mut world, "us", good);
     back_but(&mut world, "region:us", good).unwrap();
     world.settle();
-    assert_eq!((ended(&world), releases_in(&world, "")), (Some(Outcome::Succeeded), vec![1, 1, 1, 1]));
+    assert_eq!((world.ended(WEB), releases_in(&world, "")), (Some(Outcome::Succeeded), vec![1, 1, 1, 1]));
 }
 
 #[test]
@@ -265,7 +254,7 @@ fn the_hold_outlasts_what_is_remembered() {
 fn a_place_that_goes_on_has_the_instances_that_it_had() {
     let (mut well, good) = world_of(6);
     well.settle();
-    assert_eq!(ended(&well), Some(Outcome::Succeeded));
+    assert_eq!(well.ended(WEB), Some(Outcome::Succeeded));
     let (failed, same, _) = failed_at(6);
     assert_eq!(good, same);
     for mut world in [well, failed] {
@@ -275,7 +264,7 @@ fn a_place_that_goes_on_has_the_instances_that_it_had() {
         world.sick.clear();
         world.undo(&decisions[..1]).unwrap();
         world.settle();
-        assert_eq!(ended(&world), Some(Outcome::Succeeded));
+        assert_eq!(world.ended(WEB), Some(Outcome::Succeeded));
         assert_eq!((releases_in(&world, "eu"), releases_in(&world, "us")), (vec![2; had], vec![1, 1]));
     }
 }

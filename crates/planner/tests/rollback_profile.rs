@@ -9,7 +9,7 @@ use stele_model::decide::plan_rollback;
 use stele_model::event::{AssignmentChange, Contacts, Event, Outcome};
 use stele_model::limits::DEPLOYMENTS_PER_APP_MAX;
 use stele_model::release::{Placement, Port, Protocol};
-use stele_model::{AppEnv, Command, ReleaseChoice, Scope, Time};
+use stele_model::{AppEnv, Command, ReleaseChoice, Scope};
 use world::{Place, Spec, World, image_digest, name, request, rollback, set_secret};
 
 const WEB: &str = "shop/web@prod";
@@ -192,17 +192,6 @@ fn best_effort_leaves_what_cannot_be_restored_and_says_so() {
     assert_eq!(world.intent(WEB), before.target_digest(&Scope::app_env(&name(WEB))));
 }
 
-/// Lets the time pass in which an instance has to become healthy.
-fn pass_the_deadline(world: &mut World) {
-    world.state.time = Time(world.state.time.0 + 61_000_000);
-    world.settle();
-}
-
-fn ended(world: &World) -> Option<Outcome> {
-    let (_, deployment) = world.state.latest_deployment(&name(WEB)).unwrap();
-    deployment.finished.as_ref().map(|(_, _, outcome)| outcome.clone())
-}
-
 #[test]
 fn what_nobody_saw_healthy_has_not_succeeded() {
     let nodes = ["eu-1", "eu-2", "us-1", "us-2"];
@@ -213,9 +202,9 @@ fn what_nobody_saw_healthy_has_not_succeeded() {
         world.lose_or_return(node);
     }
     world.settle();
-    assert_eq!(ended(&world), None, "no node can say");
-    pass_the_deadline(&mut world);
-    let Some(Outcome::Failed { reason, .. }) = ended(&world) else { panic!("nobody saw it healthy") };
+    assert_eq!(world.ended(WEB), None, "no node can say");
+    world.pass_the_deadline();
+    let Some(Outcome::Failed { reason, .. }) = world.ended(WEB) else { panic!("nobody saw it healthy") };
     assert!(reason.ends_with("its node is not heard of"), "{reason}");
 
     // Some say that it is well: the others hold nobody up.
@@ -224,9 +213,9 @@ fn what_nobody_saw_healthy_has_not_succeeded() {
     }
     world.dana(Spec::new(3, 4).deploy(WEB)).unwrap();
     world.settle();
-    assert_eq!(ended(&world), Some(Outcome::Succeeded));
+    assert_eq!(world.ended(WEB), Some(Outcome::Succeeded));
     world.dana(Spec { place: Place::Everywhere, ..Spec::new(4, 4) }.deploy(WEB)).unwrap();
     world.lose_or_return("us-2");
     world.settle();
-    assert_eq!(ended(&world), Some(Outcome::Succeeded));
+    assert_eq!(world.ended(WEB), Some(Outcome::Succeeded));
 }

@@ -7,7 +7,7 @@ pub(crate) mod changes;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use stele_model::event::{Contacts, EnrolledNode, Holder, JoinToken, Role, Token};
+use stele_model::event::{Contacts, EnrolledNode, Holder, JoinToken, Outcome, Role, Token};
 use stele_model::ids::ServiceName;
 use stele_model::release::{Container, EnvValue, File, Image, Order, Placement, Service, Update};
 use stele_model::signature::PublicKey;
@@ -151,6 +151,18 @@ impl World {
             commands.push(command);
         }
         panic!("it never settles");
+    }
+
+    /// Lets the time pass in which an instance has to become healthy.
+    pub(crate) fn pass_the_deadline(&mut self) {
+        self.state.time = Time(self.state.time.0 + 61_000_000);
+        self.settle();
+    }
+
+    /// How the newest deployment of an app ended.
+    pub(crate) fn ended(&self, app_env: &str) -> Option<Outcome> {
+        let (_, deployment) = self.state.latest_deployment(&name(app_env)).unwrap();
+        deployment.finished.as_ref().map(|(_, _, outcome)| outcome.clone())
     }
 
     fn report(&mut self) {
