@@ -9,6 +9,7 @@ use crate::etcd::Etcd;
 use crate::load::{Http, Sample, Server, load};
 use crate::plain::{Keeps, Plain};
 use crate::report::{Goal, Report, Row, Side, Times};
+use crate::rest::{Spent, Turn};
 
 /// Bytes of the value each event carries, on both sides. Stele's are two labels of a node.
 const VALUE_BYTES: usize = 256;
@@ -27,6 +28,9 @@ const BARE_RECORDS: (&str, &str) = (
     "bare records",
     "the same, but each command is read as JSON by the leader, hashed by each process, and put into RocksDB",
 );
+
+/// What goes on for so long after a turn is worth no word.
+const SHORT_AFTERMATH: Duration = Duration::from_secs(1);
 
 /// How long, and how often.
 #[derive(Clone, Copy, Debug)]
@@ -101,16 +105,36 @@ fn body(number: u64) -> String {
 struct Rounds {
     rates: Vec<f64>,
     times: Times,
+    events: u64,
+    /// Of all processors.
+    processors: Duration,
+    /// Longest time that something went on after a turn.
+    aftermath: Duration,
 }
 
 impl Rounds {
     fn new() -> anyhow::Result<Self> {
-        Ok(Self { rates: Vec::new(), times: Times::new()? })
+        let (processors, aftermath) = (Duration::ZERO, Duration::ZERO);
+        Ok(Self { rates: Vec::new(), times: Times::new()?, events: 0, processors, aftermath })
     }
 
-    fn add(&mut self, sample: &Sample) -> anyhow::Result<()> {
+    fn add(&mut self, sample: &Sample, spent: Spent) -> anyhow::Result<()> {
         self.rates.push(sample.per_second);
+        self.events += sample.events;
+        self.processors += spent.processors;
+        self.aftermath = self.aftermath.max(spent.aftermath);
         self.times.add(&sample.times)
+    }
+
+    /// What an event takes of the processors, in words.
+    fn spent(&self, name: &str) -> String {
+        let each = self.processors.as_secs_f64() * 1e6 / self.events as f64;
+        let aftermath = self.aftermath.as_secs_f64();
+        if self.aftermath > SHORT_AFTERMATH {
+            format!("{name} {each:.0} µs (the last of it {aftermath:.1} s after the turn)")
+        } else {
+            format!("{name} {each:.0} µs")
+        }
     }
 }
 
@@ -128,6 +152,7 @@ pub(crate) fn commit(clients: &[usize], effort: Effort) -> anyhow::Result<Report
     report.versions.push(Etcd::version()?);
     for clients in clients {
         let row = compare(
+            &mut report,
             *clients,
             effort,
             &[
@@ -159,6 +184,7 @@ pub(crate) fn commit_batch(clients: &[usize], commands: u64, effort: Effort) -> 
     for clients in clients {
         let plain = |plain| load(asked_of(plain, fleet.batches(commands)?), *clients, commands, effort.time);
         let row = compare(
+            &mut report,
             *clients,
             effort,
             &[
@@ -186,20 +212,32 @@ pub(crate) fn commit_batch(clients: &[usize], commands: u64, effort: Effort) -> 
 type Load<'a> = &'a dyn Fn() -> anyhow::Result<Sample>;
 
 /// All sides, taking turns.
-fn compare(clients: usize, effort: Effort, sides: &[(&str, Load<'_>)]) -> anyhow::Result<Row> {
+fn compare(
+    report: &mut Report,
+    clients: usize,
+    effort: Effort,
+    sides: &[(&str, Load<'_>)],
+) -> anyhow::Result<Row> {
     // Stele and its peer come first.
     let sides = if effort.has_bare { sides } else { &sides[..2] };
     let mut found = sides.iter().map(|_| Rounds::new()).collect::<anyhow::Result<Vec<_>>>()?;
     for round in 0..effort.rounds {
-        // Who comes after whom differs: one may have something left to do.
+        // Who comes after whom differs: what one leaves in the caches may help another.
         for turn in 0..sides.len() {
             let at = (round + turn) % sides.len();
-            found[at].add(&(sides[at].1)()?)?;
+            let turn = Turn::begin()?;
+            let sample = (sides[at].1)()?;
+            found[at].add(&sample, turn.end()?)?;
         }
     }
     let sides = sides.iter().zip(&found);
+    let spent: Vec<String> = sides.clone().map(|((name, _), rounds)| rounds.spent(name)).collect();
     let sides = sides.map(|((name, _), rounds)| Side::new(name, &rounds.rates, Some(&rounds.times)));
     let work = format!("{clients} client{}", if clients == 1 { "" } else { "s" });
+    report.note(format!(
+        "{work}: an event takes of all processors together, until nothing more follows of it: {}.",
+        spent.join(", ")
+    ));
     Ok(Row::new(&work, "events/s", sides.collect()))
 }
 

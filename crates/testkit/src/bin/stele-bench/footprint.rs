@@ -9,12 +9,11 @@ use stele_testkit::{Cluster, ClusterConfig};
 
 use crate::etcd::Etcd;
 use crate::fleet;
+use crate::machine::TICK_MS;
 use crate::report::{Goal, Report, Row, Side};
 
 /// Between two looks at a process.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
-/// Length of a tick in which the kernel counts processor time: `USER_HZ` is 100 on Linux everywhere.
-const TICK: Duration = Duration::from_millis(10);
 
 /// A process at a moment.
 #[derive(Clone, Copy, Debug, Default)]
@@ -154,10 +153,10 @@ pub(crate) fn usage(id: u32) -> anyhow::Result<Usage> {
     let stat = read("stat")?;
     // The program's name stands in parentheses and may hold anything.
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<u32>().ok()).unwrap_or_default();
+    let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<u64>().ok()).unwrap_or_default();
     Ok(Usage {
         resident_bytes: kilobytes(&read("status")?, "VmRSS:").context("no VmRSS")?,
-        processor: TICK * (ticks(11) + ticks(12)),
+        processor: Duration::from_millis(TICK_MS * (ticks(11) + ticks(12))),
     })
 }
 

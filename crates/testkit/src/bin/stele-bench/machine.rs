@@ -9,6 +9,8 @@ use serde::Serialize;
 
 use crate::first_line;
 
+/// Length of a tick in which the kernel counts processor time: `USER_HZ` is 100 on Linux everywhere.
+pub(crate) const TICK_MS: u64 = 10;
 /// Synced writes measured.
 const SYNCS: usize = 300;
 /// Bytes of each.

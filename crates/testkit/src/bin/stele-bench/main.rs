@@ -16,6 +16,7 @@ mod past;
 mod plain;
 mod replay;
 mod report;
+mod rest;
 mod state;
 mod suite;
 

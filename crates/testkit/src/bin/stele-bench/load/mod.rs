@@ -29,6 +29,8 @@ const DONE: &[u8] = b"\"status\":200";
 pub(crate) struct Sample {
     pub(crate) per_second: f64,
     pub(crate) times: Times,
+    /// All that were written, also while that was not timed.
+    pub(crate) events: u64,
 }
 
 /// A server that takes writes.
@@ -67,12 +69,15 @@ async fn run(server: Rc<Server>, clients: usize, events: u64, time: Duration) ->
         let first = nonce() + ((at as u64) << 32);
         tasks.spawn_local(write(Rc::clone(&server), client, events, first, begins..ends));
     }
-    let mut times = Times::new()?;
+    let (mut times, mut written) = (Times::new()?, 0);
     while let Some(done) = tasks.join_next().await {
-        times.add(&done.context("a client panicked")??)?;
+        let (timed, all) = done.context("a client panicked")??;
+        times.add(&timed)?;
+        written += all;
     }
     anyhow::ensure!(times.len() > 0, "nothing was written");
-    Ok(Sample { per_second: (times.len() * events) as f64 / time.as_secs_f64(), times })
+    let per_second = (times.len() * events) as f64 / time.as_secs_f64();
+    Ok(Sample { per_second, times, events: written * events })
 }
 
 async fn write(
@@ -81,7 +86,7 @@ async fn write(
     events: u64,
     first: u64,
     time: Range<Instant>,
-) -> anyhow::Result<Times> {
+) -> anyhow::Result<(Times, u64)> {
     let mut times = Times::new()?;
     let mut number = first;
     loop {
@@ -90,7 +95,7 @@ async fn write(
         number += 1;
         let asked = Instant::now();
         if asked >= time.end {
-            return Ok(times);
+            return Ok((times, number - first - 1));
         }
         let answer = async {
             match &mut client {
