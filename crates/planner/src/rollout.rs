@@ -8,7 +8,9 @@ use stele_model::ids::ServiceName;
 use stele_model::release::{Order, Service, Update};
 use stele_model::state::AssignedTo;
 use stele_model::wire::Phase;
-use stele_model::{AppEnv, Command, Digest, InstanceId, NodeName, Revision, Seq, Slot, Specs, State, Time};
+use stele_model::{
+    AppEnv, Command, Digest, Hold, InstanceId, NodeName, Revision, Seq, Slot, Specs, State, Time,
+};
 
 use crate::limits::ASSIGNMENTS_PER_COMMAND_MAX;
 use crate::placement::Unplaced;
@@ -68,7 +70,7 @@ pub(crate) fn advance(
     let held = state
         .hold(app_env)
         .filter(|_| !planted!(HoldForgotten))
-        .map(|_| hold(state, app_env, &mut wanted, &mut left));
+        .map(|why| hold(state, app_env, why, &mut wanted, &mut left));
     if let Some((seq, _)) = deployment {
         if let Some(outcome) = failure(state, &wanted, since, now) {
             return Some(finish(app_env, seq, outcome));
@@ -107,12 +109,13 @@ type Down<'a> = BTreeMap<&'a ServiceName, u32>;
 fn hold<'a>(
     state: &'a State,
     app_env: &AppEnv,
+    why: Hold,
     wanted: &mut Vec<Wanted<'a>>,
     left: &mut Vec<Running<'a>>,
 ) -> Down<'a> {
     let is_pinned = |node: &NodeName| state.pin_at(app_env, node).is_some();
     let is_healthy = |it: &&Running<'_>| state.is_healthy(it.node, it.id);
-    let mut down = Down::new();
+    let (mut down, mut behind) = (Down::new(), Vec::new());
     left.retain(|running| is_pinned(running.node));
     wanted.retain(|slot| {
         if is_pinned(slot.node) {
@@ -123,12 +126,42 @@ fn hold<'a>(
         if elsewhere.iter().any(is_healthy) {
             // What it left behind in a pinned place serves nobody any more.
             left.extend(here.into_iter().cloned());
-        } else if instances().next().is_some() && !here.iter().any(is_healthy) {
+            return false;
+        }
+        if instances().next().is_some() && !here.iter().any(is_healthy) {
             *down.entry(&slot.slot.service).or_default() += 1;
         }
+        behind.extend(here.into_iter().cloned());
         false
     });
+    let since = why.deployment.and_then(|seq| state.history.deployments.get(&seq)).map(|it| it.started);
+    give(behind, wanted, since);
     down
+}
+
+/// Has slots in pinned places take over what slots that went elsewhere left behind there: where a service goes back to
+/// as many instances as it had in a place, those are among them. Slots that were filled before the rollout that is held
+/// began are others' places.
+fn give<'a>(behind: Vec<Running<'a>>, wanted: &mut [Wanted<'a>], since: Option<Time>) {
+    let mut given = BTreeSet::new();
+    for running in behind {
+        let takes_over = |slot: &Wanted<'_>| match &slot.fresh {
+            None => true,
+            Some(fresh) => since.is_some_and(|since| fresh.to.since >= since),
+        };
+        let same_service = wanted.iter_mut().enumerate().filter(|(at, slot)| {
+            slot.slot.service == running.id.slot.service
+                && slot.stale.is_empty()
+                && !given.contains(at)
+                && takes_over(slot)
+        });
+        let nearest = same_service
+            .min_by_key(|(_, slot)| (slot.node != running.node, slot.fresh.is_some(), slot.is_good));
+        if let Some((at, slot)) = nearest {
+            given.insert(at);
+            slot.stale.push(running);
+        }
+    }
 }
 
 fn finish(app_env: &AppEnv, deployment: Seq, outcome: Outcome) -> Command {

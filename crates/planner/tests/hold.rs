@@ -10,7 +10,7 @@ use stele_model::decide::plan_rollback;
 use stele_model::event::Outcome;
 use stele_model::limits::DEPLOYMENTS_PER_APP_MAX;
 use stele_model::{AppEnv, Command, Decision, InstanceId, NodeName, Point, Rejection, Scope};
-use world::{Spec, World, image_digest, name, rollback};
+use world::{Place, Spec, World, image_digest, name, rollback};
 
 const WEB: &str = "shop/web@prod";
 
@@ -320,4 +320,37 @@ fn a_place_that_follows_the_rest_again_rejects_nothing() {
     let latched = world.state.control.latches.get(&name::<AppEnv>(WEB)).unwrap();
     let numbers: Vec<_> = latched.iter().filter_map(|it| world.state.release_number(it)).collect();
     assert_eq!(numbers, [2], "the one that went back once, not the good one");
+}
+
+/// The nodes that are told to run something, once for each instance.
+fn nodes_in(world: &World, region: &str) -> Vec<String> {
+    assigned_in(world, region).into_iter().map(|(node, _)| node.to_string()).collect()
+}
+
+#[test]
+fn what_a_slot_left_behind_makes_room_where_its_service_goes_back() {
+    for port in [None, Some(8080)] {
+        let mut world = World::new();
+        world.dana(Spec { port, ..Spec::new(1, 2) }.deploy(WEB)).unwrap();
+        world.settle();
+        let good = world.state.seq;
+        assert_eq!(nodes_in(&world, ""), ["eu-1", "us-1"]);
+        // Both are to be in one region, and what is to be there never gets well.
+        for node in ["us-1", "us-2"] {
+            world.label(node, true);
+        }
+        world.sick.insert(image_digest(2));
+        world.dana(Spec { port, place: Place::Ssd, ..Spec::new(2, 2) }.deploy(WEB)).unwrap();
+        world.settle();
+        world.pass_the_deadline();
+        assert!(matches!(world.ended(WEB), Some(Outcome::Failed { .. })));
+        let (left, stays) = (assigned_in(&world, "eu"), assigned_in(&world, "us"));
+        assert_eq!(left.len(), 1, "{port:?}: what serves is there still");
+
+        back(&mut world, "eu", good);
+        let now = assigned_in(&world, "eu");
+        assert_eq!((now.len(), releases_in(&world, "eu")), (1, vec![1]), "{port:?}: one there, as there was");
+        assert_ne!(now[0].1.slot, left[0].1.slot, "{port:?}");
+        assert_eq!(assigned_in(&world, "us"), stays, "{port:?}");
+    }
 }

@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use stele_model::event::{Contacts, EnrolledNode, Holder, JoinToken, Outcome, Role, Token};
 use stele_model::ids::ServiceName;
-use stele_model::release::{Container, EnvValue, File, Image, Order, Placement, Service, Update};
+use stele_model::release::{
+    Container, EnvValue, File, Image, Order, Placement, Port, Protocol, Service, Update,
+};
 use stele_model::signature::PublicKey;
 use stele_model::state::AssignedTo;
 use stele_model::trial::try_out;
@@ -242,6 +244,8 @@ pub(crate) struct Spec {
     pub(crate) cache: bool,
     pub(crate) secret: bool,
     pub(crate) place: Place,
+    /// Published on the node.
+    pub(crate) port: Option<u16>,
 }
 
 impl Spec {
@@ -271,6 +275,9 @@ impl Spec {
             Place::Everywhere => Placement::Every { nodes: name("") },
             Place::EverySsd => Placement::Every { nodes: name("disk=ssd") },
         };
+        let protocol = Protocol::Tcp;
+        web.container.ports =
+            self.port.map(|port| Port { container: port, host: Some(port), protocol }).into_iter().collect();
         for (key, value) in &self.env {
             web.container.env.insert(key.clone(), EnvValue::Value(Value::Plain(value.clone())));
         }
