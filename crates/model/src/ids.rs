@@ -9,6 +9,7 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::thread::LocalKey;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Visitor;
@@ -98,6 +99,62 @@ macro_rules! text_form {
     };
 }
 
+/// Names that a thread read lately, each where its text has its [`place`]. As those of `SharedText`: bounded and
+/// forgetful.
+type Recent<T> = RefCell<Vec<Option<T>>>;
+
+/// What is read from a text, unless it was lately.
+trait Written: Clone {
+    /// What follows of a text that begins as this is written.
+    fn rest_of<'a>(&self, text: &'a str) -> Option<&'a str>;
+    fn read(text: &str) -> Result<Self, NameError>;
+
+    fn is_written(&self, text: &str) -> bool {
+        self.rest_of(text) == Some("")
+    }
+}
+
+/// Shares the memory of an equal one that this thread read lately: records that follow each other name the same apps
+/// and slots, and so do the parts of what is kept of a node.
+fn read_shared<T: Written>(recent: &'static LocalKey<Recent<T>>, text: &str) -> Result<T, NameError> {
+    let shared = recent.try_with(|recent| {
+        let known = recent.borrow().get(place(text)).cloned().flatten();
+        if let Some(known) = known.filter(|known| known.is_written(text)) {
+            return Ok(known);
+        }
+        // What it is made of may be read in the same way.
+        let read = T::read(text)?;
+        let mut recent = recent.borrow_mut();
+        recent.resize(RECENT_TEXTS_MAX, None);
+        recent[place(text)] = Some(read.clone());
+        Ok(read)
+    });
+    // A thread that is about to end has forgotten all.
+    shared.unwrap_or_else(|_| T::read(text))
+}
+
+/// What copies share: equal ones are most often one in memory.
+macro_rules! shared_parts {
+    ($type:ident, $parts:ident) => {
+        impl Deref for $type {
+            type Target = $parts;
+            fn deref(&self) -> &$parts {
+                &self.0
+            }
+        }
+        impl PartialOrd for $type {
+            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+                Some(self.cmp(other))
+            }
+        }
+        impl Ord for $type {
+            fn cmp(&self, other: &Self) -> Ordering {
+                if Arc::ptr_eq(&self.0, &other.0) { Ordering::Equal } else { self.0.cmp(&other.0) }
+            }
+        }
+    };
+}
+
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident, $kind:literal) => {
         $(#[$doc])*
@@ -177,12 +234,42 @@ impl FromStr for AppId {
 text_form!(AppId, "^[a-z0-9-]+/[a-z0-9-]+$");
 
 /// An app in an environment: the unit that is deployed. Written `shop/web@prod`.
+///
+/// Copies of it share their memory, as those of a [`Slot`]: every slot, event and deployment names one.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct AppEnv(Arc<AppEnvParts>);
+
+/// What an [`AppEnv`] is made of.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct AppEnv {
+pub struct AppEnvParts {
     /// The app.
     pub app: AppId,
     /// Where it runs.
     pub environment: EnvironmentName,
+}
+
+thread_local! {
+    static RECENT_APP_ENVS: Recent<AppEnv> = const { RefCell::new(Vec::new()) };
+}
+
+impl AppEnv {
+    /// Of its parts.
+    pub fn new(app: AppId, environment: EnvironmentName) -> Self {
+        Self(Arc::new(AppEnvParts { app, environment }))
+    }
+}
+
+impl Written for AppEnv {
+    fn rest_of<'a>(&self, text: &'a str) -> Option<&'a str> {
+        let AppEnvParts { app, environment } = &*self.0;
+        let rest = text.strip_prefix(app.project.as_str())?.strip_prefix('/')?;
+        rest.strip_prefix(app.app.as_str())?.strip_prefix('@')?.strip_prefix(environment.as_str())
+    }
+
+    fn read(text: &str) -> Result<Self, NameError> {
+        let (app, environment) = text.split_once('@').ok_or_else(|| NameError::AppEnv(text.to_owned()))?;
+        Ok(Self::new(app.parse()?, environment.parse()?))
+    }
 }
 
 impl fmt::Display for AppEnv {
@@ -194,10 +281,10 @@ impl fmt::Display for AppEnv {
 impl FromStr for AppEnv {
     type Err = NameError;
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let (app, environment) = text.split_once('@').ok_or_else(|| NameError::AppEnv(text.to_owned()))?;
-        Ok(Self { app: app.parse()?, environment: environment.parse()? })
+        read_shared(&RECENT_APP_ENVS, text)
     }
 }
+shared_parts!(AppEnv, AppEnvParts);
 text_form!(AppEnv, "^[a-z0-9-]+/[a-z0-9-]+@[a-z0-9-]+$");
 
 /// A part of the fleet whose instances of an app may follow another revision than the rest.
@@ -249,8 +336,7 @@ pub struct SlotParts {
 }
 
 thread_local! {
-    // As those of `SharedText`: bounded and forgetful.
-    static RECENT_SLOTS: RefCell<Vec<Option<Slot>>> = const { RefCell::new(Vec::new()) };
+    static RECENT_SLOTS: Recent<Slot> = const { RefCell::new(Vec::new()) };
 }
 
 impl Slot {
@@ -264,21 +350,13 @@ impl Slot {
     pub fn with_index(&self, index: u32) -> Self {
         Self::new(self.app_env.clone(), self.service.clone(), index)
     }
+}
 
-    /// Whether it is written so.
-    fn is_written(&self, text: &str) -> bool {
-        let AppEnv { app, environment } = &self.app_env;
-        let parts = [
-            (app.project.as_str(), "/"),
-            (app.app.as_str(), "@"),
-            (environment.as_str(), "/"),
-            (self.service.as_str(), "."),
-        ];
-        let mut rest = Some(text);
-        for (part, end) in parts {
-            rest = rest.and_then(|rest| rest.strip_prefix(part)).and_then(|rest| rest.strip_prefix(end));
-        }
-        rest.is_some_and(|index| index.parse() == Ok(self.index))
+impl Written for Slot {
+    fn rest_of<'a>(&self, text: &'a str) -> Option<&'a str> {
+        let rest = self.app_env.rest_of(text)?.strip_prefix('/')?;
+        let index = rest.strip_prefix(self.service.as_str())?.strip_prefix('.')?;
+        (index.parse() == Ok(self.index)).then_some("")
     }
 
     fn read(text: &str) -> Result<Self, NameError> {
@@ -286,25 +364,6 @@ impl Slot {
         let (head, index) = text.rsplit_once('.').ok_or_else(error)?;
         let (app_env, service) = head.rsplit_once('/').ok_or_else(error)?;
         Ok(Self::new(app_env.parse()?, service.parse()?, index.parse().map_err(|_| error())?))
-    }
-}
-
-impl Deref for Slot {
-    type Target = SlotParts;
-    fn deref(&self) -> &SlotParts {
-        &self.0
-    }
-}
-
-impl PartialOrd for Slot {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Slot {
-    fn cmp(&self, other: &Self) -> Ordering {
-        if Arc::ptr_eq(&self.0, &other.0) { Ordering::Equal } else { self.0.cmp(&other.0) }
     }
 }
 
@@ -316,22 +375,11 @@ impl fmt::Display for Slot {
 
 impl FromStr for Slot {
     type Err = NameError;
-    /// Shares the memory of an equal one that this thread read lately: records that follow each other name the
-    /// same slots, and so do the parts of what is kept of a node.
     fn from_str(text: &str) -> Result<Self, NameError> {
-        let shared = RECENT_SLOTS.try_with(|recent| {
-            let mut recent = recent.borrow_mut();
-            recent.resize(RECENT_TEXTS_MAX, None);
-            let present = &mut recent[place(text)];
-            match present {
-                Some(present) if present.is_written(text) => Ok(present.clone()),
-                _ => Ok(present.insert(Self::read(text)?).clone()),
-            }
-        });
-        // A thread that is about to end has forgotten all.
-        shared.unwrap_or_else(|_| Self::read(text))
+        read_shared(&RECENT_SLOTS, text)
     }
 }
+shared_parts!(Slot, SlotParts);
 text_form!(Slot, "^[a-z0-9-]+/[a-z0-9-]+@[a-z0-9-]+/[a-z0-9-]+[.][0-9]+$");
 
 /// One container of a release on a node, filling a slot. Written `shop/web@prod/web.0-142`.
@@ -419,6 +467,25 @@ mod tests {
         {
             assert!(bad.parse::<Slot>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn apps_share_their_memory_and_compare_by_their_parts() {
+        let texts = ["shop/web@prod", "shop/web@prod-1", "shop/web@pro", "shop/we@prod", "sho/web@prod"];
+        let read = |text: &str| text.parse::<AppEnv>().unwrap();
+        for text in texts {
+            assert!(Arc::ptr_eq(&read(text).0, &read(text).0), "{text}");
+            for other in texts {
+                let (one, another) = (AppEnv::read(text).unwrap(), read(other));
+                assert_eq!(one == another, text == other, "{text} {other}");
+                let parts = |app_env: &AppEnv| (app_env.app.clone(), app_env.environment.clone());
+                assert_eq!(one.cmp(&another), parts(&one).cmp(&parts(&another)), "{text} {other}");
+                assert_eq!(one.is_written(other), text == other, "{text} {other}");
+            }
+        }
+        // The app of a slot is the same one in memory.
+        let slot: Slot = "shop/web@prod/web.0".parse().unwrap();
+        assert!(Arc::ptr_eq(&slot.app_env.0, &read("shop/web@prod").0));
     }
 
     #[test]

@@ -67,7 +67,7 @@ impl Scope {
 
     /// The app and environment, when the scope is within exactly one of each.
     pub fn as_app_env(&self) -> Option<AppEnv> {
-        Some(AppEnv { app: self.app.clone()?, environment: self.environment.clone()? })
+        Some(AppEnv::new(self.app.clone()?, self.environment.clone()?))
     }
 
     /// The part of it in a place.
@@ -156,8 +156,8 @@ impl FromStr for Scope {
                 let part = part.strip_prefix("app:").unwrap_or(part);
                 if part.contains('@') {
                     let app_env: AppEnv = part.parse()?;
-                    fix(&mut scope.app, app_env.app, text, "app")?;
-                    fix(&mut scope.environment, app_env.environment, text, "environment")?;
+                    fix(&mut scope.app, app_env.app.clone(), text, "app")?;
+                    fix(&mut scope.environment, app_env.environment.clone(), text, "environment")?;
                 } else {
                     fix(&mut scope.app, part.parse()?, text, "app")?;
                 }

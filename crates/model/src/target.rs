@@ -92,7 +92,7 @@ impl State {
     fn slots_in(&self, scope: &Scope) -> Box<dyn Iterator<Item = (&Slot, &NodeName)> + '_> {
         match (&scope.app, &scope.environment) {
             (Some(app), Some(environment)) => {
-                Box::new(self.slots(&AppEnv { app: app.clone(), environment: environment.clone() }))
+                Box::new(self.slots(&AppEnv::new(app.clone(), environment.clone())))
             }
             _ => Box::new(self.target.placement.iter()),
         }

@@ -103,7 +103,7 @@ fn compare(records: &[Record]) -> (usize, usize) {
         let environments = &now.control.environments;
         for app in apps {
             for environment in environments {
-                let app_env = AppEnv { app: app.clone(), environment: environment.clone() };
+                let app_env = AppEnv::new(app.clone(), environment.clone());
                 let (state, interest, passed) = rebuilt(&app_env, [base, milestone, then], records, now);
                 let real = hosts(then, &app_env);
                 assert!(real.nodes().is_subset(interest.nodes()), "seq {}: {app_env}", then.seq);

@@ -61,7 +61,7 @@ impl AppSpec {
             return Err(SpecErrors { file: None, errors });
         }
         Ok(Draft {
-            app_env: AppEnv { app: self.app.clone(), environment: self.environment(Some(environment))? },
+            app_env: AppEnv::new(self.app.clone(), self.environment(Some(environment))?),
             contacts: self.contacts(),
             services: self.services_in(environment),
         })
@@ -185,7 +185,7 @@ impl Draft {
                 .map_err(|(path, message)| SpecErrors::one(None, SpecError::new(path, message, None)))?;
             services.push((name, service));
         }
-        Ok(Release { app: self.app_env.app, services: services.into_iter().collect() })
+        Ok(Release { app: self.app_env.app.clone(), services: services.into_iter().collect() })
     }
 }
 

@@ -117,7 +117,7 @@ impl Remove {
         if !self.plan {
             Session::confirm(&format!("Remove {} and stop all of its containers?", self.app_env), self.yes)?;
         }
-        let AppEnv { app, environment } = &self.app_env;
+        let (app, environment) = (&self.app_env.app, &self.app_env.environment);
         let path = format!(
             "/v1/apps/{}/{}/{}",
             encode(app.project.as_str()),

@@ -104,7 +104,7 @@ impl Apply {
         let (file, environment) = loaded(&self.file, self.env.as_ref())?;
         let images = parse_images(&self.images)?;
         let client = session.client()?;
-        let app_env = AppEnv { app: file.spec.app.clone(), environment: environment.clone() };
+        let app_env = AppEnv::new(file.spec.app.clone(), environment.clone());
         let request = ApplyRequest {
             spec: file.spec.clone(),
             environment: Some(environment),

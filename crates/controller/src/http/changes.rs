@@ -237,10 +237,8 @@ fn only_service(release: &Release) -> Result<ServiceName, Failure> {
 
 pub(super) async fn remove(handle: &Handle, asked: &Asked) -> Answered {
     let request: RemoveRequest = asked.body_or_default()?;
-    let app_env = AppEnv {
-        app: AppId { project: asked.path("project")?, app: asked.path("app")? },
-        environment: asked.path("env")?,
-    };
+    let app = AppId { project: asked.path("project")?, app: asked.path("app")? };
+    let app_env = AppEnv::new(app, asked.path("env")?);
     let command = Command::Remove { app_env: app_env.clone() };
     let why = Why { reason: request.reason, links: request.links };
     carry_out(handle, asked, Change { app_env, command, plan: request.plan, why }).await

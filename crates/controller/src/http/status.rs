@@ -66,7 +66,7 @@ async fn state_about(
 fn apps_of(state: &State, scope: &Scope) -> Option<BTreeSet<AppEnv>> {
     let app = scope.app.as_ref()?;
     let environments = state.control.environments.iter();
-    let apps = environments.map(|environment| AppEnv { app: app.clone(), environment: environment.clone() });
+    let apps = environments.map(|environment| AppEnv::new(app.clone(), environment.clone()));
     Some(apps.filter(|app_env| scope.covers_app_env(app_env)).collect())
 }
 

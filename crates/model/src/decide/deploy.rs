@@ -144,7 +144,7 @@ fn declare(
     contacts: Option<&Contacts>,
     events: &mut Vec<Event>,
 ) -> Result<(), Rejection> {
-    let AppEnv { app, environment } = app_env;
+    let (app, environment) = (&app_env.app, &app_env.environment);
     let Some(contacts) = contacts else {
         // Only an apply creates: a mistyped name must not become an app.
         if !state.control.apps.contains_key(app) {

@@ -117,7 +117,7 @@ impl World {
         for at in present..present + self.shape.apps {
             let app: AppId = format!("team-{:02}/app-{at:03}", at / 5).parse()?;
             for environment in ENVIRONMENTS {
-                self.apps.push(AppEnv { app: app.clone(), environment: environment.parse()? });
+                self.apps.push(AppEnv::new(app.clone(), environment.parse()?));
             }
         }
         self.deploy_missing()

@@ -100,9 +100,9 @@ pub(super) fn is_removed(story: &mut Story) -> anyhow::Result<()> {
 }
 
 pub(super) fn goes_elsewhere(story: &mut Story) -> anyhow::Result<()> {
-    let AppEnv { app, .. } = story.app()?;
+    let app = story.app()?.app.clone();
     let environment = ELSEWHERE[story.round % ELSEWHERE.len()].parse()?;
-    story.deployed("ci", &AppEnv { app, environment }, Style::Web, None)?;
+    story.deployed("ci", &AppEnv::new(app, environment), Style::Web, None)?;
     Ok(())
 }
 

@@ -116,9 +116,8 @@ pub(super) fn of_the_fleet(story: &mut Story) -> anyhow::Result<()> {
 /// A region goes back to when an app was nowhere: there it stays away, and elsewhere it stays.
 pub(super) fn to_before_it_was_there(story: &mut Story) -> anyhow::Result<()> {
     let seq = story.state().seq;
-    let AppEnv { app, .. } = story.app()?;
     let environment = format!("trial-{}", story.state().control.environments.len()).parse()?;
-    let app_env = AppEnv { app, environment };
+    let app_env = AppEnv::new(story.app()?.app.clone(), environment);
     story.deployed("ci", &app_env, Style::Web, None)?;
     let node = node_of(story, &app_env)?;
     let region = story.state().region_of(&node).context("a node has a region")?;
