@@ -52,7 +52,7 @@ async fn what_is_assigned_runs_and_what_is_withdrawn_goes() {
     assert_eq!(running.len(), 2);
     for told in &report.instances {
         assert_eq!(told.container.as_ref().map(ToString::to_string).as_ref(), running.get(&told.id));
-        assert_eq!(told.spec_digest, Some(web(0).spec_digest));
+        assert_eq!(told.spec_digest, Some(web(0).spec_digest.into()));
     }
 
     world.controller.publish(&world.fleet.signed(2, vec![web(1)])).await;
@@ -205,7 +205,7 @@ async fn sealed_values_are_opened_for_the_engine_and_never_for_the_disk() {
     assignment.keys.push(key);
     world.controller.publish(&world.fleet.sign(&assignment)).await;
     let report = world.controller.hears_healthy(1, &[0]).await;
-    assert_eq!(report.instances[0].spec_digest, Some(instance.spec_digest));
+    assert_eq!(report.instances[0].spec_digest, Some(instance.spec_digest.into()));
     let files = world.runtime.files(&instance.id);
     assert_eq!(files.get("/etc/password").map(String::as_str), Some("hunter2-file"));
     agent.stop().await;

@@ -10,6 +10,7 @@ use crate::container_id::ContainerId;
 use crate::digest::Digest;
 use crate::ids::{FleetName, InstanceId, NodeName, RegionName, Seq, Time};
 use crate::release::{Image, InstanceSpec, Protocol};
+use crate::shared_digest::SharedDigest;
 use crate::signature::{Certificate, PublicKey, Purpose, Signature, SignatureError, sign, verify};
 
 /// A node's whole desired state.
@@ -183,7 +184,7 @@ pub struct InstanceReport {
     /// How it is.
     pub phase: Phase,
     /// Digest of the spec its container was made of, read back by inspection.
-    pub spec_digest: Option<Digest>,
+    pub spec_digest: Option<SharedDigest>,
     /// Docker's id of its container.
     pub container: Option<ContainerId>,
     /// Times the agent started it again.
@@ -278,7 +279,7 @@ impl Serialize for InstanceReport {
         ReportOut {
             id,
             phase: *phase,
-            spec_digest: *spec_digest,
+            spec_digest: spec_digest.as_deref().copied(),
             container,
             restarts: *restarts,
             reason: self.reason(),
@@ -294,6 +295,7 @@ impl<'de> Deserialize<'de> for InstanceReport {
         let ReportIn { id, phase, spec_digest, container, restarts, reason, exit_code, log_tail } =
             ReportIn::deserialize(deserializer)?;
         let remarks = Remarks::of(reason, exit_code, log_tail);
+        let spec_digest = spec_digest.map(Into::into);
         Ok(Self { id, phase, spec_digest, container, restarts, remarks })
     }
 }

@@ -75,7 +75,7 @@ fn compose(
     InstanceReport {
         id: id.clone(),
         phase,
-        spec_digest: container.and_then(|container| container.spec_digest),
+        spec_digest: container.and_then(|container| container.spec_digest).map(Into::into),
         container: container.map(|container| container.id.as_str().into()),
         restarts: known.map_or(0, |known| known.restarts),
         remarks: Remarks::of(reason, container.and_then(|container| exit_code(container, known)), log_tail),

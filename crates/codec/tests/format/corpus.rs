@@ -172,7 +172,7 @@ fn reports() -> Vec<ReportedChange> {
         InstanceReport {
             id: name(&format!("shop/web@prod/web.{at}-{}", 40 + at)),
             phase: *phase,
-            spec_digest: (at > 1).then(|| digest("spec")),
+            spec_digest: (at > 1).then(|| digest("spec").into()),
             container: (at > 1).then(|| "4f".repeat(32).into()),
             restarts: if failed { 70_000 } else { 0 },
             remarks: Remarks::of(

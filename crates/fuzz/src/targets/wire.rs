@@ -266,7 +266,7 @@ fn made_reports() -> anyhow::Result<Vec<Named>> {
         InstanceReport {
             id: "shop/web@prod/web.0-7".parse()?,
             phase: Phase::Healthy,
-            spec_digest: Some(Digest::of(&[b"spec"])),
+            spec_digest: Some(Digest::of(&[b"spec"]).into()),
             container: Some("4f5c".into()),
             restarts: 0,
             remarks: None,

@@ -219,7 +219,7 @@ impl World {
                         (true, true) => Phase::Unhealthy,
                         (true, false) => Phase::Healthy,
                     },
-                    spec_digest: Some(to.spec),
+                    spec_digest: Some(to.spec.into()),
                     container: Some(id.to_string().into()),
                     restarts: 0,
                     remarks: Remarks::of(
@@ -285,7 +285,7 @@ impl World {
         let mut running = BTreeMap::new();
         for (node, seen) in &self.state().observed {
             for (id, report) in &seen.instances {
-                let present = (node.clone(), report.spec_digest.unwrap());
+                let present = (node.clone(), **report.spec_digest.as_ref().unwrap());
                 let twice = running.insert(id.slot.to_string(), present);
                 assert_eq!(twice, None, "{} runs twice", id.slot);
             }

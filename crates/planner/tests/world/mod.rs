@@ -179,7 +179,7 @@ impl World {
             let instances = assigned.instances.iter().map(|(id, to)| InstanceReport {
                 id: id.clone(),
                 phase: if is_sick(to, &id.slot.service) { Phase::Unhealthy } else { Phase::Healthy },
-                spec_digest: Some(to.spec),
+                spec_digest: Some(to.spec.into()),
                 container: None,
                 restarts: 0,
                 remarks: None,

@@ -54,7 +54,7 @@ pub async fn an_instance_is_made_and_adopted_by_the_next_agent(fixture: &impl Fi
     let web = instance("shop/web@prod/web.0-1", fixture.container(Kind::Runs, 1));
     let mut first = agent(runtime.clone(), std::slice::from_ref(&web));
     let reports = all(&mut first, 1, Phase::Healthy).await;
-    assert_eq!(reports[0].spec_digest, Some(web.spec_digest));
+    assert_eq!(reports[0].spec_digest, Some(web.spec_digest.into()));
     assert_eq!((reports[0].restarts, reports[0].exit_code(), reports[0].reason()), (0, None, None));
     let before = runtime.observe().await.unwrap();
     assert_eq!(*before.networks(), [app_env("shop/web@prod")].into());
@@ -448,7 +448,7 @@ pub async fn an_image_that_its_registry_does_not_give_comes_from_the_mirror(fixt
     .await;
     with.set_mirror(Some(fixture.mirror()));
     let reports = all(&mut with, 1, Phase::Healthy).await;
-    assert_eq!(reports[0].spec_digest, Some(web.spec_digest));
+    assert_eq!(reports[0].spec_digest, Some(web.spec_digest.into()));
     eventually(&mut with, "the node vouches for it", |result| vouches(result, std::slice::from_ref(&web)))
         .await;
     assert!(runtime.has_image(&image).await.unwrap(), "the same bytes under another name");

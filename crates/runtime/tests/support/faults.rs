@@ -245,8 +245,8 @@ pub async fn replacement_survives(
     let mut next = super::agent(runtime.clone(), std::slice::from_ref(&new));
     let reports = super::all(&mut next, 1, Phase::Healthy).await;
     assert_eq!(
-        (&reports[0].id, reports[0].spec_digest),
-        (&new.id, Some(new.spec_digest)),
+        (&reports[0].id, reports[0].spec_digest.as_deref()),
+        (&new.id, Some(&new.spec_digest)),
         "{fault:?} at {at}"
     );
     let observed = runtime.observe().await.unwrap();
