@@ -185,6 +185,9 @@ fn changes_are_taken_back(shop: &Shop, [first, second, third]: [u64; 3]) {
     let conflicts = shop.would_be_refused(&["undo", "--deployment", &id(first)]);
     assert!(conflicts["conflicts"].as_array().unwrap().len() > 1, "{conflicts:#}");
 
+    let founded = shop.would_be_refused(&["undo", "--seq", "1"]);
+    assert!(founded["blocked"].to_string().contains("this changed no app"), "{founded:#}");
+
     let untouched = shop.target("now");
     // A refusal is logged, and is all that is.
     let kinds = shop.run(&["events", "--after", &before.to_string(), "--output", "json"]);

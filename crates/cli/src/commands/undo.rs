@@ -110,7 +110,7 @@ fn render(terminal: Terminal, answer: &UndoAnswer) -> String {
             .extend(answer.conflicts.iter().map(|conflict| format!("  {}", one_line(&conflict.to_string()))));
         return lines.join("\n");
     }
-    if answer.apps.is_empty() && answer.seq.is_none() {
+    if answer.apps.is_empty() && answer.seq.is_none() && answer.blocked.is_empty() {
         lines.push(format!("{}: nothing of it is left to undo", one_line(&answer.what)));
         return lines.join("\n");
     }

@@ -7,7 +7,8 @@ use stele_api::wire::{UndoAnswer, UndoApp, UndoRequest, UndoneDecision};
 use stele_model::decide::{UndoPlan, plan_undo};
 use stele_model::limits::UNDO_DECISIONS_MAX;
 use stele_model::rejection::{Rejection, RejectionKind};
-use stele_model::{Command, Decision, Header, PrincipalId, Scope, Seq, State, diff};
+use stele_model::trial::try_out;
+use stele_model::{Command, Context, Decision, Header, PrincipalId, Scope, Seq, State, diff};
 
 use super::asked::{Asked, Why};
 use super::failure::Failure;
@@ -49,24 +50,9 @@ pub(super) async fn undo(handle: &Handle, asked: &Asked) -> Answered {
     let plan = plan_undo(&state, &decisions, &past)?;
     let after = after(&state, &plan);
     answer.apps = apps(&state, &after, &plan);
-    if request.plan {
-        answer.conflicts = plan.conflicts.clone();
-        answer.blocked = blocked(&state, &plan, &decisions, request.pass_barriers);
-        answer.blocked.extend(obstacles_of(handle, &state, &after, &plan).await);
-        answer.differences = diff(&state, &after, &Scope::fleet());
-        return json(&answer);
-    }
-    // Refusals that need nobody's word come first, and with all their words, from the decision itself.
-    if plan.conflicts.is_empty() && blocked(&state, &plan, &decisions, request.pass_barriers).is_empty() {
-        let obstacles = obstacles_of(handle, &state, &after, &plan).await;
-        if !obstacles.is_empty() {
-            let message = format!("{} cannot be undone", chosen.what);
-            return Err(Rejection::new(RejectionKind::Conflict, message).with_details(obstacles).into());
-        }
-    }
     let command = Command::Undo {
-        decisions,
-        what: chosen.what,
+        decisions: decisions.clone(),
+        what: chosen.what.clone(),
         now: request.now,
         pass_barriers: request.pass_barriers,
     };
@@ -75,6 +61,33 @@ pub(super) async fn undo(handle: &Handle, asked: &Asked) -> Answered {
         [only] => Some(Scope::app_env(&only.app_env)),
         _ => None,
     };
+    let in_the_way = blocked(&state, &plan, &decisions, request.pass_barriers);
+    if request.plan {
+        answer.conflicts = plan.conflicts.clone();
+        answer.blocked = in_the_way;
+        if answer.conflicts.is_empty() && answer.blocked.is_empty() {
+            // Whatever else would be refused: by who asks, or by what it is about.
+            let submission = asked.submission(handle, command, scope, why).await?;
+            let tried = try_out(&state, &submission, &Context { now: handle.now(), past });
+            answer.blocked.extend(
+                tried
+                    .err()
+                    .into_iter()
+                    .flat_map(|refused| std::iter::once(refused.message).chain(refused.details)),
+            );
+        }
+        answer.blocked.extend(obstacles_of(handle, &state, &after, &plan).await);
+        answer.differences = diff(&state, &after, &Scope::fleet());
+        return json(&answer);
+    }
+    // Refusals that need nobody's word come first, and with all their words, from the decision itself.
+    if plan.conflicts.is_empty() && in_the_way.is_empty() {
+        let obstacles = obstacles_of(handle, &state, &after, &plan).await;
+        if !obstacles.is_empty() {
+            let message = format!("{} cannot be undone", chosen.what);
+            return Err(Rejection::new(RejectionKind::Conflict, message).with_details(obstacles).into());
+        }
+    }
     let done = asked.submit(handle, command, scope, why).await?;
     answer.seq = done.decision.map(Decision::last);
     answer.deployments = done.deployments;
