@@ -16,7 +16,7 @@ use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::limits::{NAME_BYTES_MAX, RECENT_TEXTS_MAX};
-use crate::shared_text::{SharedText, place};
+use crate::shared_text::{SharedText, cell_of};
 
 /// Why a text is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -99,26 +99,22 @@ macro_rules! text_form {
     };
 }
 
-/// Names that a thread read lately, each where its text has its [`place`]. As those of `SharedText`: bounded and
+/// Names that a thread read lately, each in the [cell](cell_of) of its text. As those of `SharedText`: bounded and
 /// forgetful.
 type Recent<T> = RefCell<Vec<Option<T>>>;
 
-/// What is read from a text, unless it was lately.
-trait Written: Clone {
-    /// What follows of a text that begins as this is written.
-    fn rest_of<'a>(&self, text: &'a str) -> Option<&'a str>;
+/// What is read from a text anew only where it was not lately: see [`read_shared`].
+trait ReadShared: Clone {
+    /// Whether this is what a text says.
+    fn is_written(&self, text: &str) -> bool;
     fn read(text: &str) -> Result<Self, NameError>;
-
-    fn is_written(&self, text: &str) -> bool {
-        self.rest_of(text) == Some("")
-    }
 }
 
 /// Shares the memory of an equal one that this thread read lately: records that follow each other name the same apps
 /// and slots, and so do the parts of what is kept of a node.
-fn read_shared<T: Written>(recent: &'static LocalKey<Recent<T>>, text: &str) -> Result<T, NameError> {
+fn read_shared<T: ReadShared>(recent: &'static LocalKey<Recent<T>>, text: &str) -> Result<T, NameError> {
     let shared = recent.try_with(|recent| {
-        let known = recent.borrow().get(place(text)).cloned().flatten();
+        let known = recent.borrow().get(cell_of(text)).cloned().flatten();
         if let Some(known) = known.filter(|known| known.is_written(text)) {
             return Ok(known);
         }
@@ -126,7 +122,7 @@ fn read_shared<T: Written>(recent: &'static LocalKey<Recent<T>>, text: &str) -> 
         let read = T::read(text)?;
         let mut recent = recent.borrow_mut();
         recent.resize(RECENT_TEXTS_MAX, None);
-        recent[place(text)] = Some(read.clone());
+        recent[cell_of(text)] = Some(read.clone());
         Ok(read)
     });
     // A thread that is about to end has forgotten all.
@@ -257,13 +253,18 @@ impl AppEnv {
     pub fn new(app: AppId, environment: EnvironmentName) -> Self {
         Self(Arc::new(AppEnvParts { app, environment }))
     }
-}
 
-impl Written for AppEnv {
+    /// What follows of a text that begins as this is written.
     fn rest_of<'a>(&self, text: &'a str) -> Option<&'a str> {
         let AppEnvParts { app, environment } = &*self.0;
         let rest = text.strip_prefix(app.project.as_str())?.strip_prefix('/')?;
         rest.strip_prefix(app.app.as_str())?.strip_prefix('@')?.strip_prefix(environment.as_str())
+    }
+}
+
+impl ReadShared for AppEnv {
+    fn is_written(&self, text: &str) -> bool {
+        self.rest_of(text) == Some("")
     }
 
     fn read(text: &str) -> Result<Self, NameError> {
@@ -352,11 +353,11 @@ impl Slot {
     }
 }
 
-impl Written for Slot {
-    fn rest_of<'a>(&self, text: &'a str) -> Option<&'a str> {
-        let rest = self.app_env.rest_of(text)?.strip_prefix('/')?;
-        let index = rest.strip_prefix(self.service.as_str())?.strip_prefix('.')?;
-        (index.parse() == Ok(self.index)).then_some("")
+impl ReadShared for Slot {
+    fn is_written(&self, text: &str) -> bool {
+        let service = self.app_env.rest_of(text).and_then(|rest| rest.strip_prefix('/'));
+        let index = service.and_then(|rest| rest.strip_prefix(self.service.as_str())?.strip_prefix('.'));
+        index.is_some_and(|index| index.parse() == Ok(self.index))
     }
 
     fn read(text: &str) -> Result<Self, NameError> {

@@ -4,8 +4,8 @@
 pub const NAME_BYTES_MAX: usize = 63;
 /// Certificates whose signatures a thread remembers to have verified.
 pub const VOUCHED_MAX: usize = 16;
-/// Names that a thread remembers, and slots, to keep equal ones once: 32 KiB for where each is, and what those take
-/// that nobody else has any more.
+/// So many names a thread remembers, to keep equal ones once, and so many apps, slots and digests: 32 KiB for where
+/// those of a kind are, and what those take that nobody else has any more.
 pub const RECENT_TEXTS_MAX: usize = 4096;
 /// Longest environment variable or label key, in bytes.
 pub const KEY_BYTES_MAX: usize = 256;

@@ -21,7 +21,7 @@ thread_local! {
 }
 
 /// Where a digest is remembered, if it is: it is a hash already.
-fn place(digest: &Digest) -> usize {
+fn cell_of(digest: &Digest) -> usize {
     let [first, second, ..] = digest.0;
     usize::from(u16::from_le_bytes([first, second])) % RECENT_TEXTS_MAX
 }
@@ -31,7 +31,7 @@ impl From<Digest> for SharedDigest {
         let shared = RECENT.try_with(|recent| {
             let mut recent = recent.borrow_mut();
             recent.resize(RECENT_TEXTS_MAX, None);
-            let present = &mut recent[place(&digest)];
+            let present = &mut recent[cell_of(&digest)];
             match present {
                 Some(present) if **present == digest => Arc::clone(present),
                 _ => Arc::clone(present.insert(Arc::new(digest))),

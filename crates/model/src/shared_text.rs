@@ -23,7 +23,7 @@ thread_local! {
 
 /// Where a text is remembered, if it is. FNV-1a, 64 bits (Fowler, Noll, Vo): the texts are short, and nothing but
 /// speed depends on it.
-pub(crate) fn place(text: &str) -> usize {
+pub(crate) fn cell_of(text: &str) -> usize {
     let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
@@ -38,7 +38,7 @@ impl SharedText {
         let shared = RECENT.try_with(|recent| {
             let mut recent = recent.borrow_mut();
             recent.resize(RECENT_TEXTS_MAX, None);
-            let present = &mut recent[place(text)];
+            let present = &mut recent[cell_of(text)];
             match present {
                 Some(present) if present == text => present.clone(),
                 _ => present.insert(text.into()).clone(),
@@ -97,7 +97,7 @@ mod tests {
     fn texts_that_follow_each_other_have_places_of_their_own() {
         for shape in ["eu-", "shop/web@prod/web.", "n", "shop/web@prod/web-1.0-1"] {
             let places: BTreeSet<usize> =
-                (0..RECENT_TEXTS_MAX / 4).map(|at| place(&format!("{shape}{at}"))).collect();
+                (0..RECENT_TEXTS_MAX / 4).map(|at| cell_of(&format!("{shape}{at}"))).collect();
             // By chance, 0.88 of them had one.
             assert!(places.len() > RECENT_TEXTS_MAX / 5, "{shape}: {}", places.len());
         }

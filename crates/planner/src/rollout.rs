@@ -8,9 +8,7 @@ use stele_model::ids::ServiceName;
 use stele_model::release::{Order, Service, Update};
 use stele_model::state::AssignedTo;
 use stele_model::wire::Phase;
-use stele_model::{
-    AppEnv, Command, Digest, Hold, InstanceId, NodeName, Revision, Seq, Slot, Specs, State, Time,
-};
+use stele_model::{AppEnv, Command, Digest, InstanceId, NodeName, Revision, Seq, Slot, Specs, State, Time};
 
 use crate::limits::ASSIGNMENTS_PER_COMMAND_MAX;
 use crate::placement::Unplaced;
@@ -70,7 +68,7 @@ pub(crate) fn advance(
     let held = state
         .hold(app_env)
         .filter(|_| !planted!(HoldForgotten))
-        .map(|why| hold(state, app_env, why, &mut wanted, &mut left));
+        .map(|_| hold(state, app_env, &mut wanted, &mut left));
     if let Some((seq, _)) = deployment {
         if let Some(outcome) = failure(state, &wanted, since, now) {
             return Some(finish(app_env, seq, outcome));
@@ -109,7 +107,6 @@ type Down<'a> = BTreeMap<&'a ServiceName, u32>;
 fn hold<'a>(
     state: &'a State,
     app_env: &AppEnv,
-    why: Hold,
     wanted: &mut Vec<Wanted<'a>>,
     left: &mut Vec<Running<'a>>,
 ) -> Down<'a> {
@@ -134,33 +131,28 @@ fn hold<'a>(
         behind.extend(here.into_iter().cloned());
         false
     });
-    let since = why.deployment.and_then(|seq| state.history.deployments.get(&seq)).map(|it| it.started);
-    give(behind, wanted, since);
+    for running in behind {
+        stand_in(state, running, wanted);
+    }
     down
 }
 
-/// Has slots in pinned places take over what slots that went elsewhere left behind there: where a service goes back to
-/// as many instances as it had in a place, those are among them. Slots that were filled before the rollout that is held
-/// began are others' places.
-fn give<'a>(behind: Vec<Running<'a>>, wanted: &mut [Wanted<'a>], since: Option<Time>) {
-    let mut given = BTreeSet::new();
-    for running in behind {
-        let takes_over = |slot: &Wanted<'_>| match &slot.fresh {
-            None => true,
-            Some(fresh) => since.is_some_and(|since| fresh.to.since >= since),
-        };
-        let same_service = wanted.iter_mut().enumerate().filter(|(at, slot)| {
-            slot.slot.service == running.id.slot.service
-                && slot.stale.is_empty()
-                && !given.contains(at)
-                && takes_over(slot)
-        });
-        let nearest = same_service
-            .min_by_key(|(_, slot)| (slot.node != running.node, slot.fresh.is_some(), slot.is_good));
-        if let Some((at, slot)) = nearest {
-            given.insert(at);
-            slot.stale.push(running);
-        }
+/// Has what a slot that went elsewhere left behind count for the slot of its service that is to be on its node: where a
+/// place goes back to what it was, that may be there still, and be all that serves. Where it is something else and both
+/// cannot run, it makes room.
+fn stand_in<'a>(state: &State, behind: Running<'a>, wanted: &mut [Wanted<'a>]) {
+    let is_here = |slot: &&mut Wanted<'_>| {
+        slot.node == behind.node
+            && slot.slot.service == behind.id.slot.service
+            && slot.fresh.is_none()
+            && slot.stale.is_empty()
+    };
+    let Some(slot) = wanted.iter_mut().find(is_here) else { return };
+    if behind.to.spec == slot.spec && state.is_healthy(behind.node, behind.id) {
+        slot.fresh = Some(behind);
+        (slot.is_good, slot.was_healthy) = (true, true);
+    } else if slot.service.container.is_exclusive() || excludes(state, &behind) {
+        slot.stale.push(behind);
     }
 }
 

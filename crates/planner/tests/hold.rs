@@ -322,35 +322,56 @@ fn a_place_that_follows_the_rest_again_rejects_nothing() {
     assert_eq!(numbers, [2], "the one that went back once, not the good one");
 }
 
-/// The nodes that are told to run something, once for each instance.
-fn nodes_in(world: &World, region: &str) -> Vec<String> {
-    assigned_in(world, region).into_iter().map(|(node, _)| node.to_string()).collect()
+/// Two instances, one in each region, of two images one after the other, and then of another one that is to be in one
+/// region alone and never gets well; the seqs at which the first two were in force.
+fn moved(port: Option<u16>) -> (World, [u64; 2]) {
+    let mut world = World::new();
+    let seqs = [100, 1].map(|image| {
+        world.dana(Spec { port, ..Spec::new(image, 2) }.deploy(WEB)).unwrap();
+        world.settle();
+        world.state.seq
+    });
+    for node in ["us-1", "us-2"] {
+        world.label(node, true);
+    }
+    world.sick.insert(image_digest(2));
+    world.dana(Spec { port, place: Place::Ssd, ..Spec::new(2, 2) }.deploy(WEB)).unwrap();
+    world.settle();
+    world.pass_the_deadline();
+    assert!(matches!(world.ended(WEB), Some(Outcome::Failed { .. })));
+    assert_eq!(assigned_in(&world, "eu").len(), 1, "what serves is there still");
+    (world, seqs)
 }
 
 #[test]
-fn what_a_slot_left_behind_makes_room_where_its_service_goes_back() {
+fn what_a_slot_left_behind_counts_where_its_place_goes_back() {
     for port in [None, Some(8080)] {
-        let mut world = World::new();
-        world.dana(Spec { port, ..Spec::new(1, 2) }.deploy(WEB)).unwrap();
-        world.settle();
-        let good = world.state.seq;
-        assert_eq!(nodes_in(&world, ""), ["eu-1", "us-1"]);
-        // Both are to be in one region, and what is to be there never gets well.
-        for node in ["us-1", "us-2"] {
-            world.label(node, true);
-        }
-        world.sick.insert(image_digest(2));
-        world.dana(Spec { port, place: Place::Ssd, ..Spec::new(2, 2) }.deploy(WEB)).unwrap();
-        world.settle();
-        world.pass_the_deadline();
-        assert!(matches!(world.ended(WEB), Some(Outcome::Failed { .. })));
+        let (mut world, [_, good]) = moved(port);
         let (left, stays) = (assigned_in(&world, "eu"), assigned_in(&world, "us"));
-        assert_eq!(left.len(), 1, "{port:?}: what serves is there still");
-
-        back(&mut world, "eu", good);
-        let now = assigned_in(&world, "eu");
-        assert_eq!((now.len(), releases_in(&world, "eu")), (1, vec![1]), "{port:?}: one there, as there was");
-        assert_ne!(now[0].1.slot, left[0].1.slot, "{port:?}");
+        let went_back = back(&mut world, "eu", good);
+        assert_eq!(assigned_in(&world, "eu"), left, "{port:?}: it is what it was");
         assert_eq!(assigned_in(&world, "us"), stays, "{port:?}");
+        // Neither does who takes that back, or decides for all of it, stop what serves.
+        let mut undone = world.clone();
+        undone.undo(&[went_back]).unwrap();
+        undone.settle();
+        assert_eq!(assigned_in(&undone, "eu"), left, "{port:?}");
+        world.dana(rollback(WEB, good)).unwrap();
+        world.settle();
+        assert_eq!((world.ended(WEB), releases_in(&world, "")), (Some(Outcome::Succeeded), vec![2, 2]));
+        assert_eq!(assigned_in(&world, "eu"), left, "{port:?}");
+    }
+}
+
+#[test]
+fn what_a_slot_left_behind_makes_room_where_it_is_something_else() {
+    for port in [None, Some(8080)] {
+        let (mut world, [first, _]) = moved(port);
+        let left = assigned_in(&world, "eu");
+        back(&mut world, "eu", first);
+        let now = assigned_in(&world, "eu");
+        // Where both can run, what serves stays beside it.
+        assert_eq!(now.len(), if port.is_some() { 1 } else { 2 });
+        assert_eq!(now.iter().any(|it| *it == left[0]), port.is_none());
     }
 }

@@ -120,7 +120,7 @@ async fn obstacles_of(
 }
 
 /// Begins work on a thread of its own at once; waits for it where it is awaited.
-fn beside<T: Send + 'static>(
+pub(super) fn beside<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> impl Future<Output = Result<T, Failure>> {
     let working = tokio::task::spawn_blocking(work);

@@ -15,6 +15,7 @@ use super::failure::Failure;
 use super::history::header_of;
 use super::limits::UNDO_RECORDS_SCANNED_MAX;
 use super::preflight::{Wanted, obstacles};
+use super::rollback::beside;
 use super::status::point_seq;
 use super::{Answered, json, scan};
 use crate::handle::{Consistency, Handle};
@@ -68,13 +69,10 @@ pub(super) async fn undo(handle: &Handle, asked: &Asked) -> Answered {
         if answer.conflicts.is_empty() && answer.blocked.is_empty() {
             // Whatever else would be refused: by who asks, or by what it is about.
             let submission = asked.submission(handle, command, scope, why).await?;
-            let tried = try_out(&state, &submission, &Context { now: handle.now(), past });
-            answer.blocked.extend(
-                tried
-                    .err()
-                    .into_iter()
-                    .flat_map(|refused| std::iter::once(refused.message).chain(refused.details)),
-            );
+            let (state, context) = (state.clone(), Context { now: handle.now(), past });
+            let tried = beside(move || try_out(&state, &submission, &context).err()).await?;
+            let words = |refused: Rejection| std::iter::once(refused.message).chain(refused.details);
+            answer.blocked.extend(tried.into_iter().flat_map(words));
         }
         answer.blocked.extend(obstacles_of(handle, &state, &after, &plan).await);
         answer.differences = diff(&state, &after, &Scope::fleet());

@@ -9,7 +9,7 @@ use crate::etcd::Etcd;
 use crate::load::{Http, Sample, Server, load};
 use crate::plain::{Keeps, Plain};
 use crate::report::{Goal, Report, Row, Side, Times};
-use crate::rest::{Spent, Turn};
+use crate::rest::{Rest, Spent};
 
 /// Bytes of the value each event carries, on both sides. Stele's are two labels of a node.
 const VALUE_BYTES: usize = 256;
@@ -106,35 +106,34 @@ struct Rounds {
     rates: Vec<f64>,
     times: Times,
     events: u64,
-    /// Of all processors.
-    processors: Duration,
-    /// Longest time that something went on after a turn.
-    aftermath: Duration,
+    /// All of it, and for the longest time after a turn; nothing where that is not known of every round.
+    spent: Option<Spent>,
 }
 
 impl Rounds {
     fn new() -> anyhow::Result<Self> {
-        let (processors, aftermath) = (Duration::ZERO, Duration::ZERO);
-        Ok(Self { rates: Vec::new(), times: Times::new()?, events: 0, processors, aftermath })
+        Ok(Self { rates: Vec::new(), times: Times::new()?, events: 0, spent: Some(Spent::default()) })
     }
 
-    fn add(&mut self, sample: &Sample, spent: Spent) -> anyhow::Result<()> {
+    fn add(&mut self, sample: &Sample, spent: Option<Spent>) -> anyhow::Result<()> {
         self.rates.push(sample.per_second);
         self.events += sample.events;
-        self.processors += spent.processors;
-        self.aftermath = self.aftermath.max(spent.aftermath);
+        self.spent = self.spent.zip(spent).map(|(all, one)| Spent {
+            processors: all.processors + one.processors,
+            aftermath: all.aftermath.max(one.aftermath),
+        });
         self.times.add(&sample.times)
     }
 
     /// What an event takes of the processors, in words.
-    fn spent(&self, name: &str) -> String {
-        let each = self.processors.as_secs_f64() * 1e6 / self.events as f64;
-        let aftermath = self.aftermath.as_secs_f64();
-        if self.aftermath > SHORT_AFTERMATH {
-            format!("{name} {each:.0} µs (the last of it {aftermath:.1} s after the turn)")
+    fn spent(&self, name: &str) -> Option<String> {
+        let Spent { processors, aftermath } = self.spent?;
+        let each = processors.as_secs_f64() * 1e6 / self.events as f64;
+        Some(if aftermath > SHORT_AFTERMATH {
+            format!("{name} {each:.0} µs (the last of it {:.1} s after the turn)", aftermath.as_secs_f64())
         } else {
             format!("{name} {each:.0} µs")
-        }
+        })
     }
 }
 
@@ -221,23 +220,28 @@ fn compare(
     // Stele and its peer come first.
     let sides = if effort.has_bare { sides } else { &sides[..2] };
     let mut found = sides.iter().map(|_| Rounds::new()).collect::<anyhow::Result<Vec<_>>>()?;
+    let mut rest = Rest::new();
     for round in 0..effort.rounds {
         // Who comes after whom differs: what one leaves in the caches may help another.
         for turn in 0..sides.len() {
             let at = (round + turn) % sides.len();
-            let turn = Turn::begin()?;
+            let turn = rest.begin()?;
             let sample = (sides[at].1)()?;
-            found[at].add(&sample, turn.end()?)?;
+            found[at].add(&sample, rest.end(&turn)?)?;
         }
     }
     let sides = sides.iter().zip(&found);
-    let spent: Vec<String> = sides.clone().map(|((name, _), rounds)| rounds.spent(name)).collect();
+    let spent: Option<Vec<_>> = sides.clone().map(|((name, _), rounds)| rounds.spent(name)).collect();
     let sides = sides.map(|((name, _), rounds)| Side::new(name, &rounds.rates, Some(&rounds.times)));
     let work = format!("{clients} client{}", if clients == 1 { "" } else { "s" });
-    report.note(format!(
-        "{work}: an event takes of all processors together, until nothing more follows of it: {}.",
-        spent.join(", ")
-    ));
+    report.note(match spent {
+        Some(spent) => format!(
+            "{work}: an event takes of all processors together, the client's part in it, until nothing more follows of \
+             it: {}.",
+            spent.join(", ")
+        ),
+        None => format!("{work}: this machine had other work, so that turns did not begin at rest."),
+    });
     Ok(Row::new(&work, "events/s", sides.collect()))
 }
 

@@ -8,53 +8,73 @@ use crate::machine::TICK_MS;
 
 /// Over which it is looked whether the machine rests.
 const LOOK: Duration = Duration::from_millis(500);
+/// So many looks in a row at rest, since a disk that is waited for is no work.
+const LOOKS_AT_REST: u32 = 2;
 /// So much of one processor is rest: three idle etcd members take a quarter of that.
 const RESTING_PROCESSORS: f64 = 0.15;
-/// Longest wait for rest; whatever still goes on then goes on.
-const REST_DEADLINE: Duration = Duration::from_mins(2);
+/// Longest wait for rest.
+const REST_DEADLINE: Duration = Duration::from_mins(1);
+
+/// Whether the machine rests between turns.
+pub(crate) struct Rest {
+    /// Once it did not, nobody waits for it again.
+    comes: bool,
+}
 
 /// A turn whose processor time is counted until the machine rests.
 pub(crate) struct Turn {
-    began: Duration,
+    began: Instant,
+    busy: Duration,
+    /// How many processors were busy at rest, if there was any.
+    resting: Option<f64>,
 }
 
 /// What a turn took in all.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Spent {
-    /// Of all processors together, by everything on this machine, what followed the turn included.
+    /// Of all processors together, by everything on this machine, what followed the turn included, and not what
+    /// was busy at rest.
     pub(crate) processors: Duration,
     /// From the end of the turn until the machine rested.
     pub(crate) aftermath: Duration,
 }
 
-impl Turn {
-    /// Begins at rest.
-    pub(crate) fn begin() -> anyhow::Result<Self> {
-        rest()?;
-        Ok(Self { began: busy()? })
+impl Rest {
+    pub(crate) fn new() -> Self {
+        Self { comes: true }
     }
 
-    /// Ends at rest.
-    pub(crate) fn end(self) -> anyhow::Result<Spent> {
+    /// Begins a turn at rest.
+    pub(crate) fn begin(&mut self) -> anyhow::Result<Turn> {
+        let resting = self.wait()?;
+        Ok(Turn { began: Instant::now(), busy: busy()?, resting })
+    }
+
+    /// Ends it at rest. Nothing is known of what it took where this machine has other work.
+    pub(crate) fn end(&mut self, turn: &Turn) -> anyhow::Result<Option<Spent>> {
         let ended = Instant::now();
-        rest()?;
-        // The last look was at rest already.
-        let aftermath = ended.elapsed().saturating_sub(LOOK);
-        Ok(Spent { processors: busy()?.saturating_sub(self.began), aftermath })
+        let (Some(before), Some(_)) = (turn.resting, self.wait()?) else { return Ok(None) };
+        let processors = busy()?.saturating_sub(turn.busy);
+        let at_rest = turn.began.elapsed().mul_f64(before);
+        // The last looks were at rest already.
+        let aftermath = ended.elapsed().saturating_sub(LOOK * LOOKS_AT_REST);
+        Ok(Some(Spent { processors: processors.saturating_sub(at_rest), aftermath }))
     }
-}
 
-fn rest() -> anyhow::Result<()> {
-    let deadline = Instant::now() + REST_DEADLINE;
-    while Instant::now() < deadline {
-        let (before, looked) = (busy()?, Instant::now());
-        std::thread::sleep(LOOK);
-        let spent = busy()?.saturating_sub(before);
-        if spent.as_secs_f64() < RESTING_PROCESSORS * looked.elapsed().as_secs_f64() {
-            break;
+    /// Waits until the machine rests; how many of its processors are busy then.
+    fn wait(&mut self) -> anyhow::Result<Option<f64>> {
+        let deadline = Instant::now() + REST_DEADLINE;
+        let (mut at_rest, mut spent) = (0, Duration::ZERO);
+        while self.comes && at_rest < LOOKS_AT_REST {
+            let before = busy()?;
+            std::thread::sleep(LOOK);
+            let since = busy()?.saturating_sub(before);
+            let rests = since.as_secs_f64() < RESTING_PROCESSORS * LOOK.as_secs_f64();
+            (at_rest, spent) = if rests { (at_rest + 1, spent + since) } else { (0, Duration::ZERO) };
+            self.comes = at_rest > 0 || Instant::now() < deadline;
         }
+        Ok(self.comes.then(|| spent.as_secs_f64() / (LOOK * LOOKS_AT_REST).as_secs_f64()))
     }
-    Ok(())
 }
 
 /// Processor time that was spent on anything since the machine started.
