@@ -1,6 +1,6 @@
 //! Taking changes back and keeping later ones.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use stele_api::ProblemKind;
 use stele_api::wire::{UndoAnswer, UndoApp, UndoRequest, UndoneDecision};
@@ -58,10 +58,10 @@ pub(super) async fn undo(handle: &Handle, asked: &Asked) -> Answered {
         pass_barriers: request.pass_barriers,
     };
     let why = Why { reason: request.reason, links: request.links };
-    let scope = match plan.apps.as_slice() {
-        [only] => Some(Scope::app_env(&only.app_env)),
-        _ => None,
-    };
+    // What stands in the way is about an app, too.
+    let changed = plan.apps.iter().map(|app| &app.app_env);
+    let about: BTreeSet<_> = changed.chain(plan.conflicts.iter().map(|conflict| &conflict.app_env)).collect();
+    let scope = if about.len() == 1 { about.first().map(|app_env| Scope::app_env(app_env)) } else { None };
     let in_the_way = blocked(&state, &plan, &decisions, request.pass_barriers);
     if request.plan {
         answer.conflicts = plan.conflicts.clone();

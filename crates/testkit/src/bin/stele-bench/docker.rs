@@ -19,6 +19,8 @@ const ADDRESS: &str = "127.0.0.41";
 const SWARM_SERVICE: &str = "stele-bench";
 const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 const RAW_NETWORK: &str = "stele-bench-raw";
+/// On every container that no side but this program runs.
+const RAW_LABEL: &str = "stele-bench-raw";
 /// Between two looks whether a deployment is done.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// Does nothing, until it is told to stop, which it does at once.
@@ -136,6 +138,7 @@ fn measure(bench: &'static str, containers: u32, rounds: usize) -> anyhow::Resul
     let mut report = Report::begin(bench, &about, SIMULATED)?;
     let version = run("docker", &["version", "--format", "{{.Server.Version}}"])?;
     report.versions.push(format!("Docker {}", version.trim()));
+    remove_left()?;
     let mut all = Rounds { raw: Vec::new(), ours: Vec::new(), swarm: Vec::new() };
     for _ in 0..rounds {
         all.raw.push(raw(containers)?);
@@ -175,6 +178,15 @@ fn raw(containers: u32) -> anyhow::Result<Raw> {
     Ok(Raw { run: run_shared, run_apart, stop_apart })
 }
 
+/// Removes what a run that was interrupted left: it would count as running.
+fn remove_left() -> anyhow::Result<()> {
+    let left = run("docker", &["ps", "--all", "--quiet", "--filter", &format!("label={RAW_LABEL}")])?;
+    for id in left.split_whitespace() {
+        run("docker", &["rm", "--force", id])?;
+    }
+    Ok(())
+}
+
 /// A network that exists as long as this lives.
 struct Network;
 
@@ -200,9 +212,9 @@ impl Drop for Network {
 fn raw_on(containers: u32, network: &str) -> anyhow::Result<(Duration, Duration)> {
     let begun = Instant::now();
     let image = image("v1");
-    let each =
-        (0..containers).map(|_| vec!["run", "-d", "--network", network, &image, "/bin/sh", "-c", SCRIPT]);
-    let ids = at_once(each.collect())?;
+    let command =
+        ["run", "-d", "--label", RAW_LABEL, "--network", network, &image, "/bin/sh", "-c", SCRIPT].to_vec();
+    let ids = at_once(vec![command; containers as usize])?;
     let ran = begun.elapsed();
     let begun = Instant::now();
     at_once(ids.iter().map(|id| vec!["stop", "--time", "1", id.trim()]).collect())?;

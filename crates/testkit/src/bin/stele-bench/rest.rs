@@ -19,6 +19,8 @@ const REST_DEADLINE: Duration = Duration::from_mins(1);
 pub(crate) struct Rest {
     /// Once it did not, nobody waits for it again.
     comes: bool,
+    /// When it was last seen at rest, and how many processors were busy then.
+    seen: Option<(Instant, f64)>,
 }
 
 /// A turn whose processor time is counted until the machine rests.
@@ -41,12 +43,13 @@ pub(crate) struct Spent {
 
 impl Rest {
     pub(crate) fn new() -> Self {
-        Self { comes: true }
+        Self { comes: true, seen: None }
     }
 
-    /// Begins a turn at rest.
+    /// Begins a turn at rest: most often that in which the last one ended.
     pub(crate) fn begin(&mut self) -> anyhow::Result<Turn> {
-        let resting = self.wait()?;
+        let just_now = self.seen.filter(|(when, _)| when.elapsed() < LOOK);
+        let resting = if let Some((_, busy)) = just_now { Some(busy) } else { self.wait()? };
         Ok(Turn { began: Instant::now(), busy: busy()?, resting })
     }
 
@@ -73,7 +76,9 @@ impl Rest {
             (at_rest, spent) = if rests { (at_rest + 1, spent + since) } else { (0, Duration::ZERO) };
             self.comes = at_rest > 0 || Instant::now() < deadline;
         }
-        Ok(self.comes.then(|| spent.as_secs_f64() / (LOOK * LOOKS_AT_REST).as_secs_f64()))
+        let resting = spent.as_secs_f64() / (LOOK * LOOKS_AT_REST).as_secs_f64();
+        self.seen = self.comes.then(|| (Instant::now(), resting));
+        Ok(self.seen.map(|(_, resting)| resting))
     }
 }
 
