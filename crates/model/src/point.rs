@@ -4,6 +4,7 @@
 //! pure part turns a text into a [`Point`], resolves what State alone knows, and
 //! leaves times to the caller, who has the log.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
@@ -47,6 +48,18 @@ pub enum Point {
      prev, prev:N, last-good or now"
 )]
 pub struct PointError(String);
+
+impl Point {
+    /// A point's text as one word of a command to copy.
+    pub fn quoted(text: &str) -> Cow<'_, str> {
+        let is_plain = |letter: char| letter.is_ascii_alphanumeric() || ":.+-_".contains(letter);
+        if !text.is_empty() && text.chars().all(is_plain) {
+            return text.into();
+        }
+        // A point has no quotes of its own: what cannot be read is refused before.
+        format!("\"{}\"", text.replace('"', "")).into()
+    }
+}
 
 impl FromStr for Point {
     type Err = PointError;

@@ -90,6 +90,21 @@ impl Scope {
             && self.environment.as_ref().is_none_or(|environment| *environment == app_env.environment)
     }
 
+    /// Whether anything may lie in both: whether they do not name two different things. Where nodes are is not looked at.
+    pub fn may_meet(&self, other: &Self) -> bool {
+        fn agree<T: PartialEq>(one: Option<&T>, other: Option<&T>) -> bool {
+            one.zip(other).is_none_or(|(one, other)| one == other)
+        }
+        fn project(scope: &Scope) -> Option<&ProjectName> {
+            scope.project.as_ref().or_else(|| scope.app.as_ref().map(|app| &app.project))
+        }
+        agree(project(self), project(other))
+            && agree(self.app.as_ref(), other.app.as_ref())
+            && agree(self.environment.as_ref(), other.environment.as_ref())
+            && agree(self.region.as_ref(), other.region.as_ref())
+            && agree(self.node.as_ref(), other.node.as_ref())
+    }
+
     /// Whether a node lies inside, regardless of apps.
     pub fn covers_node(&self, node: &NodeName, region: Option<&RegionName>) -> bool {
         self.node.as_ref().is_none_or(|name| name == node)
@@ -212,6 +227,23 @@ mod tests {
             assert_eq!(text.parse::<Scope>().unwrap().to_string(), text);
         }
         assert_eq!("app:shop/web@prod".parse::<Scope>().unwrap().to_string(), "shop/web@prod");
+    }
+
+    #[test]
+    fn scopes_that_name_different_things_do_not_meet() {
+        let meet = |one: &str, other: &str| {
+            let (one, other): (Scope, Scope) = (one.parse().unwrap(), other.parse().unwrap());
+            assert_eq!(one.may_meet(&other), other.may_meet(&one));
+            one.may_meet(&other)
+        };
+        assert!(meet("project:shop,env:prod", "shop/cart@prod"));
+        assert!(meet("shop/web@prod", "region:eu"));
+        assert!(meet("fleet", "node:eu-1"));
+        assert!(meet("region:eu", "node:us-1"), "where a node is, only State tells");
+        assert!(!meet("project:shop", "crm/cart@prod"));
+        assert!(!meet("shop/web@prod", "shop/web@dev"));
+        assert!(!meet("shop/web", "shop/cart"));
+        assert!(!meet("shop/web@prod,region:eu", "region:us"));
     }
 
     #[test]

@@ -74,10 +74,41 @@ fn any_part_is_brought_back_and_people_answer_for_it() {
     let first = shop.last();
     shop.apply('b', "GREETING: hola", &[]);
     let second = shop.last();
+    what_protects_nothing_is_refused(&shop, &first);
     a_region_goes_back_alone(&shop, &first, &second);
     a_rollback_is_looked_at_by_somebody_else(&shop);
     a_barrier_wants_a_word(&shop);
     a_marked_point_is_not_offered(&shop);
+    what_is_asked_again_is_told_as_it_was(&shop);
+}
+
+fn what_protects_nothing_is_refused(shop: &Shop, first: &str) {
+    for (excepted, why) in [
+        ("shop/wbe@prod", "did you mean shop/web"),
+        ("region:ue", "there is no region ue"),
+        ("region:us", "nothing to except"),
+    ] {
+        let refused =
+            shop.refused(&["rollback", "region:eu", "--to", first, "--except", excepted, "--yes"]);
+        assert!(refused.contains(why), "{refused}");
+    }
+    let refused = shop.refused(&["what-if", "--rollback", "shop/wbe@prod", "--to", first]);
+    assert!(refused.contains("did you mean shop/web"), "{refused}");
+}
+
+/// The answer may have been lost: then the same question has the same answer, whatever points mean by now.
+fn what_is_asked_again_is_told_as_it_was(shop: &Shop) {
+    let again = |arguments: &[&str], key: &str| {
+        let arguments = [arguments, &["--idempotency-key", key]].concat();
+        let first = shop.json(&arguments);
+        assert!(first["seq"].is_u64(), "{first}");
+        assert_eq!(shop.json(&arguments), first);
+        first
+    };
+    let back = again(&["rollback", WEB, "--to", "prev", "--yes", "--wait"], "back");
+    assert_eq!(back["apps"].as_array().unwrap().len(), 1, "{back}");
+    let undone = again(&["undo", "--seq", &back["seq"].to_string(), "--yes", "--wait"], "undone");
+    assert_eq!(undone["apps"].as_array().unwrap().len(), 1, "{undone}");
 }
 
 fn a_region_goes_back_alone(shop: &Shop, first: &str, second: &str) {

@@ -1,5 +1,6 @@
 //! Bringing an earlier state back.
 
+use std::io::IsTerminal as _;
 use std::num::NonZeroUsize;
 
 use stele_api::wire::{
@@ -119,7 +120,9 @@ impl Rollback {
             return Ok(());
         }
         let barriers: Vec<_> = plan.apps.iter().flat_map(|app| &app.barriers).collect();
-        let asks_barrier = !barriers.is_empty() && !self.pass_barriers && Terminal::is_watched();
+        // Where nobody can answer, the refusal says what to write.
+        let can_ask = Terminal::is_watched() && std::io::stdin().is_terminal();
+        let asks_barrier = !barriers.is_empty() && !self.pass_barriers && can_ask;
         if (plan.apps.len() > 1 && !self.yes) || asks_barrier {
             eprintln!("{}", render(terminal, &plan));
         }

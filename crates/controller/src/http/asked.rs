@@ -217,9 +217,14 @@ impl Asked {
 
     /// The answer given to the same request before, as far as this controller knows.
     pub(super) fn answered_before(&self) -> Result<Option<Answer>, Failure> {
+        self.answered_in(&self.state)
+    }
+
+    /// The answer given to the same request before, as far as a State knows.
+    pub(super) fn answered_in(&self, state: &State) -> Result<Option<Answer>, Failure> {
         let (Some(idempotency), Some(caller)) = (self.idempotency()?, &self.caller) else { return Ok(None) };
         let key = (caller.principal.clone(), idempotency.key);
-        let before = self.state.history.answered.get(&key);
+        let before = state.history.answered.get(&key);
         Ok(before.filter(|it| it.request == idempotency.request).map(|it| it.answer.clone()))
     }
 

@@ -170,6 +170,14 @@ async fn answer(handle: &Handle, asked: Asked) -> Answered {
     answered
 }
 
+/// Begins work on a thread of its own at once; waits for it where it is awaited.
+fn beside<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> impl Future<Output = Result<T, Failure>> {
+    let working = tokio::task::spawn_blocking(work);
+    async { working.await.map_err(|error| Failure::new(ProblemKind::Internal, error.to_string())) }
+}
+
 /// Answers with JSON.
 fn json<T: serde::Serialize>(value: &T) -> Answered {
     let bytes = serde_json::to_vec(value).map_err(unwritable)?;

@@ -11,7 +11,7 @@ use stele_model::event::{Deviation, TargetDigest};
 use stele_model::point::{Earlier, Verdict};
 use stele_model::trial::try_out;
 use stele_model::{
-    AppEnv, Command, Context, Decision, Event, Point, Revision, Scope, Seq, Slot, State, diff,
+    Answer, AppEnv, Command, Context, Decision, Event, Point, Revision, Scope, Seq, Slot, State, diff,
 };
 
 use super::asked::{Asked, Why};
@@ -19,20 +19,32 @@ use super::failure::Failure;
 use super::history::header_of;
 use super::limits::CANDIDATES_MAX;
 use super::preflight::{Wanted, obstacles};
-use super::scopes::{check_known, with_environment};
+use super::scopes::{check_known, check_scopes, with_environment};
 use super::status::point_seq;
-use super::{Answered, json, written};
+use super::{Answered, beside, json, written};
 use crate::handle::{Consistency, Handle};
 
 pub(super) async fn rollback(handle: &Handle, asked: &Asked) -> Answered {
     let mut request: RollbackRequest = asked.body()?;
-    let state = handle.read(Consistency::Linearizable).await?;
+    let mut state = handle.read(Consistency::Linearizable).await?;
+    let before = if request.plan { None } else { asked.answered_in(&state)? };
+    // What was done under this key before is told as it was then, whatever has changed since.
+    let done = match before.as_ref().and_then(|answer| answer.decision) {
+        Some(decision) => Some(logged(handle, decision).await?),
+        None => None,
+    };
+    if let Some(done) = &done {
+        state = handle.state_at(done.decision.first - 1).await?;
+    }
     request.scope = with_environment(&state, request.scope, |scope| {
-        format!("stele rollback {scope} --to {:?}", request.to)
+        format!("stele rollback {scope} --to {}", Point::quoted(&request.to))
     })?;
     let scope = request.scope.clone();
-    check_known(&scope, &[&state])?;
-    let point = point_seq(handle, &state, &scope, &request.to).await?;
+    check_scopes(&scope, &request.except, &[&state])?;
+    let point = match &done {
+        Some(done) => done.point,
+        None => point_seq(handle, &state, &scope, &request.to).await?,
+    };
     let past = handle.target_at(point).await?;
     // Of a large fleet there is much to plan and to tell, which no other request should wait for.
     let planning = {
@@ -45,6 +57,20 @@ pub(super) async fn rollback(handle: &Handle, asked: &Asked) -> Answered {
         })
     };
     let (mut plans, after) = planning.await?;
+    if let Some(answered) = before {
+        let answer = match done {
+            Some(done) => {
+                let after = handle.target_at(done.decision.last()).await?;
+                plans.retain(|plan| !diff(&state, &after, &Scope::app_env(&plan.app_env)).is_empty());
+                let mut answer = overview(&state, &past, &request, point, &plans, Ok)?;
+                answer.differences = diff(&state, &after, &scope);
+                done.put_into(&mut answer, answered);
+                answer
+            }
+            None => unchanged(overview(&state, &past, &request, point, &[], Ok)?),
+        };
+        return json(&answer);
+    }
     let unobtainable = obstacles_of(handle, &state, &after, &plans, !scope.is_placed()).await;
     for (app_env, why) in &unobtainable {
         let blocked = plans.iter_mut().filter(|plan| plan.app_env == *app_env);
@@ -85,18 +111,14 @@ pub(super) async fn rollback(handle: &Handle, asked: &Asked) -> Answered {
     });
     let answered = asked.submit(handle, command, Some(scope), why).await?;
     let mut answer = told.await??;
-    answer.deployments = answered.deployments;
-    if let Some(decision) = answered.decision {
-        answer.seq = Some(decision.last());
-        // What the log says was done, which may be another time's doing when the key was used before.
-        let logged = logged(handle, decision).await?;
-        answer.before = logged.before;
-        answer.after = Some(logged.after);
-        answer.deviations = logged.deviations;
-    } else {
-        answer.after = Some(answer.before);
-    }
+    let Some(decision) = answered.decision else { return json(&unchanged(answer)) };
+    logged(handle, decision).await?.put_into(&mut answer, answered);
     json(&answer)
+}
+
+/// Of a rollback to what is there already.
+fn unchanged<A>(answer: RollbackAnswer<A>) -> RollbackAnswer<A> {
+    RollbackAnswer { after: Some(answer.before), ..answer }
 }
 
 fn applied(state: &State, plans: &[RollbackPlan]) -> State {
@@ -117,14 +139,6 @@ async fn obstacles_of(
     let changed = plans.iter().filter(|plan| plan.is_change(state));
     let apps = changed.map(|plan| plan.app_env.clone()).collect();
     obstacles(handle, &Wanted { state, after, apps: &apps, for_all }).await
-}
-
-/// Begins work on a thread of its own at once; waits for it where it is awaited.
-pub(super) fn beside<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> impl Future<Output = Result<T, Failure>> {
-    let working = tokio::task::spawn_blocking(work);
-    async { working.await.map_err(|error| Failure::new(ProblemKind::Internal, error.to_string())) }
 }
 
 /// The same rollback where nothing is refused, to show what it would come to.
@@ -216,22 +230,33 @@ fn volumes(state: &State, app_env: &AppEnv, restored: Option<&Revision>) -> Vec<
 
 /// What the decision recorded.
 struct Logged {
+    decision: Decision,
+    point: Seq,
     before: TargetDigest,
     after: TargetDigest,
     deviations: Vec<Deviation>,
 }
 
+impl Logged {
+    fn put_into<A>(self, answer: &mut RollbackAnswer<A>, answered: Answer) {
+        answer.seq = Some(self.decision.last());
+        answer.before = self.before;
+        answer.after = Some(self.after);
+        answer.deviations = self.deviations;
+        answer.deployments = answered.deployments;
+    }
+}
+
 async fn logged(handle: &Handle, decision: Decision) -> Result<Logged, Failure> {
-    let missing = || {
-        Failure::new(
-            ProblemKind::Internal,
-            format!("the rollback's record {} cannot be read", decision.last()),
-        )
-    };
     // It is the last one of its decision.
     match super::scan::record(handle, decision.last()).await?.map(|record| record.event) {
-        Some(Event::RolledBack { before, after, deviations, .. }) => Ok(Logged { before, after, deviations }),
-        _ => Err(missing()),
+        Some(Event::RolledBack { seq: point, before, after, deviations, .. }) => {
+            Ok(Logged { decision, point, before, after, deviations })
+        }
+        _ => {
+            let detail = format!("the rollback's record {} cannot be read", decision.last());
+            Err(Failure::new(ProblemKind::Internal, detail))
+        }
     }
 }
 

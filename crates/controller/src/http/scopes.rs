@@ -48,6 +48,13 @@ pub(super) fn check_known(scope: &Scope, states: &[&State]) -> Result<(), Failur
     Ok(())
 }
 
+/// Refuses a scope, and exceptions from it, with a name that none of these States knows: an exception that is
+/// misspelt would leave nothing out.
+pub(super) fn check_scopes(scope: &Scope, except: &[Scope], states: &[&State]) -> Result<(), Failure> {
+    check_known(scope, states)?;
+    except.iter().try_for_each(|excepted| check_known(excepted, states))
+}
+
 /// Fills in the environment of an app that is in one alone, or that is in none and was in one; in several,
 /// a write must say which.
 pub(super) fn with_environment(

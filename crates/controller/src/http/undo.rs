@@ -2,22 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures::future::try_join_all;
 use stele_api::ProblemKind;
 use stele_api::wire::{UndoAnswer, UndoApp, UndoRequest, UndoneDecision};
 use stele_model::decide::{UndoPlan, plan_undo};
 use stele_model::limits::UNDO_DECISIONS_MAX;
 use stele_model::rejection::{Rejection, RejectionKind};
 use stele_model::trial::try_out;
-use stele_model::{Command, Context, Decision, Header, PrincipalId, Scope, Seq, State, diff};
+use stele_model::{Answer, Command, Context, Decision, Event, Header, PrincipalId, Scope, Seq, State, diff};
 
 use super::asked::{Asked, Why};
 use super::failure::Failure;
 use super::history::header_of;
 use super::limits::UNDO_RECORDS_SCANNED_MAX;
 use super::preflight::{Wanted, obstacles};
-use super::rollback::beside;
 use super::status::point_seq;
-use super::{Answered, json, scan};
+use super::{Answered, beside, json, scan};
 use crate::handle::{Consistency, Handle};
 
 /// The changes an undo is about.
@@ -30,8 +30,16 @@ struct Chosen {
 
 pub(super) async fn undo(handle: &Handle, asked: &Asked) -> Answered {
     let request: UndoRequest = asked.body()?;
-    let state = handle.read(Consistency::Linearizable).await?;
-    let chosen = choose(handle, &state, &request).await?;
+    let mut state = handle.read(Consistency::Linearizable).await?;
+    let before = if request.plan { None } else { asked.answered_in(&state)? };
+    let chosen = match before.as_ref().and_then(|answer| answer.decision) {
+        // What was done under this key before is told as it was then, whatever has changed since.
+        Some(decision) => {
+            state = handle.state_at(decision.first - 1).await?;
+            chosen_before(handle, &state, decision).await?
+        }
+        None => choose(handle, &state, &request).await?,
+    };
     let mut headers = chosen.headers;
     headers.sort_by_key(|header| std::cmp::Reverse(header.seq));
     let decisions: Vec<Decision> = headers.iter().map(|header| header.decision).collect();
@@ -51,6 +59,9 @@ pub(super) async fn undo(handle: &Handle, asked: &Asked) -> Answered {
     let plan = plan_undo(&state, &decisions, &past)?;
     let after = after(&state, &plan);
     answer.apps = apps(&state, &after, &plan);
+    if let Some(done) = before {
+        return json(&carried_out(answer, done));
+    }
     let command = Command::Undo {
         decisions: decisions.clone(),
         what: chosen.what.clone(),
@@ -87,9 +98,11 @@ pub(super) async fn undo(handle: &Handle, asked: &Asked) -> Answered {
         }
     }
     let done = asked.submit(handle, command, scope, why).await?;
-    answer.seq = done.decision.map(Decision::last);
-    answer.deployments = done.deployments;
-    json(&answer)
+    json(&carried_out(answer, done))
+}
+
+fn carried_out(answer: UndoAnswer, done: Answer) -> UndoAnswer {
+    UndoAnswer { seq: done.decision.map(Decision::last), deployments: done.deployments, ..answer }
 }
 
 fn told(header: &Header) -> UndoneDecision {
@@ -185,6 +198,24 @@ async fn choose(handle: &Handle, state: &State, request: &UndoRequest) -> Result
             "say what to undo: exactly one of deployment, seq and actor; from and to belong to actor",
         )),
     }
+}
+
+/// What a decision undid, as it was written down.
+async fn chosen_before(handle: &Handle, state: &State, decision: Decision) -> Result<Chosen, Failure> {
+    let record = scan::record(handle, decision.last()).await?;
+    let Some(Event::Undone { what, decisions, .. }) = record.map(|record| record.event) else {
+        let detail = format!("the undo's record {} cannot be read", decision.last());
+        return Err(Failure::new(ProblemKind::Internal, detail));
+    };
+    let headers = try_join_all(decisions.into_iter().map(|first| at(handle, state, first))).await?;
+    let between = between_in(&what);
+    Ok(Chosen { what, between, headers })
+}
+
+/// The seqs that [`of_actor`] looked between, from what is said of them.
+fn between_in(what: &str) -> Option<(Seq, Seq)> {
+    let (low, high) = what.split_once(" between seq:")?.1.split_once(" and seq:")?;
+    Some((low.parse().ok()?, high.parse().ok()?))
 }
 
 /// The header of a record that must be there.

@@ -6,11 +6,12 @@ use stele_api::wire::{PlannedAction, PlannedStep, WhatIfAnswer, WhatIfChange, Wh
 use stele_ledger::system_request;
 use stele_model::event::AssignmentChange;
 use stele_model::trial::{Trial, try_out};
-use stele_model::{AppEnv, Command, Context, Event, Scope, Slot, State, diff};
+use stele_model::{AppEnv, Command, Context, Event, Point, Scope, Slot, State, diff};
 use stele_planner::{Simulated, simulate};
 
 use super::asked::Asked;
 use super::limits::WHAT_IF_STEPS_MAX;
+use super::scopes::{check_scopes, with_environment};
 use super::status::{point_seq, state_at};
 use super::{Answered, changes, json};
 use crate::handle::{Consistency, Handle};
@@ -27,7 +28,10 @@ pub(super) async fn what_if(handle: &Handle, asked: &Asked) -> Answered {
             (command, state_at(handle, &present, &scope, request.at.as_deref()).await?)
         }
         WhatIfChange::Rollback { scope, to, except, now } => {
+            let next = |scope: &Scope| format!("stele what-if --rollback {scope} --to {}", Point::quoted(&to));
+            let scope = with_environment(&present, scope, next)?;
             let state = state_at(handle, &present, &scope, request.at.as_deref()).await?;
+            check_scopes(&scope, &except, &[&present, &state])?;
             let seq = point_seq(handle, &state, &scope, &to).await?;
             (rollback(scope, except, to, seq, now), state)
         }

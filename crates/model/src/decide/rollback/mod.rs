@@ -12,6 +12,7 @@ use super::{Context, deploy, rollout};
 use crate::command::Command;
 use crate::event::{DeploymentKind, Deviation, Event};
 use crate::ids::Place;
+use crate::point::Point;
 use crate::rejection::{Rejection, RejectionKind};
 use crate::scope::Scope;
 use crate::state::State;
@@ -36,6 +37,7 @@ pub(super) fn rollback(state: &State, command: &Command, context: &Context) -> R
         return Err(Rejection::new(RejectionKind::NotFound, format!("State at seq {seq} is not at hand")));
     };
     check_scope(state, scope)?;
+    check_exceptions(scope, except)?;
     let mut plans = plan_rollback(state, past, scope, except);
     for plan in plans.iter_mut().filter(|plan| plan.is_change(state)) {
         let told = unobtainable.iter().filter(|(app_env, _)| *app_env == plan.app_env);
@@ -52,25 +54,21 @@ pub(super) fn rollback(state: &State, command: &Command, context: &Context) -> R
     } else {
         let blocked: Vec<_> = plans.iter().flat_map(RollbackPlan::why_blocked).collect();
         if !blocked.is_empty() {
-            let mut next = format!("stele rollback {scope} --to {point} --best-effort --plan");
-            for place in except {
-                next.push_str(" --except ");
-                next.push_str(&place.to_string());
-            }
-            return Err(refuse(blocked, next));
+            let best_effort = Flags { best_effort: true, ..Flags::of(command) };
+            return Err(refuse(blocked, format!("{} --plan", in_words(command, best_effort))));
         }
     }
     deviations.extend(plans.iter().flat_map(RollbackPlan::told).cloned());
     if *strict && !deviations.is_empty() {
         let details = deviations.iter().map(|Deviation { what, why }| format!("{what}: {why}")).collect();
-        return Err(refuse(details, format!("stele rollback {scope} --to {point}")));
+        return Err(refuse(details, in_words(command, Flags { strict: false, ..Flags::of(command) })));
     }
     plans.retain(|plan| plan.is_change(state));
     if plans.is_empty() {
         return Ok(Vec::new());
     }
     if !*pass_barriers {
-        check_barriers(&plans, scope, point)?;
+        check_barriers(&plans, command, point)?;
     }
     let mut after = state.clone();
     let mut events = Vec::new();
@@ -122,7 +120,7 @@ fn check_scope(state: &State, scope: &Scope) -> Result<(), Rejection> {
     Ok(())
 }
 
-fn check_barriers(plans: &[RollbackPlan], scope: &Scope, point: &str) -> Result<(), Rejection> {
+fn check_barriers(plans: &[RollbackPlan], command: &Command, point: &str) -> Result<(), Rejection> {
     let details: Vec<_> = plans
         .iter()
         .flat_map(|plan| {
@@ -137,7 +135,48 @@ fn check_barriers(plans: &[RollbackPlan], scope: &Scope, point: &str) -> Result<
         format!("going back to {point} passes deployments whose effect outside of Stele stays"),
     )
     .with_details(details)
-    .with_next(format!("stele rollback {scope} --to {point} --pass-barriers")))
+    .with_next(in_words(command, Flags { pass_barriers: true, ..Flags::of(command) })))
+}
+
+/// What a rollback refuses or passes over.
+#[derive(Clone, Copy)]
+struct Flags {
+    strict: bool,
+    best_effort: bool,
+    pass_barriers: bool,
+}
+
+impl Flags {
+    const fn of(command: &Command) -> Self {
+        let Command::Rollback { strict, best_effort, pass_barriers, .. } = command else {
+            return Self { strict: false, best_effort: false, pass_barriers: false };
+        };
+        Self { strict: *strict, best_effort: *best_effort, pass_barriers: *pass_barriers }
+    }
+}
+
+/// A rollback as somebody would type it: what was asked for and is left out would be done to what it left alone.
+fn in_words(command: &Command, flags: Flags) -> String {
+    let Command::Rollback { scope, except, point, now, .. } = command else { return String::new() };
+    let mut words = format!("stele rollback {scope} --to {}", Point::quoted(point));
+    for excepted in except {
+        words.push_str(&format!(" --except {excepted}"));
+    }
+    let Flags { strict, best_effort, pass_barriers } = flags;
+    let options = [(*now, " --now"), (strict, " --strict"), (best_effort, " --best-effort")];
+    for (_, word) in options.into_iter().chain([(pass_barriers, " --pass-barriers")]).filter(|(is, _)| *is) {
+        words.push_str(word);
+    }
+    words
+}
+
+/// An exception that leaves nothing out would be taken for one that protects something.
+fn check_exceptions(scope: &Scope, except: &[Scope]) -> Result<(), Rejection> {
+    let vain = except.iter().find(|excepted| !excepted.may_meet(scope));
+    vain.map_or(Ok(()), |excepted| {
+        let message = format!("{excepted} has nothing in common with {scope}, so there is nothing to except");
+        Err(Rejection::new(RejectionKind::Invalid, message))
+    })
 }
 
 fn restore(state: &State, plan: &RollbackPlan, now: bool, events: &mut Vec<Event>) {
