@@ -8,7 +8,7 @@ use stele_model::{AppEnv, InstanceId};
 use crate::health::{HealthState, Verdict};
 use crate::limits::{BACKOFF_BASE_MS, BACKOFF_MAX_MS, REASON_BYTES_MAX, SETTLE_MS, STABLE_MS};
 use crate::observation::{ContainerState, Observation, ObservedContainer};
-use crate::plan::{Action, Subject, replacement_reason, starts_again};
+use crate::plan::{Action, Subject, is_of_spec, replacement_reason, starts_again};
 
 /// Everything an agent process has learned and inspection does not show. Starts empty;
 /// nothing is lost but patience when it is.
@@ -99,10 +99,21 @@ impl Memory {
         }
         let containers: BTreeSet<_> = observed.containers().iter().map(|container| &container.id).collect();
         let apps: BTreeSet<_> = wanted.values().map(|instance| &instance.spec.app_env).collect();
-        self.failures.retain(|subject, _| match subject {
-            Subject::Instance(id) => wanted.contains_key(id),
-            Subject::Container(id) => containers.contains(id),
-            Subject::Network(app_env) => apps.contains(app_env) || observed.networks().contains(app_env),
+        let runs = |instance: &AssignedInstance| {
+            let mut group = observed.containers_of(&instance.id).iter();
+            group.any(|one| is_of_spec(one, instance) && one.state == ContainerState::Running)
+        };
+        // What was said to have failed may have been done all the same, or not be wanted any more. No task follows
+        // then that could succeed.
+        self.failures.retain(|subject, failure| match (subject, &failure.action) {
+            (Subject::Instance(id), _) => wanted.get(id).is_some_and(|instance| !runs(instance)),
+            (Subject::Container(id), _) => containers.contains(id),
+            (Subject::Network(app_env), Action::RemoveNetwork(_)) => {
+                observed.networks().contains(app_env) && !apps.contains(app_env)
+            }
+            (Subject::Network(app_env), _) => {
+                !observed.networks().contains(app_env) && apps.contains(app_env)
+            }
         });
         self.looked = true;
     }
@@ -280,7 +291,8 @@ impl Memory {
             .any(|subject| matches!(subject, Subject::Instance(id) if id.slot.app_env == *app_env))
     }
 
-    /// The next moment at which something is due by itself, in milliseconds since 1970.
+    /// The next moment at which something is due by itself, in milliseconds since 1970. What is due already was begun,
+    /// or waits for something else.
     pub fn next_due_ms(
         &self,
         desired: &[AssignedInstance],
@@ -302,13 +314,13 @@ impl Memory {
                     let health = health.filter(|_| !self.checking.contains(&instance.id));
                     let check = health.map(|health| memory.health.due_ms(health));
                     let settled = [SETTLE_MS, STABLE_MS].map(|after| started.saturating_add(after));
-                    settled.into_iter().filter(|due| *due > now_ms).chain(check).min()
+                    settled.into_iter().chain(check).filter(|due| *due > now_ms).min()
                 }
                 ContainerState::Exited if starts_again(instance, container) => Some(memory.restart_due_ms),
                 _ => None,
             }
         });
-        retries.chain(instances).min()
+        retries.chain(instances).filter(|due| *due > now_ms).min()
     }
 }
 

@@ -151,7 +151,7 @@ pub(crate) fn replacement_reason(
     }
 }
 
-fn is_of_spec(container: &ObservedContainer, instance: &AssignedInstance) -> bool {
+pub(crate) fn is_of_spec(container: &ObservedContainer, instance: &AssignedInstance) -> bool {
     container.spec_digest == Some(instance.spec_digest)
 }
 

@@ -31,6 +31,8 @@ struct Engine {
     starts: BTreeMap<String, u32>,
     /// Attempts to fail before the next succeed.
     failing: u32,
+    /// Attempts that succeed, though the answer is lost.
+    unheard: u32,
 }
 
 impl Engine {
@@ -61,6 +63,15 @@ impl Engine {
     }
 
     fn perform(&mut self, action: &Action, desired: &[AssignedInstance]) -> Result<(), String> {
+        let done = self.carry_out(action, desired);
+        if done.is_ok() && self.unheard > 0 {
+            self.unheard -= 1;
+            return Err("no answer".to_owned());
+        }
+        done
+    }
+
+    fn carry_out(&mut self, action: &Action, desired: &[AssignedInstance]) -> Result<(), String> {
         if self.failing > 0 {
             self.failing -= 1;
             return Err("the engine is out of sorts".to_owned());
@@ -182,6 +193,8 @@ enum Happening {
     Hand { nth: usize, deed: u8 },
     /// The next so many requests fail.
     Fail(u32),
+    /// The next so many requests are carried out, and their answers lost.
+    Unheard(u32),
     /// Time passes, in milliseconds.
     Wait(u64),
 }
@@ -194,6 +207,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         6 => step.prop_map(|(killed_after, reversed)| Happening::Step { killed_after, reversed }),
         2 => (0..8_usize, 0..7_u8).prop_map(|(nth, deed)| Happening::Hand { nth, deed }),
         1 => (1..4_u32).prop_map(Happening::Fail),
+        1 => (1..4_u32).prop_map(Happening::Unheard),
         2 => (0..30_000_u64).prop_map(Happening::Wait),
     ]
 }
@@ -226,6 +240,7 @@ impl Node {
             Happening::Step { killed_after, reversed } => self.step(*killed_after, *reversed),
             Happening::Hand { nth, deed } => self.by_hand(*nth, *deed),
             Happening::Fail(times) => self.engine.failing = *times,
+            Happening::Unheard(times) => self.engine.unheard = *times,
             Happening::Wait(ms) => self.engine.now += ms,
         }
     }
@@ -306,7 +321,7 @@ impl Node {
 
     /// Nothing disturbs it any more: it must come to rest, and at the right place.
     fn settle(&mut self) {
-        self.engine.failing = 0;
+        (self.engine.failing, self.engine.unheard) = (0, 0);
         for _ in 0..ROUNDS_MAX {
             self.engine.now += PAUSE_MS;
             if self.tasks().is_empty() {

@@ -88,8 +88,7 @@ fn what_protects_nothing_is_refused(shop: &Shop, first: &str) {
         ("region:ue", "there is no region ue"),
         ("region:us", "nothing to except"),
     ] {
-        let refused =
-            shop.refused(&["rollback", "region:eu", "--to", first, "--except", excepted, "--yes"]);
+        let refused = shop.refused(&["rollback", "region:eu", "--to", first, "--except", excepted, "--yes"]);
         assert!(refused.contains(why), "{refused}");
     }
     let refused = shop.refused(&["what-if", "--rollback", "shop/wbe@prod", "--to", first]);

@@ -28,7 +28,8 @@ pub(super) async fn what_if(handle: &Handle, asked: &Asked) -> Answered {
             (command, state_at(handle, &present, &scope, request.at.as_deref()).await?)
         }
         WhatIfChange::Rollback { scope, to, except, now } => {
-            let next = |scope: &Scope| format!("stele what-if --rollback {scope} --to {}", Point::quoted(&to));
+            let next =
+                |scope: &Scope| format!("stele what-if --rollback {scope} --to {}", Point::quoted(&to));
             let scope = with_environment(&present, scope, next)?;
             let state = state_at(handle, &present, &scope, request.at.as_deref()).await?;
             check_scopes(&scope, &except, &[&present, &state])?;

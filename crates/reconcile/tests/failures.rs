@@ -1,0 +1,109 @@
+//! What is said to have failed may have been done all the same, and what failed may be of no consequence.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+
+use stele_model::release::{Container, Image, InstanceSpec};
+use stele_model::wire::{AssignedInstance, Phase};
+use stele_model::{AppEnv, Digest, InstanceId};
+use stele_reconcile::{
+    Action, ContainerState, Memory, Observation, ObservedContainer, Subject, plan, report,
+};
+
+const NOW_MS: u64 = 100_000;
+
+fn assigned() -> AssignedInstance {
+    let id: InstanceId = "shop/web@prod/web.0-1".parse().unwrap();
+    let image = Image { repository: "registry/shop".to_owned(), digest: Digest::of(&[b"image"]) };
+    let container = Container::new(image);
+    let spec = InstanceSpec { app_env: id.slot.app_env.clone(), service: id.slot.service.clone(), container };
+    AssignedInstance { spec_digest: spec.digest(), id, spec, replaces: None }
+}
+
+fn container(state: ContainerState) -> ObservedContainer {
+    let instance = assigned();
+    ObservedContainer {
+        id: "c1".to_owned(),
+        instance: instance.id,
+        spec_digest: Some(instance.spec_digest),
+        state,
+        exit_code: Some(7),
+        oom_killed: false,
+        error: None,
+        restart_count: 0,
+        created_ms: 0,
+        started_ms: Some(1),
+        stop_grace_seconds: 1,
+        address: None,
+        drift: None,
+    }
+}
+
+fn looked(container: Option<ObservedContainer>, has_network: bool) -> Observation {
+    let networks: BTreeSet<AppEnv> = has_network.then(|| assigned().spec.app_env).into_iter().collect();
+    Observation::new(container.into_iter().collect(), networks)
+}
+
+fn fail(memory: &mut Memory, subject: &Subject, action: Action) {
+    memory.begun(subject.clone(), vec![action.clone()]);
+    memory.ended(subject, Err((action, "no answer within 30000 ms".to_owned())), NOW_MS);
+}
+
+fn start() -> Action {
+    Action::Start { container: "c1".to_owned(), again: true }
+}
+
+#[test]
+fn a_network_that_could_not_be_removed_fails_nobody_who_needs_it() {
+    let desired = [assigned()];
+    let app_env = desired[0].spec.app_env.clone();
+    let mut memory = Memory::default();
+    let there = looked(None, true);
+    memory.observe(&[], &there, NOW_MS);
+    let network = Subject::Network(app_env.clone());
+    fail(&mut memory, &network, Action::RemoveNetwork(app_env));
+    memory.observe(&[], &there, NOW_MS);
+    assert!(memory.failure(&network).is_some(), "it is tried again, but not at once");
+    assert!(plan(&[], &there, &memory, NOW_MS).is_empty());
+    assert!(memory.next_due_ms(&[], &there, NOW_MS).unwrap() > NOW_MS);
+
+    memory.observe(&desired, &there, NOW_MS);
+    assert_eq!(report(&desired, &there, &memory, NOW_MS)[0].phase, Phase::Pending);
+    assert_eq!(memory.next_due_ms(&desired, &there, NOW_MS), None);
+}
+
+#[test]
+fn what_was_done_though_it_was_not_answered_has_not_failed() {
+    let desired = [assigned()];
+    let app_env = desired[0].spec.app_env.clone();
+    let mut memory = Memory::default();
+    memory.observe(&desired, &looked(None, false), NOW_MS);
+    let network = Subject::Network(app_env.clone());
+    fail(&mut memory, &network, Action::EnsureNetwork(app_env));
+    memory.observe(&desired, &looked(None, false), NOW_MS);
+    assert_eq!(report(&desired, &looked(None, false), &memory, NOW_MS)[0].phase, Phase::Failed);
+    memory.observe(&desired, &looked(None, true), NOW_MS);
+    assert_eq!(report(&desired, &looked(None, true), &memory, NOW_MS)[0].phase, Phase::Pending);
+
+    let instance = Subject::Instance(desired[0].id.clone());
+    fail(&mut memory, &instance, start());
+    let runs = looked(Some(container(ContainerState::Running)), true);
+    memory.observe(&desired, &runs, NOW_MS);
+    assert!(memory.failure(&instance).is_none());
+    assert_eq!(memory.next_due_ms(&desired, &runs, NOW_MS), None, "it has run for long");
+}
+
+#[test]
+fn what_cannot_start_is_looked_at_when_it_is_tried_again() {
+    let desired = [assigned()];
+    let mut memory = Memory::default();
+    let ended = looked(Some(container(ContainerState::Exited)), true);
+    memory.observe(&desired, &ended, NOW_MS);
+    let instance = Subject::Instance(desired[0].id.clone());
+    fail(&mut memory, &instance, start());
+    memory.observe(&desired, &ended, NOW_MS);
+    assert!(plan(&desired, &ended, &memory, NOW_MS).is_empty());
+    let due = memory.next_due_ms(&desired, &ended, NOW_MS).unwrap();
+    assert_eq!(due, memory.failure(&instance).unwrap().retry_ms);
+    assert_eq!(plan(&desired, &ended, &memory, due).len(), 1);
+}
