@@ -145,7 +145,7 @@ impl Agent {
         let Some(process) = &self.process else { return false };
         process.running.is_empty()
             && process.looked
-            && matches!(process.reporter.due(), Due::Nothing)
+            && process.reporter.is_acknowledged()
             && process.reporting.is_none()
     }
 

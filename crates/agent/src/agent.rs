@@ -137,7 +137,7 @@ async fn connect(home: &Home) -> Result<(AgentBus, AgentInbox), Error> {
     let root_ca = match &nats.tls_root {
         None => None,
         Some(pem) => {
-            home.data.write(NATS_ROOT, pem.as_bytes())?;
+            home.data.ensure(NATS_ROOT, pem.as_bytes())?;
             Some(home.data.path().join(NATS_ROOT))
         }
     };

@@ -60,12 +60,24 @@ impl DataDir {
         let path = self.path.join("lock");
         let mut options = OpenOptions::new();
         options.create(true).truncate(false).write(true).mode(0o600);
-        let file = options.open(&path).map_err(failed("open", &path))?;
+        // On a file system that became read-only it can be held all the same.
+        let file = options
+            .open(&path)
+            .or_else(|error| File::open(&path).map_err(|_| error))
+            .map_err(failed("open", &path))?;
         match file.try_lock() {
             Ok(()) => Ok(Lock { _file: file }),
             Err(TryLockError::WouldBlock) => Err(Error::Locked(self.path.clone())),
             Err(TryLockError::Error(source)) => Err(failed("lock", &path)(source)),
         }
+    }
+
+    /// Has a file hold these bytes. Nothing is written where it does: a full disk is no reason to stop then.
+    pub fn ensure(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        if self.read(name).is_ok_and(|held| held.is_some_and(|held| held == bytes)) {
+            return Ok(());
+        }
+        self.write(name, bytes)
     }
 
     /// Writes a file that only its owner can read, so that a crash leaves the old one or the new one.
@@ -173,6 +185,18 @@ mod tests {
         let names: Vec<_> =
             fs::read_dir(data.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, ["x"]);
+    }
+
+    #[test]
+    fn what_is_there_needs_no_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = DataDir::new(folder.path());
+        data.ensure("x", b"one").unwrap();
+        // From now on nothing can be written.
+        fs::create_dir(folder.path().join("x.new")).unwrap();
+        data.ensure("x", b"one").unwrap();
+        data.ensure("x", b"two").unwrap_err();
+        assert_eq!(data.read("x").unwrap().unwrap(), b"one");
     }
 
     #[test]

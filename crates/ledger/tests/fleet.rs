@@ -7,7 +7,9 @@ mod world;
 
 use stele_ledger::system_request;
 use stele_model::event::Outcome;
-use stele_model::{Command, Digest, Idempotency, RejectionKind, Scope};
+use stele_model::limits::{INSTANCES_PER_NODE_MAX, LOG_LINE_BYTES_MAX, LOG_TAIL_LINES_MAX};
+use stele_model::wire::{InstanceReport, Phase, Remarks, Report};
+use stele_model::{Command, Digest, Idempotency, NodeName, RejectionKind, Scope};
 use world::{World, links, name, release, shop};
 
 #[test]
@@ -172,6 +174,37 @@ fn an_app_on_every_node_of_a_large_fleet_fits_into_the_log() {
     world.system(Command::MarkNodes { lost: lost.clone(), returned: Vec::new() });
     assert!(lost.iter().all(|node| !world.state().is_reachable(node)));
     assert!(world.state().index_is_true());
+    world.verify();
+}
+
+#[test]
+fn what_a_node_in_trouble_tells_fits_into_the_log() {
+    let mut world = World::new();
+    let tell = |world: &mut World, number: u64, instances: Vec<InstanceReport>| {
+        let before = world.state().seq;
+        let version = world.state().assignment_version(&name("eu-1"));
+        let report =
+            Report { fleet: name("demo"), node: name("eu-1"), boot: 1, number, applied: version, instances };
+        world.system(Command::Report { reports: vec![report.clone()] });
+        let known = world.state().observed[&name::<NodeName>("eu-1")].clone();
+        let told: Vec<_> = known.instances.values().map(|told| (**told).clone()).collect();
+        assert_eq!((known.number, told), (number, report.instances), "all of it is known");
+        world.state().seq - before
+    };
+    let lines = vec!["x".repeat(LOG_LINE_BYTES_MAX); LOG_TAIL_LINES_MAX];
+    let failed = |at: usize| InstanceReport {
+        id: name(&format!("shop/web@prod/web.{at:04}-1")),
+        phase: Phase::Failed,
+        spec_digest: None,
+        container: None,
+        restarts: 3,
+        remarks: Remarks::of(Some("r".repeat(1024)), Some(1), lines.clone()),
+    };
+    // As much as a report can be.
+    assert!(tell(&mut world, 1, (0..40).map(failed).collect()) > 1);
+    let short = |at| InstanceReport { remarks: None, ..failed(at) };
+    tell(&mut world, 2, (0..INSTANCES_PER_NODE_MAX).map(short).collect());
+    tell(&mut world, 3, Vec::new());
     world.verify();
 }
 

@@ -31,6 +31,11 @@ pub const LABELS_COUNT_MAX: usize = 64;
 pub const PAYLOAD_BYTES_MAX: usize = 1024 * 1024;
 /// Changes of slots, assignments or nodes in one record: as many as have room for the nodes' names in its header.
 pub const CHANGES_PER_RECORD_MAX: usize = 512;
+/// What nodes told in one record, in bytes of text and `REPORTED_INSTANCE_BYTES` for each instance: well below a
+/// payload, whatever encoding adds.
+pub const REPORTED_BYTES_MAX: usize = PAYLOAD_BYTES_MAX / 2;
+/// More than an instance takes in a record without its reason and log lines, in bytes: names are the most of it.
+pub const REPORTED_INSTANCE_BYTES: usize = 512;
 /// Largest encoded decision (all records of one command), in bytes.
 pub const DECISION_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Largest record header, in bytes (a leaf must stay a C2SP tlog-tiles entry).

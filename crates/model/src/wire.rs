@@ -226,6 +226,17 @@ impl InstanceReport {
         self.remarks.as_ref().map_or(&[], |remarks| &remarks.log_tail)
     }
 
+    /// Keeps so much of the beginning of its reason at most, in bytes.
+    pub fn cut_reason(&mut self, bytes_max: usize) {
+        if let Some(remarks) = self.remarks.take() {
+            let Remarks { mut reason, exit_code, log_tail } = *remarks;
+            if let Some(reason) = &mut reason {
+                reason.truncate(reason.floor_char_boundary(bytes_max));
+            }
+            self.remarks = Remarks::of(reason, exit_code, log_tail);
+        }
+    }
+
     /// Keeps so many of its last log lines at most.
     pub fn cut_log_tail(&mut self, lines_max: usize) {
         if let Some(remarks) = self.remarks.take() {

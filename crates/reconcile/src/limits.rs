@@ -72,6 +72,9 @@ pub const REPORT_PARTIAL_MS: u64 = 500;
 pub const REPORT_PARTIAL_MS_MAX: u64 = 2_000;
 /// How many times as long as the last acknowledgement took these waits are, between their bounds.
 pub const REPORT_BUSY_ROUND_TRIPS: u64 = 4;
+/// After which a node tells all once more that it has told and that was acknowledged, in milliseconds; up to half of it
+/// longer, so that not all do it at once. Nothing is logged where it is known.
+pub const REPORT_REFRESH_MS: u64 = 300_000;
 /// Reports that may follow each other faster than on average, if they tell what a rollout waits for:
 /// that an instance is healthy, failed or gone.
 pub const REPORT_BURST: u64 = 16;

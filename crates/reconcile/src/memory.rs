@@ -80,6 +80,9 @@ impl Memory {
         self.instances.retain(|id, _| wanted.contains_key(id) || has_container(id));
         for (id, group) in observed.by_instance() {
             let Some(container) = group.first() else { continue };
+            if container.state == ContainerState::Unknown {
+                continue;
+            }
             let wanted = wanted.get(id).copied();
             // What the agent itself stops, to replace or remove it, does not end by itself.
             let stopped = self.busy.contains_key(&Subject::Container(container.id.clone()))

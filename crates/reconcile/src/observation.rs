@@ -89,6 +89,8 @@ pub struct ObservedContainer {
 pub enum ContainerState {
     /// Running.
     Running,
+    /// It is there, but the engine does not say how it is: it is left alone.
+    Unknown,
     /// Ended, and the engine is about to start it again.
     Restarting,
     /// Frozen.

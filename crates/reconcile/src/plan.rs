@@ -156,7 +156,7 @@ pub(crate) fn is_of_spec(container: &ObservedContainer, instance: &AssignedInsta
 }
 
 fn removal(container: &ObservedContainer) -> Option<Task> {
-    if container.state == ContainerState::Removing {
+    if matches!(container.state, ContainerState::Removing | ContainerState::Unknown) {
         return None;
     }
     let mut actions = stop(container);
@@ -171,7 +171,8 @@ fn stop(container: &ObservedContainer) -> Vec<Action> {
         // A frozen container cannot be asked to stop.
         ContainerState::Paused => vec![Action::Unpause { container: id() }, stop()],
         ContainerState::Running | ContainerState::Restarting => vec![stop()],
-        ContainerState::Created
+        ContainerState::Unknown
+        | ContainerState::Created
         | ContainerState::Exited
         | ContainerState::Dead
         | ContainerState::Removing => Vec::new(),
@@ -222,7 +223,7 @@ impl Node<'_> {
         let mut group = self.observed.containers_of(&instance.id).iter();
         match group.find(|container| replacement_reason(container, instance).is_none()) {
             _ if planted!(RemoveUnprepared) => false,
-            Some(container) => container.state == ContainerState::Created,
+            Some(container) => matches!(container.state, ContainerState::Created | ContainerState::Unknown),
             None => !self.memory.is_prepared(&instance.id) || is_made_beside(instance),
         }
     }
@@ -274,6 +275,9 @@ impl Node<'_> {
             return None;
         }
         let replaced = self.replaced.get(&instance.id).into_iter().flatten();
+        if replaced.clone().any(|container| container.state == ContainerState::Unknown) {
+            return None;
+        }
         Some(replaced.flat_map(|container| stop(container)).collect())
     }
 }

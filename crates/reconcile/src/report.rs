@@ -42,7 +42,9 @@ pub fn report(
         let successor = heirs.of_instance(id);
         let made = |new: &AssignedInstance| observed.of(&new.id);
         let failure = memory.failure(&Subject::Container(group[0].id.clone()));
+        let unknown = group.iter().find(|one| one.state == ContainerState::Unknown);
         let reason = match (failure, successor) {
+            _ if let Some(unknown) = unknown => not_known(unknown),
             (Some(failure), _) => format!("cannot be removed: {}", failure.reason),
             (None, Some(new)) => match made(new) {
                 None if !memory.is_prepared(&new.id) => format!("stays until {} can be made", new.id),
@@ -80,6 +82,11 @@ fn compose(
         restarts: known.map_or(0, |known| known.restarts),
         remarks: Remarks::of(reason, container.and_then(|container| exit_code(container, known)), log_tail),
     }
+}
+
+fn not_known(container: &ObservedContainer) -> String {
+    let why = container.error.as_deref().unwrap_or("the engine does not answer for it");
+    format!("its container is left alone, since its state is not known: {why}")
 }
 
 fn has_ended(container: &ObservedContainer) -> bool {
@@ -140,6 +147,7 @@ fn phase(
             None if held_up.is_some() => (Phase::Pending, waits()),
             None => (Phase::Starting, None),
         },
+        ContainerState::Unknown => (known.phase.unwrap_or(Phase::Starting), Some(not_known(container))),
         ContainerState::Running if looping => match &known.last_end {
             Some(end) => {
                 let times = known.unstable_ends;

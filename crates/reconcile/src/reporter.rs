@@ -15,9 +15,10 @@ use stele_model::ids::{FleetName, NodeName};
 use stele_model::wire::{AssignmentVersion, InstanceReport, Phase, Report};
 
 use crate::limits::{
-    REPORT_BODY_BYTES_MAX, REPORT_BURST, REPORT_BUSY_ROUND_TRIPS, REPORT_LEAVING_MS, REPORT_LEAVING_MS_MAX,
-    REPORT_MS, REPORT_MS_MIN, REPORT_PARTIAL_MS, REPORT_PARTIAL_MS_MAX, REPORT_PROGRESS_MS,
-    REPORT_PROGRESS_MS_MAX, REPORT_RETRY_FIRST_MS, REPORT_RETRY_MS_MAX,
+    REASON_BYTES_MAX, REPORT_BODY_BYTES_MAX, REPORT_BURST, REPORT_BUSY_ROUND_TRIPS, REPORT_LEAVING_MS,
+    REPORT_LEAVING_MS_MAX, REPORT_MS, REPORT_MS_MIN, REPORT_PARTIAL_MS, REPORT_PARTIAL_MS_MAX,
+    REPORT_PROGRESS_MS, REPORT_PROGRESS_MS_MAX, REPORT_REFRESH_MS, REPORT_RETRY_FIRST_MS,
+    REPORT_RETRY_MS_MAX,
 };
 use crate::sync::doubled_ms;
 
@@ -162,6 +163,13 @@ impl Reporter {
         self.latest.as_ref().is_some_and(|latest| made != Some(latest))
     }
 
+    /// Whether all there is to tell was told and acknowledged.
+    pub fn is_acknowledged(&self) -> bool {
+        !self.in_flight
+            && !self.is_untold()
+            && self.made.as_ref().is_none_or(|(number, _)| *number <= self.acked)
+    }
+
     /// When [`Self::take`] is worth calling.
     pub fn due(&self) -> Due {
         if self.in_flight {
@@ -191,7 +199,7 @@ impl Reporter {
                 Due::At(retry_ms.max(next_ms))
             }
             Some((number, _)) if *number > self.acked => Due::At(retry_ms),
-            Some(_) => Due::Nothing,
+            Some(_) => Due::At(retry_ms.max(self.made_ms + self.refresh_ms())),
         }
     }
 
@@ -202,6 +210,12 @@ impl Reporter {
             return (self.made_ms + REPORT_MS_MIN).max(self.even_ms.saturating_sub(ahead));
         }
         (self.untold_ms + self.busy_ms(REPORT_PROGRESS_MS, REPORT_PROGRESS_MS_MAX)).max(self.even_ms)
+    }
+
+    /// After which all is told once more: what another process of this node told before may have been decided after
+    /// what this one did, and nothing else would say so. Not at the same time everywhere: a boot's number is random.
+    fn refresh_ms(&self) -> u64 {
+        REPORT_REFRESH_MS + self.boot % (REPORT_REFRESH_MS / 2)
     }
 
     /// A wait between these bounds: where acknowledgements take long, somebody is busy with what cannot wait.
@@ -219,7 +233,7 @@ impl Reporter {
         }
         let latest = self.latest.as_ref()?;
         let number = match &self.made {
-            Some((number, made)) if made == latest => *number,
+            Some((number, made)) if made == latest && *number > self.acked => *number,
             made => {
                 let number = made.as_ref().map_or(0, |(number, _)| *number) + 1;
                 self.made = Some((number, latest.clone()));
@@ -279,13 +293,20 @@ impl Reporter {
     }
 }
 
-/// Leaves out log lines, the oldest first, until the report can be sent.
+/// Leaves out log lines, the oldest first, and then the ends of reasons, until the report can be sent.
 fn fit(mut report: Report) -> Report {
     let mut keep = report.instances.iter().map(|one| one.log_tail().len()).max().unwrap_or(0);
     while keep > 0 && size(&report) > REPORT_BODY_BYTES_MAX {
         keep /= 2;
         for instance in &mut report.instances {
             instance.cut_log_tail(keep);
+        }
+    }
+    let mut keep = REASON_BYTES_MAX;
+    while keep > 0 && size(&report) > REPORT_BODY_BYTES_MAX {
+        keep /= 2;
+        for instance in &mut report.instances {
+            instance.cut_reason(keep);
         }
     }
     report
@@ -342,7 +363,7 @@ mod tests {
         let first = reporter.take(100).unwrap();
         assert_eq!((first.boot, first.number), (7, 1));
         assert!(reporter.acked_by(7, 1, 100));
-        assert_eq!(reporter.due(), Due::Nothing);
+        assert_eq!(reporter.due(), Due::At(107 + REPORT_REFRESH_MS), "nothing is new");
 
         for restarts in 1..50 {
             see(&mut reporter, restarts, 110 + u64::from(restarts));
@@ -504,7 +525,7 @@ mod tests {
         reporter.take(0).unwrap();
         assert!(reporter.acked_by(7, 1, 0));
         see(&mut reporter, 0, 100);
-        assert_eq!(reporter.due(), Due::Nothing);
+        assert_eq!(reporter.due(), Due::At(7 + REPORT_REFRESH_MS));
         reporter.observe(AssignmentVersion { seq: 4, ..Default::default() }, vec![instance(0, 0)], 200);
         assert_eq!(reporter.take(5000).unwrap().number, 2);
     }
@@ -561,5 +582,34 @@ mod tests {
         assert_eq!(report.instances.len(), INSTANCES_PER_NODE_MAX);
         assert!(size(&report) <= REPORT_BODY_BYTES_MAX);
         assert!(report.instances[0].log_tail().len() < LOG_TAIL_LINES_MAX);
+
+        // As JSON, each of these takes six bytes.
+        let reason = "\u{1}".repeat(REASON_BYTES_MAX);
+        let all = (0..INSTANCES_PER_NODE_MAX)
+            .map(|index| InstanceReport {
+                remarks: Remarks::of(Some(reason.clone()), None, Vec::new()),
+                ..instance(index, 0)
+            })
+            .collect();
+        let report = fit(Report { instances: all, ..report });
+        assert!(size(&report) <= REPORT_BODY_BYTES_MAX);
+        assert!(report.instances[0].reason().is_some_and(|reason| reason.len() > REASON_BYTES_MAX / 8));
+    }
+
+    #[test]
+    fn what_was_acknowledged_is_told_once_more_after_a_while() {
+        let mut reporter = reporter();
+        see(&mut reporter, 0, 0);
+        let first = reporter.take(0).unwrap();
+        assert!(reporter.acked_by(7, 1, 10));
+        let refresh_ms = REPORT_REFRESH_MS + 7;
+        assert_eq!(reporter.due(), Due::At(refresh_ms));
+        assert_eq!(reporter.take(refresh_ms - 1), None);
+        let again = reporter.take(refresh_ms).unwrap();
+        assert_eq!(again, Report { number: 2, ..first });
+        // Unanswered, it is sent again under its number.
+        reporter.failed(refresh_ms + 1);
+        let retried = reporter.take(refresh_ms + REPORT_RETRY_MS_MAX).unwrap();
+        assert_eq!(retried.number, 2);
     }
 }

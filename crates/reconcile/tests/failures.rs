@@ -107,3 +107,41 @@ fn what_cannot_start_is_looked_at_when_it_is_tried_again() {
     assert_eq!(due, memory.failure(&instance).unwrap().retry_ms);
     assert_eq!(plan(&desired, &ended, &memory, due).len(), 1);
 }
+
+#[test]
+fn what_the_engine_does_not_answer_for_is_left_alone() {
+    let desired = [assigned()];
+    let mut memory = Memory::default();
+    let runs = looked(Some(container(ContainerState::Running)), true);
+    memory.observe(&desired, &runs, NOW_MS);
+    let told = report(&desired, &runs, &memory, NOW_MS).remove(0);
+    assert_eq!(told.phase, Phase::Healthy);
+    memory.keep_phase(&told.id, told.phase);
+
+    let hung =
+        ObservedContainer { error: Some("no answer".to_owned()), ..container(ContainerState::Unknown) };
+    let hung = looked(Some(hung), true);
+    memory.observe(&desired, &hung, NOW_MS);
+    assert!(plan(&desired, &hung, &memory, NOW_MS).is_empty());
+    let still = report(&desired, &hung, &memory, NOW_MS).remove(0);
+    assert_eq!((still.phase, still.restarts), (Phase::Healthy, told.restarts));
+    assert!(still.reason().unwrap().contains("no answer"));
+
+    // Neither is it removed when it is not wanted any more, nor does what comes instead of it start beside it.
+    memory.observe(&[], &hung, NOW_MS);
+    assert!(plan(&[], &hung, &memory, NOW_MS).is_empty());
+    let successor = AssignedInstance {
+        id: "shop/web@prod/web.0-2".parse().unwrap(),
+        replaces: Some(desired[0].id.clone()),
+        ..assigned()
+    };
+    let subject = Subject::Instance(successor.id.clone());
+    let successor = [successor];
+    let prepare = Action::Prepare(successor[0].id.clone());
+    memory.observe(&successor, &hung, NOW_MS);
+    assert_eq!(plan(&successor, &hung, &memory, NOW_MS)[0].actions, [prepare.clone()]);
+    memory.begun(subject.clone(), vec![prepare]);
+    memory.ended(&subject, Ok(()), NOW_MS);
+    memory.observe(&successor, &hung, NOW_MS);
+    assert!(plan(&successor, &hung, &memory, NOW_MS).is_empty());
+}

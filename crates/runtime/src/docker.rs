@@ -26,7 +26,9 @@ use std::time::Duration;
 
 use bollard::container::LogOutput;
 use bollard::exec::StartExecResults;
-use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum, ExecConfig, VolumeCreateRequest};
+use bollard::models::{
+    ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary, ExecConfig, VolumeCreateRequest,
+};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, CreateImageOptionsBuilder, DownloadFromContainerOptionsBuilder,
     EventsOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder, LogsOptionsBuilder,
@@ -45,8 +47,8 @@ use tokio::sync::OnceCell;
 use crate::host::{Host, LABEL_CONFIG, LABEL_INSTANCE, LABEL_SPEC};
 use crate::inspect::{ImageShown, differences, file_difference, same_content};
 use crate::limits::{
-    ARCHIVE_MARGIN_BYTES, EVENTS_RETRY_MS, EXEC_OUTPUT_BYTES_MAX, INSPECTS_MAX, PULL_TIMEOUT_MS,
-    REQUEST_TIMEOUT_MS, STOP_MARGIN_MS,
+    ARCHIVE_MARGIN_BYTES, EVENTS_RETRY_MS, EXEC_OUTPUT_BYTES_MAX, INSPECTS_MAX, LOOK_TIMEOUT_MS,
+    PULL_TIMEOUT_MS, REQUEST_TIMEOUT_MS, STOP_MARGIN_MS,
 };
 use crate::probe;
 use crate::registry::Registries;
@@ -138,18 +140,48 @@ impl Docker {
         let networks = self.one_network_each(self.networks().await?).await?;
         let options = ListContainersOptionsBuilder::default().all(true).filters(&self.own_filter()).build();
         let listed = self.client().await?.list_containers(Some(options)).await.map_err(engine_error)?;
-        let ids = listed.into_iter().filter_map(|container| container.id);
         let network_ids: BTreeSet<_> = networks.iter().map(|(id, _)| id.as_str()).collect();
-        let containers = futures::stream::iter(ids)
-            .map(|id| async move { self.inspection(&id).await })
+        let containers = futures::stream::iter(listed)
+            .map(|listed| self.look_at(listed, &network_ids))
             .buffer_unordered(INSPECTS_MAX)
-            .try_filter_map(|inspected| {
-                let observed = inspected.and_then(|inspected| self.observed(&inspected, &network_ids));
-                async move { Ok(observed) }
-            })
-            .try_collect()
-            .await?;
+            .filter_map(std::future::ready)
+            .collect()
+            .await;
         Ok(Observation::new(containers, networks.into_iter().map(|(_, app_env)| app_env).collect()))
+    }
+
+    /// One container as inspection shows it, or as far as it is listed. While the engine works at a container it may
+    /// not answer for it, for as long as a dead file server keeps it waiting; that must not hide all others.
+    async fn look_at(
+        &self,
+        listed: ContainerSummary,
+        networks: &BTreeSet<&str>,
+    ) -> Option<ObservedContainer> {
+        let limit = Duration::from_millis(LOOK_TIMEOUT_MS);
+        let id = listed.id.as_deref()?;
+        let why = match tokio::time::timeout(limit, self.inspection(id)).await {
+            Ok(Ok(inspected)) => return self.observed(&inspected?, networks),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {LOOK_TIMEOUT_MS} ms"),
+        };
+        tracing::warn!(container = id, %why, "a container cannot be inspected; it is left alone");
+        let labels = listed.labels.as_ref()?;
+        Some(ObservedContainer {
+            id: id.to_owned(),
+            instance: labels.get(LABEL_INSTANCE)?.parse().ok()?,
+            spec_digest: labels.get(LABEL_SPEC).and_then(|text| text.parse().ok()),
+            state: ContainerState::Unknown,
+            exit_code: None,
+            oom_killed: false,
+            error: Some(why),
+            restart_count: 0,
+            created_ms: listed.created.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or_default()
+                * 1000,
+            started_ms: None,
+            stop_grace_seconds: 0,
+            address: None,
+            drift: None,
+        })
     }
 
     /// Nothing for a container whose instance label is unreadable: it is none of ours to touch.

@@ -24,6 +24,9 @@ pub const WORK_MIN: usize = 8;
 pub const STOP_WORK_MAX: Duration = Duration::from_millis(500);
 /// A request to the engine that should be quick has failed after this. Milliseconds.
 pub const REQUEST_TIMEOUT_MS: u64 = 30_000;
+/// A look at one container among all has failed after this: what the engine is at work with may not be answered for,
+/// and all others wait so long. Milliseconds.
+pub const LOOK_TIMEOUT_MS: u64 = 3_000;
 /// A pull has failed after this. Milliseconds (30 minutes).
 pub const PULL_TIMEOUT_MS: u64 = 30 * 60 * 1_000;
 /// Added to a container's stop grace before the request to stop it has failed. Milliseconds.

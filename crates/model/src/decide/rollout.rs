@@ -6,7 +6,9 @@ use std::sync::Arc;
 use super::next_seq;
 use crate::event::{AssignmentChange, Event, Outcome, ReportedChange};
 use crate::ids::{AppEnv, InstanceId, NodeName, Seq, Slot};
-use crate::limits::{CHANGES_PER_RECORD_MAX, INSTANCES_PER_NODE_MAX};
+use crate::limits::{
+    CHANGES_PER_RECORD_MAX, INSTANCES_PER_NODE_MAX, REPORTED_BYTES_MAX, REPORTED_INSTANCE_BYTES,
+};
 use crate::rejection::{Rejection, RejectionKind};
 use crate::specs::Specs;
 use crate::state::State;
@@ -149,16 +151,71 @@ pub(super) fn report(state: &State, reports: &[Report]) -> Vec<Event> {
         if is_nothing && !planted!(ReportCountsTwice) {
             continue;
         }
-        news.push(ReportedChange {
+        news.extend(in_parts(ReportedChange {
             node: report.node.clone(),
             boot: report.boot,
             number: report.number,
             applied: report.applied,
             changed,
             gone,
-        });
+        }));
     }
-    if news.is_empty() { Vec::new() } else { vec![Event::NodesReported { reports: news }] }
+    in_records(news)
+}
+
+/// What a node tells, in parts that each have room in a record. They stand in one decision, so nobody sees one without
+/// the others.
+fn in_parts(change: ReportedChange) -> Vec<ReportedChange> {
+    if bytes_of(&change) <= REPORTED_BYTES_MAX {
+        return vec![change];
+    }
+    let ReportedChange { changed, gone, .. } = &change;
+    let part = |changed: &[InstanceReport], gone: &[InstanceId]| ReportedChange {
+        changed: changed.to_vec(),
+        gone: gone.to_vec(),
+        ..change.clone()
+    };
+    let mut parts: Vec<_> = gone.chunks(CHANGES_PER_RECORD_MAX).map(|gone| part(&[], gone)).collect();
+    let (mut from, mut bytes) = (0, 0);
+    for (at, instance) in changed.iter().enumerate() {
+        let more = bytes_of_instance(instance);
+        if bytes + more > REPORTED_BYTES_MAX && at > from {
+            parts.push(part(&changed[from..at], &[]));
+            (from, bytes) = (at, 0);
+        }
+        bytes += more;
+    }
+    parts.push(part(&changed[from..], &[]));
+    parts
+}
+
+fn in_records(news: Vec<ReportedChange>) -> Vec<Event> {
+    let mut records: Vec<Vec<ReportedChange>> = Vec::new();
+    let mut bytes = 0;
+    for change in news {
+        let more = bytes_of(&change);
+        match records.last_mut() {
+            Some(last) if bytes + more <= REPORTED_BYTES_MAX && last.len() < CHANGES_PER_RECORD_MAX => {
+                bytes += more;
+                last.push(change);
+            }
+            _ => {
+                bytes = more;
+                records.push(vec![change]);
+            }
+        }
+    }
+    records.into_iter().map(|reports| Event::NodesReported { reports }).collect()
+}
+
+fn bytes_of(change: &ReportedChange) -> usize {
+    let changed: usize = change.changed.iter().map(bytes_of_instance).sum();
+    REPORTED_INSTANCE_BYTES * (1 + change.gone.len()) + changed
+}
+
+fn bytes_of_instance(instance: &InstanceReport) -> usize {
+    let lines: usize = instance.log_tail().iter().map(|line| line.len() + size_of::<u64>()).sum();
+    REPORTED_INSTANCE_BYTES + instance.reason().map_or(0, str::len) + lines
 }
 
 pub(super) fn mark_nodes(state: &State, lost: &[NodeName], returned: &[NodeName]) -> Vec<Event> {
