@@ -6,7 +6,9 @@ use stele_model::wire::{AssignedInstance, Phase};
 use stele_model::{AppEnv, InstanceId};
 
 use crate::health::{HealthState, Verdict};
-use crate::limits::{BACKOFF_BASE_MS, BACKOFF_MAX_MS, REASON_BYTES_MAX, SETTLE_MS, STABLE_MS};
+use crate::limits::{
+    BACKOFF_BASE_MS, BACKOFF_MAX_MS, MADE_OTHERWISE_TIMES, REASON_BYTES_MAX, SETTLE_MS, STABLE_MS,
+};
 use crate::observation::{ContainerState, Observation, ObservedContainer};
 use crate::plan::{Action, Subject, is_of_spec, replacement_reason, starts_again};
 
@@ -70,6 +72,10 @@ pub struct InstanceMemory {
     engine_restarts: u32,
     restart_due_ms: u64,
     ended_run: Option<u64>,
+    /// What differed in its container when that was first seen.
+    made_as: Option<String>,
+    /// How many of its containers in a row were first seen to differ so.
+    made_so: u32,
 }
 
 impl Memory {
@@ -86,7 +92,9 @@ impl Memory {
             let wanted = wanted.get(id).copied();
             // What the agent itself stops, to replace or remove it, does not end by itself.
             let stopped = self.busy.contains_key(&Subject::Container(container.id.clone()))
-                || wanted.is_none_or(|instance| replacement_reason(container, instance).is_some());
+                || wanted.is_none_or(|instance| {
+                    replacement_reason(container, instance, self.instances.get(id)).is_some()
+                });
             let restarts = !stopped && wanted.is_some_and(|instance| starts_again(instance, container));
             let memory = self.instances.entry(id.clone()).or_default();
             memory.observe(restarts, container, self.looked, now_ms);
@@ -348,11 +356,29 @@ impl RunEnd {
 }
 
 impl InstanceMemory {
+    fn first_seen(&mut self, differs: Option<&String>) {
+        self.made_so = match differs {
+            Some(_) if self.made_as.as_ref() == differs => self.made_so.saturating_add(1),
+            Some(_) => 1,
+            None => 0,
+        };
+        self.made_as = differs.cloned();
+    }
+
+    /// Whether the engine makes its containers otherwise than they are asked for, such as one that has no limits of
+    /// memory, and so nobody changed this one by hand. Another would be no better.
+    pub(crate) fn is_made_so(&self, container: &ObservedContainer) -> bool {
+        self.made_so >= MADE_OTHERWISE_TIMES
+            && self.container.as_ref() == Some(&container.id)
+            && self.made_as == container.drift
+    }
+
     fn observe(&mut self, restarts: bool, container: &ObservedContainer, looked: bool, now_ms: u64) {
         if self.container.as_ref() != Some(&container.id) {
             let adopted = self.container.is_none() && !looked;
             self.container = Some(container.id.clone());
             self.ended_run = None;
+            self.first_seen(container.drift.as_ref());
             if adopted {
                 self.restarts = container.restart_count;
                 self.engine_restarts = container.restart_count;

@@ -10,7 +10,7 @@ use stele_model::release::Restart;
 use stele_model::wire::AssignedInstance;
 use stele_model::{AppEnv, InstanceId, Slot};
 
-use crate::memory::Memory;
+use crate::memory::{InstanceMemory, Memory};
 use crate::observation::{ContainerState, Observation, ObservedContainer};
 
 /// One thing to do with the container engine.
@@ -106,14 +106,15 @@ pub fn plan(desired: &[AssignedInstance], observed: &Observation, memory: &Memor
     for instance in node.wanted.values() {
         let group = observed.containers_of(&instance.id);
         let keep = group.iter().position(|container| is_of_spec(container, instance)).unwrap_or(0);
+        let reason = |container| replacement_reason(container, instance, memory.instance(&instance.id));
         for (at, container) in group.iter().enumerate() {
-            if at != keep || replacement_reason(container, instance).is_some() {
+            if at != keep || reason(container).is_some() {
                 tasks.extend(removal(container));
             }
         }
         let actions = match group.get(keep) {
             None => node.make(instance),
-            Some(container) if replacement_reason(container, instance).is_some() => Vec::new(),
+            Some(container) if reason(container).is_some() => Vec::new(),
             Some(container) => node.tend(instance, container, now_ms),
         };
         if !actions.is_empty() {
@@ -139,10 +140,13 @@ pub fn plan(desired: &[AssignedInstance], observed: &Observation, memory: &Memor
 pub(crate) fn replacement_reason(
     container: &ObservedContainer,
     instance: &AssignedInstance,
+    known: Option<&InstanceMemory>,
 ) -> Option<String> {
     if !is_of_spec(container, instance) {
         Some("its container was made of another spec".to_owned())
-    } else if let Some(drift) = &container.drift {
+    } else if let Some(drift) = &container.drift
+        && known.is_none_or(|known| !known.is_made_so(container))
+    {
         Some(format!("its container was changed by hand ({drift})"))
     } else if container.state == ContainerState::Dead {
         Some("the engine left its container dead".to_owned())
@@ -221,7 +225,8 @@ impl Node<'_> {
     /// cannot be made before the old one is gone. So what can never be made costs no running container.
     fn holds(&self, instance: &AssignedInstance) -> bool {
         let mut group = self.observed.containers_of(&instance.id).iter();
-        match group.find(|container| replacement_reason(container, instance).is_none()) {
+        let known = self.memory.instance(&instance.id);
+        match group.find(|container| replacement_reason(container, instance, known).is_none()) {
             _ if planted!(RemoveUnprepared) => false,
             Some(container) => matches!(container.state, ContainerState::Created | ContainerState::Unknown),
             None => !self.memory.is_prepared(&instance.id) || is_made_beside(instance),

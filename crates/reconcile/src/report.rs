@@ -134,7 +134,7 @@ fn phase(
             _ => (Phase::Pending, waits()),
         };
     };
-    if let Some(reason) = replacement_reason(container, instance) {
+    if let Some(reason) = replacement_reason(container, instance, memory.instance(&instance.id)) {
         return (Phase::Pending, Some(format!("{reason} and is being replaced")));
     }
     let blank = InstanceMemory::default();
@@ -157,7 +157,11 @@ fn phase(
             // next end brings that.
             None => (Phase::Starting, Some(format!("ended {} times in a row", known.unstable_ends))),
         },
-        ContainerState::Running => running(instance, container, known, now_ms),
+        ContainerState::Running => {
+            let (phase, reason) = running(instance, container, known, now_ms);
+            let made = container.drift.as_ref();
+            (phase, reason.or_else(|| made.map(|made| format!("the engine makes it otherwise ({made})"))))
+        }
         ContainerState::Paused => (Phase::Unhealthy, Some("was paused by hand".to_owned())),
         ContainerState::Removing => {
             (Phase::Pending, Some("its container is being removed by hand".to_owned()))

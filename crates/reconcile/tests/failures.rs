@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use stele_model::release::{Container, Image, InstanceSpec};
 use stele_model::wire::{AssignedInstance, Phase};
 use stele_model::{AppEnv, Digest, InstanceId};
+use stele_reconcile::limits::MADE_OTHERWISE_TIMES;
 use stele_reconcile::{
     Action, ContainerState, Memory, Observation, ObservedContainer, Subject, plan, report,
 };
@@ -144,4 +145,32 @@ fn what_the_engine_does_not_answer_for_is_left_alone() {
     memory.ended(&subject, Ok(()), NOW_MS);
     memory.observe(&successor, &hung, NOW_MS);
     assert!(plan(&successor, &hung, &memory, NOW_MS).is_empty());
+}
+
+#[test]
+fn what_the_engine_makes_otherwise_is_not_made_again_for_ever() {
+    let desired = [assigned()];
+    let mut memory = Memory::default();
+    memory.observe(&desired, &looked(None, true), NOW_MS);
+    let drift = || Some("Memory is unset, was 1024".to_owned());
+    let made = |number: u32| ObservedContainer {
+        id: format!("c{number}"),
+        drift: drift(),
+        ..container(ContainerState::Running)
+    };
+    let removed = |memory: &mut Memory, container: ObservedContainer| {
+        let seen = looked(Some(container), true);
+        memory.observe(&desired, &seen, NOW_MS);
+        !plan(&desired, &seen, memory, NOW_MS).is_empty()
+    };
+    for number in 1..MADE_OTHERWISE_TIMES {
+        assert!(removed(&mut memory, made(number)), "it may have been changed by hand");
+    }
+    let last = made(MADE_OTHERWISE_TIMES);
+    assert!(!removed(&mut memory, last.clone()));
+    let told = report(&desired, &looked(Some(last.clone()), true), &memory, NOW_MS).remove(0);
+    assert_eq!(told.phase, Phase::Healthy);
+    assert!(told.reason().unwrap().contains("the engine makes it otherwise (Memory"), "{told:?}");
+    // What is changed by hand then is put right, as ever.
+    assert!(removed(&mut memory, ObservedContainer { drift: Some("its name is x".to_owned()), ..last }));
 }
