@@ -37,9 +37,12 @@ impl HealthState {
         Self { started_ms, ..Self::default() }
     }
 
-    /// When the next check is due, in milliseconds since 1970.
-    pub fn due_ms(&self, health: &Health) -> u64 {
-        let Some(checked) = self.checked_ms else { return self.started_ms };
+    /// When the next check is due, in milliseconds since 1970: now, where what was last is yet to come, because the
+    /// host's clock was set back.
+    pub fn due_ms(&self, health: &Health, now_ms: u64) -> u64 {
+        let Some(checked) = self.checked_ms.filter(|checked| *checked <= now_ms) else {
+            return self.started_ms.min(now_ms);
+        };
         let starting = self.verdict == Verdict::Unknown
             && checked < self.started_ms.saturating_add(health.start_period_ms);
         let pause = if starting { health.interval_ms.min(START_INTERVAL_MS) } else { health.interval_ms };
@@ -58,6 +61,7 @@ impl HealthState {
             Err(error) => {
                 self.error = Some(error);
                 let excused = self.verdict == Verdict::Unknown
+                    && self.started_ms <= now_ms
                     && now_ms < self.started_ms.saturating_add(health.start_period_ms);
                 if !excused {
                     self.failures = self.failures.saturating_add(1);
@@ -74,6 +78,9 @@ impl HealthState {
 mod tests {
     use super::*;
     use stele_model::release::Check;
+
+    /// Later than all that happens here.
+    const NOW: u64 = 1_000_000;
 
     fn health() -> Health {
         Health {
@@ -92,15 +99,15 @@ mod tests {
     #[test]
     fn failures_while_it_starts_do_not_count_and_checks_come_quickly() {
         let mut state = HealthState::new(1_000);
-        assert_eq!(state.due_ms(&health()), 1_000);
+        assert_eq!(state.due_ms(&health(), NOW), 1_000);
         for now in [1_000, 1_500, 10_999] {
             state.checked(&health(), failed(), now);
             assert_eq!((state.verdict, state.failures), (Verdict::Unknown, 0));
-            assert_eq!(state.due_ms(&health()), now + START_INTERVAL_MS);
+            assert_eq!(state.due_ms(&health(), NOW), now + START_INTERVAL_MS);
         }
         state.checked(&health(), failed(), 11_000);
         assert_eq!((state.verdict, state.failures), (Verdict::Unknown, 1));
-        assert_eq!(state.due_ms(&health()), 16_000);
+        assert_eq!(state.due_ms(&health(), NOW), 16_000);
     }
 
     #[test]
@@ -127,7 +134,7 @@ mod tests {
         state.checked(&health(), Ok(()), 100);
         state.checked(&health(), failed(), 200);
         assert_eq!(state.failures, 1);
-        assert_eq!(state.due_ms(&health()), 5_200);
+        assert_eq!(state.due_ms(&health(), NOW), 5_200);
     }
 
     #[test]
@@ -135,6 +142,6 @@ mod tests {
         let mut state = HealthState::new(0);
         let health = Health { interval_ms: 0, retries: 0, start_period_ms: 0, ..health() };
         state.checked(&health, failed(), 7);
-        assert_eq!((state.verdict, state.due_ms(&health)), (Verdict::Failing, 8));
+        assert_eq!((state.verdict, state.due_ms(&health, NOW)), (Verdict::Failing, 8));
     }
 }

@@ -195,7 +195,7 @@ impl Memory {
             let Some(container) = observed.of(&instance.id) else { continue };
             let Some(memory) = self.instances.get(&instance.id) else { continue };
             let runs = container.state == ContainerState::Running;
-            let now = runs && memory.health.due_ms(health) <= now_ms;
+            let now = runs && memory.health.due_ms(health, now_ms) <= now_ms;
             if now && self.checking.insert(instance.id.clone()) {
                 due.push((instance, container, memory.health.started_ms));
             }
@@ -288,11 +288,11 @@ impl Memory {
     }
 
     pub(crate) fn may_try(&self, subject: &Subject, now_ms: u64) -> bool {
-        self.failures.get(subject).is_none_or(|failure| failure.retry_ms <= now_ms)
+        self.failures.get(subject).is_none_or(|failure| is_due(failure.retry_ms, now_ms))
     }
 
-    pub(crate) fn restart_due_ms(&self, id: &InstanceId) -> u64 {
-        self.instances.get(id).map_or(0, |memory| memory.restart_due_ms)
+    pub(crate) fn may_start_again(&self, id: &InstanceId, now_ms: u64) -> bool {
+        self.instances.get(id).is_none_or(|memory| is_due(memory.restart_due_ms, now_ms))
     }
 
     /// Whether a task may be making something for the app right now.
@@ -323,7 +323,7 @@ impl Memory {
                     let started = container.started_ms?;
                     let health = instance.spec.container.health.as_ref();
                     let health = health.filter(|_| !self.checking.contains(&instance.id));
-                    let check = health.map(|health| memory.health.due_ms(health));
+                    let check = health.map(|health| memory.health.due_ms(health, now_ms));
                     let settled = [SETTLE_MS, STABLE_MS].map(|after| started.saturating_add(after));
                     settled.into_iter().chain(check).filter(|due| *due > now_ms).min()
                 }
@@ -428,6 +428,11 @@ impl InstanceMemory {
             _ => {}
         }
     }
+}
+
+/// Whether a pause is over. One that would last longer than any was begun before the host's clock was set back.
+fn is_due(due_ms: u64, now_ms: u64) -> bool {
+    due_ms.saturating_sub(now_ms) == 0 || due_ms - now_ms > BACKOFF_MAX_MS
 }
 
 /// The pause after so many failed attempts in a row.

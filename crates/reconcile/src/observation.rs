@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use stele_model::{AppEnv, Digest, InstanceId};
 
+use crate::limits::{SETTLE_MS, STABLE_MS};
+
 /// Everything of this fleet and node that the container engine has, at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observation {
@@ -115,6 +117,10 @@ impl ObservedContainer {
     /// How long it has been up, in milliseconds; zero when it is not running.
     pub fn uptime_ms(&self, now_ms: u64) -> u64 {
         match (self.state, self.started_ms) {
+            // The host's clock was set back since: how long ago that was is not known, and it is no fresh start.
+            (ContainerState::Running, Some(started)) if started > now_ms.saturating_add(SETTLE_MS) => {
+                STABLE_MS
+            }
             (ContainerState::Running, Some(started)) => now_ms.saturating_sub(started),
             _ => 0,
         }

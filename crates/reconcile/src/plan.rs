@@ -263,8 +263,7 @@ impl Node<'_> {
             }
             ContainerState::Paused => vec![Action::Unpause { container: id() }],
             ContainerState::Exited
-                if starts_again(instance, container)
-                    && self.memory.restart_due_ms(&instance.id) <= now_ms =>
+                if starts_again(instance, container) && self.memory.may_start_again(&instance.id, now_ms) =>
             {
                 vec![Action::Start { container: id(), again: true }]
             }

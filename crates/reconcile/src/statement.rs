@@ -85,6 +85,8 @@ impl Inspections {
                     last.container != container.id
                         || last.started_ms != container.started_ms
                         || last.at_ms.saturating_add(pause(container)) <= now_ms
+                        // The host's clock was set back.
+                        || last.at_ms > now_ms
                 });
                 (settled && is_due).then_some((last.map(|last| last.at_ms), instance, container))
             })

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use stele_model::release::{Container, Image, InstanceSpec};
+use stele_model::release::{Check, Container, Health, Image, InstanceSpec};
 use stele_model::wire::{AssignedInstance, Phase};
 use stele_model::{AppEnv, Digest, InstanceId};
 use stele_reconcile::limits::MADE_OTHERWISE_TIMES;
@@ -11,7 +11,7 @@ use stele_reconcile::{
     Action, ContainerState, Memory, Observation, ObservedContainer, Subject, plan, report,
 };
 
-const NOW_MS: u64 = 100_000;
+const NOW_MS: u64 = 100_000_000;
 
 fn assigned() -> AssignedInstance {
     let id: InstanceId = "shop/web@prod/web.0-1".parse().unwrap();
@@ -173,4 +173,53 @@ fn what_the_engine_makes_otherwise_is_not_made_again_for_ever() {
     assert!(told.reason().unwrap().contains("the engine makes it otherwise (Memory"), "{told:?}");
     // What is changed by hand then is put right, as ever.
     assert!(removed(&mut memory, ObservedContainer { drift: Some("its name is x".to_owned()), ..last }));
+}
+
+#[test]
+fn a_clock_that_is_set_back_stops_nothing() {
+    const HOURS_MS: u64 = 2 * 3_600_000;
+    let mut instance = assigned();
+    instance.spec.container.health = Some(Health {
+        check: Check::Tcp { port: 80 },
+        interval_ms: 1_000,
+        timeout_ms: 500,
+        retries: 1,
+        start_period_ms: 60_000,
+    });
+    let desired = [instance];
+    let before_ms = NOW_MS + HOURS_MS;
+    let run_ms = before_ms - 5_000;
+    let seen = ObservedContainer {
+        spec_digest: Some(desired[0].spec_digest),
+        started_ms: Some(run_ms),
+        ..container(ContainerState::Running)
+    };
+    let seen = looked(Some(seen), true);
+    let mut memory = Memory::default();
+    memory.observe(&desired, &seen, before_ms);
+    assert_eq!(memory.begin_checks(&desired, &seen, before_ms).len(), 1);
+    memory.checked(&desired[0], run_ms, Ok(()), before_ms);
+    assert!(memory.begin_checks(&desired, &seen, before_ms).is_empty());
+    // Checks go on, of this process and of the next one.
+    assert_eq!(memory.begin_checks(&desired, &seen, NOW_MS).len(), 1);
+    memory.checked(&desired[0], run_ms, Err("closed".to_owned()), NOW_MS);
+    assert_eq!(report(&desired, &seen, &memory, NOW_MS)[0].phase, Phase::Unhealthy);
+    let mut next = Memory::default();
+    next.observe(&desired, &seen, NOW_MS);
+    assert_eq!(next.begin_checks(&desired, &seen, NOW_MS).len(), 1);
+
+    // Without a check, what has run for an unknown time runs; and what failed is tried again.
+    let desired = [assigned()];
+    let seen = looked(
+        Some(ObservedContainer { started_ms: Some(before_ms), ..container(ContainerState::Running) }),
+        true,
+    );
+    let mut memory = Memory::default();
+    memory.observe(&desired, &seen, NOW_MS);
+    assert_eq!(report(&desired, &seen, &memory, NOW_MS)[0].phase, Phase::Healthy);
+    fail(&mut memory, &Subject::Instance(desired[0].id.clone()), start());
+    let ended = looked(Some(container(ContainerState::Exited)), true);
+    memory.observe(&desired, &ended, NOW_MS);
+    assert!(plan(&desired, &ended, &memory, NOW_MS).is_empty());
+    assert_eq!(plan(&desired, &ended, &memory, NOW_MS - HOURS_MS / 2).len(), 1);
 }
