@@ -12,6 +12,7 @@ use stele_model::signature::{Certificate, PublicKey};
 use stele_model::{ControllerId, FleetName};
 
 use crate::limits::IMAGE_RETENTION_DAYS;
+use crate::opening::FRESH;
 
 /// Everything a controller needs to start. Paths are relative to the file's folder.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -23,6 +24,9 @@ pub struct Config {
     pub id: ControllerId,
     /// Folder of the log.
     pub data: PathBuf,
+    /// The file beside this one that says that this controller never ran: see `docs/operators.md`.
+    #[serde(skip)]
+    pub fresh: PathBuf,
     /// Where the API listens.
     pub api_listen: SocketAddr,
     /// How others reach the API, such as `https://10.0.0.1:7400`.
@@ -116,6 +120,7 @@ impl Config {
         ] {
             *path = folder.join(&path);
         }
+        config.fresh = folder.join(FRESH);
         config.registries = config.registries.map(|path| folder.join(path));
         config.publish_checkpoints = config.publish_checkpoints.map(|path| folder.join(path));
         Ok(config)

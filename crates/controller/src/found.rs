@@ -17,6 +17,7 @@ use crate::config::{Config, TlsFiles, read_key};
 use crate::handle::now;
 use crate::keyring::random;
 use crate::limits::CERTIFICATE_LIFE;
+use crate::opening::{FRESH, FRESH_TEXT};
 
 const ROOT_KEY: &str = "root.key";
 const MASTER_KEY: &str = "master.key";
@@ -159,6 +160,7 @@ fn write_controller(folder: &Path, place: &Place, settings: Settings) -> anyhow:
         fleet: settings.fleet,
         id: place.id,
         data: "data".into(),
+        fresh: FRESH.into(),
         api_listen: place.api,
         api_url: format!("{scheme}://{}", place.api),
         api_tls,
@@ -185,6 +187,8 @@ fn write_controller(folder: &Path, place: &Place, settings: Settings) -> anyhow:
         public_tree: false,
         witnesses: Vec::new(),
     };
+    // Before the configuration, so that there is none without it.
+    write_secret(&own.join(FRESH), FRESH_TEXT)?;
     let path = own.join(CONFIG);
     write_secret(&path, &serde_json::to_string_pretty(&config)?)?;
     Ok(path)

@@ -42,6 +42,7 @@ mod memory;
 pub mod milestones;
 mod mirror;
 mod node_threads;
+mod opening;
 mod outbox;
 mod pace;
 mod past;

@@ -8,11 +8,11 @@ use axum::serve::ListenerExt as _;
 use ed25519_dalek::SigningKey;
 use stele_bus::{BusConfig, ControllerBus};
 use stele_codec::{Chain, DecodeError, RecordBytes, Snapshot};
-use stele_consensus::{Config as RaftConfig, Driver, LogStore as _, bootstrap};
+use stele_consensus::{Config as RaftConfig, Driver, LogStore as _};
 use stele_ledger::Ledger;
 use stele_model::{Command, State, fold};
 use stele_peer::{PeerConfig, Peers, Tls};
-use stele_store::{Identity as StoreIdentity, Settings, Store};
+use stele_store::{Identity as StoreIdentity, Store};
 use tokio::sync::{OnceCell, watch};
 use tokio::task::JoinSet;
 
@@ -31,7 +31,7 @@ use crate::reached::Reached;
 use crate::registry::{Credentials, Registry};
 use crate::replica::{Input, Replica};
 use crate::retention::Retention;
-use crate::{archive, backfill, feed, http, inbox, memory, mirror, outbox, proof, tls};
+use crate::{archive, backfill, feed, http, inbox, memory, mirror, opening, outbox, proof, tls};
 
 /// A controller that runs.
 pub struct Running {
@@ -249,19 +249,11 @@ fn identity(config: &Config) -> anyhow::Result<Identity> {
     })
 }
 
-/// Opens the log, or makes it where this controller never ran.
+/// The log, which is made where this controller never ran.
 fn open_store(config: &Config) -> anyhow::Result<Store> {
     let identity = StoreIdentity { fleet: config.fleet.to_string(), node: config.id };
-    let path = config.data.join("log");
-    if Store::exists(&path) {
-        return Ok(Store::open(&path, &identity, &Settings::default())?);
-    }
-    let mut store = Store::create(&path, &identity, &Settings::default())?;
-    if config.founders.contains(&config.id) {
-        let genesis = Snapshot { chain: Chain::GENESIS, state: State::default() };
-        bootstrap(&mut store, &config.founders, genesis.encode())?;
-    }
-    Ok(store)
+    let (data, fresh, founders) = (&config.data, &config.fresh, &config.founders);
+    opening::Place { data, fresh, identity, founders }.open()
 }
 
 /// State as of the last record: the newest snapshot, and what follows it.

@@ -177,6 +177,26 @@ fn a_flipped_bit_stops_its_controller_and_no_other() {
 }
 
 #[test]
+fn a_controller_whose_log_is_gone_is_not_started_under_its_old_id() {
+    let mut cluster = Cluster::start(ClusterConfig::simulated("gone")).unwrap();
+    let leader = cluster.leader().unwrap();
+    let lost = cluster.ids().into_iter().find(|id| *id != leader).unwrap();
+    cluster.kill(lost).unwrap();
+    fs::remove_dir_all(cluster.folder(lost).unwrap().join("data")).unwrap();
+    cluster.start_controller(lost).unwrap();
+    let words = cluster.wait_for_end(lost).unwrap();
+    let why = last_words(&words);
+    assert!(why.contains("there is no store in") && why.contains("new id"), "{words}");
+    // The advice given.
+    cluster.remove(lost).unwrap();
+    let new = cluster.prepare().unwrap();
+    cluster.start_controller(new).unwrap();
+    cluster.add(new).unwrap();
+    cluster.restart(new).unwrap();
+    write(&cluster, "replaced-too");
+}
+
+#[test]
 fn a_full_disk_stops_its_controller_and_loses_nothing() {
     let mut cluster = Cluster::start(ClusterConfig::simulated("full")).unwrap();
     // A controller whose data is on a small disk, which only its own processes see.
