@@ -515,7 +515,7 @@ impl Process {
     }
 
     fn conduct(&mut self) {
-        if !self.app.ledger.is_deciding() {
+        if !self.app.ledger.is_deciding() || self.app.ledger.is_full() {
             return;
         }
         let mut apps = match std::mem::replace(&mut self.app.dirty, Dirty::Apps(BTreeSet::new())) {
@@ -530,6 +530,10 @@ impl Process {
                 }
                 for command in self.standing.clone() {
                     self.submit_own(command);
+                }
+                if self.app.ledger.is_full() {
+                    self.app.dirty = Dirty::All;
+                    return;
                 }
                 self.app.ledger.speculative().map(stele_planner::apps).unwrap_or_default()
             }
@@ -555,6 +559,9 @@ impl Process {
         }
         for app_env in apps {
             self.app.dirty.add(app_env);
+        }
+        if self.app.ledger.is_full() {
+            return;
         }
         let Some(seq) = self.app.ledger.speculative().map(|state| state.seq) else { return };
         if self.app.digest_due || seq >= self.app.digest_at + STATE_DIGEST_INTERVAL_RECORDS {

@@ -68,8 +68,16 @@ impl Replica {
         inputs: Receiver<Input>,
         standing: Vec<Command>,
     ) -> anyhow::Result<JoinHandle<anyhow::Result<()>>> {
+        let replica = Self::new(driver, app, inputs, standing);
+        std::thread::Builder::new()
+            .name("replica".to_owned())
+            .spawn(move || replica.run())
+            .context("cannot start the replica's thread")
+    }
+
+    fn new(driver: Driver<Store>, app: App, inputs: Receiver<Input>, standing: Vec<Command>) -> Self {
         let now = Instant::now();
-        let replica = Self {
+        Self {
             driver,
             app,
             inputs,
@@ -81,11 +89,7 @@ impl Replica {
             ticked: now,
             untold: None,
             kept: now,
-        };
-        std::thread::Builder::new()
-            .name("replica".to_owned())
-            .spawn(move || replica.run())
-            .context("cannot start the replica's thread")
+        }
     }
 
     fn run(mut self) -> anyhow::Result<()> {
@@ -267,7 +271,8 @@ impl Replica {
     /// Turns State into further commands: rollouts, digests, membership.
     fn conduct(&mut self) {
         let began = Instant::now();
-        if !self.app.ledger.is_deciding() || began < self.conductor_rests {
+        // While the batch is full, all would be refused, and what was taken up would be forgotten.
+        if !self.app.ledger.is_deciding() || self.app.ledger.is_full() || began < self.conductor_rests {
             return;
         }
         let _computing = self.app.keepalive.computing();
@@ -277,6 +282,11 @@ impl Replica {
                 self.conduct_membership();
                 for command in self.standing.clone() {
                     self.submit(command);
+                }
+                if self.app.ledger.is_full() {
+                    // Some of it may have been refused; what was not is no news the next time.
+                    self.app.dirty = Dirty::All;
+                    return;
                 }
                 self.app.ledger.speculative().map(stele_planner::apps).unwrap_or_default()
             }
@@ -327,6 +337,9 @@ impl Replica {
     }
 
     fn conduct_digest(&mut self) {
+        if self.app.ledger.is_full() {
+            return;
+        }
         let Some(seq) = self.app.ledger.speculative().map(|state| state.seq) else { return };
         if self.app.digest_due || seq >= self.app.digest_at + STATE_DIGEST_INTERVAL_RECORDS {
             self.app.digest_due = false;
@@ -461,3 +474,7 @@ fn next_of(apps: &mut BTreeSet<AppEnv>, after: Option<&AppEnv>) -> Option<AppEnv
     let next = following.or_else(|| apps.first()).cloned()?;
     apps.take(&next)
 }
+
+#[cfg(test)]
+#[path = "replica_tests.rs"]
+mod tests;
