@@ -612,7 +612,10 @@ impl Process {
 
     /// A leader whose clock is far from the others' decides nothing more, and hands leadership over.
     fn mind_the_clock(&mut self) {
-        let Fitness::Off { to, .. } = self.app.clock_is_fit() else { return };
+        let Fitness::Off { to, .. } = self.app.clock_is_fit() else {
+            self.app.ledger.follow_wall(self.app.now);
+            return;
+        };
         if self.app.ledger.is_deciding() {
             self.app.abandon();
             self.resume_later();

@@ -402,9 +402,16 @@ impl Replica {
         }
     }
 
-    /// A leader whose clock is far from the others' decides nothing more, and hands leadership over.
+    /// A leader whose clock is far from the others' decides nothing more, and hands leadership over. That of
+    /// another one keeps log time right: the machine may have slept, or its clock was set since the term began.
     fn mind_the_clock(&mut self) {
-        let Fitness::Off { by_us, to } = self.app.clock_is_fit(self.app.now()) else { return };
+        let now = self.app.now();
+        let Fitness::Off { by_us, to } = self.app.clock_is_fit(now) else {
+            if let Some(behind_us) = self.app.ledger.follow_wall(now) {
+                tracing::warn!(behind_seconds = behind_us as f64 / 1e6, "log time caught up with the clock");
+            }
+            return;
+        };
         tracing::warn!(
             off_by_seconds = by_us as f64 / 1e6,
             to,

@@ -243,6 +243,13 @@ impl<W> Ledger<W> {
         self.speculation.as_ref().map(|speculation| speculation.time(now))
     }
 
+    /// Has log time catch up with the wall clock of a controller that decides, where it is more than
+    /// [`limits::LOG_TIME_BEHIND_US_MAX`] behind; answers by how much, in microseconds. Only for one whose clock is
+    /// [fit](Clocks::fitness): log time follows it, and never goes back.
+    pub fn follow_wall(&mut self, now: Moment) -> Option<u64> {
+        self.speculation.as_mut()?.follow_wall(now)
+    }
+
     /// Whether this controller decides.
     pub fn is_deciding(&self) -> bool {
         self.speculation.is_some()

@@ -8,7 +8,7 @@ use stele_model::{
     Answer, Decision, Digest, Event, Header, Rejection, RejectionKind, Request, State, Time, answer_of, fold,
 };
 
-use crate::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, IN_FLIGHT_MAX};
+use crate::limits::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, IN_FLIGHT_MAX, LOG_TIME_BEHIND_US_MAX};
 use crate::{Moment, Outcome, Pair, milestone, too_large};
 
 /// Committed State plus everything decided since, in this term.
@@ -17,7 +17,7 @@ pub(crate) struct Speculation<W> {
     term: u64,
     pub(crate) state: State,
     chain: Chain,
-    /// Log time at the start of the term, and the monotonic clock then.
+    /// Log time at the start of the term, or when it last caught up with the wall, and the monotonic clock then.
     started: (Time, u64),
     batch: Batch<W>,
     /// Closed, waiting to be told its index, then to commit; oldest first.
@@ -65,6 +65,16 @@ impl<W> Speculation<W> {
             state,
             chain,
         }
+    }
+
+    /// Has log time catch up with the wall where it is far behind; by how much, in microseconds. It never goes back.
+    pub(crate) fn follow_wall(&mut self, now: Moment) -> Option<u64> {
+        let behind = now.wall_us.saturating_sub(self.time(now).0);
+        if behind <= LOG_TIME_BEHIND_US_MAX {
+            return None;
+        }
+        self.started = (Time(now.wall_us), now.monotonic_us);
+        Some(behind)
     }
 
     /// Log time now: the wall at the term's start plus what really passed, strictly increasing.
