@@ -51,7 +51,7 @@ pub const CONDUCTOR_FREE: Duration = Duration::from_micros(200);
 pub const CONDUCTOR_COMMANDS_PER_TURN_MAX: usize = 1000;
 /// Records between two snapshots of State, at least. More pass while State is larger than they are.
 pub const SNAPSHOT_INTERVAL_RECORDS: u64 = 10_000;
-/// After the disk had no room for a snapshot, until another one is tried.
+/// After a snapshot did not come to be, because the disk had no room for it, until another one is tried.
 pub const SNAPSHOT_RETRY: Duration = Duration::from_secs(30);
 /// Raft entries kept behind a snapshot, for followers that are a little behind; fewer where the store does not have
 /// so many in memory.

@@ -443,7 +443,6 @@ impl Replica {
         }
         let Some(head) = self.driver.begin_snapshot(seq)? else { return Ok(()) };
         let snapshot = Snapshot { chain: self.app.ledger.chain(), state: self.app.ledger.state().clone() };
-        self.app.snapshot_at = seq;
         self.app.snapshots.begin(head, snapshot, self.driver.store().reader())
     }
 
@@ -451,6 +450,8 @@ impl Replica {
     fn keep_snapshot(&mut self, snapshot: StagedSnapshot) -> anyhow::Result<()> {
         let (seq, index) = (snapshot.head.seq, snapshot.head.index);
         self.driver.finish_snapshot(snapshot)?;
+        // The leader's may have been installed meanwhile.
+        self.app.snapshot_at = self.app.snapshot_at.max(seq);
         // Large entries are kept by their bytes: a thousand of them would take a gigabyte.
         let in_memory = self.driver.store().first_recent().saturating_sub(1);
         let through = index.saturating_sub(ENTRIES_KEPT_BEHIND_SNAPSHOT).max(in_memory.min(index));

@@ -50,13 +50,8 @@ impl Alone {
         let store = Place { data: &data, fresh: &fresh, identity, founders: &[1] }.open().unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let (inputs, queue) = sync_channel(16);
-        let first = Published {
-            state: State::default(),
-            leads: false,
-            leader: None,
-            term: 0,
-            assigns_more: false,
-        };
+        let first =
+            Published { state: State::default(), leads: false, leader: None, term: 0, assigns_more: false };
         let app = App::new(
             1,
             Ledger::new(FLEET, State::default(), Chain::GENESIS),
@@ -113,4 +108,22 @@ fn what_a_full_batch_has_no_room_for_is_done_later() {
     alone.settle();
     assert!(!alone.replica.app.digest_due);
     assert!(alone.replica.app.digest_at > 0, "the digest is recorded");
+}
+
+#[test]
+fn a_snapshot_counts_when_it_is_there_and_not_when_it_is_begun() {
+    let mut alone = Alone::deciding();
+    while alone.state().seq < SNAPSHOT_INTERVAL_RECORDS {
+        alone.fill();
+        alone.settle();
+    }
+    let seq = alone.state().seq;
+    alone.replica.snapshot().unwrap();
+    assert!(!alone.replica.app.snapshots.is_free(), "one is on its way");
+    assert_eq!(alone.replica.app.snapshot_at, 0);
+    while !alone.replica.app.snapshots.is_free() {
+        std::thread::sleep(TICK);
+        alone.replica.snapshot().unwrap();
+    }
+    assert_eq!(alone.replica.app.snapshot_at, seq);
 }

@@ -22,13 +22,15 @@ pub(crate) struct Snapshots {
     not_before: Option<Instant>,
     /// Size of the last one, in bytes.
     last_bytes: u64,
-    /// Records committed since the last one began, in bytes.
+    /// Records committed since the last one was begun that came to be, in bytes.
     since: u64,
 }
 
 struct Staging {
     outcome: Receiver<Result<StagedSnapshot, StoreError>>,
     thread: JoinHandle<()>,
+    /// What it has of the records committed since the last one, in bytes.
+    covers: u64,
 }
 
 impl Snapshots {
@@ -68,34 +70,37 @@ impl Snapshots {
                 drop(done.send(outcome));
             })
             .context("cannot start a thread that writes a snapshot")?;
-        self.staging = Some(Staging { outcome, thread });
-        self.since = 0;
+        self.staging = Some(Staging { outcome, thread, covers: self.since });
         Ok(())
     }
 
     /// The one that is ready, once. An error of the store is final, except that a full disk is
-    /// tried again in time: the log itself stops when it has no room.
+    /// tried again in time: the log itself stops when it has no room. What did not come to be
+    /// counts for nothing, so that the next one is due as soon as it may be begun.
     pub(crate) fn staged(&mut self) -> Result<Option<StagedSnapshot>, StoreError> {
         let Some(staging) = &self.staging else { return Ok(None) };
+        let covers = staging.covers;
         let outcome = match staging.outcome.try_recv() {
             Ok(outcome) => outcome.map(Some),
             Err(TryRecvError::Empty) => return Ok(None),
-            // Its thread died, which leaves nothing behind: the next one is made in time.
+            // Its thread died, which leaves nothing behind.
             Err(TryRecvError::Disconnected) => Ok(None),
         };
         self.end();
         match outcome {
             Ok(Some(snapshot)) => {
                 self.last_bytes = snapshot.staged.bytes;
-                Ok(Some(snapshot))
+                self.since = self.since.saturating_sub(covers);
+                return Ok(Some(snapshot));
             }
+            Ok(None) => tracing::error!("the thread that made a snapshot of State ended without one"),
             Err(error @ StoreError::DiskFull { .. }) => {
                 tracing::warn!(%error, "no snapshot of State was made");
-                self.not_before = Some(Instant::now() + SNAPSHOT_RETRY);
-                Ok(None)
             }
-            other => other,
+            Err(error) => return Err(error),
         }
+        self.not_before = Some(Instant::now() + SNAPSHOT_RETRY);
+        Ok(None)
     }
 
     fn end(&mut self) {
@@ -130,4 +135,56 @@ fn thin_out(store: &Reader) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::time::Duration;
+
+    use stele_codec::Chain;
+    use stele_model::State;
+    use stele_store::{Identity, Settings, Store};
+
+    use super::*;
+
+    /// Begins one and waits for what becomes of it.
+    fn make(snapshots: &mut Snapshots, store: &Store) -> Option<StagedSnapshot> {
+        let head = SnapshotHead { seq: 1, index: 1, term: 1, ..SnapshotHead::default() };
+        let snapshot = Snapshot { chain: Chain::GENESIS, state: State::default() };
+        snapshots.begin(head, snapshot, store.reader()).unwrap();
+        loop {
+            let staged = snapshots.staged().unwrap();
+            if staged.is_some() || snapshots.staging.is_none() {
+                return staged;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn one_that_found_no_room_is_due_again_as_soon_as_it_may_be_begun() {
+        let folder = tempfile::tempdir().unwrap();
+        let identity = Identity { fleet: "demo".to_owned(), node: 1 };
+        let store = Store::create(folder.path(), &identity, &Settings::default()).unwrap();
+        let mut snapshots = Snapshots::default();
+        let bytes = make(&mut snapshots, &store).unwrap().staged.bytes as usize;
+        assert!(!snapshots.is_worth_it(), "nothing was logged since");
+        snapshots.note(bytes);
+        assert!(snapshots.is_free() && snapshots.is_worth_it());
+        drop(store);
+
+        let full = Settings { disk_reserve_bytes: u64::MAX / 4 };
+        let store = Store::open(folder.path(), &identity, &full).unwrap();
+        assert_eq!(make(&mut snapshots, &store), None);
+        assert!(!snapshots.is_free(), "not at once");
+        assert!(snapshots.is_worth_it(), "but then");
+        drop(store);
+
+        let store = Store::open(folder.path(), &identity, &Settings::default()).unwrap();
+        snapshots.note(1);
+        assert!(make(&mut snapshots, &store).is_some());
+        assert!(!snapshots.is_worth_it());
+    }
 }
