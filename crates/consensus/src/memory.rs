@@ -303,6 +303,10 @@ impl LogStore for MemoryStore {
             return Err(error.clone());
         }
         let sync = batch.sync;
+        if batch.snapshot.is_some() {
+            // Whom it does not serve asks again.
+            self.wanted.set(false);
+        }
         self.current.perform(Write::Batch(Box::new(batch.clone())))?;
         for place in written(&batch) {
             self.rot.remove(&place);

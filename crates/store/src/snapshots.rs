@@ -68,35 +68,58 @@ impl Reader {
 
     /// The snapshot of exactly `seq`.
     pub fn snapshot(&self, seq: u64) -> Result<Option<StoredSnapshot>, StoreError> {
+        self.snapshot_if(seq, |_| true)
+    }
+
+    /// The same, if it is what is wanted: its bytes, which may be many, are read only then.
+    pub(crate) fn snapshot_if(
+        &self,
+        seq: u64,
+        is_wanted: impl Fn(&SnapshotHead) -> bool,
+    ) -> Result<Option<StoredSnapshot>, StoreError> {
         let database = self.database();
         let key = seq.to_be_bytes();
         let corrupt = |detail: String| database.corrupt(Family::Snapshots, &key, detail);
-        let Some(info) = meta::snapshot_info(database, seq)? else { return Ok(None) };
-        let Some(head) = database.get(Family::Snapshots, &key)? else { return Ok(None) };
-        let head = Snapshot::decode(head.as_slice()).ok();
-        // One of before there were parts has all its bytes with the head.
-        let StoredSnapshot { head, mut data } = head
-            .as_ref()
-            .and_then(StoredSnapshot::from_raft)
-            .ok_or_else(|| corrupt("it is no snapshot".to_owned()))?;
-        if let Some(stage) = info.stage {
-            data = Vec::with_capacity(usize::try_from(info.bytes).unwrap_or_default());
-            let parts = info.bytes.div_ceil(limits::SNAPSHOT_PART_BYTES as u64);
-            for number in 0..parts as u32 {
-                if let Some(part) = database.get(Family::Snapshots, &part_key(seq, stage, number))? {
-                    data.extend_from_slice(&part);
-                } else if meta::snapshot_info(database, seq)? == Some(info) {
-                    return Err(corrupt(format!("part {number} of it is missing")));
-                } else {
+        loop {
+            let Some(info) = meta::snapshot_info(database, seq)? else { return Ok(None) };
+            let Some(head) = database.get(Family::Snapshots, &key)? else { return Ok(None) };
+            let head = Snapshot::decode(head.as_slice()).ok();
+            // One of before there were parts has all its bytes with the head.
+            let mut snapshot = head
+                .as_ref()
+                .and_then(StoredSnapshot::from_raft)
+                .ok_or_else(|| corrupt("it is no snapshot".to_owned()))?;
+            if !is_wanted(&snapshot.head) {
+                return Ok(None);
+            }
+            if let Some(stage) = info.stage {
+                match self.parts_of(seq, stage, info.bytes)? {
+                    Ok(data) => snapshot.data = data,
+                    Err(number) if meta::snapshot_info(database, seq)? == Some(info) => {
+                        return Err(corrupt(format!("part {number} of it is missing")));
+                    }
                     // It was deleted, or replaced, meanwhile.
-                    return self.snapshot(seq);
+                    Err(_) => continue,
                 }
             }
+            let bytes = snapshot.data.len();
+            if bytes as u64 != info.bytes {
+                return Err(corrupt(format!("it has {bytes} bytes, not {}", info.bytes)));
+            }
+            return Ok(Some(snapshot));
         }
-        if data.len() as u64 != info.bytes {
-            return Err(corrupt(format!("it has {} bytes, not {}", data.len(), info.bytes)));
+    }
+
+    /// The bytes that were staged; or else the number of the part that is missing.
+    fn parts_of(&self, seq: u64, stage: u64, bytes: u64) -> Result<Result<Vec<u8>, u32>, StoreError> {
+        let mut data = Vec::with_capacity(usize::try_from(bytes).unwrap_or_default());
+        for number in 0..bytes.div_ceil(limits::SNAPSHOT_PART_BYTES as u64) as u32 {
+            match self.database().get(Family::Snapshots, &part_key(seq, stage, number))? {
+                Some(part) => data.extend_from_slice(&part),
+                None => return Ok(Err(number)),
+            }
         }
-        Ok(Some(StoredSnapshot { head, data }))
+        Ok(Ok(data))
     }
 
     /// The newest snapshot of `seq` or before it: where a replay to `seq` begins.

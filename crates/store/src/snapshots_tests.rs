@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 use std::path::Path;
 
+use raft::Storage as _;
 use stele_consensus::{LogStore as _, StagedSnapshot, WriteBatch, bootstrap};
 
 use super::*;
@@ -65,4 +66,31 @@ fn a_store_of_before_zstandard_becomes_one_of_the_newest_layout() {
     let store = open(folder.path());
     let format = store.reader().database().get(Family::Meta, meta::FORMAT).unwrap();
     assert_eq!(format.unwrap(), 3u32.to_be_bytes());
+}
+
+#[test]
+fn the_bytes_of_a_snapshot_that_helps_nobody_are_not_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Store::create(folder.path(), &identity(), &Settings::default()).unwrap();
+    bootstrap(&mut store, &[1, 2], b"the state at the beginning".to_vec()).unwrap();
+    assert!(store.snapshot(1, 2).is_ok());
+    // Whoever read them would notice that they are gone, and the replica would stop.
+    let (from, last) = part_range(0, 1);
+    let reader = store.reader();
+    let mut batch = reader.database().batch();
+    batch.delete_range(Family::Snapshots, &from, &last).unwrap();
+    batch.commit(true).unwrap();
+    assert!(store.snapshot(1, 3).is_err(), "it does not know of the one who asks");
+    assert_eq!(store.fault(), None);
+    assert!(store.snapshot_wanted());
+
+    // It is wanted over and over while one is made, and that one is all that was wanted.
+    assert!(store.snapshot(1, 3).is_err());
+    let mut head = SnapshotHead { index: 1, term: 1, ..SnapshotHead::default() };
+    head.conf_state.voters = vec![1, 2, 3];
+    let staged = store.stage_snapshot(0, b"the same".to_vec()).unwrap();
+    let snapshot = Some(StagedSnapshot { head, staged });
+    store.write(WriteBatch { snapshot, ..WriteBatch::default() }).unwrap();
+    assert!(!store.snapshot_wanted());
+    assert_eq!(store.snapshot(1, 3).unwrap().metadata.unwrap().index, 1);
 }

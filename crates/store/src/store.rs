@@ -9,7 +9,7 @@ use raft::eraftpb::{Entry, Snapshot};
 use raft::{Error as RaftError, GetEntriesContext, RaftState, Storage, StorageError};
 use stele_consensus::size::{unreadable, within_size};
 use stele_consensus::{
-    Changes, LogIndex, LogStore, Staged, StagedSnapshot, StoreError, StoredSnapshot, WriteBatch,
+    Changes, LogIndex, LogStore, SnapshotHead, Staged, StagedSnapshot, StoreError, StoredSnapshot, WriteBatch,
 };
 
 use crate::database::{Batch, Database, Family, REMEDY};
@@ -318,6 +318,8 @@ impl LogStore for Store {
         }
         if batch.snapshot.is_some() {
             self.shared.stages.named();
+            // It was wanted while it was made, over and over. Whom it does not serve asks again.
+            self.snapshot_wanted.store(false, Ordering::Relaxed);
         }
         self.remember(batch.entries, &changes);
         if changes.last_seq || changes.gaps {
@@ -392,10 +394,12 @@ impl Storage for Store {
     }
 
     fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
-        match self.latest_snapshot() {
-            Ok(Some(snapshot)) if snapshot.head.serves(to, request_index, self.index.first_index()) => {
-                return Ok(snapshot.to_raft());
-            }
+        let first_index = self.index.first_index();
+        let serves = |head: &SnapshotHead| head.serves(to, request_index, first_index);
+        // Raft asks with every append. Where none helps, no bytes of one are read to find that out.
+        let mark = self.index.snapshot();
+        match mark.map_or(Ok(None), |mark| self.reader().snapshot_if(mark.seq, serves)) {
+            Ok(Some(snapshot)) => return Ok(snapshot.to_raft()),
             // There is none that helps, or it was deleted: one can be made.
             Ok(_) => self.snapshot_wanted.store(true, Ordering::Relaxed),
             // Somebody looks at the fault before anything is sent.
