@@ -157,6 +157,20 @@ pub enum MembershipError {
     /// The last voter cannot go.
     #[error("controller {0} is the last voter")]
     LastVoter(u64),
+    /// The one removed may be the last that has the whole log.
+    #[error(
+        "controller {id} is not removed while the leader lacks records {from} to {to}: nobody else may have them. Wait \
+         until it has fetched them (stele cluster status --addr, with the leader's), or first hand leadership to a \
+         controller that lacks none (stele cluster transfer-leader)"
+    )]
+    Incomplete {
+        /// Who was to be removed.
+        id: u64,
+        /// First record of the leader's first gap.
+        from: u64,
+        /// Last record of it.
+        to: u64,
+    },
     /// The cluster is full.
     #[error("a cluster has at most {0} members (MAX_MEMBERS)")]
     Full(usize),

@@ -132,7 +132,12 @@ impl<S: LogStore> Driver<S> {
         if id == self.raw.raft.id && self.raw.raft.state == StateRole::Leader {
             return Err(MembershipError::IsLeader(id));
         }
-        Ok(())
+        // Raft asks for entries alone; old records are fetched from other members. With a leader that
+        // lacks none, one whole log stays whoever goes.
+        match index.gaps().first() {
+            Some((from, to)) => Err(MembershipError::Incomplete { id, from: *from, to: *to }),
+            None => Ok(()),
+        }
     }
 
     fn check_promotion(&self, id: u64) -> Result<(), MembershipError> {

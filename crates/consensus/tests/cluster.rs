@@ -185,6 +185,31 @@ fn a_far_behind_replica_is_sent_a_snapshot_and_backfills() {
 }
 
 #[test]
+fn a_leader_that_lacks_records_removes_nobody() {
+    let (mut cluster, first) = led(3);
+    let behind = if first == 1 { 2 } else { 1 };
+    cluster.crash(behind);
+    for i in 0..200 {
+        cluster.propose(first, format!("missed {i}").as_bytes());
+        cluster.run(1);
+    }
+    cluster.run(20);
+    cluster.keep_house(first, true);
+    cluster.restart(behind);
+    cluster.run_until("it has State", 500, |c| c.replicas[&behind].app.seq == 200);
+    cluster.driver(first).transfer_leader(behind).unwrap();
+    cluster.run_until("it leads", 100, |c| c.leader() == Some(behind));
+    let remove = MembershipChange::Remove(first);
+    let refused = cluster.driver(behind).propose_membership(remove, Vec::new());
+    let is_why = matches!(refused, Err(MembershipError::Incomplete { id, to: 200, .. }) if id == first);
+    assert!(is_why, "{refused:?}");
+    cluster.heal_and_converge();
+    cluster.driver(behind).propose_membership(remove, Vec::new()).unwrap();
+    cluster.run_until("it is gone", 100, |c| !c.members().voters.contains(&first));
+    cluster.heal_and_converge();
+}
+
+#[test]
 fn reads_wait_for_the_first_commit_of_the_term_and_then_see_every_write() {
     let (mut cluster, leader) = led(3);
     cluster.propose(leader, b"seen");

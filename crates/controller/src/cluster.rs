@@ -86,7 +86,7 @@ impl Handle {
         })
     }
 
-    /// Lets a controller follow; it votes once it has caught up. Its certificate and
+    /// Lets a controller follow; it votes once it has caught up, history included. Its certificate and
     /// addresses must be known already ([`stele_model::Command::CertifyController`]).
     pub async fn add_member(&self, id: ControllerId) -> Result<(), SubmitError> {
         self.change_members(MemberRequest::Add(id)).await
@@ -137,6 +137,9 @@ impl Handle {
             }
             MemberRequest::Remove(id) => MembershipChange::Remove(id),
             MemberRequest::Transfer(to) => {
+                if let Some(why) = self.is_unfit_to_lead(to).await {
+                    return failed(why);
+                }
                 let (answer, transferred) = oneshot::channel();
                 if self.push(Input::Transfer(to, answer)).is_err() {
                     return PeerAnswer::Busy;

@@ -11,6 +11,7 @@ use stele_peer::{Answering, Handler, RequestFailure};
 use tokio::sync::OnceCell;
 
 use crate::handle::Handle;
+use crate::history::History;
 use crate::keyring::KeptKey;
 use crate::limits::RECORDS_PER_READ_BYTES;
 use crate::replica::Input;
@@ -32,6 +33,8 @@ pub(crate) enum PeerRequest {
     Member(MemberRequest),
     /// The newest checkpoint you signed, as a note.
     Checkpoint,
+    /// Which records you have.
+    History,
 }
 
 /// A change of members.
@@ -55,6 +58,7 @@ pub(crate) enum PeerAnswer {
     Failed(String),
     Ok,
     Checkpoint(Option<String>),
+    History(History),
 }
 
 /// Takes what other controllers send.
@@ -129,6 +133,7 @@ impl Handle {
             PeerRequest::Checkpoint => {
                 PeerAnswer::Checkpoint(self.proofs().checkpoint().map(|signed| signed.to_string()))
             }
+            PeerRequest::History => PeerAnswer::History(self.history()),
             PeerRequest::Member(request) => {
                 tracing::info!(from, ?request, "asked to change the members");
                 self.change_members_here(request).await

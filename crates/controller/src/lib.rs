@@ -31,6 +31,7 @@ pub mod found;
 #[doc(hidden)]
 pub mod fuzzing;
 mod handle;
+mod history;
 pub mod http;
 mod identity;
 mod inbox;

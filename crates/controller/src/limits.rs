@@ -144,6 +144,8 @@ pub const RESEND_INTERVAL_MAX: Duration = Duration::from_secs(20);
 pub const RESOLVE_DEADLINE: Duration = Duration::from_secs(15);
 /// Longest a request to another controller may take.
 pub const PEER_REQUEST_DEADLINE: Duration = Duration::from_secs(8);
+/// Longest another controller may take to say which records it has.
+pub const HISTORY_DEADLINE: Duration = Duration::from_secs(2);
 /// Life of a controller's certificate.
 pub const CERTIFICATE_LIFE: Duration = Duration::from_hours(5 * 365 * 24);
 /// Longest time a controller may take to stop.

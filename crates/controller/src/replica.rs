@@ -388,12 +388,6 @@ impl Replica {
         }
         let status = self.driver.status();
         if status.role == stele_consensus::Role::Leader {
-            for peer in status.progress.iter().filter(|peer| peer.is_learner && peer.is_active) {
-                match self.driver.propose_membership(MembershipChange::Promote(peer.id), Vec::new()) {
-                    Ok(_) => tracing::info!(id = peer.id, "a learner has caught up and votes from now on"),
-                    Err(error) => tracing::debug!(id = peer.id, %error, "a learner does not vote yet"),
-                }
-            }
             self.mind_the_clock();
             // After a dropped proposal: everything in flight is applied, nothing can surprise.
             if status.committed_in_term && status.applied == status.last_index {

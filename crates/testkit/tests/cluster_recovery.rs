@@ -121,6 +121,8 @@ fn a_lost_replica_and_everything_derived_are_made_again_from_the_log() {
     assert_ne!(new, lost);
     cluster.start_controller(new).unwrap();
     cluster.add(new).unwrap();
+    let votes: ClusterAnswer = cluster.client(new).unwrap().read("/v1/cluster?consistency=stale").unwrap();
+    assert_eq!((votes.missing, votes.seq >= last), (Vec::new(), true), "who votes has the whole log");
     catches_up(&cluster, new, last);
     let fetched = fetch_log(&cluster.client(new).unwrap(), last).unwrap();
     assert_eq!(fetched.records.len() as u64, last, "history from its first record");

@@ -84,12 +84,15 @@ fn print(terminal: Terminal, answer: &ClusterAnswer) -> Result<(), Failure> {
         });
         let table =
             table(&["ID", "ROLE", "CONNECTED", "LAG", "API", "PEER", "CERTIFIED UNTIL"], rows.collect());
+        let missing =
+            answer.missing.iter().map(|(from, to)| format!("\nit still fetches records {from} to {to}"));
         format!(
-            "fleet {}, term {}, seq {}, answered by controller {}\n\n{table}",
+            "fleet {}, term {}, seq {}, answered by controller {}{}\n\n{table}",
             or_dash(answer.fleet.as_ref()),
             answer.term,
             answer.seq,
-            answer.answered_by
+            answer.answered_by,
+            missing.collect::<String>()
         )
     })
 }
