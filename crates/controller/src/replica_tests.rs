@@ -84,8 +84,17 @@ impl Alone {
 
     /// Commits what was decided, and what follows of it.
     fn settle(&mut self) {
-        self.replica.propose();
-        self.replica.work_off().unwrap();
+        loop {
+            self.replica.propose();
+            self.replica.work_off().unwrap();
+            // On a busy machine it ended by the clock, and the conductor rests.
+            self.replica.conductor_rests = Instant::now();
+            self.replica.conduct();
+            self.replica.propose();
+            if !self.replica.driver.has_ready() {
+                return;
+            }
+        }
     }
 
     fn state(&self) -> &State {
