@@ -2,7 +2,7 @@
 
 /// Largest encoded Raft entry, in bytes: a decision of the largest size, with room for framing.
 pub const ENTRY_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Largest encoded snapshot of State, in bytes.
+/// Largest encoded snapshot of State, in bytes. Of a larger State none is made.
 pub const SNAPSHOT_BYTES_MAX: usize = 1024 * 1024 * 1024;
 /// Largest message between controllers, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;

@@ -10,7 +10,7 @@ use stele_consensus::{
 };
 use stele_ledger::{Clocks, Fitness, Ledger, Moment, Outcome};
 use stele_model::{ControllerId, Event, Record, Seq, State};
-use stele_peer::Peers;
+use stele_peer::{Peers, SendError};
 use stele_planner::Dirty;
 use tokio::sync::watch;
 
@@ -285,8 +285,13 @@ impl Reading {
 
 /// Sends a message with this controller's clock. One that cannot be sent is lost, which Raft expects.
 pub(crate) fn send_raft(peers: &Peers, message: &Message) {
-    if let Err(error) = peers.send_raft(message.to, encode_message(message, Some(now().0))) {
-        tracing::debug!(to = message.to, %error, "a raft message was dropped");
+    match peers.send_raft(message.to, encode_message(message, Some(now().0))) {
+        Ok(()) => {}
+        // Raft would repeat it for ever, and that controller never catch up.
+        Err(error @ SendError::TooLarge { .. }) => {
+            tracing::error!(to = message.to, %error, "a controller that is far behind cannot be sent State");
+        }
+        Err(error) => tracing::debug!(to = message.to, %error, "a raft message was dropped"),
     }
 }
 

@@ -53,6 +53,10 @@ pub const CONDUCTOR_COMMANDS_PER_TURN_MAX: usize = 1000;
 pub const SNAPSHOT_INTERVAL_RECORDS: u64 = 10_000;
 /// After a snapshot did not come to be, because the disk had no room for it, until another one is tried.
 pub const SNAPSHOT_RETRY: Duration = Duration::from_secs(30);
+/// What Raft and the transport put around a snapshot when it is sent, in bytes, at most.
+pub const SNAPSHOT_HEAD_BYTES_MAX: usize = 512 * 1024;
+/// After State was too large for a snapshot, until another one is tried: to encode it is much work.
+pub const SNAPSHOT_TOO_LARGE_RETRY: Duration = Duration::from_mins(10);
 /// Raft entries kept behind a snapshot, for followers that are a little behind; fewer where the store does not have
 /// so many in memory.
 pub const ENTRIES_KEPT_BEHIND_SNAPSHOT: u64 = 1_000;

@@ -8,14 +8,18 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use stele_codec::Snapshot;
+use stele_codec::limits::SNAPSHOT_BYTES_MAX;
 use stele_consensus::{SnapshotHead, StagedSnapshot, StoreError};
 use stele_model::Seq;
+use stele_peer::limits::MAX_FRAME_BYTES;
 use stele_store::Reader;
 
-use crate::limits::{SNAPSHOT_RETRY, SNAPSHOTS_KEPT};
+use crate::limits::{SNAPSHOT_HEAD_BYTES_MAX, SNAPSHOT_RETRY, SNAPSHOT_TOO_LARGE_RETRY, SNAPSHOTS_KEPT};
+
+// Whatever is kept can be sent: a follower that is far behind must not depend on how large State is.
+const _: () = assert!(SNAPSHOT_BYTES_MAX + SNAPSHOT_HEAD_BYTES_MAX <= MAX_FRAME_BYTES);
 
 /// At most one snapshot on its way.
-#[derive(Default)]
 pub(crate) struct Snapshots {
     staging: Option<Staging>,
     /// Before this, none is begun: the disk had no room for the last one.
@@ -24,13 +28,28 @@ pub(crate) struct Snapshots {
     last_bytes: u64,
     /// Records committed since the last one was begun that came to be, in bytes.
     since: u64,
+    /// Larger ones nobody would read, in bytes.
+    bytes_max: usize,
+}
+
+/// Why there is none.
+enum Failure {
+    Store(StoreError),
+    /// State takes so many bytes.
+    TooLarge(usize),
 }
 
 struct Staging {
-    outcome: Receiver<Result<StagedSnapshot, StoreError>>,
+    outcome: Receiver<Result<StagedSnapshot, Failure>>,
     thread: JoinHandle<()>,
     /// What it has of the records committed since the last one, in bytes.
     covers: u64,
+}
+
+impl Default for Snapshots {
+    fn default() -> Self {
+        Self { staging: None, not_before: None, last_bytes: 0, since: 0, bytes_max: SNAPSHOT_BYTES_MAX }
+    }
 }
 
 impl Snapshots {
@@ -58,12 +77,16 @@ impl Snapshots {
         store: Reader,
     ) -> anyhow::Result<()> {
         let (done, outcome) = sync_channel(1);
+        let bytes_max = self.bytes_max;
         let thread = std::thread::Builder::new()
             .name("snapshot".to_owned())
             .spawn(move || {
                 let data = snapshot.encode();
                 drop(snapshot);
-                let outcome = stage(&store, head, &data);
+                let outcome = match data.len() {
+                    bytes if bytes > bytes_max => Err(Failure::TooLarge(bytes)),
+                    _ => stage(&store, head, &data).map_err(Failure::Store),
+                };
                 // Whoever is told waits for this thread's end.
                 drop((data, store));
                 // A replica that stopped meanwhile needs none.
@@ -75,7 +98,8 @@ impl Snapshots {
     }
 
     /// The one that is ready, once. An error of the store is final, except that a full disk is
-    /// tried again in time: the log itself stops when it has no room. What did not come to be
+    /// tried again in time: the log itself stops when it has no room. So is a State that is too
+    /// large, less often. What did not come to be
     /// counts for nothing, so that the next one is due as soon as it may be begun.
     pub(crate) fn staged(&mut self) -> Result<Option<StagedSnapshot>, StoreError> {
         let Some(staging) = &self.staging else { return Ok(None) };
@@ -87,19 +111,32 @@ impl Snapshots {
             Err(TryRecvError::Disconnected) => Ok(None),
         };
         self.end();
-        match outcome {
+        let retry = match outcome {
             Ok(Some(snapshot)) => {
                 self.last_bytes = snapshot.staged.bytes;
                 self.since = self.since.saturating_sub(covers);
                 return Ok(Some(snapshot));
             }
-            Ok(None) => tracing::error!("the thread that made a snapshot of State ended without one"),
-            Err(error @ StoreError::DiskFull { .. }) => {
-                tracing::warn!(%error, "no snapshot of State was made");
+            Ok(None) => {
+                tracing::error!("the thread that made a snapshot of State ended without one");
+                SNAPSHOT_RETRY
             }
-            Err(error) => return Err(error),
-        }
-        self.not_before = Some(Instant::now() + SNAPSHOT_RETRY);
+            Err(Failure::Store(error @ StoreError::DiskFull { .. })) => {
+                tracing::warn!(%error, "no snapshot of State was made");
+                SNAPSHOT_RETRY
+            }
+            Err(Failure::Store(error)) => return Err(error),
+            Err(Failure::TooLarge(bytes)) => {
+                tracing::error!(
+                    bytes,
+                    limit = self.bytes_max,
+                    "State is too large for a snapshot: starts fold the log from the last one there is, Raft's \
+                     entries stay on the disk, and no controller can be added. Move projects to another fleet"
+                );
+                SNAPSHOT_TOO_LARGE_RETRY
+            }
+        };
+        self.not_before = Some(Instant::now() + retry);
         Ok(None)
     }
 
@@ -161,6 +198,19 @@ mod tests {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    #[test]
+    fn of_a_state_that_nobody_could_read_none_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let identity = Identity { fleet: "demo".to_owned(), node: 1 };
+        let store = Store::create(folder.path(), &identity, &Settings::default()).unwrap();
+        let mut snapshots = Snapshots::default();
+        snapshots.bytes_max = 100;
+        assert_eq!(make(&mut snapshots, &store), None);
+        assert!(!snapshots.is_free());
+        let later = Instant::now() + SNAPSHOT_RETRY;
+        assert!(snapshots.not_before.unwrap() > later, "it is much work for nothing");
     }
 
     #[test]

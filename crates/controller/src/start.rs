@@ -259,21 +259,8 @@ fn open_store(config: &Config) -> anyhow::Result<Store> {
 
 /// State as of the last record: the newest snapshot, and what follows it.
 fn recover(store: &Store) -> anyhow::Result<(State, Chain, u64)> {
-    let (mut state, mut chain) = match store.latest_snapshot()? {
-        Some(snapshot) => match Snapshot::decode(&snapshot.data) {
-            Ok(snapshot) => (snapshot.state, snapshot.chain),
-            // It only spares a replay, and the log itself is still read.
-            Err(DecodeError::Format { found, .. }) => {
-                tracing::info!(
-                    found,
-                    "the snapshot is of another version: the log is folded from its beginning"
-                );
-                (State::default(), Chain::GENESIS)
-            }
-            Err(error) => return Err(error.into()),
-        },
-        None => (State::default(), Chain::GENESIS),
-    };
+    let newest = store.latest_snapshot()?;
+    let (mut state, mut chain) = begin_with(newest.map(|snapshot| Snapshot::decode(&snapshot.data)))?;
     let snapshot_at = state.seq;
     state.keep_counts();
     let reader = store.reader();
@@ -289,6 +276,20 @@ fn recover(store: &Store) -> anyhow::Result<(State, Chain, u64)> {
         anyhow::ensure!(state.seq >= next, "record {next} is missing from this log");
     }
     Ok((state, chain, snapshot_at))
+}
+
+/// Where folding begins: a snapshot only spares a replay. One that this program does not read is passed over, because
+/// the log itself is still read; one that is damaged is not.
+fn begin_with(snapshot: Option<Result<Snapshot, DecodeError>>) -> anyhow::Result<(State, Chain)> {
+    match snapshot {
+        Some(Ok(snapshot)) => return Ok((snapshot.state, snapshot.chain)),
+        Some(Err(error @ (DecodeError::Format { .. } | DecodeError::TooLarge { .. }))) => {
+            tracing::warn!(%error, "the snapshot is not read: the log is folded from its beginning");
+        }
+        Some(Err(error)) => return Err(error.into()),
+        None => {}
+    }
+    Ok((State::default(), Chain::GENESIS))
 }
 
 /// Links a record, as the store keeps it, to those before it, and folds it.
@@ -393,5 +394,30 @@ async fn follow_members(handle: Handle, config: Config) {
         if watch.changed().await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_snapshot_that_is_not_read_costs_a_replay_and_a_damaged_one_the_start() {
+        let beginning = (State::default(), Chain::GENESIS);
+        assert_eq!(begin_with(None).unwrap(), beginning);
+        let mut state = State::default();
+        state.seq = 7;
+        let snapshot = Snapshot { chain: Chain::GENESIS, state: state.clone() };
+        assert_eq!(begin_with(Some(Ok(snapshot))).unwrap(), (state, Chain::GENESIS));
+        let what = "snapshot";
+        assert_eq!(
+            begin_with(Some(Err(DecodeError::Format { what, found: 9, known: 4 }))).unwrap(),
+            beginning
+        );
+        let large = DecodeError::TooLarge { what, found: 2, limit: 1 };
+        assert_eq!(begin_with(Some(Err(large))).unwrap(), beginning);
+        assert!(begin_with(Some(Err(DecodeError::Checksum(what)))).is_err());
     }
 }

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-/// Largest frame on the wire, in bytes. It bounds a snapshot of State.
-pub const MAX_FRAME_BYTES: usize = 512 * 1024 * 1024;
+/// Largest frame on the wire, in bytes: a snapshot of State of the largest size, with room for framing. Memory for one
+/// is taken as it arrives.
+pub const MAX_FRAME_BYTES: usize = (1024 + 1) * 1024 * 1024;
 
 /// Largest frame before a peer has said who it is, in bytes.
 pub const MAX_HELLO_BYTES: usize = 4096;
