@@ -138,8 +138,6 @@ pub struct WriteBatch {
     pub hard_state: Option<HardState>,
     /// New records, in order of seq, following the last one.
     pub records: Vec<(u64, Vec<u8>)>,
-    /// The application's own values, stored with the applied index.
-    pub meta: Vec<(Vec<u8>, Vec<u8>)>,
     /// Members as of `applied`.
     pub conf_state: Option<ConfState>,
     /// Removed ids, the full list, as of `applied`.

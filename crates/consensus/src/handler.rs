@@ -39,8 +39,6 @@ pub enum CommittedKind {
 pub struct Applied {
     /// Records of the entry, as (seq, bytes), following the last record.
     pub records: Vec<(u64, Vec<u8>)>,
-    /// Small values of the application, as (key, value).
-    pub meta: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 /// A change of role, leader or term.

@@ -23,7 +23,6 @@ struct Image {
     index: LogIndex,
     entries: BTreeMap<u64, Entry>,
     records: BTreeMap<u64, Vec<u8>>,
-    meta: BTreeMap<Vec<u8>, Vec<u8>>,
     snapshots: BTreeMap<u64, StoredSnapshot>,
     staged: Option<(u64, u64, Vec<u8>)>,
 }
@@ -61,7 +60,6 @@ impl Image {
         self.entries.extend(batch.entries.into_iter().map(|e| (e.index, e)));
         self.records.extend(batch.records);
         self.records.extend(batch.backfill);
-        self.meta.extend(batch.meta);
         if let Some(snapshot) = batch.install {
             self.snapshots.insert(snapshot.head.seq, snapshot);
         }
@@ -128,7 +126,6 @@ impl MemoryStore {
             index: LogIndex::new(),
             entries: BTreeMap::new(),
             records: BTreeMap::new(),
-            meta: BTreeMap::new(),
             snapshots: BTreeMap::new(),
             staged: None,
         };
@@ -253,11 +250,6 @@ impl MemoryStore {
     /// Records in order, without those in gaps.
     pub fn records(&self) -> &BTreeMap<u64, Vec<u8>> {
         &self.current.records
-    }
-
-    /// A value stored through [`Applied::meta`](crate::Applied::meta).
-    pub fn meta(&self, key: &[u8]) -> Option<&[u8]> {
-        self.current.meta.get(key).map(Vec::as_slice)
     }
 
     /// The newest snapshot usable by raft.

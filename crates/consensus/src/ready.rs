@@ -152,7 +152,6 @@ impl<S: LogStore> Driver<S> {
                 .apply(Committed { index, term, kind })
                 .map_err(|source| DriveError::Handler { index, source })?;
             left.records.extend(applied.records);
-            left.meta.extend(applied.meta);
             left.applied = Some(index);
         }
         Ok(())

@@ -89,8 +89,6 @@ pub(crate) struct App {
     pub(crate) snapshot_at: Seq,
     /// Snapshots being made.
     pub(crate) snapshots: Snapshots,
-    /// The chain a snapshot was installed with, to verify what is backfilled.
-    pub(crate) installed: bool,
 }
 
 impl App {
@@ -136,7 +134,6 @@ impl App {
             assigns_more: false,
             snapshot_at,
             snapshots: Snapshots::default(),
-            installed: false,
         }
     }
 
@@ -331,7 +328,6 @@ impl Handler for App {
         self.voters.clone_from(&snapshot.head.conf_state.voters);
         self.applied = snapshot.head.index;
         self.snapshot_at = snapshot.head.seq;
-        self.installed = true;
         self.publish();
         Ok(())
     }

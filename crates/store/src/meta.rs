@@ -17,7 +17,6 @@ pub(crate) const LAST_SEQ: &[u8] = b"last_seq";
 pub(crate) const GAPS: &[u8] = b"gaps";
 pub(crate) const SYNCED: &[u8] = b"synced";
 const SNAPSHOT_PREFIX: &[u8] = b"snapshot/";
-const APPLICATION_PREFIX: &[u8] = b"app/";
 
 /// A stored snapshot, without its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,11 +31,6 @@ pub struct SnapshotInfo {
     pub bytes: u64,
     /// Where its data is; absent when it is with its head, as before there were parts.
     pub(crate) stage: Option<u64>,
-}
-
-/// Where a value of the application is kept.
-pub(crate) fn application_key(key: &[u8]) -> Vec<u8> {
-    [APPLICATION_PREFIX, key].concat()
 }
 
 pub(crate) fn snapshot_key(seq: u64) -> Vec<u8> {

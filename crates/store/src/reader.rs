@@ -9,7 +9,6 @@ use stele_consensus::{LogIndex, Span, StoreError};
 
 use crate::database::{Database, Family};
 use crate::limits;
-use crate::meta;
 use crate::snapshots::Stages;
 
 /// Records in order, as (seq, bytes).
@@ -185,11 +184,6 @@ impl Reader {
     fn missing(&self, seq: u64) -> StoreError {
         let detail = "the record is not there".to_owned();
         self.database().corrupt(Family::Records, &seq.to_be_bytes(), detail)
-    }
-
-    /// A value stored by applying entries.
-    pub fn meta(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.database().get(Family::Meta, &meta::application_key(key))
     }
 
     /// Stores (`Some`) and deletes (`None`) derived values at once, without a log:

@@ -215,9 +215,6 @@ impl Store {
         for (seq, record) in batch.records.iter().chain(&batch.backfill) {
             into.put(Family::Records, &seq.to_be_bytes(), record)?;
         }
-        for (key, value) in &batch.meta {
-            into.put(Family::Meta, &meta::application_key(key), value)?;
-        }
         if let Some(snapshot) = &batch.install {
             snapshots::put_whole(self.database(), into, snapshot, self.shared.stages.next())?;
         }
@@ -418,7 +415,7 @@ fn size_of_batch(batch: &WriteBatch) -> u64 {
 
 /// What a batch takes when it is written, with keys and checksums, about.
 fn room_for(batch: &WriteBatch) -> usize {
-    let puts = batch.entries.len() + batch.records.len() + batch.backfill.len() + batch.meta.len();
+    let puts = batch.entries.len() + batch.records.len() + batch.backfill.len();
     let own = size_of_batch(batch) as usize;
     own + (puts + PUTS_BESIDE) * PUT_BYTES
 }
