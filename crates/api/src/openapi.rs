@@ -58,7 +58,8 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
     });
     if let (Some(request), Some(object)) = (route.request, operation.as_object_mut()) {
         let schema = request(generator).to_value();
-        let body = json!({"required": true, "content": {"application/json": {"schema": schema}}});
+        let required = !route.may_lack_body();
+        let body = json!({"required": required, "content": {"application/json": {"schema": schema}}});
         object.insert("requestBody".to_owned(), body);
     }
     if let Some(object) = operation.as_object_mut() {

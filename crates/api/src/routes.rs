@@ -13,7 +13,7 @@ use crate::wire::{
     NodeStatus, NodeTokenAnswer, NodeTokenRequest, NodesAnswer, ReadQuery, ReasonAnswer, RecordsPage,
     RecordsQuery, RemoveRequest, ReviewRequest, ReviewsAnswer, RollbackAnswer, RollbackRequest,
     SecretRequest, ShowAnswer, ShowQuery, StatusAnswer, StatusQuery, TokenAnswer, TokenRequest, TokensAnswer,
-    UndoAnswer, UndoRequest, UnlatchRequest, WhatIfAnswer, WhatIfRequest, WhyQuery,
+    UndoAnswer, UndoRequest, UnlatchRequest, WhatIfAnswer, WhatIfRequest, WhyQuery, WithdrawRequest,
 };
 
 /// Where the API lives.
@@ -139,6 +139,14 @@ impl Route {
     /// Whether it changes something: such a request takes an `Idempotency-Key`.
     pub const fn is_write(&self) -> bool {
         !matches!(self.method, Method::Get)
+    }
+
+    /// Whether its body may be left out, because the path says what is asked.
+    pub const fn may_lack_body(&self) -> bool {
+        matches!(
+            self.operation,
+            Operation::Remove | Operation::RemoveNode | Operation::RevokeToken | Operation::RemoveMember
+        )
     }
 
     /// The parts of a path that vary, by name, if it is one of this route's.
@@ -331,7 +339,7 @@ pub static ROUTES: &[Route] = &[
     write(Admin, Put, "/v1/nodes/{node}/labels", Operation::LabelNode,
         "Set a node's labels.", Some(of::<LabelsRequest>), of::<ChangeAnswer>),
     write(Admin, Delete, "/v1/nodes/{node}", Operation::RemoveNode,
-        "Take a node out of the fleet.", None, of::<ChangeAnswer>),
+        "Take a node out of the fleet.", Some(of::<WithdrawRequest>), of::<ChangeAnswer>),
     open(Post, "/v1/join", Operation::Join,
         "Join the fleet as a node, with a join token and signed by the node's own key.",
         Some(of::<stele_model::wire::Signed>), of::<stele_model::wire::Signed>),
@@ -340,13 +348,13 @@ pub static ROUTES: &[Route] = &[
     Route { role: Some(Admin), ..read("/v1/tokens", Operation::Tokens,
         "All tokens, without their texts.", of::<ReadQuery>, of::<TokensAnswer>) },
     write(Admin, Delete, "/v1/tokens/{principal}", Operation::RevokeToken,
-        "Stop believing a principal's token.", None, of::<ChangeAnswer>),
+        "Stop believing a principal's token.", Some(of::<WithdrawRequest>), of::<ChangeAnswer>),
     Route { role: Some(Auditor), ..read("/v1/cluster", Operation::Cluster,
         "The controllers.", of::<ReadQuery>, of::<ClusterAnswer>) },
     write(Admin, Post, "/v1/cluster/members", Operation::AddMember,
         "Add a controller.", Some(of::<AddMemberRequest>), of::<ClusterAnswer>),
     write(Admin, Delete, "/v1/cluster/members/{id}", Operation::RemoveMember,
-        "Remove a controller, for ever.", None, of::<ClusterAnswer>),
+        "Remove a controller, for ever.", Some(of::<WithdrawRequest>), of::<ClusterAnswer>),
     write(Admin, Post, "/v1/cluster/leader", Operation::TransferLeader,
         "Hand leadership to another controller.", Some(of::<LeaderRequest>), of::<ClusterAnswer>),
     Route { query: None, ..read("/v1/checkpoint", Operation::Checkpoint,

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use stele_api::limits::BODY_BYTES_MAX;
 use stele_api::routes::{Method, ROUTES};
 use support::{Fleet, image, spec};
-use ureq::http::{Request, Response};
+use ureq::http::{HeaderValue, Request, Response};
 use ureq::{Agent, Body};
 
 struct Api<'a> {
@@ -34,7 +34,7 @@ impl<'a> Api<'a> {
     fn raw(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response<Body> {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.fleet.address));
         for (name, value) in headers {
-            request = request.header(*name, *value);
+            request = request.header(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
         let request =
             self.agent.configure_request(request.body(body).unwrap()).allow_non_standard_methods(true);
@@ -157,6 +157,54 @@ fn bad_requests_are_told_what_is_wrong() {
     assert_eq!(api.ask("GET", "/v1/deployments/1", &[], None).status, 404);
     assert_eq!(api.ask("GET", "/v1/nodes/none", &[], None).status, 404);
     assert_eq!(api.ask("GET", "/v1/status", &[("authorization", "Bearer nonsense")], None).status, 401);
+}
+
+/// What somebody says of a change is kept, or else the change is refused: it is never dropped.
+#[test]
+fn nothing_said_of_a_change_is_dropped() {
+    let fleet = Fleet::start();
+    let api = Api::new(&fleet);
+    for principal in ["ci", "bob"] {
+        fleet.run(&["token", "create", principal, "--role", "deployer"]).ok();
+    }
+    fleet.run(&["token", "revoke", "ci", "--reason", "leaked in a build log", "--ticket", "T-7"]).ok();
+    let about = ["--reason", "Ms Roe asked for it", "--reason-subject", "customer:4711"];
+    fleet.run(&[&["token", "revoke", "bob"], &about[..]].concat()).ok();
+    fleet.run(&["node", "remove", "eu-1", "--yes", "--reason", "hardware failed", "--ci-run", "77"]).ok();
+    let headers = |kind: &str| -> Vec<Value> {
+        let page = api.ask("GET", &format!("/v1/events?kind={kind}"), &[], None).body;
+        page["events"].as_array().unwrap().iter().map(|event| event["header"].clone()).collect()
+    };
+    let revoked = headers("token_revoked");
+    assert_eq!(revoked[0]["reason"]["plain"], "leaked in a build log", "{revoked:?}");
+    assert_eq!(revoked[0]["links"]["ticket"], "T-7", "{revoked:?}");
+    assert_eq!(revoked[1]["reason"]["sealed"]["subject"], "customer:4711", "{revoked:?}");
+    let removed = headers("node_removed");
+    assert_eq!(removed[0]["reason"]["plain"], "hardware failed", "{removed:?}");
+    assert_eq!(removed[0]["links"]["ci_run"], "77", "{removed:?}");
+
+    // No record is written of this in the caller's name: it cannot say why.
+    let again = fleet.run(&["cluster", "add", "1", "--reason", "once more"]);
+    assert_eq!(again.code, 3, "{again:?}");
+    let unreadable = [("x-stele-reason", "für Frau Roe")];
+    let answer = api.ask("POST", "/v1/apply", &unreadable, Some(&apply_body(1)));
+    assert_eq!((answer.status, kind(&answer)), (422, "invalid"), "{}", answer.body);
+
+    // Options where nobody looks for them would be ignored.
+    for route in ROUTES.iter().filter(|route| route.is_write()) {
+        let path = route.path.replace(['{', '}'], "");
+        let method = route.method.lowercase().to_uppercase();
+        let answer = api.ask(&method, &format!("{path}?plan=true"), &[], Some(&apply_body(1)));
+        assert_eq!((answer.status, kind(&answer)), (422, "invalid"), "{method} {path}: {}", answer.body);
+        let detail = answer.body["detail"].as_str().unwrap();
+        assert!(detail.contains("takes no query"), "{method} {path}: {detail}");
+    }
+    let command = json!({"method": "POST", "path": "/v1/apply?plan=true", "body": apply_body(1)});
+    let batch = api.ask("POST", "/v1/batch", &[], Some(&json!({"commands": [command]})));
+    let answer = &batch.body["answers"][0];
+    assert_eq!(answer["status"], 422, "{answer}");
+    assert!(answer["body"]["detail"].as_str().unwrap().contains("takes no query"), "{answer}");
+    assert_eq!(headers("release_created"), [] as [Value; 0], "none of it was carried out");
 }
 
 #[test]

@@ -64,7 +64,7 @@ pub use annals::Annals;
 pub use canonical::canonical_json;
 pub use command::{Command, ReleaseChoice, Request};
 pub use container_id::ContainerId;
-pub use decide::{Context, Decided, decide};
+pub use decide::{Context, Decided, admit, decide};
 pub use delta::{
     Answers, AnswersDelta, AppChange, Delta, Excerpt, Interest, Mismatch, NodeChange, Outline, ProgressDelta,
     ProgressHead, TargetChange, TargetDelta, TargetHead, TargetOutline,

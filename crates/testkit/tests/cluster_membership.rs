@@ -49,8 +49,25 @@ fn members_come_and_go_and_nothing_acknowledged_is_lost() {
     .unwrap();
     cluster.kill(new).unwrap();
     goes_on();
+    // What is refused is refused before anything is done: it still takes part.
+    for condition in [["--if-match", "1"], ["--ticket", &"T".repeat(5000)]] {
+        let refused =
+            cluster.output_of(&[&["cluster", "remove", "1", "--yes"], &condition[..]].concat()).unwrap();
+        assert_eq!(refused.status.code(), Some(3), "{condition:?}: {refused:?}");
+        assert_eq!(voters(&cluster), Some(remaining.clone()), "{condition:?}");
+    }
     // A founder goes too: the two that are left are a quorum of two.
-    cluster.remove(1).unwrap();
+    cluster
+        .run_cli(&["cluster", "remove", "1", "--yes", "--reason", "its disk failed", "--ticket", "T-1"])
+        .unwrap();
+    let page: serde_json::Value = cluster
+        .client(cluster.leader().unwrap())
+        .unwrap()
+        .read("/v1/events?kind=controller_removed&limit=1000")
+        .unwrap();
+    let removed = page["events"].as_array().unwrap().last().unwrap()["header"].clone();
+    assert_eq!(removed["reason"]["plain"], "its disk failed", "{removed}");
+    assert_eq!(removed["links"]["ticket"], "T-1", "{removed}");
     eventually(RECOVERY_DEADLINE, "neither is the founder", || (voters(&cluster)? == [2, 3]).then_some(()))
         .unwrap();
     cluster.kill(1).unwrap();

@@ -109,6 +109,18 @@ pub struct Certified {
     pub peer: String,
 }
 
+/// Takes away what the path names: a token, a node or a controller. All of it may be left out.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WithdrawRequest {
+    /// Why, for the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Where else it is written about.
+    #[serde(default)]
+    pub links: Links,
+}
+
 /// Hands leadership over.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

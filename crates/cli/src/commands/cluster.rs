@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use stele_api::wire::{AddMemberRequest, Certified, ClusterAnswer, LeaderRequest, MemberRole};
+use stele_api::wire::{
+    AddMemberRequest, Certified, ClusterAnswer, LeaderRequest, MemberRole, WithdrawRequest,
+};
 use stele_model::ControllerId;
 use ureq::http::Method;
 
@@ -138,7 +140,7 @@ fn read_certified(path: &Path) -> Result<Certified, Failure> {
 
 /// Remove a controller; its id is never used again
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Examples:\n  stele cluster remove 3 --yes")]
+#[command(after_help = "Examples:\n  stele cluster remove 3 --reason \"its disk failed\" --yes")]
 pub(crate) struct RemoveMember {
     /// Its id
     id: ControllerId,
@@ -154,8 +156,9 @@ impl RemoveMember {
         let client = session.client()?;
         Session::confirm(&format!("Remove controller {} for ever?", self.id), self.yes)?;
         let path = format!("/v1/cluster/members/{}", self.id);
+        let request = WithdrawRequest { reason: self.change.reason.clone(), links: self.change.links() };
         let answer: ClusterAnswer =
-            client.write(Method::DELETE, &path, None::<&()>, &self.change.conditions())?;
+            client.write(Method::DELETE, &path, Some(&request), &self.change.conditions())?;
         print(session.terminal, &answer)
     }
 }

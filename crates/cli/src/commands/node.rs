@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use clap::Subcommand;
 use stele_api::wire::{
     ChangeAnswer, LabelsRequest, NodeStatus, NodeTokenAnswer, NodeTokenRequest, NodesAnswer, StatusAnswer,
+    WithdrawRequest,
 };
 use stele_model::{NodeName, RegionName, Scope};
 use ureq::http::Method;
@@ -205,8 +206,9 @@ impl RemoveNode {
         let client = session.client()?;
         Session::confirm(&format!("Take node {} out of the fleet?", self.node), self.yes)?;
         let path = format!("/v1/nodes/{}", self.node);
+        let request = WithdrawRequest { reason: self.change.reason.clone(), links: self.change.links() };
         let answer: ChangeAnswer =
-            client.write(Method::DELETE, &path, None::<&()>, &self.change.conditions())?;
+            client.write(Method::DELETE, &path, Some(&request), &self.change.conditions())?;
         session.changed(&client, &format!("node {} remove", self.node), &answer, None)
     }
 }

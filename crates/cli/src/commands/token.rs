@@ -1,7 +1,7 @@
 //! Tokens of people and programs.
 
 use clap::{Subcommand, ValueEnum};
-use stele_api::wire::{ChangeAnswer, TokenAnswer, TokenRequest, TokensAnswer};
+use stele_api::wire::{ChangeAnswer, TokenAnswer, TokenRequest, TokensAnswer, WithdrawRequest};
 use stele_model::PrincipalId;
 use stele_model::event::{Holder, Role};
 use ureq::http::Method;
@@ -140,8 +140,9 @@ impl RevokeToken {
     fn run(self, session: &Session) -> Result<(), Failure> {
         let client = session.client()?;
         let path = format!("/v1/tokens/{}", self.principal);
+        let request = WithdrawRequest { reason: self.change.reason.clone(), links: self.change.links() };
         let answer: ChangeAnswer =
-            client.write(Method::DELETE, &path, None::<&()>, &self.change.conditions())?;
+            client.write(Method::DELETE, &path, Some(&request), &self.change.conditions())?;
         session.changed(&client, &format!("token {} revoke", self.principal), &answer, None)
     }
 }

@@ -115,6 +115,7 @@ impl Asked {
         };
         // Strangers are turned away before their bodies are read.
         let body = read_body(&parts.headers, body).await?;
+        check_query(route, &parts.uri)?;
         let digest = digest_of(handle, route, &parts.uri, &parts.headers, &body);
         let headers = parts.headers;
         let state = Arc::new(state);
@@ -133,6 +134,7 @@ impl Asked {
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<Self, Failure> {
+        check_query(route, &uri)?;
         let digest = digest_of(handle, route, &uri, &headers, &body);
         let (caller, state, trace) = (self.caller.clone(), Arc::clone(&self.state), self.trace.clone());
         let asked = Self { route, caller, state, headers, path, uri, body, digest, trace };
@@ -273,7 +275,10 @@ impl Asked {
 
     /// Why a change is asked for, as it will stand in the log for ever: in clear, or sealed for a subject.
     async fn reason(&self, handle: &Handle, of_body: Option<String>) -> Result<Option<Value>, Failure> {
-        let of_header = self.headers.get(REASON).and_then(|value| value.to_str().ok());
+        let of_header = self.headers.get(REASON).map(|value| value.to_str()).transpose().map_err(|_| {
+            Failure::invalid(format!("{REASON} is ASCII text, as headers are"))
+                .with_next("write it as the body's `reason`, which takes any text")
+        })?;
         let reason = of_body.or_else(|| of_header.map(str::to_owned));
         let Some(subject) = self.headers.get(REASON_SUBJECT) else { return Ok(reason.map(Value::Plain)) };
         let Some(reason) = reason else {
@@ -295,6 +300,19 @@ impl Asked {
         }
     }
 
+    /// Refuses what is said for a record where none is written in the caller's name, rather than to drop it.
+    pub(super) fn refuse_why(&self, why: &Why) -> Result<(), Failure> {
+        let is_said = why.reason.is_some() || why.links != Links::default();
+        let headers = [HeaderName::from_static(REASON), HeaderName::from_static(REASON_SUBJECT), IF_MATCH];
+        if !is_said && !headers.iter().any(|name| self.headers.contains_key(name)) {
+            return Ok(());
+        }
+        Err(Failure::invalid(
+            "nothing is logged of this that a reason or links could stand in, and it has no condition",
+        )
+        .with_next("repeat it without a reason, links and If-Match"))
+    }
+
     /// Has a command decided; the answer comes once this controller knows of it, too.
     pub(super) async fn submit(
         &self,
@@ -303,12 +321,26 @@ impl Asked {
         scope: Option<Scope>,
         why: Why,
     ) -> Result<Answer, Failure> {
-        let answer = handle.submit(self.submission(handle, command, scope, why).await?).await?;
+        Self::submit_as_is(handle, self.submission(handle, command, scope, why).await?).await
+    }
+
+    /// The same for a submission that was made before.
+    pub(super) async fn submit_as_is(handle: &Handle, submission: Submission) -> Result<Answer, Failure> {
+        let answer = handle.submit(submission).await?;
         if let Some(decision) = answer.decision {
             wait_until_known(handle, decision.last()).await;
         }
         Ok(answer)
     }
+}
+
+/// Refuses options of a change that stand where nobody looks: `?plan=true` must not carry it out.
+fn check_query(route: &Route, uri: &Uri) -> Result<(), Failure> {
+    if !route.is_write() || uri.query().unwrap_or_default().is_empty() {
+        return Ok(());
+    }
+    let detail = format!("{} takes no query: options of a change belong in its body", route.path);
+    Err(Failure::invalid(detail).with_next("see /v1/openapi.json"))
 }
 
 /// Tells a request from others under its idempotency key.

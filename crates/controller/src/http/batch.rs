@@ -62,13 +62,15 @@ fn boxed(handle: &Handle, asked: Asked) -> BoxFuture<'_, Answered> {
 /// The request that a command stands for.
 fn within(handle: &Handle, asked: &Asked, at: usize, command: BatchedCommand) -> Result<Asked, Failure> {
     let BatchedCommand { method, path, body, idempotency_key, if_match } = command;
+    // A query is no part of the path, and is refused as it is outside of a batch.
+    let named = path.split('?').next().unwrap_or_default();
     let routes = ROUTES.iter().filter(|route| {
         // A batch in a batch would escape its bound, and who joins is no caller.
         route.is_write() && route.role.is_some() && route.operation != Operation::Batch
     });
     let mut found =
         routes.filter(|route| route.method.lowercase().eq_ignore_ascii_case(&method)).filter_map(|route| {
-            let parts = route.parts_of(&path)?;
+            let parts = route.parts_of(named)?;
             Some((route, parts))
         });
     let Some((route, parts)) = found.next() else {

@@ -5,15 +5,16 @@ use std::collections::BTreeSet;
 use stele_api::ProblemKind;
 use stele_api::wire::{
     AddMemberRequest, Certified, ClusterAnswer, ControllerStatus, HealthAnswer, LeaderRequest, MemberRole,
+    WithdrawRequest,
 };
-use stele_model::{Command, ControllerId, Scope, State};
+use stele_model::{Command, ControllerId, Scope, State, admit};
 
 use super::asked::{Asked, Why};
 use super::failure::Failure;
 use super::limits::LEAVE_DEADLINE;
 use super::status::state_at;
 use super::{Answered, json};
-use crate::handle::Handle;
+use crate::handle::{Consistency, Handle};
 
 pub(super) fn health(handle: &Handle) -> Answered {
     let published = handle.published();
@@ -131,7 +132,8 @@ pub(super) async fn add_member(handle: &Handle, asked: &Asked) -> Answered {
         Some(Certified { certificate, api, peer }) => {
             asked.submit(handle, Command::CertifyController { certificate, api, peer }, None, why).await?;
         }
-        None if asked.state.control.controllers.contains_key(&id) => {}
+        // All that is logged then is what the controllers find: that it takes part.
+        None if asked.state.control.controllers.contains_key(&id) => asked.refuse_why(&why)?,
         None => {
             return Err(Failure::not_found(format!("the log does not know controller {id}"))
                 .with_next(format!("stele cluster add {id} --config controller-{id}/controller.json")));
@@ -142,8 +144,16 @@ pub(super) async fn add_member(handle: &Handle, asked: &Asked) -> Answered {
 }
 
 pub(super) async fn remove_member(handle: &Handle, asked: &Asked) -> Answered {
+    let WithdrawRequest { reason, links } = asked.body_or_default()?;
     let id: ControllerId = asked.path("id")?;
-    let control = &asked.state.control;
+    let command = Command::ForgetController { controller: id };
+    let request = asked.submission(handle, command, None, Why { reason, links }).await?;
+    // What would be refused once it has left must be refused while it still takes part.
+    let state = handle.read(Consistency::Linearizable).await?;
+    if admit(&state, &request, handle.now())?.is_some() {
+        return overview(handle).await;
+    }
+    let control = &state.control;
     let is_member = control.voters.contains(&id) || control.learners.contains(&id);
     if !is_member && !control.controllers.contains_key(&id) {
         return Err(
@@ -154,7 +164,7 @@ pub(super) async fn remove_member(handle: &Handle, asked: &Asked) -> Answered {
         handle.remove_member(id).await?;
         wait_until_left(handle, id).await?;
     }
-    asked.submit(handle, Command::ForgetController { controller: id }, None, Why::default()).await?;
+    Asked::submit_as_is(handle, request).await?;
     overview(handle).await
 }
 

@@ -6,7 +6,7 @@ use stele_api::ProblemKind;
 use stele_api::limits::{JOIN_TOKEN_LIFE_SECONDS_DEFAULT, TOKEN_LIFE_SECONDS_DEFAULT};
 use stele_api::wire::{
     LabelsRequest, NodeTokenAnswer, NodeTokenRequest, NodesAnswer, ReadQuery, TokenAnswer, TokenRequest,
-    TokenStatus, TokensAnswer,
+    TokenStatus, TokensAnswer, WithdrawRequest,
 };
 use stele_bus::join::JoinLine;
 use stele_model::event::{JoinToken, Token};
@@ -83,8 +83,10 @@ pub(super) async fn tokens(handle: &Handle, asked: &Asked) -> Answered {
 }
 
 pub(super) async fn revoke_token(handle: &Handle, asked: &Asked) -> Answered {
+    let WithdrawRequest { reason, links } = asked.body_or_default()?;
     let principal: PrincipalId = asked.path("principal")?;
-    let answer = asked.submit(handle, Command::RevokeToken { principal }, None, Why::default()).await?;
+    let command = Command::RevokeToken { principal };
+    let answer = asked.submit(handle, command, None, Why { reason, links }).await?;
     json(&changed(&answer))
 }
 
@@ -154,8 +156,9 @@ pub(super) async fn label_node(handle: &Handle, asked: &Asked) -> Answered {
 }
 
 pub(super) async fn remove_node(handle: &Handle, asked: &Asked) -> Answered {
+    let WithdrawRequest { reason, links } = asked.body_or_default()?;
     let command = Command::RemoveNode { node: asked.path("node")? };
-    let answer = asked.submit(handle, command, None, Why::default()).await?;
+    let answer = asked.submit(handle, command, None, Why { reason, links }).await?;
     json(&changed(&answer))
 }
 

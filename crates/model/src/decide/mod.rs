@@ -66,17 +66,25 @@ fn answered_of_late(state: &State, principal: &PrincipalId, now: Time) -> Option
 
 /// Decides a request.
 pub fn decide(state: &State, request: &Request, context: &Context) -> Result<Decided, Rejection> {
+    match admit(state, request, context.now)? {
+        Some(answer) => Ok(Decided::Repeated(answer)),
+        None => decide_command(state, request, context).map(Decided::Events),
+    }
+}
+
+/// Everything about a request that is decided before what it asks for: the answer it was given before, if it was.
+pub fn admit(state: &State, request: &Request, now: Time) -> Result<Option<Answer>, Rejection> {
     check_shape(request)?;
-    authorize(state, request, context.now)?;
+    authorize(state, request, now)?;
     if let Some(idempotency) = request.idempotency.as_ref().filter(|_| !planted!(IgnoreKeys)) {
         let key = (request.principal.clone(), idempotency.key.clone());
         #[cfg(feature = "planted")]
-        if let Some(answered) = answered_of_late(state, &key.0, context.now) {
-            return Ok(Decided::Repeated(answered));
+        if let Some(answered) = answered_of_late(state, &key.0, now) {
+            return Ok(Some(answered));
         }
         if let Some(answered) = state.history.answered.get(&key) {
             if answered.request == idempotency.request {
-                return Ok(Decided::Repeated(answered.answer.clone()));
+                return Ok(Some(answered.answer.clone()));
             }
             return Err(Rejection::new(
                 RejectionKind::KeyReused,
@@ -86,7 +94,7 @@ pub fn decide(state: &State, request: &Request, context: &Context) -> Result<Dec
         }
     }
     check_precondition(state, request)?;
-    decide_command(state, request, context).map(Decided::Events)
+    Ok(None)
 }
 
 fn decide_command(state: &State, request: &Request, context: &Context) -> Result<Vec<Event>, Rejection> {
