@@ -79,6 +79,37 @@ fn a_release_is_deployed_and_rolled_back_exactly() {
 }
 
 #[test]
+fn once_more_is_what_is_in_force_there() {
+    let fleet = Fleet::start();
+    let of_release = |number: u8| spec(number).replace("[prod]", "[prod, dev, test]");
+    fleet.write("one.yaml", &of_release(1));
+    fleet.write("two.yaml", &of_release(2));
+    fleet.run(&["apply", "-f", "one.yaml", "--env", "prod", "--wait"]).ok();
+    fleet.run(&["apply", "-f", "two.yaml", "--env", "dev", "--wait"]).ok();
+    fleet.run(&["apply", "-f", "two.yaml", "--env", "test", "--wait"]).ok();
+    fleet.run(&["remove", "shop/web@test", "--yes", "--wait"]).ok();
+
+    fleet.run(&["deploy", "shop/web@prod", "--again", "--wait"]).ok();
+    let history = json(&fleet.run(&["history", "shop/web@prod", "-o", "json"]).ok());
+    assert_eq!(
+        (&history["entries"][0]["from"], &history["entries"][0]["to"]),
+        (&1.into(), &1.into()),
+        "{history}"
+    );
+    assert_eq!(history["entries"].as_array().unwrap().len(), 2, "{history}");
+    let newest = fleet.run(&["deploy", "shop/web@prod", "--plan", "-o", "json"]).ok();
+    assert!(newest.contains(&image(2)), "without it, the app's newest: {newest}");
+    let gone = fleet.run(&["deploy", "shop/web@test", "--again"]);
+    assert_eq!(gone.code, 4, "{gone:?}");
+    assert!(
+        gone.err.contains("no release of shop/web is in force in test") && gone.err.contains("--release"),
+        "{gone:?}"
+    );
+    let misspelt = fleet.run(&["deploy", "shop/web@prd", "--again"]);
+    assert!(misspelt.code == 4 && misspelt.err.contains("did you mean prod?"), "{misspelt:?}");
+}
+
+#[test]
 fn secrets_and_config_are_set_and_never_shown() {
     let fleet = Fleet::start();
     let with_secret =

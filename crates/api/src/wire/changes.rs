@@ -49,10 +49,11 @@ pub struct DeployRequest {
     /// New images by service.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub images: BTreeMap<ServiceName, String>,
-    /// An existing release by number (`v12` is 12), instead of images. Without either: the newest.
+    /// An existing release by number (`v12` is 12), instead of images. Without either: with `again` the one in force
+    /// in this environment, and else the app's newest, whichever environment it was made for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<u32>,
-    /// Deploy even when nothing differs.
+    /// Deploy even when nothing differs; without a release and images, what is in force.
     #[serde(default)]
     pub again: bool,
     /// What a rollback past this deployment would not bring back, such as "migrates orders".

@@ -15,7 +15,7 @@ use crate::session::Session;
 /// Deploy another image or release of an app
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  stele deploy shop/web@prod --image registry.example.com/shop/web:1.3 --wait\n  stele deploy shop/web@prod --image web=registry/shop/web:1.3 --image worker=registry/shop/worker:7\n  stele deploy shop/web@prod --release v12\n  stele deploy shop/web@prod --again      # the same once more"
+    after_help = "Examples:\n  stele deploy shop/web@prod --image registry.example.com/shop/web:1.3 --wait\n  stele deploy shop/web@prod --image web=registry/shop/web:1.3 --image worker=registry/shop/worker:7\n  stele deploy shop/web@prod --release v12\n  stele deploy shop/web@prod --again      # what is in force there, once more"
 )]
 pub(crate) struct Deploy {
     /// The app in its environment
@@ -24,13 +24,14 @@ pub(crate) struct Deploy {
     /// A new image; a tag is resolved to a digest once, now
     #[arg(long = "image", value_name = "[SERVICE=]REF", conflicts_with = "release")]
     images: Vec<String>,
-    /// An existing release, such as v12; the newest when neither this nor an image is given
+    /// An existing release, such as v12; without this, an image and --again, the app's newest, whichever environment
+    /// it was made for
     #[arg(long, value_name = "vN", value_parser = parse_release)]
     release: Option<u32>,
     /// Only show what would change
     #[arg(long, conflicts_with = "wait")]
     plan: bool,
-    /// Deploy even when nothing differs
+    /// Deploy even when nothing differs; without a release and an image, what is in force in this environment
     #[arg(long)]
     again: bool,
     /// What a rollback past this deployment would not bring back, such as "migrates orders"

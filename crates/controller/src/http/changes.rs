@@ -18,6 +18,7 @@ use stele_model::{
 
 use super::asked::{Asked, Why};
 use super::failure::Failure;
+use super::scopes::check_known;
 use super::{Answered, json};
 use crate::handle::{Consistency, Handle};
 
@@ -161,6 +162,8 @@ pub(super) async fn deploy(handle: &Handle, asked: &Asked) -> Answered {
             let state = handle.read(Consistency::Linearizable).await?;
             if names_images {
                 with_images(handle, &state, &request).await?
+            } else if request.again {
+                ReleaseChoice::Number(in_force(&state, &request.app_env)?)
             } else {
                 ReleaseChoice::Number(newest(&state, &request.app_env.app)?)
             }
@@ -175,6 +178,21 @@ pub(super) async fn deploy(handle: &Handle, asked: &Asked) -> Answered {
     };
     let why = Why { reason: request.reason, links: request.links };
     carry_out(handle, asked, Change { app_env: request.app_env, command, plan: request.plan, why }).await
+}
+
+/// The release to deploy once more: not the app's newest, which may have been made for another environment, or left
+/// behind by a rollback.
+fn in_force(state: &State, app_env: &AppEnv) -> Result<u32, Failure> {
+    check_known(&Scope::app_env(app_env), &[state])?;
+    let revision = state.target.intent.get(app_env);
+    revision.and_then(|revision| state.release_number(&revision.release)).ok_or_else(|| {
+        let (app, environment) = (&app_env.app, &app_env.environment);
+        let detail = format!(
+            "no release of {app} is in force in {environment}, so none can be deployed again: name one by --release \
+             (`release` in the request)"
+        );
+        Failure::not_found(detail).with_next(format!("stele history {app}"))
+    })
 }
 
 fn newest(state: &State, app: &AppId) -> Result<u32, Failure> {
