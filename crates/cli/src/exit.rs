@@ -19,7 +19,8 @@ Exit codes:
   5  unavailable, or the outcome is not known (repeating it is safe)
   6  changed in the meantime (--if-match)
   7  the log contradicts itself, or what was derived from it (stele verify)
-  8  all of it holds together, but no witness that was given vouches for it (stele audit verify)
+  8  all of it holds together, but nobody vouches for it: no witness that was given (stele audit verify), or no
+     controller by a signed checkpoint (stele verify)
   9  it was done, and --timeout ran out before it was known to work; it goes on
   141  whoever read the output went away before all of it was said, so nothing follows from it (as with head)";
 
@@ -47,7 +48,7 @@ pub(crate) enum Failure {
     Differs,
     /// The log, or what was derived from it, is not what it should be.
     Diverged(crate::replay::Divergence),
-    /// What was verified is the fleet's own word alone, and this was said.
+    /// What was verified is the word of whoever gave it, and this was said: no witness vouches for it, or no signature.
     Unwitnessed,
     /// Whoever read our output has gone.
     Closed,
@@ -93,7 +94,7 @@ impl fmt::Display for Failure {
             Self::Closed => f.write_str("nobody reads the output"),
             Self::Differs => f.write_str("something differs"),
             Self::WouldBeRefused => f.write_str("it would be refused"),
-            Self::Unwitnessed => f.write_str("no witness vouches for it"),
+            Self::Unwitnessed => f.write_str("nobody vouches for it"),
             Self::Problem(problem) => {
                 let detail = one_line(&problem.detail);
                 f.write_str(&detail)?;

@@ -22,7 +22,7 @@ use crate::terminal::{Output, Terminal, one_line};
 /// Replay the log from its first record, and compare everything that was ever worked out from it
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  stele replay\n  stele replay --from https://10.0.0.2:7400 --to \"2h ago\"\n  stele replay --data /var/lib/stele/data\n  stele replay --print           # every record, once it is verified\n\nChecked: no record is missing or out of order, times only grow, decisions are whole, every payload matches its\nheader's hash, every header is chained to the one before it, and every State digest in the log equals the one\nfolded here. From controllers, also that every replica's newest checkpoint, or else its State, is what its\nrecords come to. In a data folder, also the chain stored beside every record, and every snapshot and milestone.\nThe folder is only read; its controller may be stopped or running (then its newest milestones are not there yet).\n\nThe first difference ends it with exit code 7, and names the record, the field and both values."
+    after_help = "Examples:\n  stele replay\n  stele replay --from https://10.0.0.2:7400 --to \"2h ago\"\n  stele replay --data /var/lib/stele/data\n  stele replay --print           # every record, once it is verified\n\nChecked: no record is missing or out of order, times only grow, decisions are whole, every payload matches its\nheader's hash, every header is chained to the one before it, and every State digest in the log equals the one\nfolded here. From controllers, also that every replica's newest checkpoint is what its records come to,\nand signed with a key that the fleet's root certified; of a controller that gives none, only its State, on its word. In a data folder, also the chain stored beside every record, and every snapshot and milestone.\nThe folder is only read; its controller may be stopped or running (then its newest milestones are not there yet).\n\nThe first difference ends it with exit code 7, and names the record, the field and both values; so does a checkpoint\nthat does not verify. Where no controller's signed checkpoint was compared, the exit code is 8, unless --to is given."
 )]
 pub(crate) struct Replay {
     /// A controller's data folder, instead of a running fleet
@@ -48,6 +48,8 @@ struct Report {
     milestones_matched: u64,
     replicas: Vec<Replica>,
     unheard: Vec<Unheard>,
+    /// Whether no controller's signed checkpoint was among it, where one should have been.
+    unsigned: bool,
     chain: Digest,
     root: Digest,
     state_digest: Digest,
@@ -64,10 +66,15 @@ struct Unheard {
 
 impl Replay {
     pub(crate) fn run(self, session: &Session) -> Result<(), Failure> {
-        match &self.data {
+        let ended = match &self.data {
             Some(folder) => self.run_folder(session, folder),
             None => self.run_fleet(session),
+        };
+        if let (Err(Failure::Diverged(diverged)), false) = (&ended, session.terminal.output == Output::Table)
+        {
+            session.terminal.answer(&Diverged { diverged }, |_| String::new())?;
         }
+        ended
     }
 
     fn run_folder(&self, session: &Session, folder: &Path) -> Result<(), Failure> {
@@ -88,7 +95,7 @@ impl Replay {
             folder.path().display()
         ))?;
         let mut checks = Checks::of_store(folder.reader.clone())?;
-        self.report(session, FromStore(folder.reader), to, &mut checks, Vec::new())
+        self.report(session, FromStore(folder.reader), to, &mut checks, Vec::new(), false)
     }
 
     fn run_fleet(&self, session: &Session) -> Result<(), Failure> {
@@ -111,11 +118,18 @@ impl Replay {
             to = replicas.iter().map(|replica| replica.seq).fold(to, Seq::max);
         }
         to = whole(&client, to)?;
-        replicas.retain(|replica| replica.seq <= to);
+        let is_replayed = |replica: &mut Replica| (1..=to).contains(&replica.seq);
+        let beyond: Vec<_> = replicas.extract_if(.., |replica| !is_replayed(replica)).collect();
+        if asked.is_none() {
+            let why =
+                |seq| format!("its checkpoint is of record {seq}, and the log given ends at record {to}");
+            unheard.extend(beyond.iter().map(|replica| (replica.controller, why(replica.seq))));
+        }
         replicas.extend(compare_at(&client, &context, to, &replicas, &mut unheard)?);
         let mut checks = Checks::of_replicas(replicas);
         let unheard = unheard.into_iter().map(|(controller, why)| Unheard { controller, why }).collect();
-        self.report(session, FromApi(client), to, &mut checks, unheard)
+        // Of a log that ends earlier, nothing is signed that could be compared.
+        self.report(session, FromApi(client), to, &mut checks, unheard, asked.is_none())
     }
 
     /// A bare number is a seq.
@@ -128,6 +142,7 @@ impl Replay {
         read.map(Some).map_err(Failure::Usage)
     }
 
+    /// Replays, and says what was equal.
     fn report(
         &self,
         session: &Session,
@@ -135,6 +150,7 @@ impl Replay {
         to: Seq,
         checks: &mut Checks,
         unheard: Vec<Unheard>,
+        wants_signature: bool,
     ) -> Result<(), Failure> {
         let began = Instant::now();
         let terminal = session.terminal;
@@ -144,20 +160,16 @@ impl Replay {
             if self.print { terminal.item(record, |record| event_line(terminal, record)) } else { Ok(()) }
         });
         progress.end();
-        let Replayed { records, digests, chain, root, state } = match replayed {
-            Err(Failure::Diverged(divergence)) if terminal.output != Output::Table => {
-                terminal.answer(&Diverged { diverged: &divergence }, |_| String::new())?;
-                return Err(Failure::Diverged(divergence));
-            }
-            replayed => replayed?,
-        };
+        let Replayed { records, digests, chain, root, state } = replayed?;
         let seconds = began.elapsed().as_secs_f64();
+        let replicas = std::mem::take(&mut checks.replicas_matched);
         let report = Report {
+            unsigned: wants_signature && replicas.iter().all(|replica| replica.root.is_none()),
             records,
             state_digests_matched: digests,
             snapshots_matched: checks.snapshots_matched,
             milestones_matched: checks.milestones_matched,
-            replicas: std::mem::take(&mut checks.replicas_matched),
+            replicas,
             unheard,
             chain: chain.0,
             root,
@@ -165,10 +177,10 @@ impl Replay {
             seconds,
             events_per_second: records as f64 / seconds.max(f64::EPSILON),
         };
-        if self.print && terminal.output != Output::Table {
-            return Ok(());
+        if !self.print || terminal.output == Output::Table {
+            terminal.answer(&report, render)?;
         }
-        terminal.answer(&report, render)
+        if report.unsigned { Err(Failure::Unwitnessed) } else { Ok(()) }
     }
 }
 
@@ -202,7 +214,12 @@ fn render(report: &Report) -> String {
         lines.push(format!("controller {} {what} at seq {}", replica.controller, replica.seq));
     }
     for Unheard { controller, why } in &report.unheard {
-        lines.push(format!("controller {controller} says nothing that counts: {}", one_line(why)));
+        lines.push(format!("controller {controller} gave no signed checkpoint: {}", one_line(why)));
+    }
+    if report.unsigned {
+        lines.push(
+            "unsigned: no controller's signed checkpoint was compared, so this may be any log".to_owned(),
+        );
     }
     lines.push(format!("chain {}\nroot  {}\nstate {}", report.chain, report.root, report.state_digest));
     lines.join("\n")

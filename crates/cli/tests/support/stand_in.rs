@@ -21,14 +21,14 @@ pub(crate) struct StandIn {
 
 impl StandIn {
     /// `answer` gives a status and a body of JSON or text.
-    pub(crate) fn start(answer: fn(&str) -> (u16, String)) -> Self {
+    pub(crate) fn start(answer: impl Fn(&str) -> (u16, String) + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let asked = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&asked);
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                serve(stream, answer, &kept);
+                serve(stream, &answer, &kept);
             }
         });
         Self { address, asked }
@@ -40,7 +40,7 @@ impl StandIn {
     }
 }
 
-fn serve(mut stream: TcpStream, answer: fn(&str) -> (u16, String), asked: &Mutex<Vec<Asked>>) {
+fn serve(mut stream: TcpStream, answer: &dyn Fn(&str) -> (u16, String), asked: &Mutex<Vec<Asked>>) {
     let lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
     let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
     let Some(path) = head.first().and_then(|line| line.split(' ').nth(1)) else { return };
