@@ -88,6 +88,21 @@ impl ChangeOptions {
     }
 }
 
+/// How fresh an answer must be.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub(crate) struct ReadOptions {
+    /// Answer without a quorum, from what one controller has
+    #[arg(long)]
+    stale: bool,
+}
+
+impl ReadOptions {
+    /// As it is asked for in a query.
+    pub(crate) fn consistency(self) -> (&'static str, Option<String>) {
+        ("consistency", self.stale.then(|| "stale".to_owned()))
+    }
+}
+
 /// A point in time as it is written, when it is one.
 pub(crate) fn point(text: &str) -> Result<String, String> {
     let point: Point = text.parse().map_err(|error: PointError| error.to_string())?;

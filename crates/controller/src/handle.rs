@@ -72,7 +72,7 @@ pub enum SubmitError {
 pub enum ReadError {
     /// No majority answered in time.
     #[error(
-        "no majority of controllers confirmed this read within {} s; consistency=stale reads what this one knows",
+        "no majority of controllers confirmed this read within {} s; --stale (consistency=stale) reads what this one knows",
         READ_DEADLINE.as_secs()
     )]
     Unavailable,

@@ -161,6 +161,49 @@ fn nats_can_be_deleted_with_all_it_has() {
     }
 }
 
+/// What happened, why, and what should be is asked for most when the controllers are in trouble.
+fn everything_is_read_without_a_quorum(cluster: &Cluster, client: &Client) {
+    let app = "scope=shop%2Fweb%40prod";
+    for path in [
+        "/v1/events?limit=5".to_owned(),
+        "/v1/records?limit=5".to_owned(),
+        format!("/v1/history?{app}"),
+        format!("/v1/show?{app}&at=seq:5"),
+        format!("/v1/diff?{app}&from=seq:5"),
+        "/v1/why?subject=shop%2Fweb%40prod".to_owned(),
+        format!("/v1/rollbacks/candidates?{app}"),
+        "/v1/convergence?scope=fleet".to_owned(),
+        "/v1/reasons/1?".to_owned(),
+        "/v1/tokens?".to_owned(),
+    ] {
+        let answer = client.get(&format!("{path}&consistency=stale")).unwrap();
+        assert_eq!(answer.status, 200, "{path}: {}", answer.body);
+    }
+    // The line that asks for one instance's log asks its node, and only State which node that is.
+    let status: Value = client.read("/v1/status?consistency=stale").unwrap();
+    let instance = status["apps"][0]["instances"][0]["id"].as_str().unwrap();
+    for command in [
+        &["events", "-n", "3"][..],
+        &["history", "shop/web@prod"],
+        &["show", "shop/web@prod"],
+        &["diff", "shop/web@prod", "seq:5"],
+        &["why", "shop/web@prod"],
+        &["logs", instance],
+        &["config", "show", "shop/web@prod"],
+        &["status"],
+        &["node", "list"],
+        &["node", "show", "eu-1"],
+        &["token", "list"],
+        &["reason", "1"],
+        &["review"],
+        &["erase"],
+        &["verify"],
+    ] {
+        let read = cluster.output_of(&[command, &["--stale"]].concat()).unwrap();
+        assert!(read.status.success(), "{command:?}: {read:?}");
+    }
+}
+
 #[test]
 fn without_a_quorum_writes_are_refused_and_stale_reads_answer() {
     let mut cluster = Cluster::start(ClusterConfig::simulated("quorum")).unwrap();
@@ -185,6 +228,7 @@ fn without_a_quorum_writes_are_refused_and_stale_reads_answer() {
     println!("refused after {:.1?}", asked.elapsed());
     let stale: Value = client.read("/v1/status?consistency=stale").unwrap();
     assert_eq!(stale["apps"][0]["app_env"], "shop/web@prod");
+    everything_is_read_without_a_quorum(&cluster, &client);
     for id in others {
         cluster.restart(id).unwrap();
     }

@@ -35,7 +35,7 @@ pub use proof::{
 };
 pub use query::{
     CandidatesQuery, ConvergenceQuery, DeploymentQuery, DiffQuery, EventsQuery, HistoryQuery, LogsQuery,
-    ReadQuery, RecordsQuery, ShowQuery, StatusQuery, WhyQuery,
+    ReadQuery, ReasonQuery, RecordsQuery, ShowQuery, StatusQuery, WhyQuery,
 };
 pub use rollback::{
     Barrier, Candidate, CandidatesAnswer, MarkAnswer, MarkRequest, NodeChange, ReviewOwed, ReviewRequest,

@@ -17,6 +17,15 @@ pub struct ReadQuery {
     pub consistency: ReadConsistency,
 }
 
+/// `GET /v1/reasons/{seq}`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReasonQuery {
+    /// How fresh the answer must be.
+    #[serde(default)]
+    pub consistency: ReadConsistency,
+}
+
 /// `GET /v1/deployments/{id}`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -97,6 +106,9 @@ pub struct EventsQuery {
     /// The log as it was at a point, such as `v3` of the scope or `2h ago`; now unless said otherwise. Not
     /// for streams.
     pub at: Option<String>,
+    /// How fresh the answer must be.
+    #[serde(default)]
+    pub consistency: ReadConsistency,
 }
 
 /// `GET /v1/records`.
@@ -107,6 +119,9 @@ pub struct RecordsQuery {
     pub from: Option<Seq>,
     /// Most records on a page.
     pub limit: Option<usize>,
+    /// How fresh the answer must be.
+    #[serde(default)]
+    pub consistency: ReadConsistency,
 }
 
 /// `GET /v1/show`.
@@ -155,6 +170,9 @@ pub struct CandidatesQuery {
     pub check: bool,
     /// Most candidates; 5 unless said otherwise.
     pub limit: Option<usize>,
+    /// How fresh the answer must be.
+    #[serde(default)]
+    pub consistency: ReadConsistency,
 }
 
 /// `GET /v1/logs`.
@@ -168,6 +186,9 @@ pub struct LogsQuery {
     /// Go on with new lines until the client leaves.
     #[serde(default)]
     pub follow: bool,
+    /// How fresh the answer must be.
+    #[serde(default)]
+    pub consistency: ReadConsistency,
 }
 
 /// `GET /v1/why`.

@@ -11,7 +11,7 @@ use ureq::http::Method;
 
 use crate::client::with_query;
 use crate::exit::Failure;
-use crate::options::{ChangeOptions, point};
+use crate::options::{ChangeOptions, ReadOptions, point};
 use crate::session::Session;
 use crate::terminal::{Terminal, Tone, cell, or_dash, table, time};
 
@@ -41,9 +41,8 @@ impl Cluster {
     after_help = "Examples:\n  stele cluster status\n  stele cluster status --stale    # when there is no quorum"
 )]
 pub(crate) struct ClusterStatus {
-    /// Answer without a quorum, from what one controller has
-    #[arg(long)]
-    stale: bool,
+    #[command(flatten)]
+    read: ReadOptions,
     /// As of when: seq:N, a time, or "2h ago"
     #[arg(long, value_name = "POINT", value_parser = point)]
     at: Option<String>,
@@ -51,8 +50,7 @@ pub(crate) struct ClusterStatus {
 
 impl ClusterStatus {
     fn run(self, session: &Session) -> Result<(), Failure> {
-        let consistency = self.stale.then(|| "stale".to_owned());
-        let path = with_query("/v1/cluster", &[("consistency", consistency), ("at", self.at)]);
+        let path = with_query("/v1/cluster", &[self.read.consistency(), ("at", self.at)]);
         let answer: ClusterAnswer = session.client()?.get(&path)?;
         print(session.terminal, &answer)
     }

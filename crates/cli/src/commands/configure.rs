@@ -11,7 +11,7 @@ use ureq::http::Method;
 use crate::client::with_query;
 use crate::exit::Failure;
 use crate::limits::SECRET_BYTES_MAX;
-use crate::options::{ChangeOptions, WaitOptions, point};
+use crate::options::{ChangeOptions, ReadOptions, WaitOptions, point};
 use crate::session::Session;
 use crate::terminal::{cell, table};
 
@@ -91,12 +91,15 @@ pub(crate) struct ShowConfig {
     /// As of when
     #[arg(long, value_name = "POINT", value_parser = point)]
     at: Option<String>,
+    #[command(flatten)]
+    read: ReadOptions,
 }
 
 impl ShowConfig {
     fn run(self, session: &Session) -> Result<(), Failure> {
         let scope = Scope::app_env(&self.app_env).to_string();
-        let path = with_query("/v1/show", &[("scope", Some(scope)), ("at", self.at.clone())]);
+        let query = [("scope", Some(scope)), ("at", self.at.clone()), self.read.consistency()];
+        let path = with_query("/v1/show", &query);
         let answer: ShowAnswer = session.client()?.get(&path)?;
         let config = answer.apps.into_iter().next().map(|app| app.config).unwrap_or_default();
         session.terminal.answer(&config, |config| {

@@ -19,6 +19,7 @@ use crate::client::with_query;
 use crate::exit::Failure;
 use crate::files::read_at_most;
 use crate::limits::PROOF_BYTES_MAX;
+use crate::options::ReadOptions;
 use crate::session::{Session, count};
 use crate::terminal::{Terminal, Tone, one_line, time};
 
@@ -26,7 +27,7 @@ use crate::terminal::{Terminal, Tone, one_line, time};
 #[derive(clap::Args, Debug)]
 pub(super) struct Convergence {
     /// Prove it: compare every node's own signed statement of what it observes with what it was told
-    #[arg(long, conflicts_with_all = ["problems", "at", "stale", "verify"])]
+    #[arg(long, conflicts_with_all = ["problems", "at", "verify"])]
     prove: bool,
     /// Keep the proof in this file, for somebody who does not trust us
     #[arg(long, value_name = "FILE", requires = "prove")]
@@ -48,18 +49,19 @@ impl Convergence {
         self.prove || self.verify.is_some()
     }
 
-    pub(super) fn run(self, session: &Session, scope: &Scope) -> Result<(), Failure> {
+    pub(super) fn run(self, session: &Session, scope: &Scope, read: ReadOptions) -> Result<(), Failure> {
         let signed = if let Some(path) = &self.verify {
-            read(path)?
+            read_proof(path)?
         } else {
-            let path = with_query("/v1/convergence", &[("scope", Some(scope.to_string()))]);
+            let path =
+                with_query("/v1/convergence", &[("scope", Some(scope.to_string())), read.consistency()]);
             session.client()?.get(&path)?
         };
         let (proof, summary) = open(&signed, self.root.as_ref())
             .map_err(|error| Failure::Failed(format!("the proof is not believed: {error}")))?;
         let is_signed = verify_checkpoint(&proof)?;
         if self.log {
-            compare_with_log(session, &proof)?;
+            compare_with_log(session, &proof, read)?;
         }
         if let Some(path) = &self.export {
             let text = serde_json::to_vec_pretty(&signed)
@@ -78,7 +80,7 @@ impl Convergence {
     }
 }
 
-fn read(path: &Path) -> Result<Signed, Failure> {
+fn read_proof(path: &Path) -> Result<Signed, Failure> {
     let unreadable = |why: String| Failure::Usage(format!("{}: {why}", path.display()));
     let text = read_at_most(path, "PROOF_BYTES_MAX", PROOF_BYTES_MAX).map_err(unreadable)?;
     serde_json::from_slice(&text).map_err(|error| unreadable(format!("it is no proof: {error}")))
@@ -104,7 +106,7 @@ fn verify_checkpoint(proof: &ConvergenceProof) -> Result<bool, Failure> {
 }
 
 /// Fetches the log up to the proof's record, verifies and folds it, and compares.
-fn compare_with_log(session: &Session, proof: &ConvergenceProof) -> Result<(), Failure> {
+fn compare_with_log(session: &Session, proof: &ConvergenceProof, read: ReadOptions) -> Result<(), Failure> {
     let client = session.client()?;
     let mut verifier = Verifier::new();
     while verifier.state().seq < proof.seq {
@@ -112,7 +114,7 @@ fn compare_with_log(session: &Session, proof: &ConvergenceProof) -> Result<(), F
         let wanted = (proof.seq + 1 - from).min(RECORDS_PAGE_MAX as u64);
         let path = with_query(
             "/v1/records",
-            &[("from", Some(from.to_string())), ("limit", Some(wanted.to_string()))],
+            &[("from", Some(from.to_string())), ("limit", Some(wanted.to_string())), read.consistency()],
         );
         let page: RecordsPage = client.get(&path)?;
         if page.records.is_empty() {

@@ -5,14 +5,15 @@ use ureq::http::Method;
 
 use crate::client::with_query;
 use crate::exit::Failure;
-use crate::options::{ChangeOptions, point};
+use crate::options::{ChangeOptions, ReadOptions, point};
 use crate::session::{Session, count};
 use crate::terminal::{cell, table};
 
 /// Destroy the keys of a subject, so that what they sealed can never be read again
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  stele erase                          # whose keys are destroyed\n  stele erase shop/web@prod --reason \"GDPR request 17\" --yes\n\nSecrets and sealed values are sealed for the app and environment they belong to. The log keeps their\nciphertext, so that its hashes, its proofs and every replay stay valid; without the key it says nothing.\nA copy of a controller's keys folder that was made before, such as a backup, still holds the key: destroy it, too."
+    after_help = "Examples:\n  stele erase                          # whose keys are destroyed\n  stele erase shop/web@prod --reason \"GDPR request 17\" --yes\n\nSecrets and sealed values are sealed for the app and environment they belong to. The log keeps their\nciphertext, so that its hashes, its proofs and every replay stay valid; without the key it says nothing.\nA copy of a controller's keys folder that was made before, such as a backup, still holds the key: destroy it, too.",
+    mut_arg("stale", |stale| stale.conflicts_with("subject"))
 )]
 pub(crate) struct Erase {
     /// Whose keys, such as shop/web@prod
@@ -20,6 +21,8 @@ pub(crate) struct Erase {
     /// List whose keys were destroyed by this point: seq:N, a time, "2h ago"
     #[arg(long, value_name = "POINT", value_parser = point, conflicts_with = "subject")]
     at: Option<String>,
+    #[command(flatten)]
+    read: ReadOptions,
     /// Even when containers that run, or should run, use what is sealed
     #[arg(long, requires = "subject")]
     even_in_use: bool,
@@ -34,7 +37,8 @@ impl Erase {
     pub(crate) fn run(self, session: &Session) -> Result<(), Failure> {
         let client = session.client()?;
         let Some(subject) = self.subject else {
-            let answer: ErasuresAnswer = client.get(&with_query("/v1/erasures", &[("at", self.at)]))?;
+            let path = with_query("/v1/erasures", &[("at", self.at), self.read.consistency()]);
+            let answer: ErasuresAnswer = client.get(&path)?;
             return session.terminal.answer(&answer, |answer| {
                 if answer.erased.is_empty() {
                     return "No subject's keys are destroyed.".to_owned();

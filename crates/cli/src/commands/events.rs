@@ -11,7 +11,7 @@ use super::event_line::event_line;
 use crate::client::{Client, with_query};
 use crate::exit::Failure;
 use crate::limits::{LOOK_BACK_FACTOR, RETRY_PAUSE_MAX, RETRY_PAUSE_MIN};
-use crate::options::point;
+use crate::options::{ReadOptions, point};
 use crate::session::Session;
 
 /// Print events of the log
@@ -41,6 +41,8 @@ pub(crate) struct Events {
     /// Most events printed; with --follow, of the past
     #[arg(short = 'n', long, default_value_t = 100, allow_negative_numbers = true)]
     limit: usize,
+    #[command(flatten)]
+    read: ReadOptions,
 }
 
 impl Events {
@@ -61,7 +63,10 @@ impl Events {
     fn check_scope(&self, client: &Client) -> Result<(), Failure> {
         let Some(scope) = &self.scope else { return Ok(()) };
         let scope = Scope { region: None, node: None, ..scope.clone() }.to_string();
-        let path = with_query("/v1/history", &[("scope", Some(scope)), ("limit", Some("1".to_owned()))]);
+        let path = with_query(
+            "/v1/history",
+            &[("scope", Some(scope)), ("limit", Some("1".to_owned())), self.read.consistency()],
+        );
         client.get::<HistoryAnswer>(&path).map(drop)
     }
 
@@ -123,6 +128,7 @@ impl Events {
                 ("principal", self.principal.as_ref().map(ToString::to_string)),
                 ("limit", limit.map(|limit| limit.to_string())),
                 ("at", self.at.clone()),
+                self.read.consistency(),
             ],
         )
     }

@@ -11,7 +11,7 @@ use crate::client::with_query;
 use crate::differences::summary;
 use crate::exit::Failure;
 use crate::folder::Folder;
-use crate::options::point;
+use crate::options::{ReadOptions, point};
 use crate::session::Session;
 use crate::terminal::{Terminal, Tone, cell, one_line, table, time, version};
 
@@ -28,6 +28,8 @@ pub(crate) struct History {
     /// As of when
     #[arg(long, value_name = "POINT", value_parser = point)]
     at: Option<String>,
+    #[command(flatten)]
+    read: ReadOptions,
 }
 
 impl History {
@@ -38,6 +40,7 @@ impl History {
                 ("scope", Some(self.scope.to_string())),
                 ("limit", Some(self.limit.to_string())),
                 ("at", self.at.clone()),
+                self.read.consistency(),
             ],
         );
         let answer: HistoryAnswer = session.client()?.get(&path)?;
@@ -91,6 +94,8 @@ pub(crate) struct Show {
     /// With the digest of all of State at that point, which may take a moment
     #[arg(long)]
     digest: bool,
+    #[command(flatten)]
+    read: ReadOptions,
 }
 
 impl Show {
@@ -101,6 +106,7 @@ impl Show {
                 ("scope", Some(self.scope.to_string())),
                 ("at", self.at.clone()),
                 ("digest", self.digest.then(|| "true".to_owned())),
+                self.read.consistency(),
             ],
         );
         let answer: ShowAnswer = session.client()?.get(&path)?;
@@ -163,7 +169,8 @@ fn describe(value: &stele_model::release::EnvValue) -> String {
 /// Show what differs between two points, or between a point and now
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  stele diff shop/web@prod prev\n  stele diff shop/web@prod v3 v5\n  stele diff env:prod \"1d ago\"\n  stele diff region:eu seq:1200 seq:900      # the other way round\n  stele diff shop/web@prod v3 --exit-code && echo as it was\n  stele diff fleet seq:40 --data /var/lib/stele/data   # of a controller that is stopped"
+    after_help = "Examples:\n  stele diff shop/web@prod prev\n  stele diff shop/web@prod v3 v5\n  stele diff env:prod \"1d ago\"\n  stele diff region:eu seq:1200 seq:900      # the other way round\n  stele diff shop/web@prod v3 --exit-code && echo as it was\n  stele diff fleet seq:40 --data /var/lib/stele/data   # of a controller that is stopped",
+    mut_arg("stale", |stale| stale.conflicts_with("data"))
 )]
 pub(crate) struct Diff {
     /// Of what
@@ -180,6 +187,8 @@ pub(crate) struct Diff {
     /// A controller's data folder, instead of a running fleet
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    #[command(flatten)]
+    read: ReadOptions,
 }
 
 impl Diff {
@@ -193,6 +202,7 @@ impl Diff {
                     ("scope", Some(self.scope.to_string())),
                     ("from", Some(self.from.clone())),
                     ("to", self.to.clone()),
+                    self.read.consistency(),
                 ],
             );
             session.client()?.get(&path)?

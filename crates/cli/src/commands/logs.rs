@@ -10,6 +10,7 @@ use stele_model::{AppEnv, InstanceId, NodeName, Scope, ServiceName};
 
 use crate::client::{Client, with_query};
 use crate::exit::Failure;
+use crate::options::ReadOptions;
 use crate::session::Session;
 use crate::terminal::visible;
 
@@ -31,6 +32,8 @@ pub(crate) struct Logs {
     /// Go on with new lines until interrupted
     #[arg(short, long)]
     follow: bool,
+    #[command(flatten)]
+    read: ReadOptions,
 }
 
 /// A line, for programs.
@@ -107,6 +110,7 @@ impl Logs {
                 ("instance", Some(instance.to_string())),
                 ("tail", Some(self.tail.to_string())),
                 ("follow", self.follow.then(|| "true".to_owned())),
+                self.read.consistency(),
             ],
         );
         for line in client.stream(&path, "text/plain")?.lines() {
@@ -130,7 +134,8 @@ impl Logs {
                 self.of
             ))
         })?;
-        let path = with_query("/v1/status", &[("scope", Some(Scope::app_env(&app_env).to_string()))]);
+        let scope = Scope::app_env(&app_env).to_string();
+        let path = with_query("/v1/status", &[("scope", Some(scope)), self.read.consistency()]);
         let status: StatusAnswer = client.get(&path)?;
         let of_app = |app: &AppStatus| app.services.iter().map(|it| it.service.clone()).collect::<Vec<_>>();
         let mut services: BTreeSet<ServiceName> = status.apps.iter().flat_map(of_app).collect();

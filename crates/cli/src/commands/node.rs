@@ -13,7 +13,7 @@ use ureq::http::Method;
 use super::status::nodes;
 use crate::client::with_query;
 use crate::exit::Failure;
-use crate::options::{ChangeOptions, point};
+use crate::options::{ChangeOptions, ReadOptions, point};
 use crate::session::Session;
 use crate::terminal::{or_dash, table, time};
 
@@ -91,11 +91,14 @@ pub(crate) struct ListNodes {
     /// As of when: seq:N, a time, or "2h ago"
     #[arg(long, value_name = "POINT", value_parser = point)]
     at: Option<String>,
+    #[command(flatten)]
+    read: ReadOptions,
 }
 
 impl ListNodes {
     fn run(self, session: &Session) -> Result<(), Failure> {
-        let answer: NodesAnswer = session.client()?.get(&with_query("/v1/nodes", &[("at", self.at)]))?;
+        let answer: NodesAnswer =
+            session.client()?.get(&with_query("/v1/nodes", &[("at", self.at), self.read.consistency()]))?;
         let terminal = session.terminal;
         terminal.answer(&answer, |answer| match answer.nodes.as_slice() {
             [] => "The fleet has no node yet.\nnext: stele node token --region REGION".to_owned(),
@@ -113,16 +116,19 @@ pub(crate) struct ShowNode {
     /// As of when: seq:N, a time, or "2h ago"
     #[arg(long, value_name = "POINT", value_parser = point)]
     at: Option<String>,
+    #[command(flatten)]
+    read: ReadOptions,
 }
 
 impl ShowNode {
     fn run(self, session: &Session) -> Result<(), Failure> {
         let client = session.client()?;
         let path = format!("/v1/nodes/{}", self.node);
-        let node: NodeStatus = client.get(&with_query(&path, &[("at", self.at.clone())]))?;
+        let fresh = self.read.consistency();
+        let node: NodeStatus = client.get(&with_query(&path, &[("at", self.at.clone()), fresh.clone()]))?;
         let scope = Scope::of_node(&self.node).to_string();
         let status: StatusAnswer =
-            client.get(&with_query("/v1/status", &[("scope", Some(scope)), ("at", self.at)]))?;
+            client.get(&with_query("/v1/status", &[("scope", Some(scope)), ("at", self.at), fresh]))?;
         let terminal = session.terminal;
         terminal.answer(&node, |node| {
             let rows: Vec<_> = status

@@ -2,7 +2,9 @@
 
 use stele_api::wire::ReasonAnswer;
 
+use crate::client::with_query;
 use crate::exit::Failure;
+use crate::options::ReadOptions;
 use crate::session::Session;
 use crate::terminal::visible;
 
@@ -14,11 +16,14 @@ use crate::terminal::visible;
 pub(crate) struct Reason {
     /// The record's seq
     seq: u64,
+    #[command(flatten)]
+    read: ReadOptions,
 }
 
 impl Reason {
     pub(crate) fn run(&self, session: &Session) -> Result<(), Failure> {
-        let answer: ReasonAnswer = session.client()?.get(&format!("/v1/reasons/{}", self.seq))?;
+        let path = with_query(&format!("/v1/reasons/{}", self.seq), &[self.read.consistency()]);
+        let answer: ReasonAnswer = session.client()?.get(&path)?;
         session.terminal.answer(&answer, |answer| match (&answer.reason, &answer.sealed_for) {
             (Some(reason), _) => visible(reason),
             (None, Some(subject)) => {

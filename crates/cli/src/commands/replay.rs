@@ -14,7 +14,7 @@ use crate::client::{Client, with_query};
 use crate::exit::Failure;
 use crate::folder::Folder;
 use crate::limits::REPLAY_PROGRESS_INTERVAL;
-use crate::options::{Globals, point};
+use crate::options::{Globals, ReadOptions, point};
 use crate::replay::{Checks, FromApi, FromStore, Replayed, Replica, Source, ask_all, compare_at, replay};
 use crate::session::{Session, count};
 use crate::terminal::{Output, Terminal, one_line};
@@ -22,7 +22,8 @@ use crate::terminal::{Output, Terminal, one_line};
 /// Replay the log from its first record, and compare everything that was ever worked out from it
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  stele replay\n  stele replay --from https://10.0.0.2:7400 --to \"2h ago\"\n  stele replay --data /var/lib/stele/data\n  stele replay --print           # every record, once it is verified\n\nChecked: no record is missing or out of order, times only grow, decisions are whole, every payload matches its\nheader's hash, every header is chained to the one before it, and every State digest in the log equals the one\nfolded here. From controllers, also that every replica's newest checkpoint is what its records come to,\nand signed with a key that the fleet's root certified; of a controller that gives none, only its State, on its word. In a data folder, also the chain stored beside every record, and every snapshot and milestone.\nThe folder is only read; its controller may be stopped or running (then its newest milestones are not there yet).\n\nThe first difference ends it with exit code 7, and names the record, the field and both values; so does a checkpoint\nthat does not verify. Where no controller's signed checkpoint was compared, the exit code is 8, unless --to is given."
+    after_help = "Examples:\n  stele replay\n  stele replay --from https://10.0.0.2:7400 --to \"2h ago\"\n  stele replay --data /var/lib/stele/data\n  stele replay --print           # every record, once it is verified\n\nChecked: no record is missing or out of order, times only grow, decisions are whole, every payload matches its\nheader's hash, every header is chained to the one before it, and every State digest in the log equals the one\nfolded here. From controllers, also that every replica's newest checkpoint is what its records come to,\nand signed with a key that the fleet's root certified; of a controller that gives none, only its State, on its word. In a data folder, also the chain stored beside every record, and every snapshot and milestone.\nThe folder is only read; its controller may be stopped or running (then its newest milestones are not there yet).\n\nThe first difference ends it with exit code 7, and names the record, the field and both values; so does a checkpoint\nthat does not verify. Where no controller's signed checkpoint was compared, the exit code is 8, unless --to is given.",
+    mut_arg("stale", |stale| stale.conflicts_with("data"))
 )]
 pub(crate) struct Replay {
     /// A controller's data folder, instead of a running fleet
@@ -37,6 +38,8 @@ pub(crate) struct Replay {
     /// Print every record as it is verified
     #[arg(long)]
     print: bool,
+    #[command(flatten)]
+    read: ReadOptions,
 }
 
 /// What was replayed, and everything equal.
@@ -107,17 +110,21 @@ impl Replay {
             }
         };
         let client = Client::new(&context)?;
-        let asked = self.point()?.map(|point| end_at(&client, &point)).transpose()?;
+        let asked = self.point()?.map(|point| self.end_at(&client, &point)).transpose()?;
         let (mut replicas, mut unheard) = ask_all(&client, &context)?;
         // The log goes on growing: what was there at the first look is what is replayed, and what was signed.
         let mut to = match asked {
             Some(to) => to,
-            None => client.get::<EventsPage>("/v1/events?limit=1")?.last,
+            None => {
+                let query = [("limit", Some("1".to_owned())), self.read.consistency()];
+                client.get::<EventsPage>(&with_query("/v1/events", &query))?.last
+            }
         };
         if asked.is_none() {
             to = replicas.iter().map(|replica| replica.seq).fold(to, Seq::max);
         }
-        to = whole(&client, to)?;
+        // The last record at or before it that ends a decision.
+        to = self.end_at(&client, &Point::Seq(to))?;
         let is_replayed = |replica: &mut Replica| (1..=to).contains(&replica.seq);
         let beyond: Vec<_> = replicas.extract_if(.., |replica| !is_replayed(replica)).collect();
         if asked.is_none() {
@@ -129,7 +136,15 @@ impl Replay {
         let mut checks = Checks::of_replicas(replicas);
         let unheard = unheard.into_iter().map(|(controller, why)| Unheard { controller, why }).collect();
         // Of a log that ends earlier, nothing is signed that could be compared.
-        self.report(session, FromApi(client), to, &mut checks, unheard, asked.is_none())
+        self.report(session, FromApi(client, self.read), to, &mut checks, unheard, asked.is_none())
+    }
+
+    /// The seq of a point, as a controller sees it.
+    fn end_at(&self, client: &Client, point: &Point) -> Result<Seq, Failure> {
+        // Nothing differs between a point and itself: only its seq is wanted.
+        let query =
+            [("from", Some(point.to_string())), ("to", Some(point.to_string())), self.read.consistency()];
+        Ok(client.get::<DiffAnswer>(&with_query("/v1/diff", &query))?.to)
     }
 
     /// A bare number is a seq.
@@ -223,18 +238,6 @@ fn render(report: &Report) -> String {
     }
     lines.push(format!("chain {}\nroot  {}\nstate {}", report.chain, report.root, report.state_digest));
     lines.join("\n")
-}
-
-/// The seq of a point, as a controller sees it.
-fn end_at(client: &Client, point: &Point) -> Result<Seq, Failure> {
-    // Nothing differs between a point and itself: only its seq is wanted.
-    let query = [("from", Some(point.to_string())), ("to", Some(point.to_string()))];
-    Ok(client.get::<DiffAnswer>(&with_query("/v1/diff", &query))?.to)
-}
-
-/// The last seq at or before this one that ends a decision.
-fn whole(client: &Client, seq: Seq) -> Result<Seq, Failure> {
-    end_at(client, &Point::Seq(seq))
 }
 
 /// How far it is, for people.

@@ -6,7 +6,7 @@ use ureq::http::Method;
 
 use crate::client::with_query;
 use crate::exit::Failure;
-use crate::options::{ChangeOptions, point};
+use crate::options::{ChangeOptions, ReadOptions, point};
 use crate::session::{Session, count};
 use crate::terminal::{cell, or_dash, table, time};
 
@@ -53,7 +53,8 @@ impl MarkBad {
 /// Show rollbacks nobody else has looked at yet, or say that you did
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  stele review                      # what waits for a look\n  stele review 1842 --reason \"right call; see OPS-7\"\n\nA rollback needs no approval. Somebody other than who did it looks at it afterwards."
+    after_help = "Examples:\n  stele review                      # what waits for a look\n  stele review 1842 --reason \"right call; see OPS-7\"\n\nA rollback needs no approval. Somebody other than who did it looks at it afterwards.",
+    mut_arg("stale", |stale| stale.conflicts_with("rollback"))
 )]
 pub(crate) struct Review {
     /// Seq of the rollback
@@ -63,6 +64,8 @@ pub(crate) struct Review {
     #[arg(long, value_name = "POINT", value_parser = point, conflicts_with = "rollback")]
     at: Option<String>,
     #[command(flatten)]
+    read: ReadOptions,
+    #[command(flatten)]
     change: ChangeOptions,
 }
 
@@ -70,7 +73,8 @@ impl Review {
     pub(crate) fn run(self, session: &Session) -> Result<(), Failure> {
         let client = session.client()?;
         let Some(rollback) = self.rollback else {
-            let answer: ReviewsAnswer = client.get(&with_query("/v1/reviews", &[("at", self.at)]))?;
+            let path = with_query("/v1/reviews", &[("at", self.at), self.read.consistency()]);
+            let answer: ReviewsAnswer = client.get(&path)?;
             return session.terminal.answer(&answer, |answer| {
                 if answer.owed.is_empty() {
                     return "No rollback waits for a review.".to_owned();

@@ -7,7 +7,7 @@ use stele_model::wire::Phase;
 use super::convergence::Convergence;
 use crate::client::with_query;
 use crate::exit::Failure;
-use crate::options::point;
+use crate::options::{ReadOptions, point};
 use crate::session::{Session, count};
 use crate::terminal::{Terminal, Tone, cell, one_line, or_dash, places, table, time, version};
 
@@ -26,9 +26,8 @@ pub(crate) struct Status {
     /// As of when: seq:N, a time, "2h ago", v12, deploy:ID, prev, last-good
     #[arg(long, value_name = "POINT", value_parser = point)]
     at: Option<String>,
-    /// Answer without a quorum, from what one controller has
-    #[arg(long)]
-    stale: bool,
+    #[command(flatten)]
+    read: ReadOptions,
     #[command(flatten)]
     convergence: Convergence,
 }
@@ -36,7 +35,7 @@ pub(crate) struct Status {
 impl Status {
     pub(crate) fn run(self, session: &Session) -> Result<(), Failure> {
         if self.convergence.is_asked() {
-            return self.convergence.run(session, &self.scope);
+            return self.convergence.run(session, &self.scope, self.read);
         }
         let path = with_query(
             "/v1/status",
@@ -44,7 +43,7 @@ impl Status {
                 ("scope", Some(self.scope.to_string())),
                 ("at", self.at.clone()),
                 ("problems", self.problems.then(|| "true".to_owned())),
-                ("consistency", self.stale.then(|| "stale".to_owned())),
+                self.read.consistency(),
             ],
         );
         let answer: StatusAnswer = session.client()?.get(&path)?;

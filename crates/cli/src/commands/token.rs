@@ -8,7 +8,7 @@ use ureq::http::Method;
 
 use crate::client::with_query;
 use crate::exit::Failure;
-use crate::options::{ChangeOptions, point};
+use crate::options::{ChangeOptions, ReadOptions, point};
 use crate::session::Session;
 use crate::terminal::{Tone, table, time};
 
@@ -101,11 +101,14 @@ pub(crate) struct ListTokens {
     /// As of when: seq:N, a time, or "2h ago"
     #[arg(long, value_name = "POINT", value_parser = point)]
     at: Option<String>,
+    #[command(flatten)]
+    read: ReadOptions,
 }
 
 impl ListTokens {
     fn run(self, session: &Session) -> Result<(), Failure> {
-        let answer: TokensAnswer = session.client()?.get(&with_query("/v1/tokens", &[("at", self.at)]))?;
+        let path = with_query("/v1/tokens", &[("at", self.at), self.read.consistency()]);
+        let answer: TokensAnswer = session.client()?.get(&path)?;
         let terminal = session.terminal;
         terminal.answer(&answer, |answer| {
             let rows = answer.tokens.iter().map(|token| {

@@ -8,14 +8,15 @@ use stele_model::why::{Step, Why as Answer};
 use crate::client::with_query;
 use crate::exit::Failure;
 use crate::folder::Folder;
-use crate::options::point;
+use crate::options::{ReadOptions, point};
 use crate::session::Session;
 use crate::terminal::{Terminal, Tone, one_line, time};
 
 /// Show why a container, an app or a node is as it is, back to whoever asked for it
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  stele why shop/web@prod/web.0-142      # why this container runs\n  stele why shop/web@prod/web.0          # whatever fills that slot\n  stele why shop/web@prod --at \"2h ago\"\n  stele why shop/web@prod,region:eu      # why it is another there\n  stele why node:eu-1\n  stele why shop/web@prod --data /var/lib/stele/data   # of a controller that is stopped"
+    after_help = "Examples:\n  stele why shop/web@prod/web.0-142      # why this container runs\n  stele why shop/web@prod/web.0          # whatever fills that slot\n  stele why shop/web@prod --at \"2h ago\"\n  stele why shop/web@prod,region:eu      # why it is another there\n  stele why node:eu-1\n  stele why shop/web@prod --data /var/lib/stele/data   # of a controller that is stopped",
+    mut_arg("stale", |stale| stale.conflicts_with("data"))
 )]
 pub(crate) struct Why {
     /// An instance (see: stele status), an app in an environment, or a node
@@ -27,6 +28,8 @@ pub(crate) struct Why {
     /// A controller's data folder, instead of a running fleet
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    #[command(flatten)]
+    read: ReadOptions,
 }
 
 impl Why {
@@ -34,7 +37,8 @@ impl Why {
         let answer: Answer = if let Some(folder) = &self.data {
             Folder::open(folder)?.why(&self.subject, self.at.as_deref())?
         } else {
-            let path = with_query("/v1/why", &[("subject", Some(self.subject)), ("at", self.at)]);
+            let query = [("subject", Some(self.subject)), ("at", self.at), self.read.consistency()];
+            let path = with_query("/v1/why", &query);
             session.client()?.get(&path)?
         };
         let terminal = session.terminal;

@@ -14,6 +14,7 @@ use stele_store::{Reader, StoreError};
 use super::divergence::Divergence;
 use crate::client::{Client, with_query};
 use crate::exit::Failure;
+use crate::options::ReadOptions;
 
 /// What is done with a record and the chain that is stored beside it, where one is. Answers whether to go on.
 pub(crate) type Each<'a> = dyn FnMut(RecordBytes<'_>, Option<Chain>) -> bool + 'a;
@@ -62,7 +63,7 @@ impl Source for FromStore {
 }
 
 /// The API of any controller.
-pub(crate) struct FromApi(pub(crate) Client);
+pub(crate) struct FromApi(pub(crate) Client, pub(crate) ReadOptions);
 
 impl FromApi {
     /// As many records as one answer has. Of one that is unreadable, those before it are given.
@@ -72,7 +73,8 @@ impl FromApi {
         to: Seq,
     ) -> Result<impl Iterator<Item = Result<StoredRecord, Failure>>, Failure> {
         let limit = (to.saturating_sub(from) + 1).min(RECORDS_PAGE_MAX as u64);
-        let query = [("from", Some(from.to_string())), ("limit", Some(limit.to_string()))];
+        let query =
+            [("from", Some(from.to_string())), ("limit", Some(limit.to_string())), self.1.consistency()];
         let page: RecordsPage = self.0.get(&with_query("/v1/records", &query))?;
         if page.records.is_empty() {
             return Err(Failure::Failed(format!(

@@ -2,7 +2,7 @@
 
 use stele_api::ProblemKind;
 use stele_api::wire::{
-    ErasedSubject, ErasureAnswer, ErasureRequest, ErasuresAnswer, ReadQuery, ReasonAnswer,
+    ErasedSubject, ErasureAnswer, ErasureRequest, ErasuresAnswer, ReadQuery, ReasonAnswer, ReasonQuery,
 };
 use stele_model::{Command, Decision, Seq, Value};
 
@@ -49,6 +49,7 @@ pub(super) async fn erased(handle: &Handle, asked: &Asked) -> Answered {
 }
 
 pub(super) async fn reason(handle: &Handle, asked: &Asked) -> Answered {
+    let ReasonQuery { consistency: _ } = asked.query()?;
     let seq: Seq = asked.path("seq")?;
     let found = if seq <= asked.state.seq { handle.records(seq, 1).await? } else { Vec::new() };
     let Some((_, stored, _)) = found.into_iter().find(|(found, ..)| *found == seq) else {

@@ -22,6 +22,7 @@ use crate::exit::Failure;
 use crate::limits::{
     CHECKPOINT_DEADLINE, REQUEST_TIMEOUT, RETRY_DEADLINE, TILE_BYTES_MAX, TILES_KEPT_MAX, WAIT_PAUSE,
 };
+use crate::options::ReadOptions;
 use crate::replay::FromApi;
 use crate::session::Session;
 
@@ -57,7 +58,12 @@ impl<'a> Log<'a> {
             let checkpoint = believe(session, client, trust)?;
             if checkpoint.size >= covers {
                 let hashes = TileHashes::new(Tiles { client, kept: RefCell::default() }, checkpoint.size);
-                return Ok(Self { client, source: FromApi(session.client()?), hashes, checkpoint });
+                return Ok(Self {
+                    client,
+                    source: FromApi(session.client()?, ReadOptions::default()),
+                    hashes,
+                    checkpoint,
+                });
             }
             if Instant::now() > deadline {
                 return Err(Failure::Unreachable(format!(
