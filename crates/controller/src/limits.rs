@@ -150,8 +150,10 @@ pub const RESOLVE_DEADLINE: Duration = Duration::from_secs(15);
 pub const PEER_REQUEST_DEADLINE: Duration = Duration::from_secs(8);
 /// Longest another controller may take to say which records it has.
 pub const HISTORY_DEADLINE: Duration = Duration::from_secs(2);
-/// Life of a controller's certificate.
-pub const CERTIFICATE_LIFE: Duration = Duration::from_hours(5 * 365 * 24);
+/// Life of a controller's certificates, for its signatures and for TLS: 5 years.
+pub const CERTIFICATE_LIFE: Duration = stele_peer::ca::CERTIFICATE_VALIDITY;
+/// Before the end of its certificates, from when on a controller says at each start that they end.
+pub const CERTIFICATE_WARNING: Duration = Duration::from_hours(90 * 24);
 /// Longest time a controller may take to stop.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// Longest a client of the API may take for its TLS handshake.

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::serve::ListenerExt as _;
@@ -24,7 +25,7 @@ use crate::handle::{Handle, Inner};
 use crate::identity::Identity;
 use crate::keepalive::Keepalive;
 use crate::keyring::{Keyring, random};
-use crate::limits::{INPUT_QUEUE_MAX, STOP_DEADLINE, TICK};
+use crate::limits::{CERTIFICATE_WARNING, INPUT_QUEUE_MAX, STOP_DEADLINE, TICK};
 use crate::node_threads::NodeThreads;
 use crate::past::Past;
 use crate::reached::Reached;
@@ -319,6 +320,23 @@ async fn start_peers(config: &Config, inbox: Inbox) -> anyhow::Result<Peers> {
         &read_text(&config.tls.certificate)?,
         &read_text(&config.tls.key)?,
     )?;
+    let now = Duration::from_micros(crate::handle::now().0);
+    tls.check_at(config.id, now).with_context(|| {
+        format!(
+            "the others do not believe {}; replace the controller under a new id",
+            config.tls.certificate.display()
+        )
+    })?;
+    let not_after = config.certificate.body.not_after.0;
+    let soon = now + CERTIFICATE_WARNING;
+    if tls.check_at(config.id, soon).is_err()
+        || not_after < u64::try_from(soon.as_micros()).unwrap_or(u64::MAX)
+    {
+        tracing::warn!(
+            within_days = CERTIFICATE_WARNING.as_secs() / 86_400,
+            "this controller's certificates end soon: replace it under a new id before that"
+        );
+    }
     let peers =
         PeerConfig { id: config.id, fleet: config.fleet.to_string(), listen: config.peer_listen, tls };
     Ok(Peers::start(peers, Arc::new(inbox)).await?)

@@ -1,14 +1,16 @@
 //! Who may talk to whom, in TLS's terms.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use rustls::client::verify_server_name;
+use rustls::client::danger::ServerCertVerifier as _;
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::CryptoProvider;
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 /// Why certificates could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +41,7 @@ pub enum TlsError {
 pub struct Tls {
     pub(crate) server: Arc<ServerConfig>,
     pub(crate) client: Arc<ClientConfig>,
+    roots: Arc<RootCertStore>,
     leaf: CertificateDer<'static>,
 }
 
@@ -92,10 +95,17 @@ impl Tls {
         let client = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13])
             .map_err(unusable)?
-            .with_root_certificates(roots)
+            .with_root_certificates(Arc::clone(&roots))
             .with_client_auth_cert(chain, key)
             .map_err(unusable)?;
-        Ok(Self { server: Arc::new(server), client: Arc::new(client), leaf })
+        Ok(Self { server: Arc::new(server), client: Arc::new(client), roots, leaf })
+    }
+
+    /// Checks that others would believe the certificate of controller `id` at a time since 1970: it ends some day, and
+    /// then all connections fail.
+    pub fn check_at(&self, id: u64, since_1970: Duration) -> Result<(), TlsError> {
+        check_at(Arc::clone(&self.roots), &self.leaf, id, UnixTime::since_unix_epoch(since_1970))
+            .map_err(TlsError::Unusable)
     }
 
     /// Checks that the certificate is that of controller `id`, so that a mixed
@@ -106,9 +116,47 @@ impl Tls {
     }
 }
 
+/// Whether others would believe the certificate of controller `id` at a time.
+pub(crate) fn check_at(
+    roots: Arc<RootCertStore>,
+    leaf: &CertificateDer<'_>,
+    id: u64,
+    at: UnixTime,
+) -> Result<(), String> {
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider())
+        .build()
+        .map_err(|error| error.to_string())?;
+    let name = ServerName::try_from(controller_name(id)).map_err(|error| error.to_string())?;
+    verifier.verify_server_cert(leaf, &[], &name, &[], at).map(drop).map_err(|error| error.to_string())
+}
+
 /// Whether a certificate, verified already, is that of controller `id`.
 pub(crate) fn check_name(certificate: &CertificateDer<'_>, id: u64) -> Result<(), String> {
     let parsed = ParsedCertificate::try_from(certificate).map_err(|error| error.to_string())?;
     let name = ServerName::try_from(controller_name(id)).map_err(|error| error.to_string())?;
     verify_server_name(&parsed, &name).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::ca::{Authority, CERTIFICATE_VALIDITY};
+
+    #[test]
+    fn a_certificate_ends_when_it_says() {
+        let authority = Authority::create("demo").unwrap();
+        let issued = authority.issue(7, &[]).unwrap();
+        let tls =
+            Tls::from_pem(authority.certificate_pem(), &issued.certificate_pem, &issued.key_pem).unwrap();
+        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap();
+        let day = Duration::from_hours(24);
+        tls.check_at(7, now).unwrap();
+        tls.check_at(7, now + CERTIFICATE_VALIDITY - day).unwrap();
+        assert!(tls.check_at(8, now).is_err(), "it is of another controller");
+        let ended = tls.check_at(7, now + CERTIFICATE_VALIDITY + day).unwrap_err().to_string();
+        assert!(ended.contains("expired"), "{ended}");
+    }
 }

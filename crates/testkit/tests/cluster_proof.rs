@@ -352,6 +352,13 @@ fn a_witness_is_believed(
     let printed = cluster.run_cli(&known).unwrap();
     assert!(printed.contains(&format!("cosigned by witness.example/w at {size} records")), "{printed}");
     assert!(!printed.contains("unwitnessed"), "{printed}");
+    // Of what came after, the witness said nothing.
+    for (seq, is_witnessed) in [(size, true), (size + 1, false)] {
+        let seq = seq.to_string();
+        let proof = ["--addr", &addresses, "proof", "inclusion", &seq, "--root", &root.0, "--witness", &key];
+        let printed = cluster.run_cli(&proof).unwrap();
+        assert_eq!(!printed.contains("unwitnessed"), is_witnessed, "{printed}");
+    }
     // A witness that is not known here counts for nothing, whatever the controller believes.
     let printed = cluster.run_cli(&["--addr", &addresses, "checkpoint", "--root", &root.0]).unwrap();
     assert!(printed.contains("unwitnessed: a forked log is possible"), "{printed}");

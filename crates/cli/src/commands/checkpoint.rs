@@ -106,6 +106,13 @@ impl Checkpoint {
 }
 
 impl Believed {
+    /// As far as it is about the log's first records, so many: a witness that lags behind vouches for none after those
+    /// that it saw.
+    pub(crate) fn about(self, size: u64) -> Self {
+        let unwitnessed = self.witnessed_size.is_none_or(|witnessed| witnessed < size);
+        Self { unwitnessed, ..self }
+    }
+
     /// Why it is believed, a line for each reason.
     pub(crate) fn reasons(&self) -> Vec<String> {
         let pinned = if self.pinned { "pinned" } else { "not pinned" };

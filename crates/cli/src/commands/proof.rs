@@ -101,7 +101,7 @@ fn witness_line(terminal: Terminal, checkpoint: &Believed) -> String {
 impl Inclusion {
     fn run(self, session: &Session) -> Result<(), Failure> {
         let client = session.client()?;
-        let checkpoint = believe(session, &client, &self.trust)?;
+        let checkpoint = believe(session, &client, &self.trust)?.about(self.seq);
         let query = [("seq", Some(self.seq.to_string())), ("size", Some(checkpoint.size.to_string()))];
         let proof: InclusionAnswer = client.get(&with_query("/v1/proofs/inclusion", &query))?;
         let leaf = STANDARD
@@ -140,7 +140,7 @@ impl Inclusion {
 impl Consistency {
     fn run(self, session: &Session) -> Result<(), Failure> {
         let client = session.client()?;
-        let checkpoint = believe(session, &client, &self.trust)?;
+        let checkpoint = believe(session, &client, &self.trust)?.about(self.to);
         let Self { from, to, note, .. } = self;
         let proof = consistency(&client, from, to)?;
         verify_consistency(from, to, &proof.hashes, proof.from_root, proof.to_root).map_err(not_proved)?;

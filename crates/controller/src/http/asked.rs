@@ -109,6 +109,8 @@ impl Asked {
         let (state, caller) = if is_open {
             (handle.published().state, None)
         } else {
+            // Who shows nothing has no controller asked what is newest.
+            bearer(&parts.headers)?;
             let state = fresh_enough(handle, route, &parts.uri).await?;
             let (state, caller) = authenticate(handle, state, &parts.headers).await?;
             (state, Some(caller))
@@ -403,19 +405,22 @@ fn is_public(handle: &Handle, route: &Route, uri: &Uri, headers: &HeaderMap) -> 
     of_tree && handle.0.public_tree && !headers.contains_key(AUTHORIZATION)
 }
 
+/// The hash of the token that a request shows.
+fn bearer(headers: &HeaderMap) -> Result<Digest, Failure> {
+    let text = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let token = text
+        .and_then(|text| text.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let (_, token) = token.ok_or_else(|| unauthenticated("no bearer token was given"))?;
+    Ok(Digest::of(&[token.trim().as_bytes()]))
+}
+
 async fn authenticate(
     handle: &Handle,
     state: State,
     headers: &HeaderMap,
 ) -> Result<(State, Caller), Failure> {
-    let text = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let token = text
-        .and_then(|text| text.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    let Some((_, token)) = token else {
-        return Err(unauthenticated("no bearer token was given"));
-    };
-    let hash = Digest::of(&[token.trim().as_bytes()]);
+    let hash = bearer(headers)?;
     if let Some(caller) = caller_of(handle, &state, &hash)? {
         return Ok((state, caller));
     }

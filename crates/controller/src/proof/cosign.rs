@@ -103,6 +103,10 @@ fn with_cosignatures(
 /// A small text file, if it is there and one.
 fn read(path: &Path) -> Option<String> {
     let mut text = String::new();
+    // Anything but a file may keep its reader waiting for ever.
+    if !std::fs::symlink_metadata(path).ok()?.is_file() {
+        return None;
+    }
     let file = std::fs::File::open(path).ok()?;
     file.take(NOTE_BYTES_MAX as u64 + 1).read_to_string(&mut text).ok()?;
     (text.len() <= NOTE_BYTES_MAX).then_some(text)

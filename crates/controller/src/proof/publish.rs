@@ -85,11 +85,35 @@ async fn write(folder: &Path, signed: &SignedCheckpoint) -> std::io::Result<()> 
     written.await.unwrap_or_else(|error| Err(std::io::Error::other(error)))
 }
 
-/// Writes a file so that whoever reads it finds all of it or none.
+/// Writes a file so that whoever reads it finds all of it or none. Witnesses may write to the folder, too: what is
+/// there already under the temporary name, a link to a key, say, is nothing to write through.
 fn put(folder: &Path, name: &str, text: &str) -> std::io::Result<()> {
     let temporary = folder.join(format!(".{name}.{}", std::process::id()));
-    let mut file = std::fs::File::create(&temporary)?;
+    match std::fs::remove_file(&temporary) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = std::fs::File::options().write(true).create_new(true).open(&temporary)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     std::fs::rename(temporary, folder.join(name))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn nothing_is_written_through_a_link_that_somebody_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = folder.path().join("master.key");
+        std::fs::write(&key, "secret").unwrap();
+        let temporary = format!(".{LATEST}.{}", std::process::id());
+        std::os::unix::fs::symlink(&key, folder.path().join(&temporary)).unwrap();
+        put(folder.path(), LATEST, "note").unwrap();
+        assert_eq!(std::fs::read_to_string(&key).unwrap(), "secret");
+        assert_eq!(std::fs::read_to_string(folder.path().join(LATEST)).unwrap(), "note");
+        assert!(!folder.path().join(temporary).exists());
+    }
 }
