@@ -15,6 +15,7 @@ fn json(text: &str) -> Value {
 fn a_release_is_deployed_and_rolled_back_exactly() {
     let fleet = Fleet::start();
     fleet.write("web.yaml", &spec(1));
+    fleet.write("elsewhere.yaml", &spec(1).replace("shop/web\n", "shop/elsewhere\n"));
 
     let plan = fleet.run(&["apply", "-f", "web.yaml", "--plan"]).ok();
     assert!(plan.contains("+ services.web: registry.example.com/shop/web@sha256:"), "{plan}");
@@ -69,6 +70,17 @@ fn a_release_is_deployed_and_rolled_back_exactly() {
     let misspelt = fleet.run(&["events", "--scope", "shop/wbe@prod"]);
     assert_eq!(misspelt.code, 4, "{misspelt:?}");
     assert_eq!(fleet.run(&["events", "--scope", "node:gone"]).code, 0, "nodes go, and their events stay");
+    let followed = fleet.run(&["events", "--follow", "--scope", "shop/wbe@prod"]);
+    assert!(followed.code == 4 && followed.err.contains("did you mean shop/web?"), "{followed:?}");
+
+    // A proof about nothing proves nothing.
+    let misspelt = fleet.run(&["status", "region:ue", "--prove"]);
+    assert!(misspelt.code == 4 && misspelt.err.contains("no region ue; did you mean"), "{misspelt:?}");
+    fleet.run(&["apply", "-f", "elsewhere.yaml", "--wait"]).ok();
+    fleet.run(&["remove", "shop/elsewhere@prod", "--yes", "--wait"]).ok();
+    let empty = fleet.run(&["status", "shop/elsewhere@prod", "--prove"]);
+    assert!(empty.code == 1 && empty.err.contains("nothing is proved"), "{empty:?}");
+    assert_eq!(fleet.run(&["status", "--log"]).code, 2, "a proof is compared with the log");
 
     let verified = json(&fleet.run(&["verify", "-o", "json"]).ok());
     assert_eq!(verified["replicas"][0]["controller"], 1);

@@ -80,6 +80,18 @@ fn what_every_node_runs_is_proved_in_its_own_words() {
     };
     assert_eq!(said(&["--root", &root]), (Some(0), String::new()));
     assert_eq!(said(&["--root", &root, "--log"]).0, Some(0));
+    // The root pinned at login counts where none is given.
+    let logged_in = cluster.dir().join("config/stele/contexts.json");
+    let addresses: Vec<_> = cluster.addresses().split(',').map(str::to_owned).collect();
+    let context = json!({"addresses": addresses, "token": cluster.token(), "root": "ab".repeat(32)});
+    std::fs::create_dir_all(logged_in.parent().unwrap()).unwrap();
+    std::fs::write(&logged_in, json!({"current": "a", "contexts": {"a": context}}).to_string()).unwrap();
+    let (code, why) = said(&[]);
+    assert!(code == Some(1) && why.contains("not believed") && why.contains("--root"), "{why}");
+    let output = cluster.output_of(&["status", "--prove"]).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(said(&["--root", &root]).0, Some(0));
+    std::fs::remove_file(&logged_in).unwrap();
     let (code, why) = said(&["--root", &"ab".repeat(32)]);
     assert_eq!(code, Some(1), "{why}");
     assert!(why.contains("not believed"), "{why}");

@@ -25,6 +25,7 @@ use crate::terminal::{Terminal, Tone, one_line, time};
 
 /// What to prove or verify, as asked of `stele status`.
 #[derive(clap::Args, Debug)]
+#[command(group = clap::ArgGroup::new("proof").args(["prove", "verify"]))]
 pub(super) struct Convergence {
     /// Prove it: compare every node's own signed statement of what it observes with what it was told
     #[arg(long, conflicts_with_all = ["problems", "at", "verify"])]
@@ -35,11 +36,12 @@ pub(super) struct Convergence {
     /// Verify a proof that was kept, offline
     #[arg(long, value_name = "FILE", conflicts_with_all = ["problems", "at", "stale", "scope"])]
     verify: Option<PathBuf>,
-    /// The fleet root's public key: without it nobody vouches for the controller that lists the nodes
+    /// The fleet root's public key, instead of the one pinned at login: without either, nobody vouches for the
+    /// controller that lists the nodes
     #[arg(long, value_name = "HEX", env = "STELE_ROOT", value_parser = root_key)]
     root: Option<PublicKey>,
     /// Compare with the whole log too, fetched and folded here: so nothing of the list is on the controller's word
-    #[arg(long)]
+    #[arg(long, requires = "proof")]
     log: bool,
 }
 
@@ -49,7 +51,14 @@ impl Convergence {
         self.prove || self.verify.is_some()
     }
 
-    pub(super) fn run(self, session: &Session, scope: &Scope, read: ReadOptions) -> Result<(), Failure> {
+    pub(super) fn run(mut self, session: &Session, scope: &Scope, read: ReadOptions) -> Result<(), Failure> {
+        let pinned = self.pinned(session)?;
+        let hint = if self.root.is_none() && pinned.is_some() {
+            "\n  next: where it is another fleet's than the one logged in to, repeat with --root KEY"
+        } else {
+            ""
+        };
+        self.root = self.root.or(pinned);
         let signed = if let Some(path) = &self.verify {
             read_proof(path)?
         } else {
@@ -58,7 +67,7 @@ impl Convergence {
             session.client()?.get(&path)?
         };
         let (proof, summary) = open(&signed, self.root.as_ref())
-            .map_err(|error| Failure::Failed(format!("the proof is not believed: {error}")))?;
+            .map_err(|error| Failure::Failed(format!("the proof is not believed: {error}{hint}")))?;
         let is_signed = verify_checkpoint(&proof)?;
         if self.log {
             compare_with_log(session, &proof, read)?;
@@ -73,9 +82,22 @@ impl Convergence {
         terminal.answer(&summary, |summary| render(terminal, summary, is_signed, &self))?;
         if summary.matches {
             Ok(())
+        } else if summary.nodes == 0 {
+            Err(Failure::Failed(format!("there is no node in {}, so nothing is proved", summary.scope)))
         } else {
             let differing = count(summary.differing.len(), "node");
             Err(Failure::Failed(format!("{differing} of {} not proved to match", summary.nodes)))
+        }
+    }
+}
+
+impl Convergence {
+    /// The root's key that was pinned at login. A file is also verified where nobody ever logged in.
+    fn pinned(&self, session: &Session) -> Result<Option<PublicKey>, Failure> {
+        match session.context() {
+            Ok(context) => Ok(context.root),
+            Err(_) if self.verify.is_some() => Ok(None),
+            Err(failure) => Err(failure),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::BufRead as _;
 
 use stele_api::limits::EVENTS_PAGE_MAX;
-use stele_api::wire::{EventsPage, HistoryAnswer};
+use stele_api::wire::EventsPage;
 use stele_model::{PrincipalId, Record, Scope, Seq};
 
 use super::event_line::event_line;
@@ -48,34 +48,14 @@ pub(crate) struct Events {
 impl Events {
     pub(crate) fn run(self, session: &Session) -> Result<(), Failure> {
         let client = session.client()?;
-        let (after, printed) = match self.after {
+        let after = match self.after {
             Some(after) => self.print_from(session, &client, after)?,
             None => self.print_newest(session, &client)?,
         };
-        if self.follow {
-            return self.follow(session, &client, after);
-        }
-        if printed == 0 { self.check_scope(&client) } else { Ok(()) }
+        if self.follow { self.follow(session, &client, after) } else { Ok(()) }
     }
 
-    /// A misspelt scope must not look like one in which nothing happened. Nodes go, and what is told of them stays: only
-    /// what stays known is asked for.
-    fn check_scope(&self, client: &Client) -> Result<(), Failure> {
-        let Some(scope) = &self.scope else { return Ok(()) };
-        let scope = Scope { region: None, node: None, ..scope.clone() }.to_string();
-        let path = with_query(
-            "/v1/history",
-            &[("scope", Some(scope)), ("limit", Some("1".to_owned())), self.read.consistency()],
-        );
-        client.get::<HistoryAnswer>(&path).map(drop)
-    }
-
-    fn print_from(
-        &self,
-        session: &Session,
-        client: &Client,
-        mut after: Seq,
-    ) -> Result<(Seq, usize), Failure> {
+    fn print_from(&self, session: &Session, client: &Client, mut after: Seq) -> Result<Seq, Failure> {
         let mut printed = 0;
         while printed < self.limit {
             let wanted = (self.limit - printed).min(EVENTS_PAGE_MAX);
@@ -89,11 +69,11 @@ impl Events {
                 break;
             }
         }
-        Ok((after, printed))
+        Ok(after)
     }
 
     /// Looks back from the end, further and further, until enough events are found.
-    fn print_newest(&self, session: &Session, client: &Client) -> Result<(Seq, usize), Failure> {
+    fn print_newest(&self, session: &Session, client: &Client) -> Result<Seq, Failure> {
         let last = client.get::<EventsPage>(&self.path(0, Some(1)))?.last;
         let mut found: VecDeque<Record> = VecDeque::new();
         let (mut end, mut window) = (last, self.limit as u64);
@@ -115,7 +95,7 @@ impl Events {
         for record in found.iter().skip(found.len().saturating_sub(self.limit)) {
             session.terminal.item(record, |record| event_line(session.terminal, record))?;
         }
-        Ok((last, found.len()))
+        Ok(last)
     }
 
     fn path(&self, after: Seq, limit: Option<usize>) -> String {

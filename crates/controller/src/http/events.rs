@@ -17,6 +17,7 @@ use stele_model::{Event, Header, PrincipalId, Record, Scope, Seq, State};
 use super::asked::{Asked, Caller};
 use super::failure::Failure;
 use super::limits::{EVENTS_PAGE_BYTES_MAX, EVENTS_SCANNED_MAX, RECORDS_PER_SCAN, STREAM_KEEPALIVE};
+use super::scopes::check_known;
 use super::status::point_seq;
 use super::{Answered, json};
 use crate::handle::Handle;
@@ -110,6 +111,10 @@ async fn scan(
 pub(super) async fn events(handle: &Handle, asked: &Asked) -> Answered {
     let query: EventsQuery = asked.query()?;
     let filter = Filter::new(&query)?;
+    if let Some(scope) = &query.scope {
+        // Nodes go, and what is told of them stays; apps and environments stay known.
+        check_known(&Scope { region: None, node: None, ..scope.clone() }, &[&asked.state])?;
+    }
     let wants_stream = asked
         .headers
         .get(ACCEPT)

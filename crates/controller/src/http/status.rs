@@ -124,6 +124,7 @@ pub(super) async fn status(handle: &Handle, asked: &Asked) -> Answered {
 /// The nodes of a scope beside what they state under their own signatures; signed by this controller.
 pub(super) async fn convergence(handle: &Handle, asked: &Asked) -> Answered {
     let query: ConvergenceQuery = asked.query()?;
+    check_known(&query.scope, &[&asked.state])?;
     json(&handle.prove_convergence(&asked.state, &query.scope).await)
 }
 

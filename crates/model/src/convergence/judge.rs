@@ -27,7 +27,7 @@ pub struct Summary {
     pub state_digest: Digest,
     /// When the proof was made, by the controller's clock.
     pub made: Time,
-    /// Whether every node matches.
+    /// Whether every node matches. Of no nodes at all, nothing is proved.
     pub matches: bool,
     /// How many nodes there are.
     pub nodes: usize,
@@ -141,7 +141,7 @@ pub fn summarise(proof: &ConvergenceProof) -> Summary {
         time: proof.time,
         state_digest: proof.state_digest,
         made: proof.made,
-        matches: differing.is_empty(),
+        matches: differing.is_empty() && !proof.nodes.is_empty(),
         nodes: proof.nodes.len(),
         matching,
         instances: proof.nodes.iter().map(|node| u64::from(node.instances)).sum(),

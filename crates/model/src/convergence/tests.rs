@@ -144,6 +144,12 @@ fn a_fleet_that_is_as_told_is_proved_to_be() {
 }
 
 #[test]
+fn nothing_is_proved_of_no_nodes() {
+    let summary = summarise(&proof_of(&state(0), &[]));
+    assert_eq!((summary.nodes, summary.differing.len(), summary.matches), (0, 0, false));
+}
+
+#[test]
 fn a_node_that_differs_is_named_with_the_reason() {
     assert!(why(|it| it.applied.seq = 11).contains("works on the assignment of seq 11"));
     assert!(why(|it| it.applied.digest = spec(9)).contains("another assignment of seq 12"));
