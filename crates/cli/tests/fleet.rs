@@ -130,10 +130,29 @@ fn secrets_and_config_are_set_and_never_shown() {
     let missing = fleet.run(&["apply", "-f", "web.yaml"]);
     assert_eq!(missing.code, 4, "{missing:?}");
     assert!(missing.err.contains("next: stele secret set shop/web@prod db"), "{missing:?}");
-    fleet.run_with_input(&["secret", "set", "shop/web@prod", "db"], "s3cret\n").ok();
+    // An app's first release may need secrets, so they are set before anybody knows the app.
+    let set = fleet.run_with_input(&["secret", "set", "shop/web@prod", "db"], "s3cret\n");
+    assert!(set.code == 0 && set.err.contains("nothing uses it yet"), "{set:?}");
     fleet.run(&["apply", "-f", "web.yaml", "--wait"]).ok();
     fleet.run(&["config", "set", "shop/web@prod", "THEME=dark", "--wait"]).ok();
     assert!(fleet.run(&["config", "show", "shop/web@prod"]).ok().contains("THEME     dark"));
+    let again = fleet.run_with_input(&["secret", "set", "shop/web@prod", "db", "--wait"], "s3cret2\n");
+    assert!(again.code == 0 && !again.err.contains("nothing uses it"), "{again:?}");
+    let misspelt = fleet.run(&["config", "set", "shop/web@prd", "THEME=light", "--wait"]);
+    assert!(
+        misspelt.code == 4 && misspelt.err.contains("no environment prd; known are: prod"),
+        "{misspelt:?}"
+    );
+
+    // What waits for a deployment is shown, and not as if it were in force.
+    fleet.run(&["remove", "shop/web@prod", "--yes", "--wait"]).ok();
+    let set = fleet.run(&["config", "set", "shop/web@prod", "THEME=light"]);
+    assert!(set.code == 0 && set.err.contains("nothing uses it yet"), "{set:?}");
+    let shown = fleet.run(&["config", "show", "shop/web@prod"]);
+    assert!(shown.out.contains("THEME     light") && shown.err.contains("not in force"), "{shown:?}");
+    fleet.run(&["apply", "-f", "web.yaml", "--wait"]).ok();
+    let shown = fleet.run(&["config", "show", "shop/web@prod"]);
+    assert!(shown.out.contains("THEME     light") && shown.err.is_empty(), "{shown:?}");
     let log = fleet.run(&["events", "--after", "0", "-n", "10000", "-o", "json"]).ok();
     assert!(log.contains("secret_changed") && log.contains("config_changed"));
     assert!(!log.contains("s3cret") && !log.contains("hush"), "secrets stand in the log in clear");

@@ -93,6 +93,10 @@ pub struct ShowAnswer {
     pub state_digest: Option<Digest>,
     /// Apps in the scope.
     pub apps: Vec<ShownApp>,
+    /// Where the scope is one app in an environment in which it is not deployed: variables that were set, which are not
+    /// in force before its next deployment there.
+    #[serde(default, skip_serializing_if = "FlatMap::is_empty")]
+    pub waiting_config: FlatMap<String, Value>,
 }
 
 /// What an app is in an environment.

@@ -75,11 +75,23 @@ impl SetConfig {
         };
         let answer: ChangeAnswer =
             client.write(Method::POST, "/v1/config", Some(&request), &self.change.conditions())?;
-        session.changed(&client, &format!("{} config", self.app_env), &answer, Some(self.wait))
+        session.changed(&client, &format!("{} config", self.app_env), &answer, Some(self.wait))?;
+        tell_unused(
+            &answer,
+            &format!("{} is not deployed, and its next deployment will have it", self.app_env),
+        );
+        Ok(())
     }
 }
 
-/// Show the variables in force
+/// Who waited for a deployment, or misspelt a name, is told that there is none.
+fn tell_unused(answer: &ChangeAnswer, why: &str) {
+    if !answer.planned && answer.seq.is_some() && answer.deployments.is_empty() {
+        eprintln!("nothing uses it yet: {why}");
+    }
+}
+
+/// Show the variables in force, or those set for the next deployment where the app is not deployed
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "Examples:\n  stele config show shop/web@prod\n  stele config show shop/web@prod --at \"1d ago\""
@@ -101,7 +113,13 @@ impl ShowConfig {
         let query = [("scope", Some(scope)), ("at", self.at.clone()), self.read.consistency()];
         let path = with_query("/v1/show", &query);
         let answer: ShowAnswer = session.client()?.get(&path)?;
-        let config = answer.apps.into_iter().next().map(|app| app.config).unwrap_or_default();
+        let config = match answer.apps.into_iter().next() {
+            Some(app) => app.config,
+            None => {
+                eprintln!("not in force: {} is not deployed", self.app_env);
+                answer.waiting_config
+            }
+        };
         session.terminal.answer(&config, |config| {
             if config.is_empty() {
                 return format!("{} has no config", self.app_env);
@@ -178,6 +196,14 @@ impl SetSecret {
         };
         let answer: ChangeAnswer =
             client.write(Method::POST, "/v1/secrets", Some(&request), &self.change.conditions())?;
-        session.changed(&client, &format!("{} secret {}", self.app_env, self.name), &answer, Some(self.wait))
+        session.changed(
+            &client,
+            &format!("{} secret {}", self.app_env, self.name),
+            &answer,
+            Some(self.wait),
+        )?;
+        let why = format!("what is in force of {} refers to no secret {}", self.app_env, self.name);
+        tell_unused(&answer, &why);
+        Ok(())
     }
 }

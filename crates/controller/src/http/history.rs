@@ -8,7 +8,7 @@ use stele_api::wire::{
 };
 use stele_model::event::Pin;
 use stele_model::state::Deployment;
-use stele_model::{AppEnv, Header, Place, Revision, Scope, Seq, State, diff};
+use stele_model::{AppEnv, FlatMap, Header, Place, Revision, Scope, Seq, State, Value, diff};
 
 use super::asked::Asked;
 use super::failure::Failure;
@@ -96,18 +96,28 @@ pub(super) async fn show(handle: &Handle, asked: &Asked) -> Answered {
         .filter_map(|app_env| shown(&state, &query.scope, app_env))
         .collect();
     let last_changed = state.last_changed(&query.scope);
+    let is_waiting = |app_env: &AppEnv| !state.is_targeted(app_env);
+    let waiting = query.scope.as_app_env().filter(is_waiting);
+    let waiting_config = waiting.and_then(|app_env| newest_config(&state, &app_env)).unwrap_or_default();
     let mut response = json(&ShowAnswer {
         seq: state.seq,
         time: state.time,
         digest: state.target_digest(&query.scope),
         state_digest,
         apps,
+        waiting_config,
         scope: query.scope,
     })?;
     if let Ok(tag) = format!("\"{last_changed}\"").parse() {
         response.headers_mut().insert(ETAG, tag);
     }
     Ok(response)
+}
+
+fn newest_config(state: &State, app_env: &AppEnv) -> Option<FlatMap<String, Value>> {
+    let key = (app_env.clone(), state.newest_config(app_env));
+    let digest = state.history.config_versions.get(&key)?;
+    state.history.configs.get(digest).map(|config| config.as_ref().clone())
 }
 
 /// What an app is in a scope. Where only places have it, that is what the first of them has.

@@ -145,17 +145,7 @@ fn declare(
     events: &mut Vec<Event>,
 ) -> Result<(), Rejection> {
     let (app, environment) = (&app_env.app, &app_env.environment);
-    let Some(contacts) = contacts else {
-        // Only an apply creates: a mistyped name must not become an app.
-        if !state.control.apps.contains_key(app) {
-            return Err(Rejection::new(RejectionKind::NotFound, format!("there is no app {app}"))
-                .with_next("stele apply -f app.yaml"));
-        }
-        if !state.control.environments.contains(environment) {
-            return Err(unknown_environment(state, app_env));
-        }
-        return Ok(());
-    };
+    let Some(contacts) = contacts else { return check_known(state, app_env) };
     if !state.control.projects.contains(&app.project) {
         events.push(Event::ProjectCreated { project: app.project.clone() });
     }
@@ -164,6 +154,18 @@ fn declare(
     }
     if state.control.apps.get(app) != Some(contacts) {
         events.push(Event::AppDeclared { app: app.clone(), contacts: contacts.clone() });
+    }
+    Ok(())
+}
+
+/// Only an apply creates: a mistyped name must not become an app or an environment.
+fn check_known(state: &State, app_env: &AppEnv) -> Result<(), Rejection> {
+    if !state.control.apps.contains_key(&app_env.app) {
+        return Err(Rejection::new(RejectionKind::NotFound, format!("there is no app {}", app_env.app))
+            .with_next("stele apply -f app.yaml"));
+    }
+    if !state.control.environments.contains(&app_env.environment) {
+        return Err(unknown_environment(state, app_env));
     }
     Ok(())
 }
@@ -241,7 +243,7 @@ pub(super) fn set_config(
     app_env: &AppEnv,
     changes: &BTreeMap<String, Option<Value>>,
 ) -> Result<Vec<Event>, Rejection> {
-    known_app(state, app_env)?;
+    check_known(state, app_env)?;
     erase::check_readable(state, changes.values().flatten().filter_map(Value::sealed))?;
     let before = current_config(state, app_env)
         .and_then(|digest| state.history.configs.get(&digest))
@@ -274,6 +276,7 @@ pub(super) fn set_secret(
     name: &SecretName,
     value: &Sealed,
 ) -> Result<Vec<Event>, Rejection> {
+    // Of an app or environment that nobody knows, too: a first apply is refused until its secrets are set.
     erase::check_readable(state, [value])?;
     let version = state.newest_secret(app_env, name) + 1;
     let (owner, secret) = (app_env.clone(), name.clone());
@@ -287,12 +290,4 @@ pub(super) fn set_secret(
         start(state, app_env, DeploymentKind::Configure, Some(revision), false, None, &mut events);
     }
     Ok(events)
-}
-
-fn known_app(state: &State, app_env: &AppEnv) -> Result<(), Rejection> {
-    if state.control.apps.contains_key(&app_env.app) {
-        return Ok(());
-    }
-    Err(Rejection::new(RejectionKind::NotFound, format!("there is no app {}", app_env.app))
-        .with_next("stele apply -f app.yaml"))
 }
