@@ -75,3 +75,6 @@ pub(crate) const PINS_SHOWN_MAX: usize = 3;
 pub(crate) const REQUESTS_NICENESS: i32 = 2;
 /// Memory for past States of each controller of `stele dev`, in MiB.
 pub(crate) const DEV_PAST_MEMORY_MIB: u64 = 256;
+/// How far the time that a proof says it was made at may be from the clock here where it was asked for just now, in
+/// microseconds (5 minutes).
+pub(crate) const PROOF_AGE_US_MAX: u64 = 300_000_000;

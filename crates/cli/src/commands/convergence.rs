@@ -18,7 +18,7 @@ use super::checkpoint::{parse, refused, root_key};
 use crate::client::with_query;
 use crate::exit::Failure;
 use crate::files::read_at_most;
-use crate::limits::PROOF_BYTES_MAX;
+use crate::limits::{PROOF_AGE_US_MAX, PROOF_BYTES_MAX};
 use crate::options::ReadOptions;
 use crate::session::{Session, count};
 use crate::terminal::{Terminal, Tone, one_line, time};
@@ -68,6 +68,9 @@ impl Convergence {
         };
         let (proof, summary) = open(&signed, self.root.as_ref())
             .map_err(|error| Failure::Failed(format!("the proof is not believed: {error}{hint}")))?;
+        if self.verify.is_none() {
+            answers((&proof.scope, proof.made), scope, crate::server::wall_clock())?;
+        }
         let is_signed = verify_checkpoint(&proof)?;
         if self.log {
             compare_with_log(session, &proof, read)?;
@@ -100,6 +103,22 @@ impl Convergence {
             Err(failure) => Err(failure),
         }
     }
+}
+
+/// Whether a proof is of what was asked, and of now: another one that is as true proves something else.
+fn answers((of, made): (&Scope, Time), asked: &Scope, now: Time) -> Result<(), Failure> {
+    if of != asked {
+        return Err(Failure::Failed(format!("{asked} was asked for, and the proof is of {of}")));
+    }
+    if made.0.abs_diff(now.0) > PROOF_AGE_US_MAX {
+        return Err(Failure::Failed(format!(
+            "the proof was made {} by the controller's clock, and it is {} here: an old proof, or one of the clocks is \
+             wrong",
+            time(made),
+            time(now)
+        )));
+    }
+    Ok(())
 }
 
 fn read_proof(path: &Path) -> Result<Signed, Failure> {
@@ -234,5 +253,22 @@ fn trust(asked: &Convergence) -> &'static str {
         (None, false) => {
             "nodes' signatures verified; that these are the fleet's nodes is the controller's word (--root KEY, --log)"
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn another_proof_than_was_asked_for_is_none() {
+        let (eu, node): (Scope, Scope) = ("region:eu".parse().unwrap(), "node:eu-1".parse().unwrap());
+        let now = Time(1_700_000_000_000_000);
+        answers((&eu, now), &eu, now).unwrap();
+        assert!(answers((&node, now), &eu, now).is_err());
+        let yesterday = Time(now.0 - 86_400_000_000);
+        let old = format!("{:?}", answers((&eu, yesterday), &eu, now).unwrap_err());
+        assert!(old.contains("old proof"), "{old}");
     }
 }
