@@ -892,7 +892,7 @@ class Pack:
                 raise Refused(Place("keys", at, seq), "it is not outside the range, or not in order")
             before = seq
             header = self.read_record("keys", seq, leaf_at, leaf)
-            if header["kind"] not in ("fleet_created", "controller_certified", "node_enrolled"):
+            if header["kind"] not in ("fleet_created", "controller_certified"):
                 raise Refused(Place("keys", leaf_at, seq), "records of its kind do not belong here")
             self.keep_payload(header, Place("keys", payload_at, seq), payload)
             self.others.append(header)
@@ -921,7 +921,8 @@ class Pack:
             self.keep_payload(header, Place("payloads", payload_at, seq), payload)
             before, rows[seq] = seq, at
         regions = {}
-        for header in self.at_hand():
+        # Of a range that does not begin the log, an enrolment may be kept back: no node's region is known then.
+        for header in self.headers if self.first == 1 else ():
             if fields := first_schema(header, self.payload(header), "node_enrolled"):
                 regions.setdefault(fields["node"]["name"], set()).add(fields["node"]["region"])
         for header in self.headers:

@@ -9,7 +9,7 @@ use super::error::{PackError, Section};
 use super::keys::{CONTROLLER_CERTIFIED, FLEET_CREATED, Known, Whole, regions};
 use super::layout::{Piece, Writer};
 use super::report::{Subject, report};
-use super::scope::{NODE_ENROLLED, touches};
+use super::scope::touches;
 use super::walk::piece;
 use crate::checkpoint::{Checkpoint, SignedCheckpoint};
 use crate::limits::{PACK_CHECKPOINTS_MAX, PACK_RECORDS_MAX};
@@ -54,8 +54,7 @@ where
     let keys = needed(contents, &checkpoints, (first, last), size)?;
     check_count(Section::Keys, keys.len(), PACK_RECORDS_MAX)?;
     let in_range = records.iter().zip(&contents.records);
-    let whole = keys.iter().map(|key| whole(&key.known, key.stored));
-    let regions = regions(whole.chain(in_range.clone().map(|(known, stored)| whole_of(known, stored))));
+    let regions = regions((first, last), in_range.clone().map(|(known, stored)| whole_of(known, stored)));
     let payloads: BTreeMap<Seq, &[u8]> = in_range
         .filter(|(known, _)| touches(&contents.scope, &regions, &known.header.kind, &known.header.scopes))
         .map(|(known, stored)| (known.header.seq, stored.payload.as_slice()))
@@ -145,11 +144,7 @@ fn whole_of<'a>(known: &'a Known<'a>, stored: &'a StoredRecord) -> Whole<'a> {
     Whole { section: Section::Leaves, known, payload: Piece { at: 0, bytes: &stored.payload } }
 }
 
-fn whole<'a>(known: &'a Known<'a>, stored: &'a StoredRecord) -> Whole<'a> {
-    Whole { section: Section::Keys, ..whole_of(known, stored) }
-}
-
-/// The records outside the range without which keys or regions would not be known, by seq.
+/// The records outside the range without which keys would not be known, by seq.
 fn needed<'a>(
     contents: &'a Contents,
     checkpoints: &[SignedCheckpoint],
@@ -166,7 +161,6 @@ fn needed<'a>(
         let is_needed = match known.header.kind.as_str() {
             FLEET_CREATED => true,
             CONTROLLER_CERTIFIED => certifies_a_signer(&known, stored, checkpoints),
-            NODE_ENROLLED => contents.scope.is_placed() && seq < first,
             _ => false,
         };
         if is_needed {

@@ -70,11 +70,17 @@ pub(super) struct Whole<'a> {
     pub(super) payload: Piece<'a>,
 }
 
-/// Regions of nodes, as far as records say.
-pub(super) fn regions<'a>(records: impl Iterator<Item = Whole<'a>>) -> Regions {
+/// Regions of nodes, as far as nobody can have left a word of them out: where a range begins with the log's first
+/// record, each enrolment up to its end is in it, with its payload. Of any other range one may be kept back, and a
+/// later one say something else: then no node's region is known.
+pub(super) fn regions<'a>((first, last): (Seq, Seq), records: impl Iterator<Item = Whole<'a>>) -> Regions {
     let mut regions = Regions::new();
+    if first != 1 {
+        return regions;
+    }
     for whole in records {
-        if whole.known.header.kind != super::scope::NODE_ENROLLED {
+        let header = &whole.known.header;
+        if header.kind != super::scope::NODE_ENROLLED || header.seq > last {
             continue;
         }
         if let Ok(Event::NodeEnrolled { node, .. }) = whole.known.event(whole.payload.bytes) {

@@ -10,7 +10,7 @@ use super::error::{PackError, Section};
 use super::keys::{CONTROLLER_CERTIFIED, FLEET_CREATED, Known, Signers, Whole, regions};
 use super::layout::{Layout, Piece};
 use super::report::{Subject, report, state_digests};
-use super::scope::{NODE_ENROLLED, touches};
+use super::scope::touches;
 use super::walk::{Walk, piece};
 use crate::checkpoint::{Checkpoint, SignedCheckpoint};
 use crate::note::VerifierKey;
@@ -196,7 +196,7 @@ fn keys<'a>(layout: &Layout<'a>) -> Result<Vec<Known<'a>>, PackError> {
         }
         before = seq;
         let known = Known::read(Section::Keys, seq, key.leaf)?;
-        if ![FLEET_CREATED, CONTROLLER_CERTIFIED, NODE_ENROLLED].contains(&known.header.kind.as_str()) {
+        if ![FLEET_CREATED, CONTROLLER_CERTIFIED].contains(&known.header.kind.as_str()) {
             return Err(error(key.leaf.at, "records of its kind do not belong here"));
         }
         known.check_payload(Section::Keys, key.payload)?;
@@ -267,7 +267,8 @@ impl<'a> Read<'a> {
             payloads.insert(*seq, payload.bytes);
             before = *seq;
         }
-        let regions = regions(self.whole().into_iter());
+        let last = self.layout.first + self.records.len() as u64 - 1;
+        let regions = regions((self.layout.first, last), self.whole().into_iter());
         for known in &self.records {
             let header = &known.header;
             let touches = touches(&self.scope, &regions, &header.kind, &header.scopes);

@@ -8,7 +8,7 @@ use stele_api::ProblemKind;
 use stele_api::limits::EVENTS_PAGE_MAX;
 use stele_api::wire::EventsPage;
 use stele_codec::StoredRecord;
-use stele_model::{Digest, Event, Header, Scope, Seq, Time};
+use stele_model::{Digest, Event, Header, Seq, Time};
 use stele_proof::ProofError;
 use stele_proof::merkle::{inclusion_proof, leaf_hash, range_proof, verify_inclusion, verify_range};
 use stele_proof::pack::Regions;
@@ -139,19 +139,15 @@ impl<'a> Log<'a> {
         Ok((stored, header))
     }
 
-    /// Records outside a range that say whose keys to believe and, if a scope needs it, where nodes were.
+    /// Records outside a range that say whose keys to believe.
     /// Which there are is a controller's word: without one of them nothing is believed that should not be.
-    pub(super) fn beside(&mut self, range: &Range, scope: &Scope) -> Result<Vec<StoredRecord>, Failure> {
-        let mut kinds = KEY_KINDS.to_vec();
-        if scope.is_placed() {
-            kinds.push(NODE_ENROLLED);
-        }
+    pub(super) fn beside(&mut self, range: &Range) -> Result<Vec<StoredRecord>, Failure> {
         let mut seqs = Vec::new();
         let mut after = 0;
         while after < self.size() {
             let query = [
                 ("after", Some(after.to_string())),
-                ("kind", Some(kinds.join(","))),
+                ("kind", Some(KEY_KINDS.join(","))),
                 ("limit", Some(EVENTS_PAGE_MAX.to_string())),
             ];
             let page: EventsPage = self.client.get(&with_query("/v1/events", &query))?;

@@ -51,7 +51,7 @@ pub(super) fn make(
         Ok(())
     })?;
     range.check(&mut log)?;
-    let others = log.beside(&range, scope)?;
+    let others = log.beside(&range)?;
     let (checkpoints, left_out) = checkpoints(session, &client, &log)?;
     let contents = Contents {
         scope: scope.clone(),

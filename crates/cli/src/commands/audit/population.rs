@@ -78,17 +78,13 @@ pub(super) fn population(
     let range = between.resolve(&client, scope)?;
     let mut log = Log::open(session, &client, trust, range.last())?;
     let mut regions = Regions::new();
-    if scope.is_placed() {
-        for stored in log.beside(&range, scope)? {
-            if let Ok(header) = stored.header() {
-                note_region(&mut regions, &stored, &header);
-            }
-        }
-    }
     let mut found = Vec::new();
     let (mut first_time, mut last_time) = (None, String::new());
     let leaves = log.read(&range, |stored, header, leaf| {
-        note_region(&mut regions, &stored, &header);
+        // Of a range that begins later, an enrolment may have been kept back: then no node's region is known.
+        if range.first() == 1 {
+            note_region(&mut regions, &stored, &header);
+        }
         last_time = moment(header.time);
         first_time.get_or_insert_with(|| last_time.clone());
         if !is_change(&header) {
