@@ -97,6 +97,10 @@ pub(crate) struct ReadOptions {
 }
 
 impl ReadOptions {
+    pub(crate) fn is_stale(self) -> bool {
+        self.stale
+    }
+
     /// As it is asked for in a query.
     pub(crate) fn consistency(self) -> (&'static str, Option<String>) {
         ("consistency", self.stale.then(|| "stale".to_owned()))

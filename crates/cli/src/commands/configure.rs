@@ -113,12 +113,11 @@ impl ShowConfig {
         let query = [("scope", Some(scope)), ("at", self.at.clone()), self.read.consistency()];
         let path = with_query("/v1/show", &query);
         let answer: ShowAnswer = session.client()?.get(&path)?;
-        let config = match answer.apps.into_iter().next() {
-            Some(app) => app.config,
-            None => {
-                eprintln!("not in force: {} is not deployed", self.app_env);
-                answer.waiting_config
-            }
+        let config = if let Some(app) = answer.apps.into_iter().next() {
+            app.config
+        } else {
+            eprintln!("not in force: {} is not deployed", self.app_env);
+            answer.waiting_config
         };
         session.terminal.answer(&config, |config| {
             if config.is_empty() {

@@ -113,14 +113,14 @@ impl Replay {
         let asked = self.point()?.map(|point| self.end_at(&client, &point)).transpose()?;
         let (mut replicas, mut unheard) = ask_all(&client, &context)?;
         // The log goes on growing: what was there at the first look is what is replayed, and what was signed.
-        let mut to = match asked {
-            Some(to) => to,
-            None => {
-                let query = [("limit", Some("1".to_owned())), self.read.consistency()];
-                client.get::<EventsPage>(&with_query("/v1/events", &query))?.last
-            }
+        let mut to = if let Some(to) = asked {
+            to
+        } else {
+            let query = [("limit", Some("1".to_owned())), self.read.consistency()];
+            client.get::<EventsPage>(&with_query("/v1/events", &query))?.last
         };
-        if asked.is_none() {
+        // Who has no quorum may lack what others signed.
+        if asked.is_none() && !self.read.is_stale() {
             to = replicas.iter().map(|replica| replica.seq).fold(to, Seq::max);
         }
         // The last record at or before it that ends a decision.

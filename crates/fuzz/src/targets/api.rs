@@ -9,9 +9,9 @@ use stele_api::spec::{AppSpec, parse_json, parse_yaml};
 use stele_api::wire::{
     AddMemberRequest, ApplyRequest, BatchRequest, CandidatesQuery, ConfigRequest, ConsistencyQuery,
     ConvergenceQuery, DeployRequest, DiffQuery, ErasureRequest, EventsQuery, HistoryQuery, InclusionQuery,
-    LabelsRequest, LeaderRequest, LogsQuery, MarkRequest, NodeTokenRequest, ReadQuery, RecordsQuery,
-    RemoveRequest, ReviewRequest, RollbackRequest, SecretRequest, ShowQuery, StatusQuery, TokenRequest,
-    UndoRequest, UnlatchRequest, WhatIfRequest, WhyQuery,
+    LabelsRequest, LeaderRequest, LogsQuery, MarkRequest, NodeTokenRequest, ReadQuery, ReasonQuery,
+    RecordsQuery, RemoveRequest, ReviewRequest, RollbackRequest, SecretRequest, ShowQuery, StatusQuery,
+    TokenRequest, UndoRequest, UnlatchRequest, WhatIfRequest, WhyQuery, WithdrawRequest,
 };
 use stele_model::wire::Signed;
 
@@ -216,6 +216,9 @@ fn reader(operation: Operation) -> Option<Read> {
         Operation::CreateToken => as_body::<TokenRequest>,
         Operation::AddMember => as_body::<AddMemberRequest>,
         Operation::TransferLeader => as_body::<LeaderRequest>,
+        Operation::RemoveNode | Operation::RevokeToken | Operation::RemoveMember => {
+            as_body::<WithdrawRequest>
+        }
         _ => return None,
     })
 }
@@ -289,6 +292,7 @@ fn made_bodies() -> anyhow::Result<Vec<Named>> {
             {"certificate": certificate, "api": "https://a:1", "peer": "a:2"}}),
         ),
         ("leader", serde_json::json!({"controller": 2})),
+        ("withdraw", serde_json::json!({"reason": "it leaked", "links": links})),
         ("join", serde_json::json!({"body": "{}", "signature": "00"})),
     ];
     Ok(bodies.into_iter().map(|(name, body)| (name.to_owned(), body.to_string().into_bytes())).collect())
@@ -324,6 +328,7 @@ fn query_reader(operation: Operation) -> Option<fn(&Uri) -> bool> {
         Operation::RollbackCandidates => as_query::<CandidatesQuery>,
         Operation::Why => as_query::<WhyQuery>,
         Operation::Logs => as_query::<LogsQuery>,
+        Operation::Reason => as_query::<ReasonQuery>,
         Operation::InclusionProof => as_query::<InclusionQuery>,
         Operation::ConsistencyProof => as_query::<ConsistencyQuery>,
         Operation::Deployment
