@@ -32,6 +32,10 @@ pub const EVENTS_PAGE_DEFAULT: usize = 100;
 pub const EVENTS_PAGE_MAX: usize = 1000;
 /// Most raw records on one page of `GET /v1/records`.
 pub const RECORDS_PAGE_MAX: usize = 1000;
+/// Entries of a history, unless asked otherwise.
+pub const HISTORY_ENTRIES_DEFAULT: usize = 50;
+/// Most entries of a history.
+pub const HISTORY_ENTRIES_MAX: usize = 500;
 /// Log lines sent of an instance, unless asked otherwise.
 pub const LOG_TAIL_LINES_DEFAULT: u32 = 100;
 /// Most log lines sent of an instance before following it.

@@ -4,8 +4,11 @@
 
 mod support;
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::stand_in::{Asked, StandIn};
@@ -154,6 +157,39 @@ fn tokens_are_sent_as_they_were_made_or_not_at_all() {
         assert!(ran.err.contains("characters that no token has") && !ran.err.contains("stele_"), "{ran:?}");
     }
     assert_eq!(controller.asked().len(), 1, "nothing is sent of what is no token");
+}
+
+/// Takes one connection, and answers what it asks for.
+fn answer_once(listener: &TcpListener, status: u16, body: &str) -> String {
+    let (mut connection, _) = listener.accept().unwrap();
+    let mut lines = BufReader::new(connection.try_clone().unwrap()).lines().map_while(Result::ok);
+    let asked = lines.next().unwrap();
+    lines.take_while(|line| !line.is_empty()).for_each(drop);
+    let head = format!("HTTP/1.1 {status} -\r\nconnection: close\r\n\r\n");
+    connection.write_all(format!("{head}{body}").as_bytes()).unwrap();
+    asked.split(' ').nth(1).unwrap().to_owned()
+}
+
+#[test]
+fn events_are_followed_past_a_restart_of_the_only_controller() {
+    let home = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let own = listener.local_addr().unwrap();
+    let controller = std::thread::spawn(move || {
+        let page = json!({"events": [], "after": 0, "last": 0}).to_string();
+        let asked = [answer_once(&listener, 200, &page), answer_once(&listener, 200, "id: 5\n")];
+        // It is away for a moment: who asks now is refused the connection.
+        drop(listener);
+        std::thread::sleep(Duration::from_secs(2));
+        let (status, refused) = problem(401, "unauthenticated", "no longer");
+        let again = TcpListener::bind(own).unwrap();
+        [&asked[..], &[answer_once(&again, status, &refused)]].concat()
+    });
+    let address = format!("http://{own}");
+    let ran = run(home.path(), &["events", "--follow", "--after", "0", "--addr", &address, "--token", TOKEN]);
+    assert!(ran.code == 3 && ran.err.contains("no longer"), "{ran:?}");
+    let asked = controller.join().unwrap();
+    assert!(asked[2].contains("after=5"), "it goes on where it was: {asked:?}");
 }
 
 #[test]

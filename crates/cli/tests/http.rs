@@ -152,6 +152,15 @@ fn bad_requests_are_told_what_is_wrong() {
     assert_eq!(api.raw("POST", "/v1/apply", &headers, b"app: x").status(), 415);
 
     assert_eq!(api.ask("GET", "/v1/status?scop=fleet", &[], None).status, 422);
+    // Fewer than were asked for would look like all there are.
+    for (path, named) in [
+        ("/v1/history?limit=501", "HISTORY_ENTRIES_MAX"),
+        ("/v1/logs?instance=shop%2Fweb%40prod%2Fweb.0-1&tail=10001", "LOG_TAIL_LINES_MAX"),
+    ] {
+        let answer = api.ask("GET", path, &[], None);
+        let detail = answer.body["detail"].as_str().unwrap_or_default();
+        assert!(answer.status == 422 && detail.contains(named), "{path}: {}", answer.body);
+    }
     assert_eq!(api.ask("GET", "/v1/show?at=yesterday", &[], None).status, 422);
     assert_eq!(api.ask("GET", "/v1/show?at=seq:99999", &[], None).status, 404);
     assert_eq!(api.ask("GET", "/v1/deployments/1", &[], None).status, 404);

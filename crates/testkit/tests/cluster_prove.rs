@@ -1,6 +1,9 @@
 //! The proof that nodes are what State says: made of their own signatures, and of nobody's goodwill.
 #![allow(clippy::unwrap_used)]
 
+use std::process::Stdio;
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use stele_api::wire::{ChangeAnswer, ClusterAnswer};
 use stele_proof::SignedCheckpoint;
@@ -110,6 +113,12 @@ fn what_every_node_runs_is_proved_in_its_own_words() {
     }
 
     // A node that says nothing any more is not counted, whatever it said before.
+    let status: Value = client.read("/v1/status?scope=shop%2Fweb%40prod").unwrap();
+    let instances = status["apps"][0]["instances"].as_array().unwrap();
+    let of_us = instances.iter().find(|instance| instance["node"] == "us-1").unwrap()["id"].as_str().unwrap();
+    let mut follow = cluster.cli(&["logs", of_us, "--follow"]);
+    let follow = follow.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(2));
     cluster.kill_agent("us-1").unwrap();
     eventually(RECOVERY_DEADLINE, "the silent node is missed", || {
         let (summary, content) = prove(&cluster, &[]);
@@ -117,6 +126,10 @@ fn what_every_node_runs_is_proved_in_its_own_words() {
             .then_some(())
     })
     .unwrap();
+    // Nor is a log that somebody follows taken to have ended there.
+    let followed = follow.wait_with_output().unwrap();
+    let why = String::from_utf8_lossy(&followed.stderr);
+    assert!(followed.status.code() == Some(5) && why.contains("the stream broke"), "{followed:?}");
     // The other regions' lines are as they were.
     let (summary, _) = prove(&cluster, &[]);
     for region in summary["regions"].as_array().unwrap() {

@@ -80,7 +80,7 @@ pub struct HistoryQuery {
     /// Of what; the fleet unless said otherwise.
     #[serde(default)]
     pub scope: Scope,
-    /// Most entries; 50 unless said otherwise.
+    /// Most entries, 500 at most; 50 unless said otherwise.
     pub limit: Option<usize>,
     /// As of when; now unless said otherwise.
     pub at: Option<String>,
@@ -181,7 +181,7 @@ pub struct CandidatesQuery {
 pub struct LogsQuery {
     /// Whose.
     pub instance: InstanceId,
-    /// Lines of the past; 100 unless said otherwise.
+    /// Lines of the past, 10000 at most; 100 unless said otherwise.
     pub tail: Option<u32>,
     /// Go on with new lines until the client leaves.
     #[serde(default)]

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::BufRead as _;
+use std::time::Instant;
 
 use stele_api::limits::EVENTS_PAGE_MAX;
 use stele_api::wire::EventsPage;
@@ -10,7 +11,7 @@ use stele_model::{PrincipalId, Record, Scope, Seq};
 use super::event_line::event_line;
 use crate::client::{Client, with_query};
 use crate::exit::Failure;
-use crate::limits::{LOOK_BACK_FACTOR, RETRY_PAUSE_MAX, RETRY_PAUSE_MIN};
+use crate::limits::{LOOK_BACK_FACTOR, RETRY_DEADLINE, RETRY_PAUSE_MAX, RETRY_PAUSE_MIN};
 use crate::options::{ReadOptions, point};
 use crate::session::Session;
 
@@ -116,8 +117,18 @@ impl Events {
     /// Streams, and goes on where it was when the stream breaks.
     fn follow(&self, session: &Session, client: &Client, mut after: Seq) -> Result<(), Failure> {
         let mut pause = RETRY_PAUSE_MIN;
+        let mut broke: Option<Instant> = None;
         loop {
-            let stream = client.stream(&self.path(after, None), "text/event-stream")?;
+            let stream = match client.stream(&self.path(after, None), "text/event-stream") {
+                Ok(stream) => stream,
+                // A controller that is started again refuses connections for a moment.
+                Err(Failure::Unreachable(_)) if broke.is_some_and(|at| at.elapsed() < RETRY_DEADLINE) => {
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(RETRY_PAUSE_MAX);
+                    continue;
+                }
+                Err(failure) => return Err(failure),
+            };
             for line in stream.lines() {
                 let Ok(line) = line else { break };
                 if let Some(id) = line.strip_prefix("id:") {
@@ -131,6 +142,7 @@ impl Events {
                     session.terminal.item(&record, |record| event_line(session.terminal, record))?;
                 }
             }
+            broke = Some(Instant::now());
             std::thread::sleep(pause);
             pause = (pause * 2).min(RETRY_PAUSE_MAX);
         }

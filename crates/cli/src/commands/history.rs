@@ -22,7 +22,7 @@ pub(crate) struct History {
     /// Of what
     #[arg(default_value = "fleet")]
     scope: Scope,
-    /// Most entries
+    /// Most entries, 500 at most
     #[arg(short = 'n', long, default_value = "50", allow_negative_numbers = true)]
     limit: NonZeroUsize,
     /// As of when

@@ -26,7 +26,7 @@ pub(crate) struct Logs {
     /// Only instances of this service
     #[arg(long)]
     service: Option<ServiceName>,
-    /// Lines of the past
+    /// Lines of the past, 10000 at most
     #[arg(short = 'n', long, default_value_t = stele_api::limits::LOG_TAIL_LINES_DEFAULT, allow_negative_numbers = true)]
     tail: u32,
     /// Go on with new lines until interrupted

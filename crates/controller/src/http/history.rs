@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::http::header::ETAG;
+use stele_api::limits::{HISTORY_ENTRIES_DEFAULT, HISTORY_ENTRIES_MAX};
 use stele_api::wire::{
     DiffAnswer, DiffQuery, HistoryAnswer, HistoryEntry, HistoryQuery, ShowAnswer, ShowQuery, ShownApp,
 };
@@ -12,7 +13,6 @@ use stele_model::{AppEnv, FlatMap, Header, Place, Revision, Scope, Seq, State, V
 
 use super::asked::Asked;
 use super::failure::Failure;
-use super::limits::{HISTORY_ENTRIES_DEFAULT, HISTORY_ENTRIES_MAX};
 use super::scopes::check_known;
 use super::status::{point_seq, state_at, target_at};
 use super::{Answered, json};
@@ -38,7 +38,12 @@ fn of_scope<'a>(state: &'a State, scope: &'a Scope) -> impl Iterator<Item = (&'a
 
 pub(super) async fn history(handle: &Handle, asked: &Asked) -> Answered {
     let query: HistoryQuery = asked.query()?;
-    let limit = query.limit.unwrap_or(HISTORY_ENTRIES_DEFAULT).min(HISTORY_ENTRIES_MAX);
+    let limit = query.limit.unwrap_or(HISTORY_ENTRIES_DEFAULT);
+    if limit > HISTORY_ENTRIES_MAX {
+        let detail =
+            format!("limit: a history has at most {HISTORY_ENTRIES_MAX} entries (HISTORY_ENTRIES_MAX)");
+        return Err(Failure::invalid(detail).with_next("stele events --kind deployment_started --after 0"));
+    }
     let state = state_at(handle, &asked.state, &query.scope, query.at.as_deref()).await?;
     check_known(&query.scope, &[&asked.state, &state])?;
     // State keeps the newest deployments of each app, the log all of them.

@@ -14,10 +14,6 @@ pub(super) const EVENTS_SCANNED_MAX: usize = 20_000;
 pub(super) const RECORDS_PER_SCAN: usize = 500;
 /// Between two signs of life on a stream without events.
 pub(super) const STREAM_KEEPALIVE: Duration = Duration::from_secs(15);
-/// Entries of a history unless asked otherwise.
-pub(super) const HISTORY_ENTRIES_DEFAULT: usize = 50;
-/// Most entries of a history.
-pub(super) const HISTORY_ENTRIES_MAX: usize = 500;
 /// Most candidates for a rollback.
 pub(super) const CANDIDATES_MAX: usize = 20;
 /// Longest a change waits until this controller, too, knows it is committed.
@@ -28,6 +24,8 @@ pub(super) const LOGS_DEADLINE: Duration = Duration::from_secs(10);
 pub(super) const LOGS_FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 /// Lines looked at anew while following a log.
 pub(super) const LOGS_FOLLOW_LINES: u32 = 500;
+/// How long a node that does not answer is asked again before a followed log breaks off.
+pub(super) const LOGS_FOLLOW_PATIENCE: Duration = Duration::from_secs(30);
 /// Longest a removed controller may take to leave Raft's configuration.
 pub(super) const LEAVE_DEADLINE: Duration = Duration::from_secs(10);
 /// Random bytes of a token.

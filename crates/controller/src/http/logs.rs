@@ -1,11 +1,12 @@
 //! Log lines of instances, fetched from their nodes.
 
-use std::convert::Infallible;
+use std::io;
+use std::time::Instant;
 
 use axum::body::{Body, Bytes};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse as _;
-use futures::stream;
+use futures::stream::{self, StreamExt as _};
 use stele_api::ProblemKind;
 use stele_api::limits::{LOG_TAIL_LINES_DEFAULT, LOG_TAIL_LINES_MAX};
 use stele_api::wire::LogsQuery;
@@ -16,12 +17,17 @@ use stele_model::{InstanceId, State};
 use super::Answered;
 use super::asked::{Asked, Caller};
 use super::failure::Failure;
-use super::limits::{LOGS_DEADLINE, LOGS_FOLLOW_INTERVAL, LOGS_FOLLOW_LINES};
+use super::limits::{LOGS_DEADLINE, LOGS_FOLLOW_INTERVAL, LOGS_FOLLOW_LINES, LOGS_FOLLOW_PATIENCE};
 use crate::handle::Handle;
 
 pub(super) async fn logs(handle: &Handle, asked: &Asked) -> Answered {
     let query: LogsQuery = asked.query()?;
-    let tail = query.tail.unwrap_or(LOG_TAIL_LINES_DEFAULT).min(LOG_TAIL_LINES_MAX);
+    let tail = query.tail.unwrap_or(LOG_TAIL_LINES_DEFAULT);
+    if tail > LOG_TAIL_LINES_MAX {
+        return Err(Failure::invalid(format!(
+            "tail: at most {LOG_TAIL_LINES_MAX} lines (LOG_TAIL_LINES_MAX)"
+        )));
+    }
     let node = node_of(&asked.state, &query.instance)?;
     let headers = [(CONTENT_TYPE, "text/plain; charset=utf-8")];
     if !query.follow {
@@ -29,12 +35,11 @@ pub(super) async fn logs(handle: &Handle, asked: &Asked) -> Answered {
         return Ok((headers, as_text(&lines)).into_response());
     }
     // More is looked at than shown, to find later what is new.
-    let lines = fetch(handle, &node, &query.instance, LOGS_FOLLOW_LINES).await?;
+    let lines = fetch(handle, &node, &query.instance, tail.max(LOGS_FOLLOW_LINES)).await?;
     let first = as_text(&lines[lines.len().saturating_sub(tail as usize)..]);
     let (handle, caller) = (handle.clone(), asked.caller.clone());
-    let followed =
-        stream::unfold(Follow { handle, caller, node, instance: query.instance, seen: lines }, next);
-    let all = futures::StreamExt::chain(stream::iter([Ok::<_, Infallible>(Bytes::from(first))]), followed);
+    let follow = Follow { handle, caller, node, instance: query.instance, seen: lines };
+    let all = stream::iter([Ok(Bytes::from(first))]).chain(stream::try_unfold(follow, next));
     Ok((headers, Body::from_stream(all)).into_response())
 }
 
@@ -80,19 +85,33 @@ struct Follow {
     seen: Vec<String>,
 }
 
-/// The next new lines. The stream ends when the node no longer answers, or the token is no longer believed.
-async fn next(mut follow: Follow) -> Option<(Result<Bytes, Infallible>, Follow)> {
+/// The next new lines. The stream ends with its instance. It breaks off, so that whoever reads knows that this is no end,
+/// when the node does not answer for too long, or the token is no longer believed.
+async fn next(mut follow: Follow) -> io::Result<Option<(Bytes, Follow)>> {
+    let mut heard = Instant::now();
     loop {
         tokio::time::sleep(LOGS_FOLLOW_INTERVAL).await;
         if !follow.caller.as_ref().is_some_and(|caller| caller.is_believed(&follow.handle)) {
-            return None;
+            return Err(io::Error::other("the token is no longer believed"));
         }
-        let lines = fetch(&follow.handle, &follow.node, &follow.instance, LOGS_FOLLOW_LINES).await.ok()?;
-        let new = new_lines(&follow.seen, &lines);
-        if !new.is_empty() {
-            let text = as_text(new);
-            follow.seen = lines;
-            return Some((Ok(Bytes::from(text)), follow));
+        match fetch(&follow.handle, &follow.node, &follow.instance, LOGS_FOLLOW_LINES).await {
+            Ok(lines) => {
+                heard = Instant::now();
+                let new = new_lines(&follow.seen, &lines);
+                if !new.is_empty() {
+                    let text = as_text(new);
+                    follow.seen = lines;
+                    return Ok(Some((Bytes::from(text), follow)));
+                }
+            }
+            Err(_) if node_of(&follow.handle.published().state, &follow.instance).is_err() => {
+                return Ok(None);
+            }
+            Err(failure) if heard.elapsed() > LOGS_FOLLOW_PATIENCE => {
+                tracing::warn!(problem = %failure.problem.detail, "a followed log breaks off");
+                return Err(io::Error::other(failure.problem.detail.clone()));
+            }
+            Err(_) => {}
         }
     }
 }
