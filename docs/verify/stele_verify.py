@@ -1,13 +1,13 @@
 """Verifies an evidence pack, or a whole log, of a Stele fleet. Python 3 and nothing else.
 
-    stele_verify.py PACK --key K [--witness VKEY]... [--history shop/web@prod] [--report]
-    stele_verify.py --log FILE [--key K] [--checkpoint NOTE]... [--witness VKEY]... [--history shop/web@prod]
+    stele_verify.py PACK --key K [--witness VKEYS]... [--history shop/web@prod] [--report]
+    stele_verify.py --log FILE [--key K] [--checkpoint NOTE]... [--witness VKEYS]... [--history shop/web@prod]
 
-K is the fleet's root key, 64 hex digits; VKEY is a witness's key, name+id+base64. FILE is a log: a stored record per
+K is the fleet's root key, 64 hex digits; VKEYS are witnesses' keys, name+id+base64, separated by commas. FILE is a log: a stored record per
 line, as hex, or pages of the API's /v1/records, as JSON, one after the other. NOTE is a file with a signed checkpoint.
 
 It is written from docs/log-format.md alone and shares no code with Stele. Exit codes: 0 VERIFIED; 1 refused, and where;
-2 the command makes no sense; 7 all of it holds together, but no witness that was given vouches for it.
+2 the command makes no sense, or a file cannot be read; 7 all of it holds together, but no witness that was given vouches for it.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import binascii
 import hashlib
 import json
 import re
+import signal
 import sys
 
 COUNT_MAX = 4_000_000
@@ -1031,17 +1032,25 @@ def read_log(data):
     """Leaf, payload and, if it is kept, chain of every record."""
     written = read_text(data)
     if written.lstrip().startswith("{"):
-        decoder, at = json.JSONDecoder(), 0
-        while at < len(written) and (at := at + len(written[at:]) - len(written[at:].lstrip())) < len(written):
-            page, at = decoder.raw_decode(written, at)
-            for record in page["records"]:
-                yield read_base64(record["leaf"]), read_base64(record["payload"]), None
+        yield from read_pages(written)
         return
     for line in written.split():
         reader = Reader(read_hex(line))
         record = (reader.blob(), reader.blob(), reader.take(32))
         reader.end()
         yield record
+
+
+def read_pages(written):
+    """Leaf and payload of every record in pages of /v1/records, one after the other."""
+    decoder, at = json.JSONDecoder(), 0
+    while at < len(written) and (at := at + len(written[at:]) - len(written[at:].lstrip())) < len(written):
+        try:
+            page, at = decoder.raw_decode(written, at)
+            records = [(read_base64(it["leaf"]), read_base64(it["payload"]), None) for it in page["records"]]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise Malformed(f"the page here is no answer of /v1/records: {error!r}") from None
+        yield from records
 
 
 class Log:
@@ -1180,7 +1189,7 @@ def main():
     parser.add_argument("pack", nargs="?", metavar="PACK")
     parser.add_argument("--log", metavar="FILE")
     parser.add_argument("--key", metavar="K")
-    parser.add_argument("--witness", metavar="VKEY", action="append", default=[])
+    parser.add_argument("--witness", metavar="VKEYS", action="append", default=[])
     parser.add_argument("--checkpoint", metavar="NOTE", action="append", default=[])
     parser.add_argument("--history", metavar="PROJECT/APP@ENV")
     parser.add_argument("--report", action="store_true")
@@ -1190,7 +1199,7 @@ def main():
     if arguments.key is not None and not re.fullmatch(r"[0-9a-f]{64}", arguments.key):
         parser.error("--key is 64 lowercase hex digits")
     try:
-        witnesses = [Key.read(written) for written in arguments.witness]
+        witnesses = [Key.read(key) for keys in arguments.witness for key in keys.split(",")]
     except Malformed as error:
         parser.error(f"--witness: {error}")
     if arguments.log is None:
@@ -1219,9 +1228,12 @@ def main():
 
 
 if __name__ == "__main__":
+    # Whoever reads the output may go away, such as head: then this ends as other programs do.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         sys.exit(main())
     except Refused as error:
         sys.exit(f"refused: {error}")
     except OSError as error:
-        sys.exit(f"cannot read it: {error}")
+        print(f"cannot read it: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,6 +1,7 @@
 //! The verifier in another language, written from `docs/log-format.md`, comes to the same.
 
 use std::fmt::Write as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -11,6 +12,9 @@ use stele_proof::pack::{Witnessed, verify};
 use crate::evidence::{Kept, root, small, trust};
 use crate::parts::{Parts, resealed};
 use crate::tamper::changed;
+
+/// What a closed pipe ends a program with.
+const SIGPIPE: i32 = 13;
 
 fn stranger(arguments: &[&str]) -> Output {
     let program = Path::new("../../docs/verify/stele_verify.py");
@@ -91,6 +95,41 @@ fn a_stranger_verifies_what_we_verify() {
     let output = stranger(&[other.to_str().unwrap(), "--key", &"ab".repeat(32)]);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("root key"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_stranger_is_asked_as_we_are() {
+    let folder = Folder::new();
+    let (_, pack) = small();
+    let pack = folder.file("a.stelepack", &pack);
+    let pack = pack.to_str().unwrap();
+    let (key, witness) = (public_key(&root()).to_string(), trust().witnesses[0].to_string());
+    let both = format!("{witness},{witness}");
+    let output = stranger(&[pack, "--key", &key, "--witness", &both]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let output = stranger(&["no-such.stelepack", "--key", &key]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).starts_with("cannot read it: "), "{}", text(&output.stderr));
+    for page in [
+        "{",
+        "{\"records\": [",
+        "{\"last\": 1}",
+        "{\"records\": [{\"leaf\": 1}]}",
+        "{\"records\": 1}",
+        "{}[]",
+    ] {
+        let log = folder.file("log.json", page.as_bytes());
+        let output = stranger(&["--log", log.to_str().unwrap(), "--key", &key]);
+        assert_eq!(output.status.code(), Some(1), "{page}: {}", text(&output.stderr));
+        assert!(text(&output.stderr).starts_with("refused: record 1: "), "{page}: {}", text(&output.stderr));
+    }
+
+    let mut reads_nothing = Command::new("python3");
+    reads_nothing.args(["-B", "../../docs/verify/stele_verify.py", pack, "--key", &key, "--report"]);
+    let mut running = reads_nothing.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(running.stdout.take());
+    let output = running.wait_with_output().unwrap();
+    assert_eq!((output.status.signal(), text(&output.stderr).as_str()), (Some(SIGPIPE), ""));
 }
 
 #[test]
