@@ -226,7 +226,11 @@ fn refusals_are_events_of_who_was_refused() {
     let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
     let body = json!({"app_env": "shop/web@prod"}).to_string();
     assert_eq!(api.raw("POST", "/v1/deployments", &headers, body.as_bytes()).status(), 403);
-    assert_eq!(api.raw("GET", "/v1/tokens", &headers, b"").status(), 403);
+    assert_eq!(api.raw("GET", "/v1/reasons/1", &headers, b"").status(), 403);
+    // Who may do what is read by whoever reads everything, and nobody can use what is shown of it.
+    let tokens: Value = api.raw("GET", "/v1/tokens", &headers, b"").body_mut().read_json().unwrap();
+    let shown: BTreeSet<_> = tokens["tokens"][0].as_object().unwrap().keys().cloned().collect();
+    assert_eq!(shown, ["expired", "expires", "holder", "principal", "role"].map(str::to_owned).into());
     assert_eq!(api.raw("GET", "/v1/status", &headers, b"").status(), 200);
 
     // The stream tells of it as soon as it is logged.
