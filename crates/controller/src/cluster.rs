@@ -135,7 +135,12 @@ impl Handle {
                     "controller {id} leads: hand leadership over first (stele cluster transfer-leader)"
                 ));
             }
-            MemberRequest::Remove(id) => MembershipChange::Remove(id),
+            MemberRequest::Remove(id) => {
+                if let Some(why) = self.keys_need(id).await {
+                    return failed(why);
+                }
+                MembershipChange::Remove(id)
+            }
             MemberRequest::Transfer(to) => {
                 if let Some(why) = self.is_unfit_to_lead(to).await {
                     return failed(why);

@@ -35,7 +35,12 @@ impl Handle {
     /// Controllers that may still have a key: they say so, or do not answer.
     pub(crate) async fn keepers_of(&self, subject: &str, version: u32) -> Vec<u64> {
         let mut keepers = Vec::new();
-        if !matches!(self.keyring().kept(subject, version), Ok(None)) {
+        // Values are sealed under it: somebody had it who is away, and a backup may bring it back.
+        let is_owed = || {
+            let state = self.published().state;
+            version >= state.key_version(subject) && state.has_sealed(subject, version)
+        };
+        if !matches!(self.keyring().kept(subject, version), Ok(None)) || is_owed() {
             keepers.push(self.id());
         }
         for peer in self.other_controllers() {

@@ -35,6 +35,10 @@ pub(crate) enum PeerRequest {
     Checkpoint,
     /// Which records you have.
     History,
+    /// Your data keys after this one, as many as fit.
+    Keys { after: Option<String> },
+    /// Keep every data key that I have.
+    FetchKeys,
 }
 
 /// A change of members.
@@ -59,6 +63,7 @@ pub(crate) enum PeerAnswer {
     Ok,
     Checkpoint(Option<String>),
     History(History),
+    Keys { kept: Vec<KeptKey>, next: Option<String> },
 }
 
 /// Takes what other controllers send.
@@ -133,6 +138,11 @@ impl Handle {
             PeerRequest::Checkpoint => {
                 PeerAnswer::Checkpoint(self.proofs().checkpoint().map(|signed| signed.to_string()))
             }
+            PeerRequest::Keys { after } => self.keys_page(after).await,
+            PeerRequest::FetchKeys => match self.fetch_keys(from).await {
+                Ok(()) => PeerAnswer::Ok,
+                Err(error) => PeerAnswer::Failed(format!("{error:#}")),
+            },
             PeerRequest::History => PeerAnswer::History(self.history()),
             PeerRequest::Member(request) => {
                 tracing::info!(from, ?request, "asked to change the members");

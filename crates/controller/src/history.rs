@@ -4,6 +4,8 @@
 //! no copy of the history. Were it to count for one, replacing controllers one after the other would end with
 //! nobody who has the beginning.
 
+use std::time::Instant;
+
 use serde::{Deserialize, Serialize};
 use stele_consensus::MembershipChange;
 use stele_model::{ControllerId, Seq};
@@ -12,7 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::forward::{PeerAnswer, PeerRequest};
 use crate::handle::Handle;
-use crate::limits::{HISTORY_DEADLINE, HOUSEKEEPING_INTERVAL};
+use crate::limits::{HISTORY_DEADLINE, HOUSEKEEPING_INTERVAL, LEARNER_NOTICE_INTERVAL};
 use crate::replica::Input;
 
 /// The records that a controller has.
@@ -36,6 +38,7 @@ impl History {
 pub(crate) async fn promote(handle: Handle) {
     // A learner that has not begun lacks nothing that it knows of. It must have all there was at the last look.
     let mut through = Seq::MAX;
+    let mut said = Instant::now();
     loop {
         tokio::time::sleep(HOUSEKEEPING_INTERVAL).await;
         let published = handle.published();
@@ -43,6 +46,10 @@ pub(crate) async fn promote(handle: Handle) {
             for id in &published.state.control.learners {
                 match handle.promote(*id, through).await {
                     Ok(()) => tracing::info!(id, "a learner has caught up and votes from now on"),
+                    Err(why) if said.elapsed() > LEARNER_NOTICE_INTERVAL => {
+                        said = Instant::now();
+                        tracing::info!(id, why, "a learner does not vote yet");
+                    }
                     Err(why) => tracing::debug!(id, why, "a learner does not vote yet"),
                 }
             }
@@ -75,6 +82,9 @@ impl Handle {
             && self.history().gaps.is_empty()
         {
             return Err(format!("it lacks records {from} to {to}"));
+        }
+        if let Some(why) = self.lacks_keys(id).await {
+            return Err(why);
         }
         let (answer, changed) = oneshot::channel();
         let promote = Input::Membership(MembershipChange::Promote(id), answer);

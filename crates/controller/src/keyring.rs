@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 use stele_bus::sealing;
 use stele_model::{Digest, Sealed};
 
+/// How the file of a key ends.
+const KEY_SUFFIX: &str = ".json";
+
 /// A data key, sealed under the master key: what travels between controllers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct KeptKey {
@@ -51,6 +54,21 @@ pub enum KeyringError {
     /// What is sealed does not open under its key.
     #[error("what is sealed cannot be opened: {0}")]
     Damaged(String),
+    /// The folder of all keys cannot be read.
+    #[error("cannot read the data keys in {folder}: {source}")]
+    Folder {
+        /// Where they are.
+        folder: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Values are sealed under it, and no controller has it: another one would never open them.
+    #[error(
+        "no controller has the data key of {0} any more, and values are sealed under it: bring back the controllers that \
+         are away, or restore data/keys from a backup; else erase it (stele erase {0} --even-in-use) and set them again"
+    )]
+    Lost(String),
     /// The log says that it is destroyed.
     #[error("the data key of {0} is destroyed")]
     Destroyed(String),
@@ -79,7 +97,7 @@ impl Keyring {
 
     fn path(&self, subject: &str, version: u32) -> PathBuf {
         // Subjects hold slashes; their hash does not.
-        self.folder.join(format!("{}-{version}.json", Digest::of(&[subject.as_bytes()]).hex()))
+        self.folder.join(format!("{}-{version}{KEY_SUFFIX}", Digest::of(&[subject.as_bytes()]).hex()))
     }
 
     /// The key as it is kept, if it is here.
@@ -91,6 +109,49 @@ impl Keyring {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(KeyringError::Io { subject: subject.to_owned(), source }),
         }
+    }
+
+    /// Keeps a copy of a key that another controller has; whether it is new here.
+    pub(crate) fn keep_copy(&self, key: &KeptKey) -> Result<bool, KeyringError> {
+        // Copies are made as they are: most are here already, and need not be opened to be known.
+        if self.kept(&key.subject, key.version)?.as_ref() == Some(key) {
+            return Ok(false);
+        }
+        self.keep(key)?;
+        Ok(true)
+    }
+
+    /// Keys in order of their files' names, after one of these, at most so many; and the name to go on after. One that
+    /// cannot be read is left out.
+    pub(crate) fn page(
+        &self,
+        after: Option<&str>,
+        most: usize,
+    ) -> Result<(Vec<KeptKey>, Option<String>), KeyringError> {
+        let failed = |source| KeyringError::Folder { folder: self.folder.clone(), source };
+        let mut names = Vec::new();
+        for file in std::fs::read_dir(&self.folder).map_err(failed)? {
+            let name = file.map_err(failed)?.file_name().to_string_lossy().into_owned();
+            if name.ends_with(KEY_SUFFIX) && after.is_none_or(|after| name.as_str() > after) {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        let is_more = names.len() > most;
+        names.truncate(most);
+        let mut page = Vec::with_capacity(names.len());
+        for name in &names {
+            match std::fs::read(self.folder.join(name)) {
+                Ok(bytes) => match serde_json::from_slice(&bytes) {
+                    Ok(kept) => page.push(kept),
+                    Err(error) => tracing::error!(name, %error, "a data key is damaged here"),
+                },
+                // It was destroyed meanwhile.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Ok((page, names.pop().filter(|_| is_more)))
     }
 
     /// Keeps a key made here or elsewhere. One that is here already stays.

@@ -37,6 +37,7 @@ mod identity;
 mod inbox;
 mod join;
 mod keepalive;
+mod key_copies;
 mod keyring;
 pub mod limits;
 mod memory;

@@ -148,6 +148,8 @@ pub const RESEND_INTERVAL_MAX: Duration = Duration::from_secs(20);
 pub const RESOLVE_DEADLINE: Duration = Duration::from_secs(15);
 /// Longest a request to another controller may take.
 pub const PEER_REQUEST_DEADLINE: Duration = Duration::from_secs(8);
+/// Between two lines in the log that say why a learner does not vote yet.
+pub const LEARNER_NOTICE_INTERVAL: Duration = Duration::from_secs(10);
 /// Longest another controller may take to say which records it has.
 pub const HISTORY_DEADLINE: Duration = Duration::from_secs(2);
 /// Life of a controller's certificates, for its signatures and for TLS: 5 years.
@@ -162,6 +164,16 @@ pub const TLS_HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 pub const TLS_HANDSHAKES_MAX: usize = 256;
 /// Newest snapshots of State that are kept.
 pub const SNAPSHOTS_KEPT: usize = 3;
+/// Data keys in one answer to another controller.
+pub const KEYS_PER_ANSWER_MAX: usize = 1024;
+/// Between attempts to fetch the data keys of controllers that did not tell them.
+pub const KEYS_RETRY_INTERVAL: Duration = Duration::from_secs(5);
+/// Between two times that a controller looks through all data keys of the others.
+pub const KEYS_INTERVAL: Duration = Duration::from_hours(1);
+/// Longest the leader gathers data keys of one controller before voters change.
+pub const KEYS_GATHER_DEADLINE: Duration = Duration::from_secs(4);
+/// Longest another controller may take then to keep what the leader has.
+pub const KEYS_CONFIRM_DEADLINE: Duration = Duration::from_secs(3);
 /// Between attempts to destroy data keys that could not be destroyed.
 pub const ERASURE_RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// Longest an erasure's answer waits until every controller has destroyed its copies.

@@ -60,7 +60,8 @@ impl Handle {
         }
         let others = self.other_controllers();
         let members = others.len() + 1;
-        // This one has none; a majority that has none means that no majority ever kept one.
+        // This one has none; a majority that has none means that no majority ever kept one, also of the voters
+        // before: see `key_copies`.
         let mut without = 1;
         for peer in others {
             let request = PeerRequest::Key { subject: subject.to_owned(), version };
@@ -106,6 +107,9 @@ impl Handle {
         };
         let kept = match kept {
             Some(kept) => kept,
+            None if self.published().state.has_sealed(subject, version) => {
+                return Err(KeyringError::Lost(subject.to_owned()));
+            }
             None => self.keyring().make(subject, version)?,
         };
         let others = self.other_controllers();

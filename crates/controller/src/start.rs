@@ -32,7 +32,9 @@ use crate::reached::Reached;
 use crate::registry::{Credentials, Registry};
 use crate::replica::{Input, Replica};
 use crate::retention::Retention;
-use crate::{archive, backfill, feed, history, http, inbox, memory, mirror, opening, outbox, proof, tls};
+use crate::{
+    archive, backfill, feed, history, http, inbox, key_copies, memory, mirror, opening, outbox, proof, tls,
+};
 
 /// A controller that runs.
 pub struct Running {
@@ -217,6 +219,7 @@ fn tasks(
     tasks.spawn(endless(Box::pin(feed::run(handle.clone()))));
     tasks.spawn(endless(Box::pin(backfill::run(handle.clone()))));
     tasks.spawn(endless(Box::pin(history::promote(handle.clone()))));
+    tasks.spawn(endless(Box::pin(key_copies::run(handle.clone()))));
     tasks.spawn(crate::scrub::run(handle.clone()));
     tasks.spawn(proof::follow(handle.clone()));
     tasks.spawn(proof::compare(handle.clone()));

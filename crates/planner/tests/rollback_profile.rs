@@ -168,6 +168,9 @@ fn best_effort_leaves_what_cannot_be_restored_and_says_so() {
         world.dana(Spec::new(2, 1).deploy(app)).unwrap();
         world.settle();
     }
+    let sealed =
+        [(WEB, 1), (WEB, 2), (CART, 1)].map(|(subject, version)| world.state.has_sealed(subject, version));
+    assert_eq!(sealed, [true, false, false]);
     let erase = Command::EraseSubject { subject: WEB.to_owned(), even_in_use: false };
     world.ask(&request("admin", erase)).unwrap();
     let before = world.state.clone();

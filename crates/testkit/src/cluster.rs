@@ -314,7 +314,8 @@ impl Cluster {
     /// Makes the folder of a further controller; answers its id.
     pub fn prepare(&mut self) -> anyhow::Result<u64> {
         let id = self.last_id + 1;
-        let like = self.controllers.values().next().context("there is no controller")?.config.clone();
+        // The newest one's knows all before it: until it has State, a controller talks to those in its own alone.
+        let like = self.controllers.values().next_back().context("there is no controller")?.config.clone();
         let (api, peer) = (ports::free()?, ports::free()?);
         let folder = self.dir.path().join("fleet");
         let output = Command::new(self.programs.stele())

@@ -6,7 +6,15 @@ use std::time::Duration;
 use stele_api::wire::{ClusterAnswer, MemberRole};
 use stele_testkit::limits::RECOVERY_DEADLINE;
 use stele_testkit::load::{Load, broken_promises};
-use stele_testkit::{Cluster, ClusterConfig, eventually, fetch_log};
+use stele_testkit::{Cluster, ClusterConfig, eventually, fetch_log, registry};
+
+const WEB: &str = "shop/web@prod";
+
+fn hand_over(cluster: &Cluster, to: u64) {
+    cluster.run_cli(&["cluster", "transfer-leader", &to.to_string()]).unwrap();
+    let leads = || (cluster.leader_now()? == to).then_some(());
+    eventually(RECOVERY_DEADLINE, &format!("controller {to} leads"), leads).unwrap();
+}
 
 fn voters(cluster: &Cluster) -> Option<Vec<u64>> {
     let answer: ClusterAnswer = cluster.client(cluster.leader_now()?).ok()?.read("/v1/cluster").ok()?;
@@ -31,11 +39,6 @@ fn members_come_and_go_and_nothing_acknowledged_is_lost() {
     cluster.start_controller(new).unwrap();
     cluster.add(new).unwrap();
     goes_on();
-    let hand_over = |cluster: &Cluster, to: u64| {
-        cluster.run_cli(&["cluster", "transfer-leader", &to.to_string()]).unwrap();
-        let leads = || (cluster.leader_now()? == to).then_some(());
-        eventually(RECOVERY_DEADLINE, &format!("controller {to} leads"), leads).unwrap();
-    };
     hand_over(&cluster, new);
     goes_on();
     let refused = cluster.output_of(&["cluster", "remove", &new.to_string(), "--yes"]).unwrap();
@@ -87,4 +90,69 @@ fn members_come_and_go_and_nothing_acknowledged_is_lost() {
         logs.push((log.chain, log.told));
     }
     assert_eq!(logs[0], logs[1]);
+}
+
+fn set_secret(cluster: &Cluster) -> std::process::Output {
+    let secret = cluster.dir().join("secret");
+    std::fs::write(&secret, "hunter2").unwrap();
+    let mut command = cluster.cli(&["secret", "set", WEB, "db"]);
+    command.stdin(std::fs::File::open(&secret).unwrap()).output().unwrap()
+}
+
+#[test]
+fn what_is_sealed_opens_after_every_controller_was_replaced() {
+    let mut cluster = Cluster::start(ClusterConfig::simulated("keys")).unwrap();
+    let image = format!("{}/stele/web:a@sha256:{}", registry(), "a".repeat(64));
+    let spec = cluster.dir().join("web.yaml");
+    let text = format!(
+        "app: shop/web\nenvironments: [prod]\nservices:\n  web:\n    image: {image}\n    replicas: 1\n"
+    );
+    std::fs::write(&spec, text).unwrap();
+    let why = ["--reason", "Ms Roe asked", "--reason-subject", "customer:4711"];
+    let apply = [&["apply", "-f", spec.to_str().unwrap(), "--wait"][..], &why].concat();
+    cluster.run_cli(&apply).unwrap();
+    let events = ["events", "--after", "0", "--kind", "deployment_started", "--output", "json"];
+    let event: serde_json::Value = serde_json::from_str(cluster.run_cli(&events).unwrap().trim()).unwrap();
+    let seq = event["header"]["seq"].to_string();
+    assert!(set_secret(&cluster).status.success());
+
+    for old in [1, 2, 3] {
+        let new = cluster.prepare().unwrap();
+        cluster.start_controller(new).unwrap();
+        cluster.add(new).unwrap();
+        if cluster.leader().unwrap() == old {
+            hand_over(&cluster, new);
+        }
+        cluster.remove(old).unwrap();
+        cluster.kill(old).unwrap();
+        cluster.wipe(old).unwrap();
+    }
+    let reason: serde_json::Value =
+        serde_json::from_str(&cluster.run_cli(&["reason", &seq, "--output", "json"]).unwrap()).unwrap();
+    assert_eq!(reason["reason"], "Ms Roe asked", "{reason}");
+    for id in cluster.ids() {
+        let keys = cluster.folder(id).unwrap().join("data/keys");
+        assert_eq!(std::fs::read_dir(keys).unwrap().count(), 2, "controller {id} has every key");
+    }
+
+    // Keys that are lost everywhere are not made anew under the same name.
+    let ids = cluster.ids();
+    for id in &ids {
+        cluster.kill(*id).unwrap();
+        std::fs::remove_dir_all(cluster.folder(*id).unwrap().join("data/keys")).unwrap();
+    }
+    for id in &ids {
+        cluster.start_controller(*id).unwrap();
+    }
+    cluster.leader().unwrap();
+    let refused = eventually(RECOVERY_DEADLINE, "it says that the key is lost", || {
+        let output = set_secret(&cluster);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (!output.status.success() && said.contains("no controller has the data key")).then_some(said)
+    })
+    .unwrap();
+    assert!(refused.contains("stele erase shop/web@prod --even-in-use"), "{refused}");
+    cluster.run_cli(&["erase", WEB, "--even-in-use", "--yes"]).unwrap();
+    let set = set_secret(&cluster);
+    assert!(set.status.success(), "{set:?}");
 }

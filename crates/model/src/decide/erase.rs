@@ -6,7 +6,7 @@ use crate::event::Event;
 use crate::limits::{ERASED_SUBJECTS_MAX, SUBJECT_BYTES_MAX};
 use crate::rejection::{Rejection, RejectionKind};
 use crate::release::{EnvValue, InstanceSpec, Release};
-use crate::state::State;
+use crate::state::{History, State};
 use crate::value::{Sealed, Value, is_subject};
 
 pub(super) fn erase(state: &State, subject: &str, even_in_use: bool) -> Result<Vec<Event>, Rejection> {
@@ -44,6 +44,16 @@ impl State {
     /// Whether the key that sealed a value is destroyed.
     pub fn is_erased(&self, sealed: &Sealed) -> bool {
         self.control.erased.get(&sealed.subject).is_some_and(|through| sealed.key_version <= *through)
+    }
+
+    /// Whether a value in the log is sealed under a key: a release's, a config bundle's or a secret. It looks through
+    /// all of them.
+    pub fn has_sealed(&self, subject: &str, version: u32) -> bool {
+        let History { releases, configs, secrets, .. } = &self.history;
+        let in_releases = releases.values().flat_map(|record| sealed_of(&record.release));
+        let in_configs = configs.values().flat_map(|config| config.values().filter_map(Value::sealed));
+        let mut all = in_releases.chain(in_configs).chain(secrets.values());
+        all.any(|sealed| sealed.key_version == version && sealed.subject == subject)
     }
 
     /// Readable values sealed for a subject that containers have, or should have.
