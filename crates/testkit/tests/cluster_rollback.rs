@@ -283,7 +283,7 @@ fn the_way_back_is_there_however_often_was_deployed_in_vain() {
     let deployments = |limit: &str| -> Vec<Value> {
         shop.json(&["history", WEB, "--limit", limit])["entries"].as_array().unwrap().clone()
     };
-    let before = deployments("1000");
+    let before = deployments("500");
     let client = shop.cluster.client(shop.cluster.leader().unwrap()).unwrap();
     let image = format!("{}/stele/crash:b@sha256:{}", registry(), "b".repeat(64));
     for some in (0..IN_VAIN).collect::<Vec<_>>().chunks(50) {
@@ -298,7 +298,7 @@ fn the_way_back_is_there_however_often_was_deployed_in_vain() {
             assert_eq!(answer["status"], 200, "{answer}");
         }
     }
-    let entries = deployments("1000");
+    let entries = deployments("500");
     assert_eq!(entries.len(), IN_VAIN + before.len(), "every deployment there was");
     assert_eq!(entries[IN_VAIN..], before, "as they were told of before they were forgotten");
     assert_eq!(deployments("5"), entries[..5]);
