@@ -115,6 +115,7 @@ fn apply(state: &mut State, header: &Header, event: &Event) {
                 state.history.leader = 2;
             }
             state.touch(Leaf::Term);
+            state.note(|notes| notes.term_began(header.time));
         }
         Event::FleetCreated { fleet, root, epoch } => {
             state.control.fleet = Some(Fleet { name: fleet.clone(), root: root.clone(), epoch: *epoch });
@@ -177,6 +178,7 @@ fn apply(state: &mut State, header: &Header, event: &Event) {
             for node in nodes {
                 state.observed.entry(node.clone()).or_default().lost = lost;
                 state.touch(Leaf::Observed(node.clone()));
+                state.note(|notes| notes.is_heard(node, !lost, header.time));
             }
         }
         Event::ProjectCreated { project } => {
@@ -331,6 +333,7 @@ fn apply(state: &mut State, header: &Header, event: &Event) {
 fn remove_node(state: &mut State, node: &crate::ids::NodeName) {
     state.control.nodes.remove(node);
     state.touch(Leaf::Node(node.clone()));
+    state.note(|notes| notes.is_removed(node));
     if let Some(observed) = state.observed.remove(node) {
         state.touch(Leaf::Observed(node.clone()));
         for id in observed.instances.keys() {
@@ -471,8 +474,11 @@ fn change_assignment(
             }
         }
         AssignmentChange::Withdraw { .. } => {
-            if assigned.instances.remove(id).is_some() {
+            if let Some(was) = assigned.instances.remove(id) {
                 state.index.went(node, id);
+                if state.report_of(node, id).is_some() {
+                    state.note(|notes| notes.is_leaving(node, id, header.time, Some(was)));
+                }
             }
         }
     }
@@ -494,13 +500,23 @@ fn observe(state: &mut State, header: &Header, report: &ReportedChange) {
         let known = assigned.and_then(|assigned| assigned.instances.get_key_value(&change.id));
         let id = known.map_or(&change.id, |(id, _)| id);
         let told = InstanceReport { id: id.clone(), ..change.clone() };
-        if observed.instances.insert(id.clone(), Arc::new(told)).is_none() {
+        let before = observed.instances.insert(id.clone(), Arc::new(told));
+        if before.is_none() {
             state.index.came(&named, id);
+        }
+        if let Some(notes) = &mut state.index.notes {
+            notes.is_well(&named, id, change.is_well(), header.time);
+            if before.is_none() && known.is_none() {
+                notes.is_leaving(&named, id, header.time, None);
+            }
         }
     }
     for id in &report.gone {
         if observed.instances.remove(id).is_some() {
             state.index.went(node, id);
+        }
+        if let Some(notes) = &mut state.index.notes {
+            notes.is_gone(node, id);
         }
     }
     state.touch(Leaf::Observed(node.clone()));

@@ -14,7 +14,7 @@ use imbl::shared_ptr::DefaultSharedPtr;
 use crate::event::EnrolledNode;
 use crate::ids::{InstanceId, NodeName};
 use crate::state::{Observed, State};
-use crate::wire::{InstanceReport, Phase};
+use crate::wire::InstanceReport;
 
 /// How many entries are passed over on the way to a key before it is looked up.
 const STEPS_MAX: usize = 4;
@@ -79,8 +79,7 @@ impl<'a> Nodes<'a> {
     /// As [`State::is_healthy`].
     pub fn is_healthy(&mut self, node: &NodeName, instance: &InstanceId) -> bool {
         let report = self.report_of(node, instance);
-        report.is_some_and(|report| matches!(report.phase, Phase::Healthy | Phase::Completed))
-            && self.is_reachable(node)
+        report.is_some_and(|report| report.is_well()) && self.is_reachable(node)
     }
 }
 

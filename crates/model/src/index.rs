@@ -10,6 +10,7 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 use crate::ids::{AppEnv, InstanceId, NodeName, Seq, ServiceName, Slot};
+use crate::notes::Notes;
 use crate::release::Revision;
 use crate::state::State;
 
@@ -18,6 +19,8 @@ use crate::state::State;
 pub(crate) struct Index {
     kept: Option<Kept>,
     counts: Option<Counts>,
+    /// The one part that does not follow from the facts.
+    pub(crate) notes: Option<Notes>,
 }
 
 /// How many instances of an app a node was told to run or told of, by both.
@@ -115,6 +118,9 @@ impl State {
     pub fn keep_index(&mut self) {
         if self.index.kept.is_none() {
             self.index.kept = Some(Kept::of(self));
+        }
+        if self.index.notes.is_none() {
+            self.index.notes = Some(Notes::since(self.time));
         }
         self.keep_counts();
     }
@@ -263,7 +269,7 @@ impl Index {
 impl State {
     /// Whether what is kept to be looked up is what the facts say, for whoever checks invariants.
     pub fn index_is_true(&self) -> bool {
-        let Index { kept, counts } = &self.index;
+        let Index { kept, counts, notes: _ } = &self.index;
         kept.as_ref().is_none_or(|kept| *kept == Kept::of(self))
             && counts.as_ref().is_none_or(|counts| *counts == Counts::of(self))
     }

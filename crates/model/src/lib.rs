@@ -41,6 +41,7 @@ mod index;
 mod leaf;
 pub mod limits;
 mod merge;
+mod notes;
 pub mod point;
 pub mod rejection;
 pub mod release;
@@ -81,6 +82,7 @@ pub use ids::{
     PrincipalId, ProjectName, RegionName, SecretName, Seq, ServiceName, Slot, Time,
 };
 pub use in_order::Nodes;
+pub use notes::Leaving;
 pub use point::Point;
 pub use rejection::{Rejection, RejectionKind};
 pub use release::{InstanceSpec, Release, Revision};

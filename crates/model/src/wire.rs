@@ -211,6 +211,11 @@ impl Remarks {
 }
 
 impl InstanceReport {
+    /// Whether it serves, or ended as it should.
+    pub fn is_well(&self) -> bool {
+        matches!(self.phase, Phase::Healthy | Phase::Completed)
+    }
+
     /// Why it is pending, unhealthy or failed.
     pub fn reason(&self) -> Option<&str> {
         self.remarks.as_ref()?.reason.as_deref()

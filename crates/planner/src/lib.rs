@@ -24,6 +24,7 @@ macro_rules! planted {
 }
 
 mod cause;
+mod deadline;
 mod dirty;
 pub mod limits;
 mod placement;

@@ -5,38 +5,39 @@ use std::sync::Arc;
 
 use stele_model::event::{AssignmentChange, DeploymentKind, Outcome};
 use stele_model::ids::ServiceName;
-use stele_model::release::{Order, Service, Update};
+use stele_model::release::{Order, Service};
 use stele_model::state::AssignedTo;
 use stele_model::wire::Phase;
 use stele_model::{AppEnv, Command, Digest, InstanceId, NodeName, Revision, Seq, Slot, Specs, State, Time};
 
+use crate::deadline::{failure, nobody_saw, unproven};
 use crate::limits::ASSIGNMENTS_PER_COMMAND_MAX;
 use crate::placement::Unplaced;
 
 /// An instance a node has been told to run.
 #[derive(Clone)]
-struct Running<'a> {
-    node: &'a NodeName,
-    id: &'a InstanceId,
-    to: &'a Arc<AssignedTo>,
+pub(crate) struct Running<'a> {
+    pub(crate) node: &'a NodeName,
+    pub(crate) id: &'a InstanceId,
+    pub(crate) to: &'a Arc<AssignedTo>,
 }
 
 /// A slot that should be filled, with what fills it.
-struct Wanted<'a> {
-    slot: &'a Slot,
-    node: &'a NodeName,
-    service: &'a Service,
+pub(crate) struct Wanted<'a> {
+    pub(crate) slot: &'a Slot,
+    pub(crate) node: &'a NodeName,
+    pub(crate) service: &'a Service,
     /// What is in force on the node.
-    revision: &'a Revision,
-    spec: Digest,
+    pub(crate) revision: &'a Revision,
+    pub(crate) spec: Digest,
     /// The instance that is as it should be, if there is one.
-    fresh: Option<Running<'a>>,
+    pub(crate) fresh: Option<Running<'a>>,
     /// Whether that one is healthy, or on a node that cannot say: unreachable nodes hold nobody up.
-    is_good: bool,
+    pub(crate) is_good: bool,
     /// Whether it was healthy when it was last heard of.
-    was_healthy: bool,
+    pub(crate) was_healthy: bool,
     /// All others in the slot.
-    stale: Vec<Running<'a>>,
+    pub(crate) stale: Vec<Running<'a>>,
 }
 
 /// How many slots are replaced together.
@@ -94,7 +95,7 @@ pub(crate) fn advance(
         return None;
     }
     let outcome = match unproven(&wanted) {
-        Some(service) if !planted!(FinishEarly) => nobody_saw(&wanted, service, since, now)?,
+        Some(service) if !planted!(FinishEarly) => nobody_saw(state, &wanted, service, since, now)?,
         _ => Outcome::Succeeded,
     };
     Some(finish(app_env, seq, outcome))
@@ -202,7 +203,7 @@ fn wanted_slots<'a>(
             fresh.as_ref().is_some_and(|it| nodes.is_healthy(it.node, it.id) || !nodes.is_reachable(it.node));
         let was_healthy = fresh.as_ref().is_some_and(|it| {
             let report = nodes.report_of(it.node, it.id);
-            report.is_some_and(|report| matches!(report.phase, Phase::Healthy | Phase::Completed))
+            report.is_some_and(|report| report.is_well())
         });
         wanted.push(Wanted { slot, node, service, revision, spec, fresh, is_good, was_healthy, stale });
     }
@@ -214,39 +215,6 @@ fn wanted_slots<'a>(
 fn failed_before(state: &State, running: &Running<'_>, since: Time) -> bool {
     running.to.since < since
         && state.report_of(running.node, running.id).is_some_and(|report| report.phase == Phase::Failed)
-}
-
-/// The first new instance that failed, or did not become healthy in its time.
-/// An instance that was there before the deployment has its time from the deployment's start.
-fn failure(state: &State, wanted: &[Wanted<'_>], started: Time, now: Time) -> Option<Outcome> {
-    wanted.iter().find_map(|slot| {
-        let fresh = slot.fresh.as_ref()?;
-        if slot.is_good {
-            return None;
-        }
-        let report = state.report_of(fresh.node, fresh.id);
-        let failed = report.is_some_and(|report| report.phase == Phase::Failed);
-        let Update { deadline_ms, .. } = slot.service.update;
-        let waited = now.millis_since(fresh.to.since.max(started));
-        if !failed && waited <= deadline_ms {
-            return None;
-        }
-        let told = report.and_then(|report| report.reason().map(str::to_owned));
-        let reason = match (failed, told) {
-            (true, told) => told.unwrap_or_else(|| "it failed".to_owned()),
-            (false, told) => {
-                let seen = told.map(|told| format!(": {told}")).unwrap_or_default();
-                format!("not healthy within {} s{seen}", deadline_ms / 1000)
-            }
-        };
-        Some(Outcome::Failed {
-            instance: fresh.id.clone(),
-            node: fresh.node.clone(),
-            reason,
-            exit_code: report.and_then(|report| report.exit_code()),
-            log_tail: report.map(|report| report.log_tail().to_vec()).unwrap_or_default(),
-        })
-    })
 }
 
 /// The changes that may be made now, within each service's budget.
@@ -363,28 +331,4 @@ fn is_settled(state: &State, app_env: &AppEnv, wanted: &[Wanted<'_>], is_held: b
         && state
             .observed_of(app_env)
             .all(|(node, id, _)| assigned.contains(id) || is_lost(node) || is_elsewhere(node, id))
-}
-
-/// A service of which no instance is healthy, or was when it was last heard of. Nodes that cannot say excuse their own
-/// instances, but where no other ever was, nothing is known of a service; and what is not known to work is not what
-/// one goes back to.
-fn unproven<'a>(wanted: &[Wanted<'a>]) -> Option<&'a ServiceName> {
-    let healthy = wanted.iter().filter(|slot| slot.was_healthy).map(|slot| &slot.slot.service);
-    let proven: BTreeSet<&ServiceName> = healthy.collect();
-    wanted.iter().map(|slot| &slot.slot.service).find(|service| !proven.contains(service))
-}
-
-/// That a service's time is up, for all of its instances.
-fn nobody_saw(wanted: &[Wanted<'_>], service: &ServiceName, started: Time, now: Time) -> Option<Outcome> {
-    let mut slots = wanted.iter().filter(|slot| slot.slot.service == *service).peekable();
-    let first = slots.peek().and_then(|slot| slot.fresh.clone())?;
-    let deadline_ms = slots.peek()?.service.update.deadline_ms;
-    let is_over = |to: &AssignedTo| now.millis_since(to.since.max(started)) > deadline_ms;
-    slots.all(|slot| slot.fresh.as_ref().is_some_and(|fresh| is_over(fresh.to))).then(|| Outcome::Failed {
-        instance: first.id.clone(),
-        node: first.node.clone(),
-        reason: format!("nobody saw it healthy within {} s: its node is not heard of", deadline_ms / 1000),
-        exit_code: None,
-        log_tail: Vec::new(),
-    })
 }

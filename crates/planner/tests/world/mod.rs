@@ -14,11 +14,11 @@ use stele_model::release::{
 };
 use stele_model::signature::PublicKey;
 use stele_model::state::AssignedTo;
-use stele_model::trial::try_out;
+use stele_model::trial::{Trial, carry_on, try_out};
 use stele_model::wire::{InstanceReport, Phase, Report};
 use stele_model::{
-    AppEnv, Command, Context, Decision, Digest, FlatMap, Links, Record, Rejection, Release, ReleaseChoice,
-    Request, Scope, Sealed, Seq, State, Time, Value,
+    AppEnv, Command, Context, Decision, Digest, Event, FlatMap, Links, NodeName, Record, Rejection, Release,
+    ReleaseChoice, Request, Scope, Sealed, Seq, State, Time, Value,
 };
 
 pub(crate) fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
@@ -47,6 +47,8 @@ pub(crate) struct World {
     reports: u64,
     /// Images whose containers are never healthy.
     pub(crate) sick: BTreeSet<Digest>,
+    /// Nodes that are heard of and tell nothing.
+    pub(crate) silent: BTreeSet<NodeName>,
     /// What last happened to a node.
     node_event: Option<Seq>,
 }
@@ -58,8 +60,15 @@ impl World {
         // From here on it is noted what changed, as in a controller.
         state.digest();
         let states = BTreeMap::from([(0, state.clone())]);
-        let mut world =
-            Self { state, states, records: Vec::new(), reports: 0, sick: BTreeSet::new(), node_event: None };
+        let mut world = Self {
+            state,
+            states,
+            records: Vec::new(),
+            reports: 0,
+            sick: BTreeSet::new(),
+            silent: BTreeSet::new(),
+            node_event: None,
+        };
         let admin = token("admin", Role::Admin, Holder::Person);
         let (fleet, root) = (name("demo"), PublicKey("00".repeat(32)));
         world.ask(&request("system", Command::CreateFleet { fleet, root, admin })).unwrap();
@@ -125,10 +134,14 @@ impl World {
         let context = Context { now: self.state.time, past: past.collect() };
         let trial = try_out(&self.state, request, &context)?;
         let decision = trial.records.first().map(|record| record.header.decision);
+        self.keep(trial);
+        Ok(decision)
+    }
+
+    fn keep(&mut self, trial: Trial) {
         self.records.extend(trial.records);
         self.state = trial.after;
         self.states.insert(self.state.seq, self.state.clone());
-        Ok(decision)
     }
 
     pub(crate) fn dana(&mut self, command: Command) -> Result<Option<Decision>, Rejection> {
@@ -139,7 +152,7 @@ impl World {
     pub(crate) fn settle(&mut self) -> Vec<Command> {
         let mut commands = Vec::new();
         for _ in 0..1000 {
-            let Some(command) = stele_planner::plan(&self.state, self.state.time).into_iter().next() else {
+            let Some(command) = self.look() else {
                 let before = self.state.seq;
                 self.report();
                 if self.state.seq == before {
@@ -147,18 +160,37 @@ impl World {
                 }
                 continue;
             };
-            let cause = stele_planner::cause(&self.state, &command).or(self.node_event);
-            let request = Request { cause, reason: None, ..request("system", command.clone()) };
-            self.ask(&request).unwrap();
             commands.push(command);
         }
         panic!("it never settles");
     }
 
+    /// Has the planner's next command decided, if there is one.
+    pub(crate) fn look(&mut self) -> Option<Command> {
+        let command = stele_planner::plan(&self.state, self.state.time).into_iter().next()?;
+        let cause = stele_planner::cause(&self.state, &command).or(self.node_event);
+        let request = Request { cause, reason: None, ..request("system", command.clone()) };
+        self.ask(&request).unwrap();
+        Some(command)
+    }
+
+    pub(crate) fn pass(&mut self, seconds: u64) {
+        self.state.time = Time(self.state.time.0 + seconds * 1_000_000);
+    }
+
     /// Lets the time pass in which an instance has to become healthy.
     pub(crate) fn pass_the_deadline(&mut self) {
-        self.state.time = Time(self.state.time.0 + 61_000_000);
+        self.pass(61);
         self.settle();
+    }
+
+    /// Another controller leads.
+    pub(crate) fn begin_term(&mut self) {
+        let term = self.state.history.term + 1;
+        let event = Event::TermStarted { term, controller: 1 };
+        let command = Command::Report { reports: Vec::new() };
+        let trial = carry_on(&self.state, &request("system", command), vec![event], self.state.time);
+        self.keep(trial);
     }
 
     /// How the newest deployment of an app ended.
@@ -167,9 +199,11 @@ impl World {
         deployment.finished.as_ref().map(|(_, _, outcome)| outcome.clone())
     }
 
-    fn report(&mut self) {
+    /// Every node that is heard of does what it was told and says so.
+    pub(crate) fn report(&mut self) {
         self.reports += 1;
         let nodes = self.state.control.nodes.keys().filter(|node| self.state.is_reachable(node));
+        let nodes = nodes.filter(|node| !self.silent.contains(*node));
         let reports = nodes.map(|node| {
             let assigned = self.state.assigned.get(node).cloned().unwrap_or_default();
             let is_sick = |to: &AssignedTo, service: &ServiceName| {

@@ -1,0 +1,123 @@
+//! Deadlines: a rollout waits for whoever could not tell, and for nobody for ever.
+
+#![allow(clippy::unwrap_used)]
+
+mod world;
+
+use stele_model::event::{AssignmentChange, Outcome};
+use stele_model::{AppEnv, Command, State};
+use world::{Spec, World, image_digest, name};
+
+const WEB: &str = "shop/web@prod";
+
+/// Four instances of one image, with another deployed.
+fn world() -> World {
+    let mut world = World::new();
+    world.dana(Spec::new(1, 4).deploy(WEB)).unwrap();
+    world.settle();
+    world.dana(Spec::new(2, 4).deploy(WEB)).unwrap();
+    world
+}
+
+/// Has the next instance assigned; its node.
+fn begin_one(world: &mut World) -> String {
+    let Some(Command::Assign { changes, .. }) = world.look() else { panic!("nothing was assigned") };
+    let begun = changes.iter().find_map(|change| match change {
+        AssignmentChange::Assign { node, .. } => Some(node.to_string()),
+        AssignmentChange::Withdraw { .. } => None,
+    });
+    begun.unwrap()
+}
+
+fn why(world: &World) -> String {
+    match world.ended(WEB) {
+        Some(Outcome::Failed { reason, .. }) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_node_that_was_lost_has_its_time_from_when_it_returned() {
+    let mut world = world();
+    world.lose_or_return("us-2");
+    assert_eq!(begin_one(&mut world), "us-2", "it serves nobody");
+    world.pass(300);
+    world.lose_or_return("us-2");
+    assert_eq!(world.look(), None, "it was not even told");
+    let mut sick = world.clone();
+    world.settle();
+    assert_eq!(world.ended(WEB), Some(Outcome::Succeeded));
+
+    sick.sick.insert(image_digest(2));
+    sick.settle();
+    assert_eq!(sick.ended(WEB), None);
+    sick.pass_the_deadline();
+    assert_eq!(why(&sick), "not healthy within 60 s");
+}
+
+#[test]
+fn what_was_told_while_nobody_led_counts() {
+    let mut world = world();
+    begin_one(&mut world);
+    world.pass(300);
+    world.begin_term();
+    assert_eq!(world.look(), None, "nodes have not had their say");
+    let mut silent = world.clone();
+    world.settle();
+    assert_eq!(world.ended(WEB), Some(Outcome::Succeeded));
+
+    silent.silent.extend(["eu-1", "eu-2", "us-1", "us-2"].map(name));
+    silent.pass_the_deadline();
+    assert_eq!(why(&silent), "not healthy within 60 s: its node tells nothing of it");
+}
+
+#[test]
+fn what_was_well_has_its_time_again() {
+    let mut world = world();
+    begin_one(&mut world);
+    world.report();
+    // The first one is well: its predecessor goes, and the next one begins.
+    begin_one(&mut world);
+    world.pass(100);
+    // A restart of what was well, and the first that is heard of the next.
+    world.sick.insert(image_digest(2));
+    world.report();
+    assert_eq!(world.look(), None, "both have just begun");
+    let mut sick = world.clone();
+    world.sick.clear();
+    world.settle();
+    assert_eq!(world.ended(WEB), Some(Outcome::Succeeded));
+
+    sick.pass(30);
+    sick.settle();
+    assert_eq!(sick.ended(WEB), None);
+    sick.pass(31);
+    sick.settle();
+    assert_eq!(why(&sick), "not healthy within 60 s");
+}
+
+#[test]
+fn what_nobody_noted_counts_as_before() {
+    let mut world = world();
+    begin_one(&mut world);
+    world.sick.insert(image_digest(2));
+    world.report();
+    // As whoever read it from bytes has it.
+    let noted = world.state.clone();
+    let mut read = State::default();
+    (read.seq, read.time) = (noted.seq, noted.time);
+    (read.target, read.assigned, read.observed) = (noted.target, noted.assigned, noted.observed);
+    (read.control, read.history) = (noted.control, noted.history);
+    world.state = read;
+    let mut kept = world.clone();
+    world.pass(61);
+    assert!(matches!(world.look(), Some(Command::FinishDeployment { .. })));
+
+    // Who begins to note gives another deadline, and no more.
+    kept.pass(61);
+    kept.state.keep_index();
+    assert_eq!(kept.look(), None);
+    kept.pass(61);
+    assert!(matches!(kept.look(), Some(Command::FinishDeployment { .. })));
+    assert_eq!(kept.state.assigned_to(&name::<AppEnv>(WEB)).count(), 5);
+}
