@@ -25,7 +25,7 @@ use crate::scope::Scope;
 use crate::selector::Selector;
 use crate::signature::{Certificate, PublicKey};
 use crate::value::{Sealed, Value};
-use crate::wire::{AssignmentVersion, InstanceReport, Phase};
+use crate::wire::{AssignmentVersion, InstanceReport};
 
 /// Everything the log says, up to `seq`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -322,19 +322,26 @@ impl State {
             .map_or(0, |((_, _, version), _)| *version)
     }
 
+    /// What a node was told to run in a slot.
+    pub fn assigned_in(
+        &self,
+        slot: &Slot,
+        node: &NodeName,
+    ) -> impl Iterator<Item = (&InstanceId, &Arc<AssignedTo>)> + use<'_> {
+        let id = |serial| InstanceId { slot: slot.clone(), serial };
+        let range = id(0)..=id(Seq::MAX);
+        let assigned = self.assigned.get(node).map(|assigned| assigned.instances.range(range));
+        assigned.into_iter().flatten()
+    }
+
     /// Whether a node was told to run something of a spec in a slot.
     pub(crate) fn is_assigned(&self, slot: &Slot, node: &NodeName, spec: Digest) -> bool {
-        let Some(assigned) = self.assigned.get(node) else { return false };
-        let id = |serial| InstanceId { slot: slot.clone(), serial };
-        assigned.instances.range(id(0)..=id(Seq::MAX)).any(|(_, to)| to.spec == spec)
+        self.assigned_in(slot, node).any(|(_, to)| to.spec == spec)
     }
 
     /// Whether an instance of a slot that is made so is healthy on a node.
     pub(crate) fn is_healthy_as(&self, slot: &Slot, node: &NodeName, spec: Digest) -> bool {
-        let Some(assigned) = self.assigned.get(node) else { return false };
-        let id = |serial| InstanceId { slot: slot.clone(), serial };
-        let mut all = assigned.instances.range(id(0)..=id(Seq::MAX));
-        all.any(|(id, to)| to.spec == spec && self.is_healthy(node, id))
+        self.assigned_in(slot, node).any(|(id, to)| to.spec == spec && self.is_healthy(node, id))
     }
 
     /// The deployments of an app in an environment that began in a range, in order.
@@ -496,9 +503,7 @@ impl State {
     pub fn is_healthy(&self, node: &NodeName, instance: &InstanceId) -> bool {
         let Some(seen) = self.observed.get(node) else { return false };
         let report = seen.instances.get(instance);
-        report.is_some_and(|report| matches!(report.phase, Phase::Healthy | Phase::Completed))
-            && !seen.lost
-            && self.control.nodes.contains_key(node)
+        report.is_some_and(|report| report.is_well()) && !seen.lost && self.control.nodes.contains_key(node)
     }
 
     /// The container of a service under a revision, with config and secrets filled in.

@@ -10,10 +10,11 @@ mod verify;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::ids::{AppEnv, FleetName, NodeName, RegionName, Seq, Time};
+use crate::ids::{AppEnv, FleetName, NodeName, RegionName, Seq, Slot, Time};
 use crate::scope::Scope;
 use crate::signature::{Certificate, PublicKey};
-use crate::state::State;
+use crate::specs::Specs;
+use crate::state::{AssignedTo, State};
 use crate::wire::{AssignmentVersion, Signed, observed_digest};
 
 pub use judge::{NodeSummary, RegionSummary, Summary, summarise};
@@ -145,27 +146,45 @@ fn expected_of(state: &State, scope: &Scope) -> Vec<NodeEvidence> {
     nodes
 }
 
-/// The apps of a scope of which nodes were not told yet all that the target says.
+/// What tells whether an instance of a slot on a node is what should be there.
+type IsAsTold<'a> = dyn FnMut(&'a Slot, &'a NodeName, &'a AssignedTo) -> bool + 'a;
+
+/// The apps of a scope of which nodes were not told yet all that the target says: a container whose spec another
+/// revision left as it was is not made anew, and stays assigned under the revision it was made of.
 fn moving(state: &State, scope: &Scope) -> Vec<AppEnv> {
+    let mut specs: Option<(&AppEnv, Specs<'_>)> = None;
+    moving_by(state, scope, &mut |slot, node, to| {
+        // Those of one app are together.
+        if specs.as_ref().is_none_or(|(app_env, _)| **app_env != slot.app_env) {
+            specs = Some((&slot.app_env, Specs::new(state, &slot.app_env)));
+        }
+        specs.as_mut().and_then(|(_, specs)| specs.at(slot, node)) == Some(to.spec)
+    })
+}
+
+/// The same as proofs say that were made when revisions were compared, not specs.
+fn moving_by_revision(state: &State, scope: &Scope) -> Vec<AppEnv> {
+    moving_by(state, scope, &mut |slot, node, to| {
+        state.revision_at(&slot.app_env, node) == Some(to.revision.as_ref())
+    })
+}
+
+fn moving_by<'a>(state: &'a State, scope: &Scope, is_as_told: &mut IsAsTold<'a>) -> Vec<AppEnv> {
     let mut moving = std::collections::BTreeSet::new();
-    for (slot, node) in &state.target.placement {
-        let told = state.assigned.get(node).is_some_and(|assigned| {
-            assigned.instances.iter().any(|(id, to)| {
-                id.slot == *slot && Some(to.revision.as_ref()) == state.revision_at(&slot.app_env, node)
-            })
-        });
-        if !told {
+    for (slot, node) in state.target.placement.iter().filter(|(slot, _)| scope.covers_app_env(&slot.app_env))
+    {
+        if !state.assigned_in(slot, node).any(|(_, to)| is_as_told(slot, node, to)) {
             moving.insert(&slot.app_env);
         }
     }
     for (node, assigned) in &state.assigned {
-        for id in assigned.instances.keys() {
+        for id in assigned.instances.keys().filter(|id| scope.covers_app_env(&id.slot.app_env)) {
             if state.target.placement.get(&id.slot) != Some(node) {
                 moving.insert(&id.slot.app_env);
             }
         }
     }
-    moving.into_iter().filter(|app_env| scope.covers_app_env(app_env)).cloned().collect()
+    moving.into_iter().cloned().collect()
 }
 
 #[cfg(test)]

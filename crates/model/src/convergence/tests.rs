@@ -8,9 +8,9 @@ use super::*;
 use crate::event::EnrolledNode;
 use crate::ids::InstanceId;
 use crate::limits::{INSPECTION_AGE_US_MAX, STATEMENT_AGE_US_MAX};
-use crate::release::Revision;
+use crate::release::{Container, Image, InstanceSpec, Order, Placement, Release, Revision, Service, Update};
 use crate::signature::{CertificateBody, Purpose, public_key};
-use crate::state::{Assigned, AssignedTo};
+use crate::state::{Assigned, AssignedTo, ReleaseRecord};
 use crate::wire::{Heartbeat, InstanceDifference, Observed};
 
 const NOW: Time = Time(1_800_000_000_000_000);
@@ -43,10 +43,38 @@ fn spec(index: usize) -> Digest {
     Digest::of(&[b"spec", &index.to_be_bytes()])
 }
 
+/// A release of one service, with so many of it.
+fn release(count: u32) -> Release {
+    let image = Image { repository: "registry.example/web".to_owned(), digest: spec(0) };
+    let web = Service {
+        container: Container::new(image),
+        placement: Placement::Replicas { count, nodes: "".parse().unwrap() },
+        update: Update { max_unavailable: 1, order: Order::StartFirst, deadline_ms: 60_000 },
+    };
+    let services = crate::FlatMap::from([("web".parse().unwrap(), web)]);
+    Release { app: instance(0).slot.app_env.app.clone(), services }
+}
+
+/// What every instance is made of.
+fn told() -> Digest {
+    let slot = instance(0).slot;
+    let (app_env, service) = (slot.app_env.clone(), slot.service.clone());
+    let container = release(1).services[&service].container.clone();
+    InstanceSpec { app_env, service, container }.digest()
+}
+
+/// Has a release known, as the only thing that a revision names.
+fn know(state: &mut State, release: Release) -> Revision {
+    let digest = release.digest();
+    let record = ReleaseRecord { number: 1, seq: 1, release, images: crate::FlatMap::new() };
+    state.history.releases.insert(digest, 1, Arc::new(record));
+    Revision { release: digest, config: None, secrets: crate::FlatMap::new() }
+}
+
 /// A fleet of so many nodes with an instance each, all of them told.
 fn state(nodes: usize) -> State {
     let mut state = State { seq: 40, time: NOW, ..State::default() };
-    let revision = Revision { release: Digest::of(&[b"v1"]), config: None, secrets: crate::FlatMap::new() };
+    let revision = know(&mut state, release(1));
     for index in 0..nodes {
         let name = node(index);
         let enrolled = EnrolledNode {
@@ -59,12 +87,8 @@ fn state(nodes: usize) -> State {
         };
         state.control.nodes.insert(name.clone(), Arc::new(enrolled));
         let id = instance(index);
-        let to = AssignedTo {
-            revision: Arc::new(revision.clone()),
-            spec: spec(index),
-            replaces: None,
-            since: NOW,
-        };
+        let to =
+            AssignedTo { revision: Arc::new(revision.clone()), spec: told(), replaces: None, since: NOW };
         state.target.intent.insert(id.slot.app_env.clone(), Arc::new(revision.clone()));
         state.target.placement.insert(id.slot.clone(), name.clone());
         let instances = std::iter::once((id, Arc::new(to))).collect();
@@ -84,7 +108,7 @@ fn heartbeat(state: &State, index: usize) -> Heartbeat {
         acked: 1,
         time: Some(Time(NOW.0 - 1_000_000)),
         observed: Some(Observed {
-            digest: observed_digest([(&instance(index), spec(index))]),
+            digest: observed_digest([(&instance(index), told())]),
             instances: 1,
             inspected: Some(Time(NOW.0 - 2_000_000)),
             differs: Vec::new(),
@@ -189,6 +213,30 @@ fn what_is_not_told_yet_is_said() {
     assert_eq!(proof_of(&state, &[]).moving, [instance(7).slot.app_env.clone()]);
     let other = gather(&state, &"shop/pay@prod".parse().unwrap(), NOW, |_| None, None, certificate());
     assert_eq!((other.moving.len(), other.nodes.len()), (0, 0));
+}
+
+#[test]
+fn what_another_revision_left_as_it_was_is_told() {
+    let mut state = state(2);
+    let (before, app_env) = (state.clone(), instance(0).slot.app_env.clone());
+    // The same container under another release, which nobody is told anew.
+    let next = know(&mut state, release(2));
+    state.target.intent.insert(app_env.clone(), Arc::new(next));
+    let proof = proof_of(&state, &[]);
+    assert_eq!(proof.moving, Vec::<AppEnv>::new());
+    against(&proof, &state).unwrap();
+    // One that was made by another rule, at the time, is believed still.
+    let older = ConvergenceProof { moving: vec![app_env.clone()], ..proof };
+    against(&older, &state).unwrap();
+    let other = ConvergenceProof { moving: vec!["shop/pay@prod".parse().unwrap()], ..older };
+    against(&other, &state).unwrap_err();
+    // Another container is news.
+    let mut changed = release(2);
+    changed.services.values_mut().next().unwrap().container.user = Some("nobody".to_owned());
+    let next = know(&mut state, changed);
+    state.target.intent.insert(app_env.clone(), Arc::new(next));
+    assert_eq!(proof_of(&state, &[]).moving, [app_env]);
+    assert_eq!(proof_of(&before, &[]).moving, Vec::<AppEnv>::new());
 }
 
 #[test]

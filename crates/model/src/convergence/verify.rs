@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{ConvergenceProof, Summary, expected_of, moving, summarise};
+use super::{ConvergenceProof, Summary, expected_of, moving, moving_by_revision, summarise};
 use crate::digest::Digest;
 use crate::ids::NodeName;
 use crate::signature::{PublicKey, Purpose, SignatureError};
@@ -118,7 +118,8 @@ pub fn against(proof: &ConvergenceProof, state: &State) -> Result<(), ProofRefus
     if listed.len() != expected.len() {
         return Err(refused(format!("it has {} nodes, not {}", expected.len(), listed.len())));
     }
-    if moving(state, &proof.scope) != proof.moving {
+    let is_moving = [moving, moving_by_revision].iter().any(|rule| rule(state, &proof.scope) == proof.moving);
+    if !is_moving {
         return Err(refused("other apps are on their way".to_owned()));
     }
     Ok(())
