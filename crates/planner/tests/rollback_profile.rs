@@ -222,3 +222,18 @@ fn what_nobody_saw_healthy_has_not_succeeded() {
     world.settle();
     assert_eq!(world.ended(WEB), Some(Outcome::Succeeded));
 }
+
+#[test]
+fn what_no_container_has_any_more_can_be_erased() {
+    let mut world = World::new();
+    world.dana(set_secret(WEB, "hunter2")).unwrap();
+    world.dana(Spec { secret: true, cache: true, ..Spec::new(1, 1) }.deploy(WEB)).unwrap();
+    world.settle();
+    let erase = || request("admin", Command::EraseSubject { subject: WEB.to_owned(), even_in_use: false });
+    let refused = world.clone().ask(&erase()).unwrap_err();
+    assert_eq!(refused.details, ["shop/web@prod: PASSWORD of service web"]);
+    // The cache is what it was, and stays assigned under the first release.
+    world.dana(Spec { cache: true, ..Spec::new(1, 1) }.deploy(WEB)).unwrap();
+    world.settle();
+    assert!(world.ask(&erase()).unwrap().is_some());
+}

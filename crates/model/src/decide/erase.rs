@@ -64,16 +64,20 @@ impl State {
             crate::event::Pin::Absent => None,
         });
         let assigned = self.assigned.values().flat_map(|assigned| assigned.instances.iter());
-        let assigned = assigned.map(|(id, to)| (&id.slot.app_env, to.revision.as_ref()));
+        // Of the revision that an instance was made of, its own service alone still runs for certain.
+        let assigned =
+            assigned.map(|(id, to)| (&id.slot.app_env, to.revision.as_ref(), Some(&id.slot.service)));
+        let should_be = intent.chain(pinned).map(|(app_env, revision)| (app_env, revision, None));
         let mut seen = BTreeSet::new();
         let mut uses = BTreeSet::new();
-        for (app_env, revision) in intent.chain(pinned).chain(assigned) {
+        for (app_env, revision, only) in should_be.chain(assigned) {
             // A thousand instances of one revision are one use.
-            if !seen.insert((app_env, revision.release, revision.config, &revision.secrets)) {
+            if !seen.insert((app_env, revision.release, revision.config, &revision.secrets, only)) {
                 continue;
             }
             let Some(record) = self.history.releases.get(&revision.release) else { continue };
-            for service in record.release.services.keys() {
+            let services = record.release.services.keys();
+            for service in services.filter(|service| only.is_none_or(|only| only == *service)) {
                 let Some(spec) = self.instance_spec(app_env, revision, service) else { continue };
                 for (name, sealed) in sealed_in(&spec) {
                     if sealed.subject == subject && !self.is_erased(sealed) {
