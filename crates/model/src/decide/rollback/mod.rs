@@ -160,7 +160,8 @@ fn in_words(command: &Command, flags: Flags) -> String {
     let Command::Rollback { scope, except, point, now, .. } = command else { return String::new() };
     let mut words = format!("stele rollback {scope} --to {}", Point::quoted(point));
     for excepted in except {
-        words.push_str(&format!(" --except {excepted}"));
+        words.push_str(" --except ");
+        words.push_str(&excepted.to_string());
     }
     let Flags { strict, best_effort, pass_barriers } = flags;
     let options = [(*now, " --now"), (strict, " --strict"), (best_effort, " --best-effort")];
