@@ -7,9 +7,11 @@ mod world;
 
 use stele_ledger::system_request;
 use stele_model::event::Outcome;
+use stele_model::ids::ServiceName;
 use stele_model::limits::{INSTANCES_PER_NODE_MAX, LOG_LINE_BYTES_MAX, LOG_TAIL_LINES_MAX};
+use stele_model::release::EnvValue;
 use stele_model::wire::{InstanceReport, Phase, Remarks, Report};
-use stele_model::{Command, Digest, Idempotency, NodeName, RejectionKind, Scope};
+use stele_model::{Command, Digest, Idempotency, NodeName, RejectionKind, Scope, Sealed};
 use world::{World, links, name, release, shop};
 
 #[test]
@@ -177,6 +179,34 @@ fn an_app_on_every_node_of_a_large_fleet_fits_into_the_log() {
     world.verify();
 }
 
+/// Every assignment names all secrets of its app.
+#[test]
+fn an_app_of_many_secrets_fits_into_the_log() {
+    const REPLICAS: u32 = 700;
+    let mut world = World::new();
+    let filler = "s".repeat(50);
+    let secrets: Vec<String> = (0..100).map(|at| format!("{filler}-{at}")).collect();
+    for secret in &secrets {
+        let value = Sealed {
+            subject: "shop/web@prod".to_owned(),
+            key_version: 1,
+            nonce: String::new(),
+            ciphertext: String::new(),
+        };
+        world.ask("dana", Command::SetSecret { app_env: shop(), name: name(secret), value }).unwrap();
+    }
+    let mut release = release("one", REPLICAS, false);
+    let web = release.services.get_mut(&name::<ServiceName>("web")).unwrap();
+    web.container.ports.clear();
+    for secret in &secrets {
+        web.container.env.insert(secret.replace('-', "_"), EnvValue::Secret(name(secret)));
+    }
+    world.deploy("dana", release).unwrap();
+    world.settle();
+    assert_eq!(world.running().len(), REPLICAS as usize + 2);
+    world.verify();
+}
+
 #[test]
 fn what_a_node_in_trouble_tells_fits_into_the_log() {
     let mut world = World::new();
@@ -205,6 +235,14 @@ fn what_a_node_in_trouble_tells_fits_into_the_log() {
     let short = |at| InstanceReport { remarks: None, ..failed(at) };
     tell(&mut world, 2, (0..INSTANCES_PER_NODE_MAX).map(short).collect());
     tell(&mut world, 3, Vec::new());
+    // A header names every app that a node tells of.
+    let of_app = |at: usize| {
+        let filler = "a".repeat(58);
+        let id = name(&format!("{filler}/{filler}-{at:04}@{filler}/web.0-1"));
+        InstanceReport { id, remarks: None, ..failed(0) }
+    };
+    assert!(tell(&mut world, 4, (0..INSTANCES_PER_NODE_MAX).map(of_app).collect()) > 1);
+    assert!(tell(&mut world, 5, Vec::new()) > 1);
     world.verify();
 }
 

@@ -31,11 +31,20 @@ pub const LABELS_COUNT_MAX: usize = 64;
 pub const PAYLOAD_BYTES_MAX: usize = 1024 * 1024;
 /// Changes of slots, assignments or nodes in one record: as many as have room for the nodes' names in its header.
 pub const CHANGES_PER_RECORD_MAX: usize = 512;
+/// What nodes are told in one record, in bytes as [`ASSIGNMENT_BYTES`] counts them: well below a payload, whatever
+/// encoding adds.
+pub const ASSIGNED_BYTES_MAX: usize = PAYLOAD_BYTES_MAX / 2;
+/// More than a change of what a node is told takes in a record without the versions of its secrets, in bytes: names
+/// are the most of it.
+pub const ASSIGNMENT_BYTES: usize = 1024;
 /// What nodes told in one record, in bytes of text and `REPORTED_INSTANCE_BYTES` for each instance: well below a
 /// payload, whatever encoding adds.
 pub const REPORTED_BYTES_MAX: usize = PAYLOAD_BYTES_MAX / 2;
 /// More than an instance takes in a record without its reason and log lines, in bytes: names are the most of it.
 pub const REPORTED_INSTANCE_BYTES: usize = 512;
+/// Names of the nodes that told, and of the apps they told of, in one record's header, in bytes: the rest of a header
+/// has room beside them.
+pub const REPORTED_SCOPES_BYTES_MAX: usize = HEADER_BYTES_MAX / 4 * 3;
 /// Largest encoded decision (all records of one command), in bytes.
 pub const DECISION_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Largest record header, in bytes (a leaf must stay a C2SP tlog-tiles entry).

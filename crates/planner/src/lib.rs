@@ -24,10 +24,12 @@ macro_rules! planted {
 }
 
 mod cause;
+mod changes;
 mod deadline;
 mod dirty;
 pub mod limits;
 mod placement;
+mod replace;
 pub mod retention;
 mod rollout;
 mod simulate;

@@ -3,16 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use stele_model::event::{AssignmentChange, DeploymentKind, Outcome};
+use stele_model::event::{DeploymentKind, Outcome};
 use stele_model::ids::ServiceName;
-use stele_model::release::{Order, Service};
+use stele_model::release::Service;
 use stele_model::state::AssignedTo;
-use stele_model::wire::Phase;
+use stele_model::wire::{InstanceReport, Phase};
 use stele_model::{AppEnv, Command, Digest, InstanceId, NodeName, Revision, Seq, Slot, Specs, State, Time};
 
 use crate::deadline::{failure, nobody_saw, unproven};
-use crate::limits::ASSIGNMENTS_PER_COMMAND_MAX;
 use crate::placement::Unplaced;
+use crate::replace::Step;
 
 /// An instance a node has been told to run.
 #[derive(Clone)]
@@ -42,7 +42,7 @@ pub(crate) struct Wanted<'a> {
 
 /// How many slots are replaced together.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Pace {
+pub(crate) enum Pace {
     /// As many as the service's budget allows.
     Careful,
     /// A rollback: what serves nobody is replaced whatever the budget, since that takes nothing away.
@@ -83,15 +83,14 @@ pub(crate) fn advance(
         Some((_, deployment)) if deployment.kind == DeploymentKind::Rollback => Pace::Rescue,
         _ => Pace::Careful,
     };
-    let mut changes = Vec::new();
-    // Slots that should not be there any more.
-    changes.extend(left.iter().take(ASSIGNMENTS_PER_COMMAND_MAX).map(withdraw));
-    changes.extend(replace(state, &wanted, held.as_ref(), pace));
+    let mut step = Step::new(state, &wanted, &left, pace);
+    step.replace(held.as_ref());
+    let changes = step.end();
     if !changes.is_empty() {
         return Some(Command::Assign { app_env: app_env.clone(), changes });
     }
     let (seq, _) = deployment?;
-    if !is_settled(state, app_env, &wanted, held.is_some()) {
+    if !is_filled(&wanted) || lingering(state, app_env, &wanted, held.is_some()).next().is_some() {
         return None;
     }
     let outcome = match unproven(&wanted) {
@@ -102,7 +101,7 @@ pub(crate) fn advance(
 }
 
 /// Slots of each service that are left as they are, and where nothing is healthy.
-type Down<'a> = BTreeMap<&'a ServiceName, u32>;
+pub(crate) type Down<'a> = BTreeMap<&'a ServiceName, u32>;
 
 /// Leaves what is in no pinned place as it is.
 fn hold<'a>(
@@ -161,10 +160,6 @@ fn finish(app_env: &AppEnv, deployment: Seq, outcome: Outcome) -> Command {
     Command::FinishDeployment { app_env: app_env.clone(), deployment, outcome }
 }
 
-fn withdraw(running: &Running<'_>) -> AssignmentChange {
-    AssignmentChange::Withdraw { node: running.node.clone(), instance: running.id.clone() }
-}
-
 /// The slots that should be filled, and the instances that fill none of them, in order.
 fn wanted_slots<'a>(
     state: &'a State,
@@ -217,118 +212,41 @@ fn failed_before(state: &State, running: &Running<'_>, since: Time) -> bool {
         && state.report_of(running.node, running.id).is_some_and(|report| report.phase == Phase::Failed)
 }
 
-/// The changes that may be made now, within each service's budget.
-fn replace(
-    state: &State,
-    wanted: &[Wanted<'_>],
-    held: Option<&Down<'_>>,
-    pace: Pace,
-) -> Vec<AssignmentChange> {
-    let mut changes = Vec::new();
-    let mut services: BTreeMap<&ServiceName, Vec<&Wanted<'_>>> = BTreeMap::new();
-    for slot in wanted {
-        services.entry(&slot.slot.service).or_default().push(slot);
-    }
-    for (service, slots) in services {
-        // What does not fit into this command is found again for the next.
-        if changes.len() >= ASSIGNMENTS_PER_COMMAND_MAX {
-            break;
-        }
-        let down = held.and_then(|held| held.get(service)).copied().unwrap_or_default();
-        replace_service(state, slots, down, pace, &mut changes);
-    }
-    changes
-}
-
-fn replace_service(
-    state: &State,
-    mut slots: Vec<&Wanted<'_>>,
-    down_elsewhere: u32,
-    pace: Pace,
-    changes: &mut Vec<AssignmentChange>,
-) {
-    let mut in_progress = 0;
-    for slot in &slots {
-        if slot.fresh.is_none() {
-            continue;
-        }
-        if pace == Pace::AtOnce || slot.is_good || planted!(NoHealthGate) {
-            changes.extend(slot.stale.iter().map(withdraw));
-        } else {
-            // Whatever it stands for, a slot that is not healthy is one that is unavailable.
-            in_progress += 1;
-        }
-    }
-    // What serves nobody is replaced first.
-    let serves = |slot: &Wanted<'_>| slot.stale.iter().any(|stale| state.is_healthy(stale.node, stale.id));
-    slots.sort_by_key(|slot| serves(slot));
-    for slot in slots {
-        if slot.fresh.is_some() {
-            continue;
-        }
-        if changes.len() >= ASSIGNMENTS_PER_COMMAND_MAX {
-            break;
-        }
-        let budget = slot.service.update.max_unavailable + u32::from(planted!(BudgetOffByOne));
-        let is_free = match pace {
-            Pace::AtOnce => true,
-            Pace::Rescue => !serves(slot),
-            Pace::Careful => slot.stale.is_empty(),
-        };
-        // What is held down does not come back by being waited for: one slot at a time goes on anyway.
-        let elsewhere = down_elsewhere.min(budget.saturating_sub(1));
-        if !is_free && in_progress + elsewhere >= budget {
-            continue;
-        }
-        in_progress += u32::from(!slot.stale.is_empty());
-        start(state, slot, changes);
-    }
-}
-
-/// Assigns a new instance to a slot; where both cannot run together, in the old one's place.
-fn start(state: &State, slot: &Wanted<'_>, changes: &mut Vec<AssignmentChange>) {
-    let stop_first = slot.service.update.order == Order::StopFirst;
-    let rival = slot.stale.iter().find(|stale| {
-        stale.node == slot.node
-            && (stop_first || slot.service.container.is_exclusive() || excludes(state, stale))
-    });
-    changes.push(AssignmentChange::Assign {
-        node: slot.node.clone(),
-        // The serial is the seq of the record, known once it is decided.
-        instance: InstanceId { slot: slot.slot.clone(), serial: 0 },
-        revision: slot.revision.clone(),
-        spec: slot.spec,
-        replaces: rival.map(|rival| rival.id.clone()),
-    });
-    changes.extend(rival.map(withdraw));
-}
-
-fn excludes(state: &State, running: &Running<'_>) -> bool {
+pub(crate) fn excludes(state: &State, running: &Running<'_>) -> bool {
     state
         .instance_spec(&running.id.slot.app_env, &running.to.revision, &running.id.slot.service)
         .is_some_and(|spec| spec.container.is_exclusive())
 }
 
-/// Everything is as targeted, and what was withdrawn is really gone. Where what is in no pinned place is held, only
-/// pinned places count.
-fn is_settled(state: &State, app_env: &AppEnv, wanted: &[Wanted<'_>], is_held: bool) -> bool {
-    let assigned: BTreeSet<&InstanceId> =
-        wanted.iter().filter_map(|slot| Some(slot.fresh.as_ref()?.id)).collect();
-    let filled = wanted.iter().all(|slot| {
+/// Everything that should be there is, and is good.
+fn is_filled(wanted: &[Wanted<'_>]) -> bool {
+    wanted.iter().all(|slot| {
         let is_good = slot.is_good || planted!(FinishEarly);
         slot.stale.is_empty() && slot.fresh.is_some() && is_good
-    });
+    })
+}
+
+/// What nodes that are heard of still tell of, and nothing wants. Where what is in no pinned place is held, only pinned
+/// places count.
+fn lingering<'a>(
+    state: &'a State,
+    app_env: &'a AppEnv,
+    wanted: &[Wanted<'a>],
+    is_held: bool,
+) -> impl Iterator<Item = (&'a NodeName, &'a InstanceId, &'a InstanceReport)> {
+    let fresh: BTreeSet<&InstanceId> =
+        wanted.iter().filter_map(|slot| Some(slot.fresh.as_ref()?.id)).collect();
     let is_lost = |node| state.observed.get(node).is_some_and(|seen| seen.lost);
     let is_pinned = |node: &NodeName| state.pin_at(app_env, node).is_some();
     // In a pinned place may be what nothing else serves for a slot that is held.
-    let serves_elsewhere = |node: &NodeName, id: &InstanceId| {
+    let serves_elsewhere = move |node: &NodeName, id: &InstanceId| {
         state.assigned.get(node).is_some_and(|told| told.instances.contains_key(id))
             && state.target.placement.get(&id.slot).is_some_and(|home| !is_pinned(home))
     };
     let is_elsewhere =
-        |node: &NodeName, id: &InstanceId| is_held && (!is_pinned(node) || serves_elsewhere(node, id));
-    filled
-        && state
-            .observed_of(app_env)
-            .all(|(node, id, _)| assigned.contains(id) || is_lost(node) || is_elsewhere(node, id))
+        move |node: &NodeName, id: &InstanceId| is_held && (!is_pinned(node) || serves_elsewhere(node, id));
+    state
+        .observed_of(app_env)
+        .filter(move |(node, id, _)| !fresh.contains(id) && !is_lost(*node) && !is_elsewhere(node, id))
+        .map(|(node, id, report)| (node, id, report.as_ref()))
 }

@@ -4,6 +4,7 @@
 //! (a time, an earlier State) is in its arguments, and whatever it chose is in the
 //! events: folding them never decides again.
 
+mod cut;
 mod deploy;
 mod erase;
 mod fleet;
@@ -13,6 +14,7 @@ mod rollout;
 mod undo;
 mod validate;
 
+pub use cut::bytes_of_assignment;
 pub use rollback::{NodeChange, RollbackPlan, plan_rollback};
 pub use undo::{Conflict, UndoPlan, UndoneApp, plan_undo};
 pub use validate::{validate_labels, validate_release};

@@ -3,12 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::cut::{Assignments, bytes_of_assignment, in_parts, in_records};
 use super::next_seq;
 use crate::event::{AssignmentChange, Event, Outcome, ReportedChange};
 use crate::ids::{AppEnv, InstanceId, NodeName, Seq, Slot};
-use crate::limits::{
-    CHANGES_PER_RECORD_MAX, INSTANCES_PER_NODE_MAX, REPORTED_BYTES_MAX, REPORTED_INSTANCE_BYTES,
-};
+use crate::limits::{CHANGES_PER_RECORD_MAX, INSTANCES_PER_NODE_MAX};
 use crate::rejection::{Rejection, RejectionKind};
 use crate::specs::Specs;
 use crate::state::State;
@@ -55,7 +54,7 @@ pub(super) fn assign(
     changes: &[AssignmentChange],
 ) -> Result<Vec<Event>, Rejection> {
     let first = next_seq(state, &[]);
-    let mut decided = Vec::new();
+    let mut decided = Assignments::new(first);
     let mut counts: BTreeMap<NodeName, usize> = BTreeMap::new();
     let mut specs = Specs::new(state, app_env);
     for change in changes {
@@ -71,11 +70,9 @@ pub(super) fn assign(
                     conflict(format!("{instance} refers to a service or secret that is not there"))
                 })?;
                 *count_of(state, &mut counts, node) += 1;
-                // The seq of the record that it will be in.
-                let serial = first + (decided.len() / CHANGES_PER_RECORD_MAX) as Seq;
-                decided.push(AssignmentChange::Assign {
+                decided.push(bytes_of_assignment(change), |seq| AssignmentChange::Assign {
                     node: node.clone(),
-                    instance: InstanceId { slot: instance.slot.clone(), serial },
+                    instance: InstanceId { slot: instance.slot.clone(), serial: seq },
                     revision: revision.clone(),
                     spec,
                     replaces: replaces.clone(),
@@ -87,7 +84,7 @@ pub(super) fn assign(
                 if present && instance.slot.app_env == *app_env {
                     let count = count_of(state, &mut counts, node);
                     *count = count.saturating_sub(1);
-                    decided.push(change.clone());
+                    decided.push(bytes_of_assignment(change), |_| change.clone());
                 }
             }
         }
@@ -98,9 +95,7 @@ pub(super) fn assign(
             format!("{node} would have more than {INSTANCES_PER_NODE_MAX} instances"),
         ));
     }
-    let of =
-        |changes: &[_]| Event::AssignmentsChanged { app_env: app_env.clone(), changes: changes.to_vec() };
-    Ok(decided.chunks(CHANGES_PER_RECORD_MAX).map(of).collect())
+    Ok(decided.into_events(app_env))
 }
 
 fn count_of<'a>(state: &State, counts: &'a mut BTreeMap<NodeName, usize>, node: &NodeName) -> &'a mut usize {
@@ -161,61 +156,6 @@ pub(super) fn report(state: &State, reports: &[Report]) -> Vec<Event> {
         }));
     }
     in_records(news)
-}
-
-/// What a node tells, in parts that each have room in a record. They stand in one decision, so nobody sees one without
-/// the others.
-fn in_parts(change: ReportedChange) -> Vec<ReportedChange> {
-    if bytes_of(&change) <= REPORTED_BYTES_MAX {
-        return vec![change];
-    }
-    let ReportedChange { changed, gone, .. } = &change;
-    let part = |changed: &[InstanceReport], gone: &[InstanceId]| ReportedChange {
-        changed: changed.to_vec(),
-        gone: gone.to_vec(),
-        ..change.clone()
-    };
-    let mut parts: Vec<_> = gone.chunks(CHANGES_PER_RECORD_MAX).map(|gone| part(&[], gone)).collect();
-    let (mut from, mut bytes) = (0, 0);
-    for (at, instance) in changed.iter().enumerate() {
-        let more = bytes_of_instance(instance);
-        if bytes + more > REPORTED_BYTES_MAX && at > from {
-            parts.push(part(&changed[from..at], &[]));
-            (from, bytes) = (at, 0);
-        }
-        bytes += more;
-    }
-    parts.push(part(&changed[from..], &[]));
-    parts
-}
-
-fn in_records(news: Vec<ReportedChange>) -> Vec<Event> {
-    let mut records: Vec<Vec<ReportedChange>> = Vec::new();
-    let mut bytes = 0;
-    for change in news {
-        let more = bytes_of(&change);
-        match records.last_mut() {
-            Some(last) if bytes + more <= REPORTED_BYTES_MAX && last.len() < CHANGES_PER_RECORD_MAX => {
-                bytes += more;
-                last.push(change);
-            }
-            _ => {
-                bytes = more;
-                records.push(vec![change]);
-            }
-        }
-    }
-    records.into_iter().map(|reports| Event::NodesReported { reports }).collect()
-}
-
-fn bytes_of(change: &ReportedChange) -> usize {
-    let changed: usize = change.changed.iter().map(bytes_of_instance).sum();
-    REPORTED_INSTANCE_BYTES * (1 + change.gone.len()) + changed
-}
-
-fn bytes_of_instance(instance: &InstanceReport) -> usize {
-    let lines: usize = instance.log_tail().iter().map(|line| line.len() + size_of::<u64>()).sum();
-    REPORTED_INSTANCE_BYTES + instance.reason().map_or(0, str::len) + lines
 }
 
 pub(super) fn mark_nodes(state: &State, lost: &[NodeName], returned: &[NodeName]) -> Vec<Event> {
