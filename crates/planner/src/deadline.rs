@@ -9,9 +9,11 @@ use std::collections::BTreeSet;
 use stele_model::event::Outcome;
 use stele_model::ids::ServiceName;
 use stele_model::release::Update;
-use stele_model::wire::Phase;
-use stele_model::{State, Time};
+use stele_model::state::Deployment;
+use stele_model::wire::{InstanceReport, Phase};
+use stele_model::{InstanceId, NodeName, State, Time};
 
+use crate::limits::LEAVING_MS;
 use crate::rollout::{Running, Wanted};
 
 /// From when on an instance has its time to become healthy.
@@ -55,6 +57,48 @@ pub(crate) fn failure(state: &State, wanted: &[Wanted<'_>], started: Time, now: 
             log_tail: report.map(|report| report.log_tail().to_vec()).unwrap_or_default(),
         })
     })
+}
+
+/// The first instance that is there still though its node should not run it any more, for longer than it may take to
+/// be gone.
+pub(crate) fn leftover<'a>(
+    state: &State,
+    deployment: &Deployment,
+    mut lingering: impl Iterator<Item = (&'a NodeName, &'a InstanceId, &'a InstanceReport)>,
+    now: Time,
+) -> Option<Outcome> {
+    lingering.find_map(|(node, id, report)| {
+        if state.assigned.get(node).is_some_and(|told| told.instances.contains_key(id)) {
+            return None;
+        }
+        let left = state.left(node, id).map(|left| left.since).unwrap_or_default();
+        let begins = left.max(deployment.started).max(state.could_tell_since(node));
+        let patience_ms = patience_ms(state, deployment, node, id);
+        if now.millis_since(begins) <= patience_ms {
+            return None;
+        }
+        let told = report.reason().map(|told| format!(": {told}")).unwrap_or_default();
+        Some(Outcome::Failed {
+            instance: id.clone(),
+            node: node.clone(),
+            reason: format!("not gone within {} s{told}", patience_ms / 1000),
+            exit_code: report.exit_code(),
+            log_tail: report.log_tail().to_vec(),
+        })
+    })
+}
+
+/// How long an instance may take to be gone: its service's deadline and its time to stop, as they are now or were when
+/// the deployment began, whichever is longer. What exactly it was made of is not known any more.
+fn patience_ms(state: &State, deployment: &Deployment, node: &NodeName, id: &InstanceId) -> u64 {
+    let revisions = state.revision_at(&id.slot.app_env, node).into_iter().chain(&deployment.from);
+    let services =
+        revisions.filter_map(|revision| state.release_of(revision)?.services.get(&id.slot.service));
+    let patience = services.map(|service| {
+        let stop_ms = u64::from(service.container.stop.grace_seconds) * 1000;
+        service.update.deadline_ms.saturating_add(stop_ms)
+    });
+    patience.max().unwrap_or(LEAVING_MS)
 }
 
 /// A service of which no instance is healthy, or was when it was last heard of. Nodes that cannot say excuse their own

@@ -9,5 +9,7 @@ pub const SLOTS_PER_COMMAND_MAX: usize = 8192;
 pub const ASSIGNMENTS_PER_COMMAND_MAX: usize = 4096;
 /// The same in bytes, as the log counts them: each names all of its app's secrets.
 pub const ASSIGNMENTS_BYTES_PER_COMMAND_MAX: usize = DECISION_BYTES_MAX / 2;
+/// How long an instance of which no deadline is known any more may take to be gone, in milliseconds.
+pub const LEAVING_MS: u64 = 120_000;
 /// Nodes named to say why there is no room; more are only counted.
 pub const NODES_NAMED_MAX: usize = 8;

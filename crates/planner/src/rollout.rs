@@ -10,7 +10,7 @@ use stele_model::state::AssignedTo;
 use stele_model::wire::{InstanceReport, Phase};
 use stele_model::{AppEnv, Command, Digest, InstanceId, NodeName, Revision, Seq, Slot, Specs, State, Time};
 
-use crate::deadline::{failure, nobody_saw, unproven};
+use crate::deadline::{failure, leftover, nobody_saw, unproven};
 use crate::placement::Unplaced;
 use crate::replace::Step;
 
@@ -89,7 +89,14 @@ pub(crate) fn advance(
     if !changes.is_empty() {
         return Some(Command::Assign { app_env: app_env.clone(), changes });
     }
-    let (seq, _) = deployment?;
+    let (seq, deployment) = deployment?;
+    // Nothing new is on its way to being healthy: at most, something has to go.
+    if wanted.iter().all(|slot| slot.is_good || slot.fresh.is_none()) {
+        let lingering = lingering(state, app_env, &wanted, held.is_some());
+        if let Some(outcome) = leftover(state, deployment, lingering, now) {
+            return Some(finish(app_env, seq, outcome));
+        }
+    }
     if !is_filled(&wanted) || lingering(state, app_env, &wanted, held.is_some()).next().is_some() {
         return None;
     }

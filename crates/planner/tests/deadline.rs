@@ -5,7 +5,7 @@
 mod world;
 
 use stele_model::event::{AssignmentChange, Outcome};
-use stele_model::{AppEnv, Command, State};
+use stele_model::{AppEnv, Command, NodeName, State};
 use world::{Spec, World, image_digest, name};
 
 const WEB: &str = "shop/web@prod";
@@ -120,4 +120,43 @@ fn what_nobody_noted_counts_as_before() {
     kept.pass(61);
     assert!(matches!(kept.look(), Some(Command::FinishDeployment { .. })));
     assert_eq!(kept.state.assigned_to(&name::<AppEnv>(WEB)).count(), 5);
+}
+
+#[test]
+fn what_cannot_be_removed_does_not_keep_a_deployment_running() {
+    let nodes = ["eu-1", "eu-2", "us-1", "us-2"].map(name::<NodeName>);
+    let mut world = world();
+    world.stuck.extend(nodes.clone());
+    world.settle();
+    assert_eq!(world.ended(WEB), None, "all is well, and what was before is still there");
+    let mut freed = world.clone();
+    world.pass(69);
+    world.settle();
+    assert_eq!(world.ended(WEB), None, "it has its deadline, and its time to stop");
+    world.pass(2);
+    world.settle();
+    let Some(Outcome::Failed { instance, node, reason, .. }) = world.ended(WEB) else { panic!("it hangs") };
+    assert_eq!(reason, "not gone within 70 s: cannot be removed: the device is busy");
+    assert!(world.state.report_of(&node, &instance).is_some() && nodes.contains(&node));
+    assert!(!world.state.assigned[&node].instances.contains_key(&instance));
+
+    freed.stuck.clear();
+    freed.settle();
+    assert_eq!(freed.ended(WEB), Some(Outcome::Succeeded));
+    // Of an app that is removed, nothing else is left to wait for.
+    freed.stuck.extend(nodes);
+    freed.dana(Command::Remove { app_env: name(WEB) }).unwrap();
+    freed.settle();
+    assert_eq!(freed.ended(WEB), None);
+    freed.pass(71);
+    freed.settle();
+    assert_eq!(why(&freed), "not gone within 70 s: cannot be removed: the device is busy");
+}
+
+#[test]
+fn what_cannot_be_removed_from_a_lost_node_holds_nobody_up() {
+    let mut world = world();
+    world.lose_or_return("us-2");
+    world.settle();
+    assert_eq!(world.ended(WEB), Some(Outcome::Succeeded));
 }

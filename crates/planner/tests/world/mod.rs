@@ -15,7 +15,7 @@ use stele_model::release::{
 use stele_model::signature::PublicKey;
 use stele_model::state::AssignedTo;
 use stele_model::trial::{Trial, carry_on, try_out};
-use stele_model::wire::{InstanceReport, Phase, Report};
+use stele_model::wire::{InstanceReport, Phase, Remarks, Report};
 use stele_model::{
     AppEnv, Command, Context, Decision, Digest, Event, FlatMap, Links, NodeName, Record, Rejection, Release,
     ReleaseChoice, Request, Scope, Sealed, Seq, State, Time, Value,
@@ -49,6 +49,8 @@ pub(crate) struct World {
     pub(crate) sick: BTreeSet<Digest>,
     /// Nodes that are heard of and tell nothing.
     pub(crate) silent: BTreeSet<NodeName>,
+    /// Nodes that cannot remove anything.
+    pub(crate) stuck: BTreeSet<NodeName>,
     /// What last happened to a node.
     node_event: Option<Seq>,
 }
@@ -67,6 +69,7 @@ impl World {
             reports: 0,
             sick: BTreeSet::new(),
             silent: BTreeSet::new(),
+            stuck: BTreeSet::new(),
             node_event: None,
         };
         let admin = token("admin", Role::Admin, Holder::Person);
@@ -218,13 +221,24 @@ impl World {
                 restarts: 0,
                 remarks: None,
             });
+            let mut instances: Vec<_> = instances.collect();
+            if self.stuck.contains(node) {
+                let known =
+                    self.state.observed.get(node).into_iter().flat_map(|seen| seen.instances.values());
+                let stays = known.filter(|known| !assigned.instances.contains_key(&known.id));
+                let busy = "cannot be removed: the device is busy".to_owned();
+                instances.extend(stays.map(|known| InstanceReport {
+                    remarks: Remarks::of(Some(busy.clone()), None, Vec::new()),
+                    ..InstanceReport::clone(known)
+                }));
+            }
             Report {
                 fleet: name("demo"),
                 node: node.clone(),
                 boot: 1,
                 number: self.reports,
                 applied: self.state.assignment_version(node),
-                instances: instances.collect(),
+                instances,
             }
         });
         let command = Command::Report { reports: reports.collect() };
