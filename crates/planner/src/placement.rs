@@ -142,14 +142,21 @@ fn add(
         Placement::Every { .. } => {
             let has: BTreeSet<_> = taken.values().copied().collect();
             let mut free = (0..).filter(|index| !taken.contains_key(index));
+            let mut without = Vec::new();
             for node in matching.iter().filter(|node| !has.contains(&node.name)) {
                 let Some(index) = free.next() else { break };
-                if room.conflict(&node.name, service).is_none() {
-                    room.take(&node.name, service, &slot(index));
-                    added.insert(slot(index), node.name.clone());
+                if let Some(why) = room.conflict(&node.name, service) {
+                    without.push((slot(index), format!("{}: {why}", node.name)));
+                    continue;
                 }
+                room.take(&node.name, service, &slot(index));
+                added.insert(slot(index), node.name.clone());
             }
-            (added, None)
+            let unplaced = without.first().map(|(slot, _)| {
+                let why = named(without.iter().map(|(_, why)| why.clone()), without.len());
+                Unplaced { slot: slot.clone(), reason: format!("not every matching node has room ({why})") }
+            });
+            (added, unplaced)
         }
         Placement::Replicas { count, .. } => {
             let fit = matching.iter().filter(|node| {
@@ -177,23 +184,25 @@ fn why_not(state: &State, service: &Service, matching: &[&Arc<EnrolledNode>], ro
     if matching.is_empty() {
         return format!("no node matches {:?}", service.placement.nodes().to_string());
     }
-    let reasons: Vec<_> = matching
-        .iter()
-        .take(NODES_NAMED_MAX)
-        .map(|node| {
-            let why = if state.is_reachable(&node.name) {
-                room.conflict(&node.name, service).unwrap_or_else(|| "it has room".to_owned())
-            } else {
-                "it is lost".to_owned()
-            };
-            format!("{}: {why}", node.name)
-        })
-        .collect();
-    let others = match matching.len() - reasons.len() {
+    let reasons = matching.iter().map(|node| {
+        let why = if state.is_reachable(&node.name) {
+            room.conflict(&node.name, service).unwrap_or_else(|| "it has room".to_owned())
+        } else {
+            "it is lost".to_owned()
+        };
+        format!("{}: {why}", node.name)
+    });
+    format!("no matching node has room ({})", named(reasons, matching.len()))
+}
+
+/// The first few reasons, and how many others there are.
+fn named(reasons: impl Iterator<Item = String>, count: usize) -> String {
+    let reasons: Vec<_> = reasons.take(NODES_NAMED_MAX).collect();
+    let others = match count - reasons.len() {
         0 => String::new(),
         others => format!("; and {others} others"),
     };
-    format!("no matching node has room ({}{others})", reasons.join("; "))
+    format!("{}{others}", reasons.join("; "))
 }
 
 /// The nodes a service may go to, in the order in which they are chosen: by how often it stands in their

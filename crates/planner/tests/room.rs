@@ -1,0 +1,95 @@
+//! Room: what a node has no room for goes elsewhere, waits, or is told of, and is never started in vain.
+
+#![allow(clippy::unwrap_used)]
+
+mod world;
+
+use std::collections::BTreeMap;
+
+use stele_model::event::{AssignmentChange, Contacts, Outcome};
+use stele_model::ids::ServiceName;
+use stele_model::limits::INSTANCES_PER_NODE_MAX;
+use stele_model::release::{Placement, Port, Protocol, Service};
+use stele_model::{AppEnv, Command, FlatMap, ReleaseChoice};
+use world::{Place, Spec, World, image_digest, name};
+
+const WEB: &str = "shop/web@prod";
+const CART: &str = "shop/cart@prod";
+
+/// A service of one instance, with a port of its host, on one node.
+fn service(app_env: &str, image: u8, port: Option<u16>) -> Service {
+    let mut service =
+        Spec::new(image, 1).release(&name(app_env)).services[&name::<ServiceName>("web")].clone();
+    let publish = |host| Port { container: 8080, host: Some(host), protocol: Protocol::Tcp };
+    service.container.ports = port.map(publish).into_iter().collect();
+    service.placement = Placement::Replicas { count: 1, nodes: name("node=eu-1") };
+    service
+}
+
+fn deploy<const N: usize>(app_env: &str, services: [(&str, Service); N]) -> Command {
+    let app_env: AppEnv = name(app_env);
+    let mut release = Spec::new(1, 1).release(&app_env);
+    release.services = services.into_iter().map(|(service, it)| (name(service), it)).collect();
+    let images = FlatMap::new();
+    let release = ReleaseChoice::Content { release, images };
+    Command::Deploy { app_env, contacts: Some(Contacts::default()), release, again: false, barrier: None }
+}
+
+/// So many on the node.
+fn many(image: u8, count: usize) -> Service {
+    let mut many = service(WEB, image, None);
+    let count = u32::try_from(count).unwrap();
+    many.placement = Placement::Replicas { count, nodes: name("node=eu-1") };
+    many.update.max_unavailable = 100;
+    many
+}
+
+fn unplaced(world: &World, app_env: &str) -> String {
+    match world.ended(app_env) {
+        Some(Outcome::Unplaced { reason, .. }) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// How often each node stands for an app's slots.
+fn nodes(world: &World, app_env: &str) -> BTreeMap<String, usize> {
+    let mut nodes = BTreeMap::new();
+    for (_, node) in world.state.slots(&name(app_env)) {
+        *nodes.entry(node.to_string()).or_default() += 1;
+    }
+    nodes
+}
+
+/// How many are begun and withdrawn by each of the planner's steps.
+fn steps(commands: &[Command]) -> Vec<(usize, usize)> {
+    let assigned = commands.iter().filter_map(|command| match command {
+        Command::Assign { changes, .. } => {
+            let begun = changes.iter().filter(|it| matches!(it, AssignmentChange::Assign { .. })).count();
+            Some((begun, changes.len() - begun))
+        }
+        _ => None,
+    });
+    assigned.collect()
+}
+
+#[test]
+fn a_port_that_is_taken_on_one_node_of_every_one_is_told() {
+    let mut world = World::new();
+    world.dana(deploy(WEB, [("web", service(WEB, 1, Some(80)))])).unwrap();
+    world.settle();
+    let everywhere = Spec { place: Place::Everywhere, port: Some(80), ..Spec::new(1, 1) };
+    world.dana(everywhere.deploy(CART)).unwrap();
+    world.settle();
+    let why = "not every matching node has room (eu-1: port 80 is shop/web@prod/web.0's)";
+    assert_eq!(unplaced(&world, CART), why);
+
+    world.dana(Command::Remove { app_env: name(WEB) }).unwrap();
+    world.settle();
+    world.dana(Spec { image: 2, ..everywhere }.deploy(CART)).unwrap();
+    world.settle();
+    assert_eq!((world.ended(CART), nodes(&world, CART).len()), (Some(Outcome::Succeeded), 4));
+    // Who joins later has one, too.
+    world.enrol("eu-3");
+    world.settle();
+    assert_eq!(world.state.assigned_to(&name(CART)).count(), 5);
+}
