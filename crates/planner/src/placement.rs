@@ -16,6 +16,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use stele_model::event::EnrolledNode;
 use stele_model::ids::ServiceName;
+use stele_model::limits::INSTANCES_PER_NODE_MAX;
 use stele_model::release::{Placement, Port, Service};
 use stele_model::{AppEnv, NodeName, RegionName, Slot, State};
 
@@ -50,7 +51,7 @@ pub fn place(state: &State, app_env: &AppEnv) -> (Vec<Change>, Option<Unplaced>)
         if lacking == 0 {
             continue;
         }
-        let room = room.get_or_insert_with(|| Room::new(state, &staying));
+        let room = room.get_or_insert_with(|| Room::new(state, &staying, &leaving));
         let (slots, without) = add(state, app_env, (name, service, lacking), &staying, room);
         added.extend(slots);
         unplaced = unplaced.or(without);
@@ -271,6 +272,8 @@ struct Room<'a> {
     state: &'a State,
     /// How many slots each node has.
     busy: OrdMap<NodeName, usize>,
+    /// The same without those that leave.
+    full: OrdMap<NodeName, usize>,
     /// Ports in use at the beginning, which only a service that wants some needs to know.
     ports: OnceCell<BTreeMap<(&'a NodeName, Port), &'a Slot>>,
     /// Ports taken since.
@@ -288,21 +291,32 @@ fn host_ports(service: &Service) -> impl Iterator<Item = Port> {
 }
 
 impl<'a> Room<'a> {
-    fn new(state: &'a State, staying: &[Placed<'_>]) -> Self {
+    fn new(state: &'a State, staying: &[Placed<'_>], leaving: &[Placed<'_>]) -> Self {
         let busy = state.slots_per_node();
-        let mut room = Self { state, busy, ports: OnceCell::new(), taken: BTreeMap::new() };
+        let mut full = busy.clone();
+        for placed in leaving {
+            let count = full.entry(placed.node.clone()).or_default();
+            *count = count.saturating_sub(1);
+        }
+        let mut room = Self { state, busy, full, ports: OnceCell::new(), taken: BTreeMap::new() };
         for placed in staying {
             if let Some(service) = placed.service {
-                room.take(placed.node, service, placed.slot);
+                room.take_ports(placed.node, service, placed.slot);
             }
         }
         room
     }
 
-    fn take(&mut self, node: &NodeName, service: &Service, slot: &Slot) {
+    fn take_ports(&mut self, node: &NodeName, service: &Service, slot: &Slot) {
         for port in host_ports(service) {
             self.taken.entry((node.clone(), port)).or_insert_with(|| slot.clone());
         }
+    }
+
+    /// Takes what a slot needs that was not on the node.
+    fn take(&mut self, node: &NodeName, service: &Service, slot: &Slot) {
+        self.take_ports(node, service, slot);
+        *self.full.entry(node.clone()).or_default() += 1;
         if !self.state.target.placement.contains_key(slot) {
             *self.busy.entry(node.clone()).or_default() += 1;
         }
@@ -320,6 +334,9 @@ impl<'a> Room<'a> {
 
     /// Why a service cannot be on a node.
     fn conflict(&self, node: &NodeName, service: &Service) -> Option<String> {
+        if self.full.get(node).is_some_and(|count| *count >= INSTANCES_PER_NODE_MAX) {
+            return Some(format!("it has {INSTANCES_PER_NODE_MAX} instances, the most it may have"));
+        }
         host_ports(service).find_map(|port| {
             let ports = self.ports.get_or_init(|| self.in_use());
             let number = port.host.unwrap_or_default();

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use stele_model::State;
 use stele_model::event::AssignmentChange;
 use stele_model::ids::ServiceName;
+use stele_model::limits::INSTANCES_PER_NODE_MAX;
 use stele_model::release::Order;
+use stele_model::{State, Time};
 
 use crate::changes::Changes;
+use crate::placement::Unplaced;
 use crate::rollout::{Down, Pace, Running, Wanted, excludes};
 
 /// The next step of an app's rollout, in the making.
@@ -16,19 +18,21 @@ pub(crate) struct Step<'a, 'b> {
     wanted: &'b [Wanted<'a>],
     pace: Pace,
     changes: Changes<'a>,
+    /// The first slot that cannot be filled before something else goes.
+    waiting: Option<(&'b Wanted<'a>, String)>,
 }
 
 impl<'a, 'b> Step<'a, 'b> {
     /// One that withdraws what should not be there any more.
     pub(crate) fn new(state: &'a State, wanted: &'b [Wanted<'a>], left: &[Running<'a>], pace: Pace) -> Self {
-        let mut changes = Changes::new();
+        let mut changes = Changes::new(state);
         for running in left {
             if changes.is_full() {
                 break;
             }
             changes.withdraw(running);
         }
-        Self { state, wanted, pace, changes }
+        Self { state, wanted, pace, changes, waiting: None }
     }
 
     /// Makes the changes that may be made now.
@@ -83,26 +87,61 @@ impl<'a, 'b> Step<'a, 'b> {
             if !is_free && in_progress + elsewhere >= budget {
                 continue;
             }
-            in_progress += u32::from(!slot.stale.is_empty());
-            self.start(slot);
+            match self.start(slot) {
+                Ok(()) => in_progress += u32::from(!slot.stale.is_empty()),
+                Err(why) => self.waiting = self.waiting.take().or(Some((slot, why))),
+            }
         }
     }
 
-    /// Assigns a new instance to a slot; where both cannot run together, in the old one's place.
-    fn start(&mut self, slot: &'b Wanted<'a>) {
+    /// Assigns a new instance to a slot; where both cannot run together, in the old one's place. There may be no room
+    /// for it yet.
+    fn start(&mut self, slot: &'b Wanted<'a>) -> Result<(), String> {
         let stop_first = slot.service.update.order == Order::StopFirst;
-        let rival = slot.stale.iter().find(|stale| {
-            stale.node == slot.node
-                && (stop_first || slot.service.container.is_exclusive() || excludes(self.state, stale))
-        });
+        let mut rivals = slot.stale.iter().filter(|stale| stale.node == slot.node);
+        let rival = if self.changes.has_room(slot.node) {
+            let is_exclusive = stop_first || slot.service.container.is_exclusive();
+            rivals.find(|stale| is_exclusive || excludes(self.state, stale))
+        } else {
+            // The last one that the node may have is taken by the one before it.
+            let full =
+                || format!("{} has {INSTANCES_PER_NODE_MAX} instances, the most it may have", slot.node);
+            Some(rivals.next().ok_or_else(full)?)
+        };
         self.changes.assign(slot, rival.map(|rival| rival.id));
         if let Some(rival) = rival {
             self.changes.withdraw(rival);
         }
+        Ok(())
     }
 
-    /// The changes.
-    pub(crate) fn end(self) -> Vec<AssignmentChange> {
-        self.changes.into_inner()
+    /// The changes, and what waits: a slot, and why.
+    pub(crate) fn end(self) -> (Vec<AssignmentChange>, Option<Waiting<'b, 'a>>) {
+        (self.changes.into_inner(), self.waiting.map(|(slot, why)| Waiting { slot, why }))
+    }
+}
+
+/// A slot that cannot be filled before something else goes.
+pub(crate) struct Waiting<'b, 'a> {
+    slot: &'b Wanted<'a>,
+    why: String,
+}
+
+impl Waiting<'_, '_> {
+    /// It, once it has waited for longer than its service has time, since anything of the app was assigned, or of
+    /// its node withdrawn.
+    pub(crate) fn unplaced(
+        self,
+        state: &State,
+        wanted: &[Wanted<'_>],
+        started: Time,
+        now: Time,
+    ) -> Option<Unplaced> {
+        let Self { slot: Wanted { slot, node, service, .. }, why } = self;
+        let last = wanted.iter().filter_map(|slot| Some(slot.fresh.as_ref()?.to.since)).max();
+        let left = state.leaving(node).map(|(_, left)| left.since).max();
+        let begins = started.max(last.max(left).unwrap_or_default()).max(state.could_tell_since(node));
+        let is_over = now.millis_since(begins) > service.update.deadline_ms;
+        is_over.then(|| Unplaced { slot: (*slot).clone(), reason: why })
     }
 }

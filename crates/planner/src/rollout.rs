@@ -85,7 +85,7 @@ pub(crate) fn advance(
     };
     let mut step = Step::new(state, &wanted, &left, pace);
     step.replace(held.as_ref());
-    let changes = step.end();
+    let (changes, waiting) = step.end();
     if !changes.is_empty() {
         return Some(Command::Assign { app_env: app_env.clone(), changes });
     }
@@ -95,6 +95,11 @@ pub(crate) fn advance(
         let lingering = lingering(state, app_env, &wanted, held.is_some());
         if let Some(outcome) = leftover(state, deployment, lingering, now) {
             return Some(finish(app_env, seq, outcome));
+        }
+        if let Some(Unplaced { slot, reason }) =
+            waiting.and_then(|waiting| waiting.unplaced(state, &wanted, since, now))
+        {
+            return Some(finish(app_env, seq, Outcome::Unplaced { slot, reason }));
         }
     }
     if !is_filled(&wanted) || lingering(state, app_env, &wanted, held.is_some()).next().is_some() {

@@ -73,6 +73,48 @@ fn steps(commands: &[Command]) -> Vec<(usize, usize)> {
 }
 
 #[test]
+fn what_is_on_a_full_node_is_replaced_and_nothing_is_added() {
+    let mut world = World::new();
+    world.dana(deploy(WEB, [("web", many(1, INSTANCES_PER_NODE_MAX))])).unwrap();
+    world.settle();
+    assert_eq!(world.ended(WEB), Some(Outcome::Succeeded));
+    let full = "eu-1: it has 1000 instances, the most it may have";
+    world.dana(deploy(CART, [("web", service(CART, 1, None))])).unwrap();
+    world.settle();
+    assert_eq!(unplaced(&world, CART), format!("no matching node has room ({full})"));
+    world.dana(Spec { place: Place::Everywhere, ..Spec::new(1, 1) }.deploy(CART)).unwrap();
+    world.settle();
+    assert_eq!(unplaced(&world, CART), format!("not every matching node has room ({full})"));
+
+    // Starting the new one first would be one too many.
+    world.dana(deploy(WEB, [("web", many(2, INSTANCES_PER_NODE_MAX))])).unwrap();
+    let commands = world.settle();
+    assert_eq!(world.ended(WEB), Some(Outcome::Succeeded));
+    assert!(steps(&commands).iter().all(|step| *step == (100, 100)), "{:?}", steps(&commands));
+}
+
+#[test]
+fn what_waits_for_room_does_not_wait_for_ever() {
+    let mut world = World::new();
+    let few = INSTANCES_PER_NODE_MAX - 1;
+    world.dana(deploy(WEB, [("web", many(1, few))])).unwrap();
+    world.settle();
+    world.sick.insert(image_digest(2));
+    world.dana(deploy(WEB, [("web", many(2, few))])).unwrap();
+    world.settle();
+    world.pass_the_deadline();
+    assert!(
+        matches!(world.ended(WEB), Some(Outcome::Failed { .. })),
+        "the last one stands beside the others"
+    );
+    world.dana(deploy(CART, [("web", service(CART, 1, None))])).unwrap();
+    world.settle();
+    assert_eq!(world.ended(CART), None);
+    world.pass_the_deadline();
+    assert_eq!(unplaced(&world, CART), "eu-1 has 1000 instances, the most it may have");
+}
+
+#[test]
 fn a_port_that_is_taken_on_one_node_of_every_one_is_told() {
     let mut world = World::new();
     world.dana(deploy(WEB, [("web", service(WEB, 1, Some(80)))])).unwrap();
