@@ -20,6 +20,7 @@
 
 mod networks;
 mod ports;
+mod unknown;
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -165,23 +166,7 @@ impl Docker {
             Err(_) => format!("no answer within {LOOK_TIMEOUT_MS} ms"),
         };
         tracing::warn!(container = id, %why, "a container cannot be inspected; it is left alone");
-        let labels = listed.labels.as_ref()?;
-        Some(ObservedContainer {
-            id: id.to_owned(),
-            instance: labels.get(LABEL_INSTANCE)?.parse().ok()?,
-            spec_digest: labels.get(LABEL_SPEC).and_then(|text| text.parse().ok()),
-            state: ContainerState::Unknown,
-            exit_code: None,
-            oom_killed: false,
-            error: Some(why),
-            restart_count: 0,
-            created_ms: listed.created.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or_default()
-                * 1000,
-            started_ms: None,
-            stop_grace_seconds: 0,
-            address: None,
-            drift: None,
-        })
+        unknown::listed(&listed, why)
     }
 
     /// Nothing for a container whose instance label is unreadable: it is none of ours to touch.
