@@ -140,7 +140,7 @@ fn what_the_engine_does_not_answer_for_is_left_alone() {
     let successor = [successor];
     let prepare = Action::Prepare(successor[0].id.clone());
     memory.observe(&successor, &hung, NOW_MS);
-    assert_eq!(plan(&successor, &hung, &memory, NOW_MS)[0].actions, [prepare.clone()]);
+    assert_eq!(plan(&successor, &hung, &memory, NOW_MS)[0].actions, std::slice::from_ref(&prepare));
     memory.begun(subject.clone(), vec![prepare]);
     memory.ended(&subject, Ok(()), NOW_MS);
     memory.observe(&successor, &hung, NOW_MS);

@@ -249,15 +249,13 @@ impl Logged {
 
 async fn logged(handle: &Handle, decision: Decision) -> Result<Logged, Failure> {
     // It is the last one of its decision.
-    match super::scan::record(handle, decision.last()).await?.map(|record| record.event) {
-        Some(Event::RolledBack { seq: point, before, after, deviations, .. }) => {
-            Ok(Logged { decision, point, before, after, deviations })
-        }
-        _ => {
-            let detail = format!("the rollback's record {} cannot be read", decision.last());
-            Err(Failure::new(ProblemKind::Internal, detail))
-        }
-    }
+    let record = super::scan::record(handle, decision.last()).await?;
+    let Some(Event::RolledBack { seq: point, before, after, deviations, .. }) = record.map(|it| it.event)
+    else {
+        let detail = format!("the rollback's record {} cannot be read", decision.last());
+        return Err(Failure::new(ProblemKind::Internal, detail));
+    };
+    Ok(Logged { decision, point, before, after, deviations })
 }
 
 pub(super) async fn candidates(handle: &Handle, asked: &Asked) -> Answered {
