@@ -15,7 +15,7 @@ use stele_model::{FleetName, InstanceId, NodeName, RegionName, Time};
 use stele_planted::{Bug, is_planted};
 use stele_reconcile::{
     Accepted, Action, ContainerState, Due, HeartbeatSchedule, Memory, ObservedContainer, Pinned, Reporter,
-    Subject, SyncSchedule, Task, accept, plan, report,
+    Subject, SyncSchedule, Task, Trust, accept, plan, report,
 };
 
 use crate::engine::Engine;
@@ -80,7 +80,7 @@ pub(crate) struct Agent {
     region: RegionName,
     fleet: FleetName,
     key: SigningKey,
-    pinned: Pinned,
+    trust: Trust,
     /// The container engine of its host.
     pub(crate) engine: Engine,
     disk: Disk,
@@ -114,7 +114,7 @@ impl Agent {
             name,
             fleet: keys.fleet.clone(),
             key: keys.node(index),
-            pinned,
+            trust: Trust::new(pinned, BTreeMap::new()),
             engine: Engine::default(),
             disk: Disk { assignment: None, floor: AssignmentVersion { epoch: 1, ..Default::default() } },
             process: None,
@@ -161,10 +161,10 @@ impl Agent {
         }
         self.boots += 1;
         let number = if is_planted(Bug::SameBoot) { 1 } else { self.boots };
-        let boot = mix(self.seed ^ mix(number << 20 ^ self.index as u64));
+        let boot = 1 + (number << 20) + mix(self.seed ^ self.index as u64) % (1 << 20);
         let now_ms = now_us / 1000;
         let kept =
-            self.disk.assignment.as_ref().and_then(|signed| match accept(None, signed, &self.pinned, None) {
+            self.disk.assignment.as_ref().and_then(|signed| match accept(None, signed, &self.trust, None) {
                 Ok(Accepted::New(assignment) | Accepted::Known(assignment)) => Some(assignment),
                 Err(_) => None,
             });
@@ -272,7 +272,7 @@ impl Agent {
 
     fn open_ack(&self, signed: &Signed) -> Option<ReportAck> {
         let claimed: ReportAck = signed.peek().ok()?;
-        claimed.controller.check(&self.pinned.root, &self.pinned.fleet, None).ok()?;
+        self.trust.check(&claimed.controller, None).ok()?;
         let ack: ReportAck = signed.open(&claimed.controller.body.key, Purpose::Report).ok()?;
         (ack.node == self.name).then_some(ack)
     }
@@ -280,7 +280,7 @@ impl Agent {
     /// Whether an assignment is in force now. It is kept before it is.
     fn receive(&mut self, signed: &Rc<Signed>, now_us: u64, oracle: &mut Oracle) -> bool {
         let now = Some(Time(EPOCH_US + now_us));
-        let assignment = match accept(Some(&self.disk.floor), signed, &self.pinned, now) {
+        let assignment = match accept(Some(&self.disk.floor), signed, &self.trust, now) {
             Err(_) => return false,
             Ok(Accepted::New(assignment)) => assignment,
             Ok(Accepted::Known(assignment)) => {
@@ -380,7 +380,7 @@ impl Agent {
             if let Action::Stop { container, .. } | Action::Remove { container } = &action
                 && !self.engine.has_lied(now_ms)
             {
-                judge_stop(&self.engine, container, &self.disk, &self.pinned, &self.name, oracle);
+                judge_stop(&self.engine, container, &self.disk, &self.trust, &self.name, oracle);
             }
             let outcome = self.engine.perform(&action, &desired, now_ms, &mut self.rng);
             running.at += 1;
@@ -417,7 +417,7 @@ impl Agent {
         }
         if silent && !self.connected {
             for container in self.engine.containers.keys().cloned().collect::<Vec<_>>() {
-                judge_stop(&self.engine, &container, &self.disk, &self.pinned, &self.name, oracle);
+                judge_stop(&self.engine, &container, &self.disk, &self.trust, &self.name, oracle);
                 let stop = Action::Stop { container, grace_seconds: 0 };
                 drop(self.engine.perform(&stop, &desired, now_ms, &mut self.rng));
             }
@@ -524,6 +524,7 @@ impl Agent {
                 node: self.name.clone(),
                 region: self.region.clone(),
                 boot: process.reporter.boot(),
+                number: 0,
                 applied: process.version,
                 acked: process.reporter.acked(),
                 time: (!self.older).then_some(Time(EPOCH_US + now_us)),
@@ -571,7 +572,7 @@ fn judge_stop(
     engine: &Engine,
     container: &str,
     disk: &Disk,
-    pinned: &Pinned,
+    trust: &Trust,
     node: &NodeName,
     oracle: &mut Oracle,
 ) {
@@ -579,7 +580,7 @@ fn judge_stop(
     if made.seen.state != ContainerState::Running {
         return;
     }
-    let kept = disk.assignment.as_ref().and_then(|signed| accept(None, signed, pinned, None).ok());
+    let kept = disk.assignment.as_ref().and_then(|signed| accept(None, signed, trust, None).ok());
     let Some(Accepted::New(kept) | Accepted::Known(kept)) = kept else { return };
     let wanted = kept
         .instances

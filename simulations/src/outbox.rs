@@ -215,7 +215,7 @@ impl Process {
         let mut newest: BTreeMap<NodeName, Report> = BTreeMap::new();
         for report in &batch {
             let known = newest.get(&report.node);
-            if known.is_none_or(|known| known.boot != report.boot || known.number < report.number) {
+            if known.is_none_or(|known| report.position().is_after(known.position())) {
                 newest.insert(report.node.clone(), report.clone());
             }
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use stele_model::event::{AssignmentChange, DeploymentKind, Deviation, Outcome};
 use stele_model::ids::ServiceName;
-use stele_model::wire::Phase;
+use stele_model::wire::{Phase, Position};
 use stele_model::{AppEnv, Digest, Event, InstanceId, NodeName, Revision, Scope, Seq, Slot, State};
 
 use crate::limits::NODE_GRACE_US;
@@ -44,8 +44,8 @@ pub(crate) fn check(oracle: &mut Oracle, before: &State, seq: Seq) {
         Event::NodesReported { reports } => {
             for report in reports {
                 let Some(known) = before.observed.get(&report.node) else { continue };
-                let newer = known.boot != report.boot || report.number > known.number;
-                oracle.require(newer, "reports-never-go-back", || {
+                let told = Position { boot: report.boot, number: report.number };
+                oracle.require(told.is_after(known.position()), "reports-never-go-back", || {
                     format!(
                         "record {seq}: report {} of {} after {}",
                         report.number, report.node, known.number

@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::asked;
+use crate::boot;
 use crate::clock;
 use crate::data_dir::{DataDir, Lock};
 use crate::desired::{Desired, Received};
@@ -87,7 +88,7 @@ pub async fn run_with(
     if let Some(why) = problem {
         tracing::error!(%why, "the last verified assignment is lost; containers are left as they are until sync");
     }
-    let boot = getrandom::u64().map_err(|error| Error::Random(error.to_string()))?;
+    let boot = boot::next(&home.data, clock::now());
     let (bus, inbox) = connect(&home).await?;
     let (wanted, wanted_by_keeper) = watch::channel(None);
     let (seen_by_keeper, seen) = watch::channel(Seen::default());
@@ -113,6 +114,7 @@ pub async fn run_with(
         began: Instant::now(),
         connected: false,
         heartbeat: HeartbeatSchedule::default(),
+        heartbeats: 0,
         sync: SyncSchedule::default(),
         questions: Arc::new(Semaphore::new(QUESTIONS_CONCURRENCY_MAX)),
         warned_ms: None,
@@ -246,6 +248,8 @@ struct Agent {
     began: Instant,
     connected: bool,
     heartbeat: HeartbeatSchedule,
+    /// How many were made.
+    heartbeats: u64,
     reporter: Reporter,
     sync: SyncSchedule,
     questions: Arc<Semaphore>,
@@ -342,6 +346,7 @@ impl Agent {
                     self.sync.doubted(now);
                 }
             }
+            AgentEvent::Removed(signed) => self.learn_removed(&signed),
             AgentEvent::Asked(signed, reply) => self.answer(&signed, reply),
             AgentEvent::Garbage(error) => self.warn("a message", &error.to_string()),
         }
@@ -370,6 +375,20 @@ impl Agent {
             Err(error) => {
                 tracing::error!(%error, "an assignment cannot be kept on disk, so it is not acted on");
                 false
+            }
+        }
+    }
+
+    fn learn_removed(&mut self, signed: &Signed) {
+        match self.desired.learn_removed(signed) {
+            Ok(Ok(true)) => {
+                let removed: Vec<_> = self.desired.trust().removed().keys().collect();
+                tracing::info!(?removed, "these controllers were removed, and are not believed any more");
+            }
+            Ok(Ok(false)) => {}
+            Ok(Err(why)) => self.warn("what was said of removed controllers", &why.to_string()),
+            Err(error) => {
+                tracing::error!(%error, "which controllers were removed is forgotten at the next start")
             }
         }
     }
@@ -428,10 +447,17 @@ impl Agent {
                 self.heartbeat.reported(self.now_ms(), jittered_ms);
             }
             Ok(ack) => {
-                self.warn(
-                    "an acknowledgement",
-                    &format!("it is of report {} of boot {}", ack.number, ack.boot),
-                );
+                if let Some(next) = self.reporter.outrun(ack.boot) {
+                    boot::keep(&self.home.data, next);
+                    tracing::warn!(
+                        boot = next,
+                        "a later start of this node is known: its disk and clock were set back, or another agent \
+                         runs with its keys"
+                    );
+                } else {
+                    let what = format!("it is of report {} of boot {}", ack.number, ack.boot);
+                    self.warn("an acknowledgement", &what);
+                }
                 self.reporter.failed(self.now_ms());
             }
             Err(why) => {
@@ -444,24 +470,24 @@ impl Agent {
     fn open_ack(&self, signed: &Signed) -> Result<ReportAck, String> {
         let ack: ReportAck = signed.peek().map_err(|error| error.to_string())?;
         let controller = &ack.controller;
-        controller
-            .check(&self.pinned.root, &self.pinned.fleet, clock::now())
-            .map_err(|error| error.to_string())?;
+        self.desired.trust().check(controller, clock::now()).map_err(|error| error.to_string())?;
         signed.verify(&controller.body.key, purposes::REPORT_ACK).map_err(|error| error.to_string())?;
         if ack.node == self.pinned.node { Ok(ack) } else { Err(format!("it is for node {}", ack.node)) }
     }
 
     /// Whether it said what runs here.
-    async fn beat(&self) -> bool {
+    async fn beat(&mut self) -> bool {
         // Never told anything, it looks at nothing: it vouches for having been told nothing.
         let nothing = (self.desired.version().seq == 0).then(Observed::default);
         let observed = self.seen.borrow().observed.clone().or(nothing);
         let is_whole = observed.is_some();
+        self.heartbeats += 1;
         let heartbeat = Heartbeat {
             fleet: self.pinned.fleet.clone(),
             node: self.pinned.node.clone(),
             region: self.home.enrollment.region.clone(),
             boot: self.reporter.boot(),
+            number: self.heartbeats,
             applied: self.desired.version(),
             acked: self.reporter.acked(),
             time: clock::now(),
@@ -475,7 +501,7 @@ impl Agent {
     }
 
     fn answer(&mut self, signed: &Signed, reply: AnswerTo) {
-        let request = match asked::open(signed, &self.pinned, clock::now()) {
+        let request = match asked::open(signed, self.desired.trust(), clock::now()) {
             Ok(request) => request,
             Err(why) => return self.warn("a question", &why),
         };

@@ -9,17 +9,18 @@ use stele_bus::purposes;
 use stele_model::ids::{InstanceId, Time};
 use stele_model::release::Image;
 use stele_model::wire::Signed;
-use stele_reconcile::Pinned;
+use stele_reconcile::Trust;
 use stele_runtime::{LogRequest, Runtime};
 
 use crate::limits::{ANSWER_TIMEOUT, LOGS_ANSWER_BYTES_MAX};
 
 /// Believes a question, or says why not.
-pub(crate) fn open(signed: &Signed, pinned: &Pinned, now: Option<Time>) -> Result<Request, String> {
+pub(crate) fn open(signed: &Signed, trust: &Trust, now: Option<Time>) -> Result<Request, String> {
     let request: Request = signed.peek().map_err(|error| error.to_string())?;
     let controller = &request.controller;
-    controller.check(&pinned.root, &pinned.fleet, now).map_err(|error| error.to_string())?;
+    trust.check(controller, now).map_err(|error| error.to_string())?;
     signed.verify(&controller.body.key, purposes::QUESTION).map_err(|error| error.to_string())?;
+    let pinned = trust.pinned();
     if request.fleet != pinned.fleet || request.node != pinned.node {
         return Err(format!("it is for node {} of fleet {}", request.node, request.fleet));
     }

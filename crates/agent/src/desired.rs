@@ -6,8 +6,8 @@ use stele_bus::sealing;
 use stele_model::InstanceId;
 use stele_model::release::EnvValue;
 use stele_model::value::Value;
-use stele_model::wire::{AssignedInstance, Assignment, AssignmentVersion, ImagePolicy, Signed};
-use stele_reconcile::{Accepted, Pinned, Refusal, accept};
+use stele_model::wire::{AssignedInstance, Assignment, AssignmentVersion, ImagePolicy, OpenError, Signed};
+use stele_reconcile::{Accepted, Pinned, Refusal, Trust, accept};
 
 use crate::clock;
 use crate::data_dir::DataDir;
@@ -17,12 +17,14 @@ use crate::error::Error;
 const ASSIGNMENT: &str = "assignment.json";
 /// Its version once more, so that losing the assignment does not let an older one in.
 const VERSION: &str = "version.json";
+/// Which controllers were removed, as far as the node was told.
+const REMOVED: &str = "removed.json";
 
 /// The desired state in force, with what guards it.
 #[derive(Debug)]
 pub struct Desired {
     data: DataDir,
-    pinned: Pinned,
+    trust: Trust,
     sealing_secret: [u8; 32],
     /// No assignment older than this is believed.
     floor: AssignmentVersion,
@@ -52,18 +54,21 @@ impl Desired {
         epoch: u64,
         sealing_secret: [u8; 32],
     ) -> (Self, Option<String>) {
-        let (assignment, mut problem) = match read(&data, &pinned) {
-            Ok(assignment) => (assignment, None),
+        let mut problem = None;
+        let mut or_nothing = |error: Error| {
+            problem.get_or_insert_with(|| error.to_string());
+        };
+        let floor = data.read_json::<AssignmentVersion>(VERSION).map_err(&mut or_nothing).ok().flatten();
+        // What is lost of it is told again.
+        let removed = data.read_json(REMOVED).map_err(&mut or_nothing).ok().flatten().unwrap_or_default();
+        let (assignment, problem) = match read(&data, pinned.clone()) {
+            Ok(assignment) => (assignment, problem),
             Err(why) => (None, Some(why)),
         };
-        let floor = data.read_json::<AssignmentVersion>(VERSION).unwrap_or_else(|error| {
-            problem.get_or_insert_with(|| error.to_string());
-            None
-        });
         let joined = AssignmentVersion { epoch, ..AssignmentVersion::default() };
         let of_assignment = assignment.as_ref().map(|assignment| assignment.version);
         let floor = floor.unwrap_or(joined).max(joined).max(of_assignment.unwrap_or(joined));
-        (Self { data, pinned, sealing_secret, floor, assignment }, problem)
+        (Self { data, trust: Trust::new(pinned, removed), sealing_secret, floor, assignment }, problem)
     }
 
     /// The version in force; the default one when nothing is.
@@ -76,11 +81,30 @@ impl Desired {
         self.assignment.as_ref()
     }
 
+    /// Whom the node believes.
+    pub fn trust(&self) -> &Trust {
+        &self.trust
+    }
+
+    /// Believes what is said of removed controllers or says why not. Answers whether it is news.
+    ///
+    /// An error means that it could not be kept: it counts all the same, until the next start.
+    pub fn learn_removed(&mut self, signed: &Signed) -> Result<Result<bool, OpenError>, Error> {
+        let news = match self.trust.learn(signed, clock::now()) {
+            Ok(news) => news,
+            Err(why) => return Ok(Err(why)),
+        };
+        if news {
+            self.data.write_json(REMOVED, self.trust.removed())?;
+        }
+        Ok(Ok(news))
+    }
+
     /// Believes an assignment or not, and keeps it on disk before it is in force.
     ///
     /// An error means that it could not be kept: what was in force still is.
     pub fn receive(&mut self, signed: &Signed) -> Result<Received, Error> {
-        let assignment = match accept(Some(&self.floor), signed, &self.pinned, clock::now()) {
+        let assignment = match accept(Some(&self.floor), signed, &self.trust, clock::now()) {
             Err(refusal) => return Ok(Received::Refused(refusal)),
             Ok(Accepted::New(assignment)) => assignment,
             Ok(Accepted::Known(assignment)) => match &self.assignment {
@@ -122,11 +146,12 @@ impl Desired {
     }
 }
 
-fn read(data: &DataDir, pinned: &Pinned) -> Result<Option<Assignment>, String> {
+fn read(data: &DataDir, pinned: Pinned) -> Result<Option<Assignment>, String> {
     let signed: Option<Signed> = data.read_json(ASSIGNMENT).map_err(|error| error.to_string())?;
     let Some(signed) = signed else { return Ok(None) };
-    // It was valid when it arrived; a certificate that expired since does not change what should run.
-    match accept(None, &signed, pinned, None) {
+    // It was valid when it arrived: neither a certificate that expired since nor that its controller was removed changes
+    // what should run.
+    match accept(None, &signed, &Trust::new(pinned, BTreeMap::new()), None) {
         Ok(Accepted::New(assignment) | Accepted::Known(assignment)) => Ok(Some(assignment)),
         Err(refusal) => Err(format!("{} is not believed: {refusal}", data.path().join(ASSIGNMENT).display())),
     }

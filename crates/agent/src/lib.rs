@@ -19,6 +19,7 @@
 
 mod agent;
 mod asked;
+mod boot;
 pub mod cli;
 mod clock;
 mod data_dir;

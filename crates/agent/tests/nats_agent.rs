@@ -125,6 +125,52 @@ async fn what_is_not_for_this_node_or_not_from_this_fleet_or_old_is_refused() {
 }
 
 #[tokio::test]
+async fn a_removed_controller_is_not_believed_any_more() {
+    let world = World::new().await;
+    let agent = Agent::start(&world.node, &world.runtime);
+    let removed = Fleet::with_controller("acme", 1, 3, 2);
+    world.controller.hears("a heartbeat", |heard| !heard.heartbeats.is_empty()).await;
+    world.controller.publish(&removed.signed(1, vec![web(0)])).await;
+    world.controller.hears_healthy(1, &[0]).await;
+
+    world.controller.publish_removed(&[2]).await;
+    let data = world.node.data();
+    eventually("it is kept", async || data.read("removed.json").unwrap().is_some()).await;
+    let syncs = world.controller.heard.lock().unwrap().syncs.len();
+    world.controller.publish(&removed.signed(2, vec![web(1)])).await;
+    world.controller.hears("doubt leads to sync", |heard| heard.syncs.len() > syncs).await;
+    world.controller.publish(&world.fleet.signed(3, vec![web(0), web(2)])).await;
+    world.controller.hears_healthy(3, &[0, 2]).await;
+    agent.stop().await;
+
+    // What it signed before it was removed stands; what it signs now is refused by the next agent, too.
+    let agent = Agent::start(&world.node, &world.runtime);
+    let beats = world.controller.heard.lock().unwrap().heartbeats.len();
+    world.controller.hears("the next agent", |heard| heard.heartbeats.len() > beats).await;
+    world.controller.publish(&removed.signed(4, vec![web(1)])).await;
+    world.controller.publish(&world.fleet.signed(5, vec![web(0)])).await;
+    world.controller.hears_healthy(5, &[0]).await;
+    for report in &world.controller.heard.lock().unwrap().reports {
+        assert!([0, 1, 3, 5].contains(&report.applied.seq), "{report:?}");
+    }
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn an_agent_whose_later_start_is_known_goes_past_it() {
+    let world = World::new().await;
+    let later = 1 << 52;
+    world.controller.heard.lock().unwrap().later_boot = later;
+    let agent = Agent::start(&world.node, &world.runtime);
+    let told = |boot| move |heard: &support::Heard| heard.reports.iter().any(|report| report.boot == boot);
+    world.controller.hears("a report past it", told(later + 1)).await;
+    agent.stop().await;
+    let agent = Agent::start(&world.node, &world.runtime);
+    world.controller.hears("a report of the next start", told(later + 2)).await;
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn without_nats_an_agent_starts_from_disk_and_keeps_what_it_verified() {
     let world = World::new().await;
     let agent = Agent::start(&world.node, &world.runtime);
@@ -169,6 +215,8 @@ async fn a_report_is_sent_until_its_own_acknowledgement_is_verified() {
         let boot = heard.heartbeats[0].boot;
         assert_eq!(numbers, [(boot, 1), (boot, 1), (boot, 1)]);
         assert!(heard.heartbeats.iter().all(|beat| beat.boot == boot));
+        let beats: Vec<_> = heard.heartbeats.iter().map(|beat| beat.number).collect();
+        assert!(beats.is_sorted_by(|one, next| one < next) && beats[0] == 1, "{beats:?}");
         boot
     };
     agent.stop().await;
@@ -177,7 +225,7 @@ async fn a_report_is_sent_until_its_own_acknowledgement_is_verified() {
     world
         .controller
         .hears("another boot", |heard| {
-            heard.reports.last().is_some_and(|report| report.boot != boot && report.number == 1)
+            heard.reports.last().is_some_and(|report| report.boot > boot && report.number == 1)
         })
         .await;
     agent.stop().await;

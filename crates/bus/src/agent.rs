@@ -26,6 +26,8 @@ pub enum AgentEvent {
     Disconnected,
     /// An assignment that is not verified yet.
     Assignment(Signed),
+    /// Which controllers were removed, not verified yet.
+    Removed(Signed),
     /// A question that is not verified yet, and where to answer it.
     Asked(Signed, AnswerTo),
     /// Something that cannot be a message for this node.
@@ -48,6 +50,7 @@ pub struct AgentInbox {
     seen: Connection,
     assignments: Subscriber,
     questions: Subscriber,
+    removed: Subscriber,
 }
 
 impl AgentBus {
@@ -67,15 +70,16 @@ impl AgentBus {
             reconnect_spread_ms: AGENT_RECONNECT_SPREAD_MS,
         };
         let link = Link::open(config, manner).await?;
-        let subscribe = async |topic| {
-            let subject = subjects::node(&link.fleet, &region, &node, topic);
+        let subscribe = async |subject: String| {
             link.client.subscribe(subject).await.map_err(Error::nats("subscribe on NATS"))
         };
+        let topic = |topic| subjects::node(&link.fleet, &region, &node, topic);
         let inbox = AgentInbox {
             connections: link.connections(),
             seen: Connection::default(),
-            assignments: subscribe(NodeTopic::Assignment).await?,
-            questions: subscribe(NodeTopic::Ask).await?,
+            assignments: subscribe(topic(NodeTopic::Assignment)).await?,
+            questions: subscribe(topic(NodeTopic::Ask)).await?,
+            removed: subscribe(subjects::removed(&link.fleet)).await?,
             link: link.clone(),
         };
         Ok((Self { link, region, node }, inbox))
@@ -156,6 +160,10 @@ impl AgentInbox {
                 message = self.assignments.next() => {
                     let signed = decode("an assignment", &message?, ASSIGNMENT_BYTES_MAX);
                     return Some(signed.map_or_else(AgentEvent::Garbage, AgentEvent::Assignment));
+                }
+                message = self.removed.next() => {
+                    let signed = decode("the removed controllers", &message?, SMALL_MESSAGE_BYTES_MAX);
+                    return Some(signed.map_or_else(AgentEvent::Garbage, AgentEvent::Removed));
                 }
                 message = self.questions.next() => {
                     let message = message?;

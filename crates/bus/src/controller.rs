@@ -74,6 +74,14 @@ impl ControllerBus {
         self.link.publish("an assignment", subject, payload, ASSIGNMENT_BYTES_MAX).await
     }
 
+    /// Tells every node which controllers were removed, with a signed [`stele_model::wire::RemovedControllers`].
+    /// Who is not connected now has to be told again.
+    pub async fn publish_removed(&self, removed: &Signed) -> Result<(), Error> {
+        let what = "the removed controllers";
+        let payload = encode("encode the removed controllers", removed)?;
+        self.link.publish(what, subjects::removed(&self.link.fleet), payload, SMALL_MESSAGE_BYTES_MAX).await
+    }
+
     /// Begins to receive the nodes' reports.
     pub async fn reports(&self, audience: Audience) -> Result<Reports, Error> {
         let subject = subjects::every_node(&self.link.fleet, NodeTopic::Report);

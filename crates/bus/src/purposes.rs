@@ -15,6 +15,8 @@ pub const REPORT_ACK: Purpose = Purpose::Report;
 pub const HEARTBEAT: Purpose = Purpose::Heartbeat;
 /// [`stele_model::wire::SyncRequest`], by a node.
 pub const SYNC: Purpose = Purpose::NodeRequest;
+/// [`stele_model::wire::RemovedControllers`], by a controller.
+pub const REMOVED: Purpose = Purpose::Removed;
 /// [`crate::ask::Request`], by a controller.
 pub const QUESTION: Purpose = Purpose::NodeRequest;
 /// [`crate::ask::Answer`], by a node.

@@ -54,6 +54,11 @@ pub fn every_sync(fleet: &FleetName) -> String {
     format!("stele.{fleet}.*.sync")
 }
 
+/// `stele.<fleet>.removed`: every node is told here which controllers were removed.
+pub fn removed(fleet: &FleetName) -> String {
+    format!("stele.{fleet}.removed")
+}
+
 /// `stele.<fleet>.events.<kind>`: one kind of event on the public feed.
 pub fn event(fleet: &FleetName, kind: &str) -> String {
     format!("stele.{fleet}.{EVENTS}.{kind}")
@@ -112,6 +117,7 @@ mod tests {
         }
         assert_eq!(sync(&fleet, &region), "stele.acme.eu.sync");
         assert_eq!(parse_sync(&fleet, "stele.acme.eu.sync"), Some(region));
+        assert_eq!(removed(&fleet), "stele.acme.removed");
         assert_eq!(event(&fleet, "node_enrolled"), "stele.acme.events.node_enrolled");
         assert_eq!(feed_stream(&fleet), "STELE_acme_EVENTS");
     }

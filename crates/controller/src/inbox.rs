@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use stele_bus::{Ack, Audience, FromNode, purposes};
 use stele_ledger::system_request;
-use stele_model::wire::{Report, ReportAck};
+use stele_model::state::Observed;
+use stele_model::wire::{Position, Report, ReportAck};
 use stele_model::{Command, NodeName, RejectionKind, State};
 use tokio::sync::Semaphore;
 
@@ -87,12 +88,12 @@ async fn decide(handle: Handle, batch: Vec<(Report, Ack)>) {
     let mut newest: BTreeMap<NodeName, Report> = BTreeMap::new();
     for report in &reports {
         let known = newest.get(&report.node);
-        if known.is_none_or(|known| known.boot != report.boot || known.number < report.number) {
+        if known.is_none_or(|known| report.position().is_after(known.position())) {
             newest.insert(report.node.clone(), report.clone());
         }
     }
     let submitted: BTreeMap<_, _> =
-        newest.iter().map(|(node, report)| (node.clone(), (report.boot, report.number))).collect();
+        newest.iter().map(|(node, report)| (node.clone(), report.position())).collect();
     let command = Command::Report { reports: newest.into_values().collect() };
     match handle.submit(system_request(command)).await {
         Ok(_) => {}
@@ -113,17 +114,19 @@ async fn decide(handle: Handle, batch: Vec<(Report, Ack)>) {
         }
     }
     let identity = handle.identity();
+    let observed = handle.published().state.observed;
     for (report, ack) in reports.into_iter().zip(acks) {
+        let at = report.position();
         let covered = submitted.get(&report.node);
-        if !covered.is_some_and(|(boot, number)| *boot == report.boot && report.number <= *number) {
+        if !covered.is_some_and(|covered| covered.boot == at.boot && at.number <= covered.number) {
             continue;
         }
-        let told = ReportAck {
-            node: report.node,
-            boot: report.boot,
-            number: report.number,
-            controller: identity.certificate.clone(),
-        };
+        // Of an earlier boot than one that is known it was passed over: the node hears which one that is.
+        let known = observed.get(&report.node).map(Observed::position);
+        let known = known.filter(|known| known.boot != at.boot && !at.is_after(*known));
+        let Position { boot, number } = known.unwrap_or(at);
+        let controller = identity.certificate.clone();
+        let told = ReportAck { node: report.node, boot, number, controller };
         if let Err(error) = ack.send(&identity.sign(purposes::REPORT_ACK, &told)).await {
             tracing::debug!(%error, "an acknowledgement was not sent; the report will come again");
         }
@@ -242,8 +245,6 @@ pub(crate) async fn liveness(handle: Handle, heard: Heard) {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use stele_model::state::Observed;
-
     use super::*;
 
     fn node() -> NodeName {

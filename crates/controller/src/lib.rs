@@ -51,6 +51,7 @@ mod past;
 mod proof;
 mod reached;
 mod registry;
+mod removed;
 mod replica;
 mod retention;
 mod scrub;

@@ -124,6 +124,9 @@ pub const COSIGNATURES_AWAITED_MAX: usize = 600;
 pub const GIT_DEADLINE: Duration = Duration::from_secs(30);
 /// A node not heard of for this long is lost.
 pub const NODE_GRACE: Duration = Duration::from_secs(30);
+/// Between two times that nodes are told which controllers were removed: one that was away knows it so long after it is
+/// back at most.
+pub const REMOVED_INTERVAL: Duration = Duration::from_secs(30);
 /// How long reports are collected into one record.
 pub const REPORT_BATCH_WINDOW: Duration = Duration::from_millis(50);
 /// Batches of reports that one controller has under way; what comes meanwhile is collected for the next.

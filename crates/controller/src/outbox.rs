@@ -7,8 +7,11 @@ use std::time::Instant;
 
 use stele_bus::{Audience, SyncReply, purposes};
 use stele_model::event::EnrolledNode;
+use stele_model::signature::PublicKey;
 use stele_model::state::Assigned;
-use stele_model::wire::{Assignment, AssignmentVersion, Heartbeat, ImagePolicy, Signed, SyncRequest};
+use stele_model::wire::{
+    Assignment, AssignmentVersion, Heartbeat, ImagePolicy, Position, Signed, SyncRequest,
+};
 use stele_model::{NodeName, Seq, State};
 use tokio::sync::watch;
 
@@ -247,6 +250,7 @@ pub(crate) async fn run(handle: Handle, offers: Offers) {
 /// their assignment again.
 pub(crate) async fn heartbeats(handle: Handle, heard: Heard, offers: Offers) -> anyhow::Result<()> {
     let mut heartbeats = handle.bus().heartbeats(Audience::Every).await?;
+    let mut order = Order::default();
     while let Some(heartbeat) = heartbeats.next().await {
         let from = match heartbeat {
             Ok(from) => from,
@@ -271,8 +275,16 @@ pub(crate) async fn heartbeats(handle: Handle, heard: Heard, offers: Offers) -> 
         if heartbeat.node != from.node || heartbeat.fleet != handle.identity().fleet {
             continue;
         }
-        let (signed, now) = (from.signed, handle.now());
-        handle.0.statements.keep(&published.state, &from.node, heartbeat.time, signed, now, published.leads);
+        let (signed, now, position) = (from.signed, handle.now(), heartbeat.position());
+        let statements = &handle.0.statements;
+        if published.leads {
+            let known = || statements.position(&published.state, node);
+            if !order.is_news(&published, node, position, known) {
+                tracing::debug!(node = %from.node, "ignored a heartbeat that was sent before");
+                continue;
+            }
+        }
+        statements.keep(&published.state, node, position, signed, now, published.leads);
         if !published.leads {
             continue;
         }
@@ -285,6 +297,45 @@ pub(crate) async fn heartbeats(handle: Handle, heard: Heard, offers: Offers) -> 
         }
     }
     Ok(())
+}
+
+/// Which heartbeats are news to the leader of a term: whoever sends old ones again does not make a node that is gone
+/// seem alive.
+#[derive(Default)]
+struct Order {
+    term: u64,
+    /// The last one of each node's key that counted in this term.
+    last: BTreeMap<PublicKey, Position>,
+}
+
+impl Order {
+    /// Notes a heartbeat, unless it is not after the last one. `known` is the last one from before this term.
+    fn is_news(
+        &mut self,
+        published: &Published,
+        node: &EnrolledNode,
+        position: Option<Position>,
+        known: impl FnOnce() -> Option<Position>,
+    ) -> bool {
+        if self.term != published.term {
+            *self = Self { term: published.term, ..Self::default() };
+        }
+        let last = self.last.get(&node.key).copied().or_else(known);
+        // Agents that do not count theirs are believed until they do.
+        let Some(position) = position else { return last.is_none() };
+        let reported = published.state.observed.get(&node.name);
+        let reported = reported.map(|seen| Position { boot: seen.boot, number: 0 });
+        if [last, reported].into_iter().flatten().any(|earlier| !position.is_after(earlier)) {
+            return false;
+        }
+        self.last.insert(node.key.clone(), position);
+        let nodes = &published.state.control.nodes;
+        if self.last.len() > nodes.len() {
+            let keys: BTreeSet<_> = nodes.values().map(|node| &node.key).collect();
+            self.last.retain(|key, _| keys.contains(key));
+        }
+        true
+    }
 }
 
 fn is_behind(applied: &AssignmentVersion, current: (u64, Seq)) -> bool {
@@ -345,6 +396,42 @@ async fn answer_sync(handle: &Handle, signed: &Signed, reply: SyncReply) -> anyh
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_heartbeat_that_was_sent_before_is_no_sign_of_life() {
+        let node = |key: &str| EnrolledNode {
+            name: "eu-1".parse().unwrap(),
+            region: "eu".parse().unwrap(),
+            labels: BTreeMap::new(),
+            key: PublicKey(key.to_owned()),
+            sealing_key: String::new(),
+            address: None,
+        };
+        let mut published = published(1, false);
+        let at = |boot, number| Some(Position { boot, number });
+        let mut order = Order::default();
+        let mut news = |published: &Published, key: &str, position, known| {
+            let mut published = published.clone();
+            published.state.control.nodes.insert(node(key).name, Arc::new(node(key)));
+            order.is_news(&published, &node(key), position, || known)
+        };
+        assert!(news(&published, "a", None, None), "an agent that does not count them");
+        assert!(news(&published, "a", at(5, 1), None));
+        assert!(!news(&published, "a", at(5, 1), None));
+        assert!(!news(&published, "a", at(4, 7), None));
+        assert!(!news(&published, "a", None, None), "its agent counts them");
+        assert!(news(&published, "a", at(5, 2), None));
+        assert!(news(&published, "b", at(1, 1), None), "it joined anew, with another key");
+        // The next leader has heard some of them, too.
+        published.term += 1;
+        assert!(!news(&published, "a", at(5, 2), at(5, 2)));
+        assert!(news(&published, "a", at(5, 3), at(5, 2)));
+        // What was reported since is known to all.
+        let seen = stele_model::state::Observed { boot: 6, ..Default::default() };
+        published.state.observed.insert(node("a").name, seen);
+        assert!(!news(&published, "a", at(5, 4), None));
+        assert!(news(&published, "a", at(6, 1), None));
+    }
 
     fn published(seq: u64, assigns_more: bool) -> Published {
         let mut state = State::default();

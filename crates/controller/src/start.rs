@@ -33,7 +33,8 @@ use crate::registry::{Credentials, Registry};
 use crate::replica::{Input, Replica};
 use crate::retention::Retention;
 use crate::{
-    archive, backfill, feed, history, http, inbox, key_copies, memory, mirror, opening, outbox, proof, tls,
+    archive, backfill, feed, history, http, inbox, key_copies, memory, mirror, opening, outbox, proof,
+    removed, tls,
 };
 
 /// A controller that runs.
@@ -215,6 +216,7 @@ fn tasks(
     };
     tasks.spawn_on(endless(Box::pin(inbox::liveness(handle.clone(), heard))), nodes);
     tasks.spawn_on(endless(Box::pin(outbox::run(handle.clone(), offers))), nodes);
+    tasks.spawn_on(endless(Box::pin(removed::run(handle.clone()))), nodes);
     tasks.spawn(endless(Box::pin(crate::pace::relay(handle.watch(), pace))));
     tasks.spawn(endless(Box::pin(feed::run(handle.clone()))));
     tasks.spawn(endless(Box::pin(backfill::run(handle.clone()))));

@@ -7,9 +7,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use stele_bus::purposes;
 use stele_model::convergence::{ConvergenceProof, Statement, gather};
-use stele_model::limits::STATEMENT_AGE_US_MAX;
-use stele_model::signature::Purpose;
-use stele_model::wire::{Heartbeat, Signed};
+use stele_model::event::EnrolledNode;
+use stele_model::signature::{PublicKey, Purpose};
+use stele_model::wire::{Heartbeat, Position, Signed};
 use stele_model::{NodeName, Scope, State, Time};
 
 use crate::handle::Handle;
@@ -19,8 +19,9 @@ use crate::limits::CHECKPOINT_DEADLINE;
 #[derive(Default)]
 pub(crate) struct Statements(Mutex<BTreeMap<NodeName, Kept>>);
 
-#[derive(Default)]
 struct Kept {
+    /// Whose they are: a node that joins again under its name begins anew.
+    key: PublicKey,
     /// Its node signed it.
     verified: Option<Stated>,
     /// A newer one whose signature nobody has looked at; it never replaces one that is good.
@@ -29,18 +30,19 @@ struct Kept {
 
 #[derive(Clone)]
 struct Stated {
-    stated: Option<Time>,
+    /// Absent from agents that do not count their heartbeats.
+    position: Option<Position>,
     statement: Statement,
 }
 
 impl Stated {
-    /// Whether it is to be kept instead of an earlier one: whoever repeats old messages does not turn the
-    /// proof back. Once that is too old to count, a clock that was set back may begin anew.
+    /// Whether it is to be kept instead of an earlier one: whoever repeats old messages does not turn the proof back.
     fn replaces(&self, last: Option<&Self>) -> bool {
-        last.is_none_or(|last| {
-            let since = self.statement.heard.0.saturating_sub(last.statement.heard.0);
-            since > STATEMENT_AGE_US_MAX || last.stated < self.stated
-        })
+        match (self.position, last.and_then(|last| last.position)) {
+            (_, None) => true,
+            (None, Some(_)) => false,
+            (Some(this), Some(last)) => this.is_after(last),
+        }
     }
 }
 
@@ -54,15 +56,19 @@ impl Statements {
     pub(crate) fn keep(
         &self,
         state: &State,
-        node: &NodeName,
-        stated: Option<Time>,
+        node: &EnrolledNode,
+        position: Option<Position>,
         signed: Signed,
         heard: Time,
         is_verified: bool,
     ) {
         let mut kept = self.lock();
-        let new = Stated { stated, statement: Statement { heard, signed } };
-        let of_node = kept.entry(node.clone()).or_default();
+        let new = Stated { position, statement: Statement { heard, signed } };
+        let nothing = || Kept { key: node.key.clone(), verified: None, claimed: None };
+        let of_node = kept.entry(node.name.clone()).or_insert_with(nothing);
+        if of_node.key != node.key {
+            *of_node = nothing();
+        }
         let last = if is_verified { &mut of_node.verified } else { &mut of_node.claimed };
         if !new.replaces(last.as_ref()) {
             return;
@@ -74,9 +80,15 @@ impl Statements {
         }
     }
 
+    /// Where the last heartbeat that its node signed stands among all of them, as far as it is known here.
+    pub(crate) fn position(&self, state: &State, node: &EnrolledNode) -> Option<Position> {
+        let statement = self.of(&node.name, |signed| is_of(state, &node.name, signed))?;
+        statement.signed.peek::<Heartbeat>().ok()?.position()
+    }
+
     fn of(&self, node: &NodeName, is_signed: impl Fn(&Signed) -> bool) -> Option<Statement> {
         let mut kept = self.lock();
-        let Kept { verified, claimed } = kept.get_mut(node)?;
+        let Kept { verified, claimed, .. } = kept.get_mut(node)?;
         if let Some(claimed) = claimed.take()
             && claimed.replaces(verified.as_ref())
             && is_signed(&claimed.statement.signed)
@@ -121,8 +133,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::sync::Arc;
 
-    use stele_model::event::EnrolledNode;
-    use stele_model::signature::{PublicKey, Signature};
+    use stele_model::signature::Signature;
 
     use super::*;
 
@@ -130,52 +141,60 @@ mod tests {
         Signed { body: text.to_owned(), signature: Signature(String::new()) }
     }
 
+    fn node(name: &str, key: &str) -> EnrolledNode {
+        EnrolledNode {
+            name: name.parse().unwrap(),
+            region: "eu".parse().unwrap(),
+            labels: BTreeMap::new(),
+            key: PublicKey(key.to_owned()),
+            sealing_key: String::new(),
+            address: None,
+        }
+    }
+
     fn state(nodes: &[&str]) -> State {
         let mut state = State::default();
         for name in nodes {
-            let name: NodeName = name.parse().unwrap();
-            let node = EnrolledNode {
-                name: name.clone(),
-                region: "eu".parse().unwrap(),
-                labels: BTreeMap::new(),
-                key: PublicKey(String::new()),
-                sealing_key: String::new(),
-                address: None,
-            };
-            state.control.nodes.insert(name, Arc::new(node));
+            state.control.nodes.insert(name.parse().unwrap(), Arc::new(node(name, "")));
         }
         state
+    }
+
+    fn at(boot: u64, number: u64) -> Option<Position> {
+        Some(Position { boot, number })
     }
 
     #[test]
     fn the_newest_is_kept_and_an_old_one_repeated_is_not() {
         let statements = Statements::default();
-        let (state, node) = (state(&["eu-1"]), "eu-1".parse().unwrap());
-        let keep = |stated, text: &str, heard| {
-            statements.keep(&state, &node, Some(Time(stated)), signed(text), Time(heard), true);
-            statements.of(&node, |_| false).unwrap().signed.body
+        let state = state(&["eu-1"]);
+        let keep = |key: &str, position, text: &str| {
+            statements.keep(&state, &node("eu-1", key), position, signed(text), Time(1), true);
+            statements.of(&"eu-1".parse().unwrap(), |_| false).unwrap().signed.body
         };
-        assert_eq!(keep(100, "first", 100), "first");
-        assert_eq!(keep(200, "second", 200), "second");
-        assert_eq!(keep(100, "first", 300), "second");
-        let later = 200 + STATEMENT_AGE_US_MAX + 1;
-        assert_eq!(keep(150, "with its clock set back", later), "with its clock set back");
+        assert_eq!(keep("a", at(7, 1), "first"), "first");
+        assert_eq!(keep("a", at(7, 2), "second"), "second");
+        assert_eq!(keep("a", at(7, 1), "first"), "second");
+        assert_eq!(keep("a", at(6, 9), "of the boot before"), "second");
+        assert_eq!(keep("a", None, "from before heartbeats were counted"), "second");
+        assert_eq!(keep("a", at(8, 1), "of the next boot"), "of the next boot");
+        assert_eq!(keep("b", at(3, 1), "of who has its name now"), "of who has its name now");
     }
 
     #[test]
     fn what_nobody_looked_at_counts_once_its_signature_is_good() {
         let statements = Statements::default();
-        let (state, node) = (state(&["eu-1"]), "eu-1".parse().unwrap());
-        let keep = |stated, text: &str, is_verified| {
-            statements.keep(&state, &node, Some(Time(stated)), signed(text), Time(stated), is_verified);
+        let (state, node) = (state(&["eu-1"]), node("eu-1", ""));
+        let keep = |number, text: &str, is_verified| {
+            statements.keep(&state, &node, at(1, number), signed(text), Time(1), is_verified);
         };
-        let of = |is_signed: bool| statements.of(&node, |_| is_signed).map(|it| it.signed.body);
-        keep(100, "good", true);
-        keep(200, "forged", false);
+        let of = |is_signed: bool| statements.of(&node.name, |_| is_signed).map(|it| it.signed.body);
+        keep(1, "good", true);
+        keep(2, "forged", false);
         assert_eq!(of(false).as_deref(), Some("good"));
-        keep(300, "newer", false);
+        keep(4, "newer", false);
         assert_eq!(of(true).as_deref(), Some("newer"));
-        keep(250, "old and repeated", false);
+        keep(3, "old and repeated", false);
         assert_eq!(of(true).as_deref(), Some("newer"));
     }
 
@@ -184,10 +203,10 @@ mod tests {
         let statements = Statements::default();
         let both = state(&["eu-1", "eu-2"]);
         for name in ["eu-1", "eu-2"] {
-            statements.keep(&both, &name.parse().unwrap(), None, signed("x"), Time(1), true);
+            statements.keep(&both, &node(name, ""), None, signed("x"), Time(1), true);
         }
         let one = state(&["eu-1"]);
-        statements.keep(&one, &"eu-1".parse().unwrap(), Some(Time(2)), signed("y"), Time(2), true);
+        statements.keep(&one, &node("eu-1", ""), at(1, 2), signed("y"), Time(2), true);
         assert!(statements.of(&"eu-2".parse().unwrap(), |_| false).is_none());
     }
 }

@@ -66,6 +66,7 @@ targets! {
     assignment: "assignment",
     report: "report",
     ack: "ack",
+    removed: "removed",
     heartbeat: "heartbeat",
     sync: "sync",
     question: "question",

@@ -247,6 +247,33 @@ fn what_a_node_in_trouble_tells_fits_into_the_log() {
 }
 
 #[test]
+fn what_a_node_said_before_its_last_start_is_no_news() {
+    let mut world = World::new();
+    let tell = |world: &mut World, boot: u64, number: u64, restarts: u32| {
+        let one = InstanceReport {
+            id: name("shop/web@prod/web.0-1"),
+            phase: Phase::Failed,
+            spec_digest: None,
+            container: None,
+            restarts,
+            remarks: None,
+        };
+        let applied = world.state().assignment_version(&name("eu-1"));
+        let report =
+            Report { fleet: name("demo"), node: name("eu-1"), boot, number, applied, instances: vec![one] };
+        world.system(Command::Report { reports: vec![report] });
+        let known = &world.state().observed[&name::<NodeName>("eu-1")];
+        (known.boot, known.number, known.instances.values().next().unwrap().restarts)
+    };
+    assert_eq!(tell(&mut world, 5, 1, 1), (5, 1, 1));
+    assert_eq!(tell(&mut world, 6, 1, 2), (6, 1, 2));
+    assert_eq!(tell(&mut world, 5, 1, 1), (6, 1, 2), "somebody sent it again");
+    assert_eq!(tell(&mut world, 5, 9, 3), (6, 1, 2), "it was under way when the agent started again");
+    assert_eq!(tell(&mut world, 6, 2, 3), (6, 2, 3));
+    world.verify();
+}
+
+#[test]
 fn roles_bound_what_may_be_asked() {
     let mut world = World::new();
     for principal in ["ada", "nobody"] {

@@ -107,3 +107,9 @@ pub const INSPECTION_AGE_US_MAX: u64 = 5 * 60 * 1_000_000;
 pub const STATEMENT_DIFFERENCES_MAX: usize = 8;
 /// Longest reason in a statement, in bytes.
 pub const STATEMENT_REASON_BYTES_MAX: usize = 200;
+
+/// Boots of agents from this on were drawn by chance, by agents that kept no count of them. Those that do take the
+/// microseconds since 1970 where that is higher, which are less than this for some centuries.
+pub const UNORDERED_BOOT_MIN: u64 = 1 << 53;
+/// Most removed controllers that nodes are told of: those with the highest ids.
+pub const REMOVED_CONTROLLERS_MAX: usize = 1024;

@@ -54,6 +54,9 @@ pub enum SignatureError {
     /// Outside the certificate's validity.
     #[error("controller {0}'s certificate is not valid at this time")]
     Expired(ControllerId),
+    /// The controller was removed from the fleet after the certificate was issued.
+    #[error("controller {0} was removed from the fleet")]
+    Removed(ControllerId),
     /// From another fleet.
     #[error("signed for fleet {found}, this is fleet {expected}")]
     Fleet {
@@ -81,6 +84,8 @@ pub enum Purpose {
     Heartbeat,
     /// A controller's proof of how far the fleet is what it should be.
     Convergence,
+    /// A controller's word on which others were removed.
+    Removed,
 }
 
 impl Purpose {
@@ -93,6 +98,7 @@ impl Purpose {
             Self::NodeRequest => "stele-node-request-v1",
             Self::Heartbeat => "stele-heartbeat-v1",
             Self::Convergence => "stele-convergence-v1",
+            Self::Removed => "stele-removed-v1",
         }
     }
 

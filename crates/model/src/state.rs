@@ -25,7 +25,7 @@ use crate::scope::Scope;
 use crate::selector::Selector;
 use crate::signature::{Certificate, PublicKey};
 use crate::value::{Sealed, Value};
-use crate::wire::{AssignmentVersion, InstanceReport};
+use crate::wire::{AssignmentVersion, InstanceReport, Position};
 
 /// Everything the log says, up to `seq`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -270,6 +270,13 @@ pub struct Answer {
     pub release: Option<u32>,
     /// Seqs of the starts of the deployments it began.
     pub deployments: Vec<Seq>,
+}
+
+impl Observed {
+    /// Where its last report stands among what the node said.
+    pub fn position(&self) -> Position {
+        Position { boot: self.boot, number: self.number }
+    }
 }
 
 /// What a node has of the app that an instance is the first of.

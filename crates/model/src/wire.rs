@@ -2,13 +2,15 @@
 //! the wire is trusted with nothing: not order, not delivery, not origin.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::container_id::ContainerId;
 use crate::digest::Digest;
-use crate::ids::{FleetName, InstanceId, NodeName, RegionName, Seq, Time};
+use crate::ids::{ControllerId, FleetName, InstanceId, NodeName, RegionName, Seq, Time};
+use crate::limits::UNORDERED_BOOT_MIN;
 use crate::release::{Image, InstanceSpec, Protocol};
 use crate::shared_digest::SharedDigest;
 use crate::signature::{Certificate, PublicKey, Purpose, Signature, SignatureError, sign, verify};
@@ -166,7 +168,7 @@ pub struct Report {
     pub fleet: FleetName,
     /// The node that signs it.
     pub node: NodeName,
-    /// Drawn at each start of the agent.
+    /// Which start of the agent: higher at each one, on the same node.
     pub boot: u64,
     /// Counts the reports of one boot, from 1. A resent report keeps its number.
     pub number: u64,
@@ -326,6 +328,40 @@ impl JsonSchema for InstanceReport {
     }
 }
 
+impl Report {
+    /// Where it stands among what its node said.
+    pub fn position(&self) -> Position {
+        Position { boot: self.boot, number: self.number }
+    }
+}
+
+/// Where a message stands among those that a node sent: whoever sends an earlier one again is not believed that it
+/// is news. No clock decides this: a node may have a wrong one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// Which start of the agent; zero before the first.
+    pub boot: u64,
+    /// Which of its messages of one kind, from 1.
+    pub number: u64,
+}
+
+impl Position {
+    /// Whether a message was sent after another of the same kind. Boots from [`UNORDERED_BOOT_MIN`] on were drawn by
+    /// chance: nobody knows which of them was earlier, only that all others came after them.
+    pub fn is_after(self, earlier: Self) -> bool {
+        if self.boot == earlier.boot {
+            return self.number > earlier.number;
+        }
+        let is_ordered = |boot| boot < UNORDERED_BOOT_MIN;
+        match (is_ordered(earlier.boot), is_ordered(self.boot)) {
+            (true, _) if earlier.boot == 0 => true,
+            (true, true) => self.boot > earlier.boot,
+            (true, false) => false,
+            (false, _) => true,
+        }
+    }
+}
+
 /// Where an instance is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -355,8 +391,11 @@ pub struct Heartbeat {
     pub node: NodeName,
     /// Its region.
     pub region: RegionName,
-    /// Drawn at each start of the agent.
+    /// Which start of the agent: higher at each one, on the same node.
     pub boot: u64,
+    /// Counts the heartbeats of one boot, from 1; zero from agents that did not count them.
+    #[serde(default)]
+    pub number: u64,
     /// The assignment it last verified.
     pub applied: AssignmentVersion,
     /// The highest report number a controller acknowledged.
@@ -367,6 +406,13 @@ pub struct Heartbeat {
     /// What inspection showed; absent while the container engine cannot be looked at.
     #[serde(default)]
     pub observed: Option<Observed>,
+}
+
+impl Heartbeat {
+    /// Where it stands among the heartbeats of its node; nothing from agents that did not count them.
+    pub fn position(&self) -> Option<Position> {
+        (self.number > 0).then_some(Position { boot: self.boot, number: self.number })
+    }
 }
 
 /// What a node finds when it inspects its containers, folded into one digest.
@@ -431,6 +477,20 @@ pub struct ReportAck {
     pub controller: Certificate,
 }
 
+/// Which controllers were removed from the fleet: what they sign counts no more, though the root's word for their
+/// keys still holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RemovedControllers {
+    /// The fleet.
+    pub fleet: FleetName,
+    /// Their ids, [`crate::limits::REMOVED_CONTROLLERS_MAX`] at most.
+    pub controllers: BTreeSet<ControllerId>,
+    /// When this was said. What the root signs later than that is a new controller, whatever its id.
+    pub at: Time,
+    /// Whose signature it carries, and the root's word for that key.
+    pub controller: Certificate,
+}
+
 /// A port of a host, which one process or container can have at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct HostPort {
@@ -447,4 +507,28 @@ pub struct TakenPort {
     pub port: HostPort,
     /// Who has it, in words for people.
     pub holder: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_node_said_earlier_is_never_news() {
+        let at = |boot, number| Position { boot, number };
+        let chance = |boot| at(UNORDERED_BOOT_MIN + boot, 1);
+        for (later, earlier) in [
+            (at(7, 2), at(7, 1)),
+            (at(8, 1), at(7, 9)),
+            (at(1, 1), Position::default()),
+            // Agents that count their starts came after those that did not.
+            (at(1, 1), chance(5)),
+        ] {
+            assert!(later.is_after(earlier), "{later:?} {earlier:?}");
+            assert!(!earlier.is_after(later), "{earlier:?} {later:?}");
+        }
+        assert!(!at(7, 1).is_after(at(7, 1)));
+        assert!(chance(1).is_after(Position::default()), "the first of all");
+        assert!(chance(1).is_after(chance(2)) && chance(2).is_after(chance(1)), "nobody knows");
+    }
 }

@@ -1,22 +1,12 @@
 //! Which assignments an agent believes.
 
 use stele_model::limits::{INSTANCES_PER_NODE_MAX, KEPT_IMAGES_MAX};
-use stele_model::signature::{PublicKey, Purpose, SignatureError};
+use stele_model::signature::{Purpose, SignatureError};
 use stele_model::wire::{Assignment, AssignmentVersion, OpenError, Signed, assignment_digest};
 use stele_model::{Digest, FleetName, InstanceId, InstanceSpec, NodeName, Time};
 
 use crate::limits::{ASSIGNMENT_BYTES_MAX, WRAPPED_KEYS_MAX};
-
-/// What the agent was told when it was enrolled, and never learns from the wire.
-#[derive(Clone, Debug)]
-pub struct Pinned {
-    /// The fleet's root key.
-    pub root: PublicKey,
-    /// The fleet.
-    pub fleet: FleetName,
-    /// The agent's own node.
-    pub node: NodeName,
-}
+use crate::trust::Trust;
 
 /// An assignment that is believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +36,7 @@ pub enum Refusal {
         /// How many there may be.
         max: usize,
     },
-    /// The root did not vouch for the controller's key.
+    /// The root did not vouch for the controller's key, or the controller was removed.
     #[error("its controller's certificate is not believed: {0}")]
     Certificate(#[source] SignatureError),
     /// Not signed by that key, or not an assignment.
@@ -126,7 +116,7 @@ pub enum Refusal {
 pub fn accept(
     current: Option<&AssignmentVersion>,
     signed: &Signed,
-    pinned: &Pinned,
+    trust: &Trust,
     now: Option<Time>,
 ) -> Result<Accepted, Refusal> {
     if signed.body.len() > ASSIGNMENT_BYTES_MAX {
@@ -137,10 +127,11 @@ pub fn accept(
     let assignment: Assignment = signed.peek()?;
     if !planted!(AcceptUnsigned) {
         let certificate = &assignment.controller;
-        certificate.check(&pinned.root, &pinned.fleet, now).map_err(Refusal::Certificate)?;
+        trust.check(certificate, now).map_err(Refusal::Certificate)?;
         signed.verify(&certificate.body.key, Purpose::Assignment).map_err(OpenError::from)?;
     }
 
+    let pinned = trust.pinned();
     if assignment.fleet != pinned.fleet {
         return Err(Refusal::Fleet { found: assignment.fleet, expected: pinned.fleet.clone() });
     }

@@ -1,18 +1,23 @@
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
+
 use ed25519_dalek::SigningKey;
 use stele_model::release::{Container, Image, InstanceSpec};
 use stele_model::signature::{Certificate, CertificateBody, public_key};
 use stele_model::wire::AssignedInstance;
 
 use super::*;
+use crate::trust::Pinned;
 
 fn key(seed: u8) -> SigningKey {
     SigningKey::from_bytes(&[seed; 32])
 }
 
-fn pinned() -> Pinned {
-    Pinned { root: public_key(&key(1)), fleet: "acme".parse().unwrap(), node: "eu-1".parse().unwrap() }
+fn trust() -> Trust {
+    let pinned =
+        Pinned { root: public_key(&key(1)), fleet: "acme".parse().unwrap(), node: "eu-1".parse().unwrap() };
+    Trust::new(pinned, BTreeMap::new())
 }
 
 fn instance(id: &str) -> AssignedInstance {
@@ -55,7 +60,7 @@ fn two() -> Vec<AssignedInstance> {
 
 fn offered(current: Option<&AssignmentVersion>, assignment: &Assignment) -> Result<Accepted, Refusal> {
     let signed = Signed::new(&key(2), Purpose::Assignment, assignment);
-    accept(current, &signed, &pinned(), Some(Time(150)))
+    accept(current, &signed, &trust(), Some(Time(150)))
 }
 
 #[test]
@@ -91,22 +96,22 @@ fn two_contents_of_one_version_are_refused_loudly() {
 fn only_a_controller_the_root_vouches_for_is_believed() {
     let good = assignment(7, two());
     let wrong_signer = Signed::new(&key(3), Purpose::Assignment, &good);
-    assert!(matches!(accept(None, &wrong_signer, &pinned(), None), Err(Refusal::Open(_))));
+    assert!(matches!(accept(None, &wrong_signer, &trust(), None), Err(Refusal::Open(_))));
 
     let wrong_purpose = Signed::new(&key(2), Purpose::Report, &good);
-    assert!(matches!(accept(None, &wrong_purpose, &pinned(), None), Err(Refusal::Open(_))));
+    assert!(matches!(accept(None, &wrong_purpose, &trust(), None), Err(Refusal::Open(_))));
 
     let mut self_made = good.clone();
     self_made.controller = Certificate::issue(&key(2), good.controller.body.clone());
     assert!(matches!(offered(None, &self_made), Err(Refusal::Certificate(_))));
 
     let signed = Signed::new(&key(2), Purpose::Assignment, &good);
-    assert!(matches!(accept(None, &signed, &pinned(), Some(Time(201))), Err(Refusal::Certificate(_))));
-    assert!(accept(None, &signed, &pinned(), None).is_ok(), "without a clock, validity is not judged");
+    assert!(matches!(accept(None, &signed, &trust(), Some(Time(201))), Err(Refusal::Certificate(_))));
+    assert!(accept(None, &signed, &trust(), None).is_ok(), "without a clock, validity is not judged");
 
     let mut altered = signed;
     altered.body = altered.body.replace("web.1-7", "web.1-8");
-    assert!(matches!(accept(None, &altered, &pinned(), None), Err(Refusal::Open(_))));
+    assert!(matches!(accept(None, &altered, &trust(), None), Err(Refusal::Open(_))));
 }
 
 #[test]
@@ -149,7 +154,7 @@ fn contradictions_and_excess_are_refused() {
 
     let mut signed = Signed::new(&key(2), Purpose::Assignment, &assignment(7, two()));
     signed.body = " ".repeat(ASSIGNMENT_BYTES_MAX + 1);
-    assert!(matches!(accept(None, &signed, &pinned(), None), Err(Refusal::TooLarge { .. })));
+    assert!(matches!(accept(None, &signed, &trust(), None), Err(Refusal::TooLarge { .. })));
     signed.body = "{".to_owned();
-    assert!(matches!(accept(None, &signed, &pinned(), None), Err(Refusal::Open(_))));
+    assert!(matches!(accept(None, &signed, &trust(), None), Err(Refusal::Open(_))));
 }

@@ -47,8 +47,9 @@ mod report;
 mod reporter;
 mod statement;
 mod sync;
+mod trust;
 
-pub use accept::{Accepted, Pinned, Refusal, accept};
+pub use accept::{Accepted, Refusal, accept};
 pub use health::{HealthState, Verdict};
 pub use heartbeat::HeartbeatSchedule;
 pub use images::{ImageHere, PulledImage, PulledImages};
@@ -60,3 +61,4 @@ pub use report::report;
 pub use reporter::{Due, Reporter};
 pub use statement::{Inspection, Inspections, statement};
 pub use sync::{SyncSchedule, doubled_ms};
+pub use trust::{Pinned, Trust};

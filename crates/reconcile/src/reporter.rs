@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 
 use stele_model::ids::{FleetName, NodeName};
+use stele_model::limits::UNORDERED_BOOT_MIN;
 use stele_model::wire::{AssignmentVersion, InstanceReport, Phase, Report};
 
 use crate::limits::{
@@ -212,8 +213,8 @@ impl Reporter {
         (self.untold_ms + self.busy_ms(REPORT_PROGRESS_MS, REPORT_PROGRESS_MS_MAX)).max(self.even_ms)
     }
 
-    /// After which all is told once more: what another process of this node told before may have been decided after
-    /// what this one did, and nothing else would say so. Not at the same time everywhere: a boot's number is random.
+    /// After which all is told once more: should State not be what was acknowledged, nothing else would say so. Not at
+    /// the same time everywhere: no two boots begin at the same microsecond.
     fn refresh_ms(&self) -> u64 {
         REPORT_REFRESH_MS + self.boot % (REPORT_REFRESH_MS / 2)
     }
@@ -273,6 +274,17 @@ impl Reporter {
         }
         self.failures = 0;
         true
+    }
+
+    /// A verified acknowledgement says that controllers know a later boot of this node: they take what this one tells
+    /// for old. Its reports are of a boot after that one from now on, which is the answer; what is under way still is.
+    pub fn outrun(&mut self, later: u64) -> Option<u64> {
+        let next = later.checked_add(1)?;
+        if next <= self.boot + 1 || next >= UNORDERED_BOOT_MIN {
+            return None;
+        }
+        self.boot = next;
+        Some(next)
     }
 
     /// The report under way was not acknowledged.
@@ -463,6 +475,21 @@ mod tests {
         assert!(tells(&mut reporter, &[Phase::Healthy], 40_000));
         let failed = [Phase::Completed, Phase::Healthy, Phase::Failed];
         assert!(tells(&mut reporter, &failed, 50_000), "a failure waits for nothing");
+    }
+
+    #[test]
+    fn what_is_passed_over_for_a_later_boot_is_told_again_as_of_one_after_it() {
+        let mut reporter = reporter();
+        see(&mut reporter, 0, 0);
+        let first = reporter.take(0).unwrap();
+        assert_eq!(reporter.outrun(7), None, "it is its own");
+        assert_eq!(reporter.outrun(UNORDERED_BOOT_MIN - 1), None, "nothing comes after that");
+        assert!(!reporter.acked_by(9, 4, 1));
+        assert_eq!(reporter.outrun(9), Some(10));
+        reporter.failed(1);
+        let again = reporter.take(1 + REPORT_RETRY_FIRST_MS).unwrap();
+        assert_eq!((again.boot, again.instances), (10, first.instances));
+        assert!(reporter.acked_by(10, again.number, 2_000) && reporter.is_acknowledged());
     }
 
     #[test]

@@ -378,6 +378,11 @@ impl Cluster {
         self.agents.get_mut(name).with_context(|| format!("there is no agent {name}"))?.start(&program)
     }
 
+    /// Where a joined node's agent keeps what it was told.
+    pub fn agent_folder(&self, name: &str) -> anyhow::Result<&Path> {
+        Ok(&self.agents.get(name).with_context(|| format!("there is no agent {name}"))?.data)
+    }
+
     /// Ends an agent as `kill -9` does. Its containers run on.
     pub fn kill_agent(&mut self, name: &str) -> anyhow::Result<()> {
         let agent = self.agents.get_mut(name).with_context(|| format!("there is no agent {name}"))?;

@@ -1,10 +1,12 @@
 //! A paused leader, a lost NATS and a lost quorum.
 #![allow(clippy::unwrap_used)]
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use stele_api::wire::{ChangeAnswer, DeploymentStatus};
+use stele_api::wire::{ChangeAnswer, DeploymentStatus, NodesAnswer};
 use stele_model::event::Outcome;
 use stele_testkit::limits::{DEADLINE, RECOVERY_DEADLINE};
 use stele_testkit::load::{Load, broken_promises, last_write};
@@ -159,6 +161,85 @@ fn nats_can_be_deleted_with_all_it_has() {
         let told: stele_model::Record = serde_json::from_slice(&message.payload).unwrap();
         assert_eq!(&told, record, "the feed says what the log says");
     }
+}
+
+/// Somebody who can use the fleet's NATS: keeps what a node sends, and sends it again, over and over.
+struct Repeater {
+    kept: Arc<Mutex<Vec<(String, bytes::Bytes)>>>,
+    repeats: Arc<AtomicBool>,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Repeater {
+    /// Keeps what a node sends from now on.
+    fn listen(url: &str, node: &str) -> Self {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let (kept, repeats) = (Arc::<Mutex<Vec<_>>>::default(), Arc::<AtomicBool>::default());
+        let nats = runtime.block_on(async_nats::connect(url)).unwrap();
+        let mut sent = runtime.block_on(nats.subscribe(format!("stele.*.*.node.{node}.*"))).unwrap();
+        runtime.block_on(nats.flush()).unwrap();
+        let (keeps, stops) = (Arc::clone(&kept), Arc::clone(&repeats));
+        runtime.spawn(async move {
+            while let Some(message) = futures::StreamExt::next(&mut sent).await {
+                if !stops.load(Ordering::Relaxed) {
+                    keeps.lock().unwrap().push((message.subject.to_string(), message.payload));
+                }
+            }
+        });
+        let (again, begun) = (Arc::clone(&kept), Arc::clone(&repeats));
+        runtime.spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                if begun.load(Ordering::Relaxed) {
+                    let all = again.lock().unwrap().clone();
+                    for (subject, payload) in all {
+                        // Reports want somewhere to be acknowledged.
+                        nats.publish_with_reply(subject, "nowhere", payload).await.unwrap();
+                    }
+                }
+            }
+        });
+        Self { kept, repeats, _runtime: runtime }
+    }
+
+    fn has_kept(&self, topic: &str, least: usize) -> bool {
+        let kept = self.kept.lock().unwrap();
+        kept.iter().filter(|(subject, _)| subject.ends_with(topic)).count() >= least
+    }
+
+    fn repeat(&self) {
+        self.repeats.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_node_that_is_gone_stays_gone_whatever_of_its_messages_is_sent_again() {
+    let mut cluster = Cluster::start(ClusterConfig::simulated("repeats")).unwrap();
+    let leader = cluster.leader().unwrap();
+    let repeater = Repeater::listen(&cluster.nats_url().unwrap(), "eu-1");
+    deploy(&cluster.client(leader).unwrap(), "one").unwrap();
+    eventually(DEADLINE, "heartbeats and a report", || {
+        (repeater.has_kept(".heartbeat", 2) && repeater.has_kept(".report", 1)).then_some(())
+    })
+    .unwrap();
+    cluster.kill_agent("eu-1").unwrap();
+    repeater.repeat();
+    let is_lost = |cluster: &Cluster, name: &str| -> Option<bool> {
+        let answer: NodesAnswer = cluster.client(cluster.leader_now()?).ok()?.read("/v1/nodes").ok()?;
+        Some(!answer.nodes.iter().find(|node| node.name.as_str() == name)?.reachable)
+    };
+    eventually(DEADLINE, "it is lost", || is_lost(&cluster, "eu-1")?.then_some(())).unwrap();
+
+    // The next leader hears them, too, and no node that is lost later is believed to be less so.
+    let next = cluster.ids().into_iter().find(|id| *id != leader).unwrap();
+    cluster.run_cli(&["cluster", "transfer-leader", &next.to_string()]).unwrap();
+    eventually(DEADLINE, "it leads", || (cluster.leader_now() == Some(next)).then_some(())).unwrap();
+    cluster.kill_agent("us-1").unwrap();
+    eventually(DEADLINE, "the other is lost", || is_lost(&cluster, "us-1")?.then_some(())).unwrap();
+    assert_eq!(is_lost(&cluster, "eu-1"), Some(true));
+    // It is no harm to who comes back.
+    cluster.start_agent("eu-1").unwrap();
+    eventually(DEADLINE, "it is back", || (!is_lost(&cluster, "eu-1")?).then_some(())).unwrap();
 }
 
 /// What happened, why, and what should be is asked for most when the controllers are in trouble.

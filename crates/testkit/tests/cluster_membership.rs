@@ -52,6 +52,12 @@ fn members_come_and_go_and_nothing_acknowledged_is_lost() {
     .unwrap();
     cluster.kill(new).unwrap();
     goes_on();
+    for node in ["eu-1", "us-1", "ap-1"] {
+        let kept = cluster.agent_folder(node).unwrap().join("removed.json");
+        let knows = || serde_json::from_slice::<serde_json::Value>(&std::fs::read(&kept).ok()?).ok();
+        eventually(RECOVERY_DEADLINE, "nodes believe it no more", || knows()?.get(new.to_string()).cloned())
+            .unwrap();
+    }
     // What is refused is refused before anything is done: it still takes part.
     for condition in [["--if-match", "1"], ["--ticket", &"T".repeat(5000)]] {
         let refused =

@@ -17,8 +17,8 @@ use stele_model::ids::{InstanceId, Time};
 use stele_model::release::{Container, EnvValue, File, Image, InstanceSpec, Stop};
 use stele_model::signature::{Certificate, CertificateBody, PublicKey, public_key};
 use stele_model::wire::{
-    AssignedInstance, Assignment, AssignmentVersion, Heartbeat, Report, ReportAck, Signed, SyncRequest,
-    WrappedKey, assignment_digest,
+    AssignedInstance, Assignment, AssignmentVersion, Heartbeat, RemovedControllers, Report, ReportAck,
+    Signed, SyncRequest, WrappedKey, assignment_digest,
 };
 use stele_runtime::simulated::{Simulated, SimulatedClock};
 use stele_runtime::{Host, Runtime};
@@ -96,12 +96,17 @@ impl Fleet {
     }
 
     pub fn with_keys(name: &str, root: u8, controller: u8) -> Self {
+        Self::with_controller(name, root, controller, 1)
+    }
+
+    /// One whose controller has this id.
+    pub fn with_controller(name: &str, root: u8, controller: u8, id: u64) -> Self {
         let [root, controller] = [root, controller].map(|seed| SigningKey::from_bytes(&[seed; 32]));
         let certificate = Certificate::issue(
             &root,
             CertificateBody {
                 fleet: name.parse().unwrap(),
-                controller: 1,
+                controller: id,
                 key: public_key(&controller),
                 not_before: Time(0),
                 not_after: Time(u64::MAX),
@@ -183,6 +188,8 @@ pub struct Heard {
     pub sync_answer: Option<Signed>,
     /// Acknowledgements that will be lost, and forgeries sent in their place.
     pub acks_to_lose: u32,
+    /// A boot of the node that reports of earlier ones are passed over for.
+    pub later_boot: u64,
 }
 
 /// A controller that believes what the node's key signed, and remembers it.
@@ -221,9 +228,10 @@ impl Controller {
             while let Some(message) = reports.next().await {
                 let Ok((from, reply)) = message else { continue };
                 let report: Report = from.signed.open(&node, purposes::REPORT).unwrap();
+                let later = heard.lock().unwrap().later_boot;
                 let ack = ReportAck {
                     node: report.node.clone(),
-                    boot: report.boot,
+                    boot: report.boot.max(later),
                     number: report.number,
                     controller: fleet.certificate.clone(),
                 };
@@ -272,6 +280,18 @@ impl Controller {
                 }
             }
         }));
+    }
+
+    /// Tells nodes which controllers were removed.
+    pub async fn publish_removed(&self, controllers: &[u64]) {
+        let removed = RemovedControllers {
+            fleet: self.fleet.name.parse().unwrap(),
+            controllers: controllers.iter().copied().collect(),
+            at: Time(1),
+            controller: self.fleet.certificate.clone(),
+        };
+        let signed = Signed::new(&self.fleet.controller, purposes::REMOVED, &removed);
+        self.bus.publish_removed(&signed).await.unwrap();
     }
 
     pub async fn publish(&self, assignment: &Signed) {

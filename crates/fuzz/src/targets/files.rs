@@ -1,5 +1,7 @@
 //! What is read back from disk, and what an assignment asks of the container engine.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -9,10 +11,11 @@ use stele_bus::join::NatsAccess;
 use stele_controller::{Config, fuzzing as controller};
 use stele_model::InstanceId;
 use stele_model::convergence::{self, ConvergenceProof, NodeEvidence, summarise};
+use stele_model::ids::ControllerId;
 use stele_model::release::{Container, Image, InstanceSpec};
 use stele_model::signature::{Purpose, public_key};
 use stele_model::wire::{AssignedInstance, AssignmentVersion, Heartbeat, Observed, Signed};
-use stele_model::{Digest, Scope};
+use stele_model::{Digest, Scope, Time};
 use stele_reconcile::{HostMount, HostPolicy, PulledImage, PulledImages};
 use stele_runtime::Host;
 use stele_runtime::registry::Registries;
@@ -96,6 +99,7 @@ fn made_proofs() -> anyhow::Result<Vec<Named>> {
         node: keys::node_name()?,
         region: keys::region()?,
         boot: 1,
+        number: 1,
         applied: AssignmentVersion::default(),
         acked: 0,
         time: Some(keys::NOW),
@@ -143,6 +147,7 @@ fn agent_files(input: &[u8]) -> Result<Verdict, String> {
     let found = [
         is::<Enrollment>(input)?,
         is::<AssignmentVersion>(input)?,
+        is::<BTreeMap<ControllerId, Time>>(input)?,
         is::<PulledImages>(input)?,
         is::<HostPolicy>(input)?,
         is::<Registries>(input)?,

@@ -1,5 +1,6 @@
 //! What travels over NATS and HTTP between controllers and nodes, signed and sealed.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use serde::Serialize;
@@ -8,15 +9,16 @@ use stele_bus::ask::{Answer, Outcome, Question, Request};
 use stele_bus::join::{JoinAnswer, JoinLine, JoinRequest, NatsAccess, open_answer, open_request};
 use stele_bus::subjects::{self, NodeTopic};
 use stele_bus::{Auth, purposes, sealing};
+use stele_model::limits::REMOVED_CONTROLLERS_MAX;
 use stele_model::release::{Container, EnvValue, File, Image, InstanceSpec, Protocol};
 use stele_model::signature::{Purpose, public_key};
 use stele_model::wire::{
     AssignedInstance, Assignment, AssignmentVersion, Heartbeat, HostPort, ImagePolicy, InstanceDifference,
-    InstanceReport, Observed, Phase, Remarks, Report, ReportAck, Signed, SyncRequest, TakenPort, WrappedKey,
-    assignment_digest,
+    InstanceReport, Observed, Phase, Remarks, RemovedControllers, Report, ReportAck, Signed, SyncRequest,
+    TakenPort, WrappedKey, assignment_digest,
 };
 use stele_model::{Digest, InstanceId, Sealed, Value};
-use stele_reconcile::{Pinned, accept};
+use stele_reconcile::{Pinned, Trust, accept};
 
 use super::{keys, shapes};
 use crate::mutate::Form;
@@ -71,6 +73,13 @@ pub(super) fn targets() -> Vec<Target> {
             |input| message::<ReportAck>(input, &keys::controller(), purposes::REPORT_ACK),
             |input| keys::sign_again(input, &keys::controller(), purposes::REPORT_ACK),
             made_acks,
+        ),
+        signed(
+            "removed",
+            "`wire::RemovedControllers`, `Trust::learn`",
+            removed,
+            |input| keys::sign_again(input, &keys::controller(), purposes::REMOVED),
+            made_removed,
         ),
         signed(
             "heartbeat",
@@ -177,7 +186,8 @@ fn pinned() -> Result<Pinned, String> {
 fn assignment(input: &[u8]) -> Result<Verdict, String> {
     let Some(signed) = shapes::json::<Signed>(input)? else { return Ok(Verdict::Refused) };
     shapes::json::<Assignment>(signed.body.as_bytes())?;
-    let Ok(accepted) = accept(None, &signed, &pinned()?, Some(keys::NOW)) else {
+    let trust = Trust::new(pinned()?, BTreeMap::new());
+    let Ok(accepted) = accept(None, &signed, &trust, Some(keys::NOW)) else {
         return Ok(Verdict::Refused);
     };
     let is_signed = keys::is_signed(&signed, &keys::controller(), purposes::ASSIGNMENT);
@@ -190,6 +200,30 @@ fn assignment(input: &[u8]) -> Result<Verdict, String> {
     })?;
     stele_agent::open_values(&assignment, &keys::SEALING_SECRET);
     Ok(Verdict::Read)
+}
+
+fn removed(input: &[u8]) -> Result<Verdict, String> {
+    let Some(signed) = shapes::json::<Signed>(input)? else { return Ok(Verdict::Refused) };
+    shapes::json::<RemovedControllers>(signed.body.as_bytes())?;
+    let mut trust = Trust::new(pinned()?, BTreeMap::new());
+    if trust.learn(&signed, Some(keys::NOW)).is_err() {
+        return Ok(Verdict::Refused);
+    }
+    let is_signed = keys::is_signed(&signed, &keys::controller(), purposes::REMOVED);
+    holds(is_signed, || "another signature is believed".to_owned())?;
+    let count = trust.removed().len();
+    holds(count <= REMOVED_CONTROLLERS_MAX, || format!("{count} removed controllers are kept"))?;
+    Ok(Verdict::Read)
+}
+
+fn made_removed() -> anyhow::Result<Vec<Named>> {
+    let removed = RemovedControllers {
+        fleet: keys::fleet()?,
+        controllers: [2, 3].into(),
+        at: keys::NOW,
+        controller: keys::certificate()?,
+    };
+    Ok(vec![envelope("removed", &keys::controller(), purposes::REMOVED, &removed)?])
 }
 
 fn instance(id: &str) -> anyhow::Result<AssignedInstance> {
@@ -314,6 +348,7 @@ fn made_heartbeats() -> anyhow::Result<Vec<Named>> {
         node: keys::node_name()?,
         region: keys::region()?,
         boot: 77,
+        number: 9,
         applied: version(&[]),
         acked: 3,
         time: Some(keys::NOW),

@@ -104,6 +104,7 @@ fn heartbeat(state: &State, index: usize) -> Heartbeat {
         fleet: "acme".parse().unwrap(),
         region: name.as_str()[..2].parse().unwrap(),
         boot: 1,
+        number: 1,
         applied: state.assignment_version(&name),
         acked: 1,
         time: Some(Time(NOW.0 - 1_000_000)),

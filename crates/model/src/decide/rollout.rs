@@ -120,7 +120,8 @@ pub(super) fn finish(
     }
 }
 
-/// What is new in verified reports. A repeated report is nothing new, and so is one older than what is known.
+/// What is new in verified reports. A repeated report is nothing new, and so is one older than what is known, of
+/// whichever boot: it may be sent by whoever kept it.
 pub(super) fn report(state: &State, reports: &[Report]) -> Vec<Event> {
     let mut news = Vec::new();
     let mut seen = BTreeSet::new();
@@ -129,9 +130,10 @@ pub(super) fn report(state: &State, reports: &[Report]) -> Vec<Event> {
             continue;
         }
         let known = state.observed.get(&report.node).cloned().unwrap_or_default();
-        let again = report.number == known.number && !planted!(ReportCountsTwice);
-        let older = report.number < known.number && !planted!(OldReportCounts);
-        if known.boot == report.boot && (again || older) {
+        let (at, known_at) = (report.position(), known.position());
+        let again = at == known_at && !planted!(ReportCountsTwice);
+        let older = at != known_at && !at.is_after(known_at) && !planted!(OldReportCounts);
+        if again || older {
             continue;
         }
         let told: BTreeMap<&InstanceId, &InstanceReport> =
