@@ -388,7 +388,7 @@ impl Agent {
             Ok(Ok(false)) => {}
             Ok(Err(why)) => self.warn("what was said of removed controllers", &why.to_string()),
             Err(error) => {
-                tracing::error!(%error, "which controllers were removed is forgotten at the next start")
+                tracing::error!(%error, "which controllers were removed is forgotten at the next start");
             }
         }
     }

@@ -160,8 +160,8 @@ mod tests {
         state
     }
 
-    fn at(boot: u64, number: u64) -> Option<Position> {
-        Some(Position { boot, number })
+    fn at(boot: u64, number: u64) -> Position {
+        Position { boot, number }
     }
 
     #[test]
@@ -172,13 +172,13 @@ mod tests {
             statements.keep(&state, &node("eu-1", key), position, signed(text), Time(1), true);
             statements.of(&"eu-1".parse().unwrap(), |_| false).unwrap().signed.body
         };
-        assert_eq!(keep("a", at(7, 1), "first"), "first");
-        assert_eq!(keep("a", at(7, 2), "second"), "second");
-        assert_eq!(keep("a", at(7, 1), "first"), "second");
-        assert_eq!(keep("a", at(6, 9), "of the boot before"), "second");
+        assert_eq!(keep("a", Some(at(7, 1)), "first"), "first");
+        assert_eq!(keep("a", Some(at(7, 2)), "second"), "second");
+        assert_eq!(keep("a", Some(at(7, 1)), "first"), "second");
+        assert_eq!(keep("a", Some(at(6, 9)), "of the boot before"), "second");
         assert_eq!(keep("a", None, "from before heartbeats were counted"), "second");
-        assert_eq!(keep("a", at(8, 1), "of the next boot"), "of the next boot");
-        assert_eq!(keep("b", at(3, 1), "of who has its name now"), "of who has its name now");
+        assert_eq!(keep("a", Some(at(8, 1)), "of the next boot"), "of the next boot");
+        assert_eq!(keep("b", Some(at(3, 1)), "of who has its name now"), "of who has its name now");
     }
 
     #[test]
@@ -186,7 +186,7 @@ mod tests {
         let statements = Statements::default();
         let (state, node) = (state(&["eu-1"]), node("eu-1", ""));
         let keep = |number, text: &str, is_verified| {
-            statements.keep(&state, &node, at(1, number), signed(text), Time(1), is_verified);
+            statements.keep(&state, &node, Some(at(1, number)), signed(text), Time(1), is_verified);
         };
         let of = |is_signed: bool| statements.of(&node.name, |_| is_signed).map(|it| it.signed.body);
         keep(1, "good", true);
@@ -206,7 +206,7 @@ mod tests {
             statements.keep(&both, &node(name, ""), None, signed("x"), Time(1), true);
         }
         let one = state(&["eu-1"]);
-        statements.keep(&one, &node("eu-1", ""), at(1, 2), signed("y"), Time(2), true);
+        statements.keep(&one, &node("eu-1", ""), Some(at(1, 2)), signed("y"), Time(2), true);
         assert!(statements.of(&"eu-2".parse().unwrap(), |_| false).is_none());
     }
 }
