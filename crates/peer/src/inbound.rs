@@ -3,22 +3,24 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::error::RequestFailure;
-use crate::frame::{Frame, FrameReader, Outcome, PROTOCOL, write_frame};
+use crate::frame::{Frame, FrameReader, Lane, Outcome, PROTOCOL, write_frame};
 use crate::handler::Handler;
 use crate::limits;
+use crate::link::lock;
+use crate::places::Places;
 use crate::tls::{Tls, check_name};
 
 /// The members by id, with their addresses.
@@ -35,17 +37,68 @@ pub(crate) struct Acceptor {
     pub(crate) answering: Handle,
 }
 
+/// Ends a connection when it is dropped.
+type End = oneshot::Sender<()>;
+
+/// The connections that are open.
+struct Open {
+    /// Those whose other side has not said yet who it is: anybody can make them.
+    strangers: Mutex<Places<End>>,
+    /// Those of members, by member and lane; and which one, counted by this controller.
+    known: Mutex<BTreeMap<(u64, u8), (u64, End)>>,
+    /// When it was last said that somebody did not identify itself.
+    told: Mutex<Option<Instant>>,
+}
+
+impl Open {
+    /// A member has one connection for each lane: it dials again only when it has given up the one before.
+    fn replace(&self, of: (u64, u8), number: u64) -> oneshot::Receiver<()> {
+        let (end, ended) = oneshot::channel();
+        lock(&self.known).insert(of, (number, end));
+        ended
+    }
+
+    /// Whether to say that somebody did not identify itself: anybody can be that, as often as he likes.
+    fn is_to_be_told(&self) -> bool {
+        let mut told = lock(&self.told);
+        let is_due = told.is_none_or(|told| told.elapsed() >= limits::STRANGERS_TOLD_INTERVAL);
+        if is_due {
+            *told = Some(Instant::now());
+        }
+        is_due
+    }
+
+    fn forget(&self, of: (u64, u8), number: u64) {
+        let mut known = lock(&self.known);
+        if known.get(&of).is_some_and(|(newest, _)| *newest == number) {
+            known.remove(&of);
+        }
+    }
+}
+
 impl Acceptor {
     pub(crate) async fn run(self, listener: TcpListener) {
+        let open = Arc::new(Open {
+            strangers: Mutex::new(Places::new(limits::MAX_UNKNOWN_CONNECTIONS)),
+            known: Mutex::default(),
+            told: Mutex::default(),
+        });
         let mut connections = JoinSet::new();
         loop {
             while connections.try_join_next().is_some() {}
             match listener.accept().await {
-                // More than this is no set of controllers; refusing is cheaper
-                // than a handshake.
-                Ok((stream, _)) if connections.len() >= limits::MAX_INBOUND_CONNECTIONS => drop(stream),
                 Ok((stream, address)) => {
-                    connections.spawn(self.clone().serve(stream, address));
+                    let (end, ended) = oneshot::channel();
+                    // Whoever loses its place is ended by that.
+                    if let Ok((place, _)) = lock(&open.strangers).enter(address.ip(), end) {
+                        connections.spawn(self.clone().serve(
+                            stream,
+                            address,
+                            Arc::clone(&open),
+                            place,
+                            ended,
+                        ));
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection from a controller");
@@ -55,19 +108,44 @@ impl Acceptor {
         }
     }
 
-    async fn serve(mut self, stream: TcpStream, address: SocketAddr) {
-        let greeted = timeout(limits::CONNECT_TIMEOUT, self.greet(stream)).await;
-        let (stream, peer) = match greeted {
-            Ok(Ok(greeted)) => greeted,
-            Ok(Err(error)) => {
-                tracing::warn!(%address, %error, "refused a connection from a controller");
-                return;
-            }
-            Err(_) => {
-                tracing::warn!(%address, "a connection did not identify itself in time");
+    async fn serve(
+        mut self,
+        stream: TcpStream,
+        address: SocketAddr,
+        open: Arc<Open>,
+        place: u64,
+        ended: oneshot::Receiver<()>,
+    ) {
+        let greeted = tokio::select! {
+            greeted = timeout(limits::CONNECT_TIMEOUT, self.greet(stream)) => greeted,
+            _ = ended => {
+                tracing::debug!(%address, "a connection that had not identified itself made place for another");
                 return;
             }
         };
+        // From here on it takes no place of a stranger, whoever it is.
+        lock(&open.strangers).leave(place);
+        let (stream, peer, lane) = match greeted {
+            Ok(Ok(greeted)) => greeted,
+            // Its certificate is of this fleet.
+            Ok(Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
+                tracing::warn!(%address, %error, "refused a connection from a controller");
+                return;
+            }
+            Ok(Err(error)) => {
+                if open.is_to_be_told() {
+                    tracing::warn!(%address, %error, "a connection did not identify itself");
+                }
+                return;
+            }
+            Err(_) => {
+                if open.is_to_be_told() {
+                    tracing::warn!(%address, "a connection did not identify itself in time");
+                }
+                return;
+            }
+        };
+        let replaced = open.replace((peer, lane), place);
         let mut members = self.members.clone();
         tokio::select! {
             error = self.converse(stream, peer) => {
@@ -80,21 +158,25 @@ impl Acceptor {
                     tracing::info!(peer, %address, "closed the connection of a removed controller");
                 }
             }
+            _ = replaced => {
+                tracing::debug!(peer, %address, "a controller connected again");
+            }
         }
+        open.forget((peer, lane), place);
     }
 
     /// Finds out who it is. Its certificate is from the fleet's authority, or
     /// TLS would have ended it; this checks that it is the one it says, and a
     /// member.
-    async fn greet(&mut self, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, u64)> {
+    async fn greet(&mut self, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, u64, u8)> {
         stream.set_nodelay(true)?;
         let acceptor = TlsAcceptor::from(Arc::clone(&self.tls.server));
         let mut stream = acceptor.accept(stream).await?;
         let hello = FrameReader::new(&mut stream, limits::MAX_HELLO_BYTES, None).next().await?;
         match self.judge(&stream, &hello) {
-            Ok(peer) => {
+            Ok((peer, lane)) => {
                 write_frame(&mut stream, &Frame::Welcome).await?;
-                Ok((stream, peer))
+                Ok((stream, peer, lane))
             }
             Err(why) => {
                 write_frame(&mut stream, &Frame::Refused(why.clone())).await?;
@@ -103,8 +185,8 @@ impl Acceptor {
         }
     }
 
-    fn judge(&self, stream: &TlsStream<TcpStream>, hello: &Frame) -> Result<u64, String> {
-        let Frame::Hello { protocol, node, fleet, .. } = hello else {
+    fn judge(&self, stream: &TlsStream<TcpStream>, hello: &Frame) -> Result<(u64, u8), String> {
+        let Frame::Hello { protocol, node, fleet, lane } = hello else {
             return Err("the first frame must be a greeting".to_owned());
         };
         if *protocol != PROTOCOL {
@@ -113,6 +195,9 @@ impl Acceptor {
                  upgrade the older one",
                 self.own_id
             ));
+        }
+        if !Lane::ALL.iter().any(|known| *known as u8 == *lane) {
+            return Err(format!("there is no lane {lane}"));
         }
         if *fleet != self.fleet {
             return Err(format!("this is fleet {}, not {fleet}", self.fleet));
@@ -127,7 +212,7 @@ impl Acceptor {
         let certificate = certificate.ok_or("a certificate is needed")?;
         check_name(certificate, *node)
             .map_err(|why| format!("the certificate is not that of controller {node}: {why}"))?;
-        Ok(*node)
+        Ok((*node, *lane))
     }
 
     async fn converse(&self, stream: TlsStream<TcpStream>, peer: u64) -> io::Error {

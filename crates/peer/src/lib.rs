@@ -30,6 +30,7 @@ mod inbound;
 pub mod limits;
 mod link;
 mod peers;
+mod places;
 mod task;
 mod tls;
 
@@ -39,4 +40,5 @@ pub use frame::reread_frames;
 pub use handler::{Answering, Handler};
 pub use inbound::Members;
 pub use peers::{PeerConfig, PeerStatus, Peers};
+pub use places::Places;
 pub use tls::{Tls, TlsError, controller_name};

@@ -23,8 +23,11 @@ pub const MAX_QUEUED_BYTES: usize = 64 * 1024 * 1024;
 /// Requests of one peer worked on at once.
 pub const MAX_INFLIGHT_REQUESTS: usize = 512;
 
-/// Connections accepted at once.
-pub const MAX_INBOUND_CONNECTIONS: usize = 128;
+/// Connections accepted at once whose other side has not said yet who it is. A further one takes the place of another.
+pub const MAX_UNKNOWN_CONNECTIONS: usize = 128;
+
+/// Between two lines in the program's log that say that a connection did not identify itself.
+pub const STRANGERS_TOLD_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Longest time a request may ask for.
 pub const MAX_REQUEST_DEADLINE: Duration = Duration::from_mins(5);

@@ -10,6 +10,8 @@ use stele_peer::ca::Authority;
 use stele_peer::{
     Answering, Handler, Members, PeerConfig, Peers, RequestError, RequestFailure, SendError, StartError, Tls,
 };
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -214,6 +216,48 @@ async fn a_removed_member_is_cut_off() {
     eventually("it is cut off", || two.peers.status().iter().all(|s| !s.is_connected)).await;
     assert_eq!(one.peers.send_raft(2, b"x".to_vec()), Err(SendError::Unknown(2)));
     refusal(&two, 1, "not a member").await;
+}
+
+#[tokio::test]
+async fn strangers_who_say_nothing_keep_no_controller_out() {
+    let authority = Authority::create("demo").unwrap();
+    let (one, two) = (node(1, &authority).await, node(2, &authority).await);
+    let mut strangers = Vec::new();
+    for _ in 0..=stele_peer::limits::MAX_UNKNOWN_CONNECTIONS {
+        strangers.push(TcpStream::connect(one.peers.local_address()).await.unwrap());
+    }
+    // The last had the place of the first, and not the other way round.
+    let ended = tokio::time::timeout(PATIENCE, strangers[0].read(&mut [0])).await.unwrap();
+    assert!(!matches!(ended, Ok(1..)), "somebody spoke to a stranger");
+    let last = strangers.last_mut().unwrap();
+    assert_eq!(last.try_read(&mut [0]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+
+    let all = members(&[(1, &one), (2, &two)]);
+    one.peers.set_members(all.clone());
+    two.peers.set_members(all);
+    connected(&two, 1).await;
+    // Nor do they end the connection of one who is in.
+    for _ in 0..2 * stele_peer::limits::MAX_UNKNOWN_CONNECTIONS {
+        strangers.push(TcpStream::connect(one.peers.local_address()).await.unwrap());
+    }
+    let answer = two.peers.request(1, b"echo:still here".to_vec(), PATIENCE).await;
+    assert_eq!(answer.unwrap(), b"still here");
+    assert!(two.recorder.unreachable.lock().unwrap().is_empty(), "it was never cut off");
+}
+
+#[tokio::test]
+async fn a_controller_has_one_connection_for_each_lane() {
+    let authority = Authority::create("demo").unwrap();
+    let (one, two) = (node(1, &authority).await, node(2, &authority).await);
+    let all = members(&[(1, &one), (2, &two)]);
+    one.peers.set_members(all.clone());
+    two.peers.set_members(all);
+    connected(&two, 1).await;
+    two.recorder.unreachable.lock().unwrap().clear();
+    // The same controller once more, as if its earlier connections had never ended.
+    let again = start(2, "demo", tls(&authority, 2), any_port()).await;
+    again.peers.set_members(members(&[(1, &one), (2, &again)]));
+    eventually("the earlier connection ends", || two.recorder.unreachable.lock().unwrap().contains(&1)).await;
 }
 
 #[tokio::test]
