@@ -56,6 +56,7 @@ mod replica;
 mod retention;
 mod scrub;
 mod secrets;
+mod serving;
 mod snapshots;
 mod start;
 mod statements;

@@ -163,8 +163,19 @@ pub const CERTIFICATE_WARNING: Duration = Duration::from_hours(90 * 24);
 pub const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// Longest a client of the API may take for its TLS handshake.
 pub const TLS_HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
-/// TLS handshakes of the API at once.
-pub const TLS_HANDSHAKES_MAX: usize = 256;
+/// Connections to the API at once, at most; fewer where this process may not open so many files.
+pub const API_CONNECTIONS_MAX: usize = 4096;
+/// The same, at least.
+pub const API_CONNECTIONS_MIN: usize = 64;
+/// Open files that a controller asks the system for.
+pub const FILES_WANTED: u64 = 65_536;
+/// Open files that connections to the API leave to the log, other controllers and NATS.
+pub const FILES_FOR_OTHERS: u64 = 768;
+/// Longest until the head of a first or next request of a connection to the API is there; an answer may take longer.
+/// More than clients keep connections for, so that it is mostly they who end them.
+pub const API_IDLE_MAX: Duration = Duration::from_mins(2);
+/// Longest head of a request to the API, in bytes.
+pub const API_HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Newest snapshots of State that are kept.
 pub const SNAPSHOTS_KEPT: usize = 3;
 /// Data keys in one answer to another controller.

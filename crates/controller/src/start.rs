@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use axum::serve::ListenerExt as _;
 use ed25519_dalek::SigningKey;
 use stele_bus::{BusConfig, ControllerBus};
 use stele_codec::{Chain, DecodeError, RecordBytes, Snapshot};
@@ -34,7 +33,7 @@ use crate::replica::{Input, Replica};
 use crate::retention::Retention;
 use crate::{
     archive, backfill, feed, history, http, inbox, key_copies, memory, mirror, opening, outbox, proof,
-    removed, tls,
+    removed, serving, tls,
 };
 
 /// A controller that runs.
@@ -201,11 +200,7 @@ fn tasks(
     let mut tasks = JoinSet::new();
     let router = http::router(handle.clone());
     tasks.spawn(async move {
-        match tls {
-            None => axum::serve(listener.tap_io(tls::without_delay), router).await,
-            Some(tls) => axum::serve(tls::Listener::new(listener, tls), router).await,
-        }
-        .context("the API stopped")
+        match serving::serve(listener, tls, router, serving::Bounds::of_this_process()).await {}
     });
     tasks.spawn_on(outbox::heartbeats(handle.clone(), Arc::clone(&heard), offers.clone()), nodes);
     tasks.spawn_on(outbox::sync_requests(handle.clone()), nodes);

@@ -23,9 +23,12 @@ use stele_model::{
 use stele_proof::tile::{TileKind, TilePath};
 
 use super::failure::Failure;
-use super::limits::{APPLY_DEADLINE, BODY_DEADLINE, BODY_DRAINED_BYTES_MAX, TARGET_BYTES_MAX};
+use super::limits::{
+    APPLY_DEADLINE, BODY_DEADLINE, BODY_DRAINED_FACTOR, STRANGERS_BODY_BYTES_MAX, TARGET_BYTES_MAX,
+};
 use crate::handle::{Consistency, Handle};
 use crate::keyring::random;
+use crate::serving::Place;
 
 /// Under which a request may be repeated.
 pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -116,7 +119,11 @@ impl Asked {
             (state, Some(caller))
         };
         // Strangers are turned away before their bodies are read.
-        let body = read_body(&parts.headers, body).await?;
+        let most = if caller.is_some() { BODY_BYTES_MAX } else { STRANGERS_BODY_BYTES_MAX };
+        if let Some(place) = parts.extensions.get::<Place>().filter(|_| caller.is_some()) {
+            place.keep();
+        }
+        let body = read_body(&parts.headers, body, most).await?;
         check_query(route, &parts.uri)?;
         let digest = digest_of(handle, route, &parts.uri, &parts.headers, &body);
         let headers = parts.headers;
@@ -467,11 +474,12 @@ fn forbidden(caller: &Caller, needed: Role) -> Failure {
     Failure::new(ProblemKind::Forbidden, detail)
 }
 
-async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, Failure> {
-    let bytes = match tokio::time::timeout(BODY_DEADLINE, collect(body)).await {
+async fn read_body(headers: &HeaderMap, body: Body, most: usize) -> Result<Bytes, Failure> {
+    let bytes = match tokio::time::timeout(BODY_DEADLINE, collect(body, most)).await {
         Ok(Ok(Some(bytes))) => bytes,
         Ok(Ok(None)) => {
-            let detail = format!("the body is larger than BODY_BYTES_MAX, {BODY_BYTES_MAX} bytes");
+            let limit = if most == BODY_BYTES_MAX { "BODY_BYTES_MAX" } else { "STRANGERS_BODY_BYTES_MAX" };
+            let detail = format!("the body is larger than {limit}, {most} bytes");
             return Err(Failure::new(ProblemKind::TooLarge, detail));
         }
         Ok(Err(error)) => {
@@ -491,21 +499,21 @@ async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, Failure> {
 
 /// The body; `None` when it is too large. Somewhat more than that is read and dropped, because
 /// a client that is still sending when the connection closes never sees the answer.
-async fn collect(body: Body) -> Result<Option<Bytes>, axum::Error> {
+async fn collect(body: Body, most: usize) -> Result<Option<Bytes>, axum::Error> {
     let mut stream = body.into_data_stream();
     let mut collected = Vec::new();
     let mut length = 0;
     while let Some(chunk) = stream.next().await {
         let chunk = chunk?;
         length += chunk.len();
-        if length > BODY_DRAINED_BYTES_MAX {
+        if length > BODY_DRAINED_FACTOR * most {
             return Ok(None);
         }
-        if length <= BODY_BYTES_MAX {
+        if length <= most {
             collected.extend_from_slice(&chunk);
         }
     }
-    Ok((length <= BODY_BYTES_MAX).then(|| collected.into()))
+    Ok((length <= most).then(|| collected.into()))
 }
 
 /// Refusals are facts: who tried what, when. The model bounds how many are logged.

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 /// Longest a client may take to send its body.
 pub(super) const BODY_DEADLINE: Duration = Duration::from_secs(30);
-/// Of a body that is too large, what is read before the answer is given, in bytes.
-pub(super) const BODY_DRAINED_BYTES_MAX: usize = 8 * stele_api::limits::BODY_BYTES_MAX;
+/// Largest body of whoever has shown no token, in bytes: of a node that joins.
+pub(super) const STRANGERS_BODY_BYTES_MAX: usize = 64 * 1024;
+/// Of a body that is too large, what is read before the answer is given, in times of what it may have.
+pub(super) const BODY_DRAINED_FACTOR: usize = 8;
 /// What a refused-for-now client is told to wait, in seconds.
 pub(super) const RETRY_AFTER_SECONDS: u64 = 1;
 /// Records looked at for one page of filtered events.
