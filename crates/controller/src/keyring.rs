@@ -186,12 +186,38 @@ impl Keyring {
     pub(crate) fn destroy(&self, subject: &str, through: u32) -> Result<(), KeyringError> {
         let mut destroyed = self.destroyed.lock().unwrap_or_else(PoisonError::into_inner);
         let before = destroyed.get(subject).copied().unwrap_or_default();
+        self.destroy_those(&mut destroyed, subject, through, || Ok((before + 1..=through).collect()))
+    }
+
+    /// The same for versions that are numbered by time: most never were, so those that are here are looked for.
+    pub(crate) fn destroy_aged(&self, subject: &str, through: u32) -> Result<(), KeyringError> {
+        let mut destroyed = self.destroyed.lock().unwrap_or_else(PoisonError::into_inner);
+        self.destroy_those(&mut destroyed, subject, through, || {
+            let prefix = format!("{}-", Digest::of(&[subject.as_bytes()]).hex());
+            let mut versions = Vec::new();
+            for file in std::fs::read_dir(&self.folder)? {
+                let name = file?.file_name();
+                let version = name.to_str().and_then(|name| name.strip_prefix(&prefix)?.split('.').next());
+                versions.extend(version.and_then(|it| it.parse::<u32>().ok()).filter(|it| *it <= through));
+            }
+            Ok(versions)
+        })
+    }
+
+    fn destroy_those(
+        &self,
+        destroyed: &mut BTreeMap<String, u32>,
+        subject: &str,
+        through: u32,
+        versions: impl FnOnce() -> std::io::Result<Vec<u32>>,
+    ) -> Result<(), KeyringError> {
+        let before = destroyed.get(subject).copied().unwrap_or_default();
         if before >= through {
             return Ok(());
         }
         destroyed.insert(subject.to_owned(), through);
         let remove = || -> std::io::Result<()> {
-            for version in before + 1..=through {
+            for version in versions()? {
                 for path in [self.path(subject, version), self.path(subject, version).with_extension("new")] {
                     match std::fs::remove_file(path) {
                         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
@@ -218,14 +244,6 @@ impl Keyring {
         let key: [u8; 32] = random()?;
         let sealed = sealing::seal(subject, version, &self.master, &hex::encode(key), random()?);
         Ok(KeptKey { subject: subject.to_owned(), version, sealed })
-    }
-
-    /// A digest of a request that tells it from others and nothing else: a body may hold a
-    /// secret, and what is kept in the log must not be computable from it without a key.
-    pub(crate) fn request_digest(&self, parts: &[&[u8]]) -> Digest {
-        let subkey = Digest::of(&[b"stele-request-v1", &self.master]).0;
-        let inner: Vec<&[u8]> = std::iter::once(&subkey[..]).chain(parts.iter().copied()).collect();
-        Digest::of(&[&subkey, &Digest::of(&inner).0])
     }
 
     fn unseal(&self, key: &KeptKey) -> Result<[u8; 32], KeyringError> {

@@ -53,6 +53,7 @@ mod reached;
 mod registry;
 mod removed;
 mod replica;
+mod request_keys;
 mod retention;
 mod scrub;
 mod secrets;

@@ -188,6 +188,10 @@ pub const KEYS_INTERVAL: Duration = Duration::from_hours(1);
 pub const KEYS_GATHER_DEADLINE: Duration = Duration::from_secs(4);
 /// Longest another controller may take then to keep what the leader has.
 pub const KEYS_CONFIRM_DEADLINE: Duration = Duration::from_secs(3);
+/// How long requests are told apart under one key, before another is used.
+pub const REQUEST_KEY_LIFE: Duration = Duration::from_hours(6);
+/// Between looks whether another is in use and an earlier one to be destroyed.
+pub const REQUEST_KEYS_INTERVAL: Duration = Duration::from_mins(1);
 /// Between attempts to destroy data keys that could not be destroyed.
 pub const ERASURE_RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// Longest an erasure's answer waits until every controller has destroyed its copies.

@@ -31,11 +31,7 @@ impl Handle {
     /// Seals a text under a subject's key, which is made if there is none yet.
     pub async fn seal(&self, subject: &str, plaintext: &str) -> Result<Sealed, KeyringError> {
         let version = self.published().state.key_version(subject);
-        if self.key(subject, version).await?.is_none() {
-            self.ensure_key(subject, version).await?;
-        }
-        let key =
-            self.key(subject, version).await?.ok_or_else(|| KeyringError::Minority(subject.to_owned()))?;
+        let key = self.ensured_key(subject, version).await?;
         Ok(sealing::seal(subject, version, &key, plaintext, nonce(&key, plaintext)))
     }
 
@@ -50,8 +46,17 @@ impl Handle {
         }
     }
 
+    /// A data key, which is made if there is none yet.
+    pub(crate) async fn ensured_key(&self, subject: &str, version: u32) -> Result<[u8; 32], KeyringError> {
+        if let Some(key) = self.key(subject, version).await? {
+            return Ok(key);
+        }
+        self.ensure_key(subject, version).await?;
+        self.key(subject, version).await?.ok_or_else(|| KeyringError::Minority(subject.to_owned()))
+    }
+
     /// A data key from here, or else from another controller.
-    async fn key(&self, subject: &str, version: u32) -> Result<Option<[u8; 32]>, KeyringError> {
+    pub(crate) async fn key(&self, subject: &str, version: u32) -> Result<Option<[u8; 32]>, KeyringError> {
         if let Some(key) = self.keyring().key(subject, version)? {
             return Ok(Some(key));
         }

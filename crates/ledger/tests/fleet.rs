@@ -8,7 +8,9 @@ mod world;
 use stele_ledger::system_request;
 use stele_model::event::Outcome;
 use stele_model::ids::ServiceName;
-use stele_model::limits::{INSTANCES_PER_NODE_MAX, LOG_LINE_BYTES_MAX, LOG_TAIL_LINES_MAX};
+use stele_model::limits::{
+    IDEMPOTENCY_WINDOW_US, INSTANCES_PER_NODE_MAX, LOG_LINE_BYTES_MAX, LOG_TAIL_LINES_MAX,
+};
 use stele_model::release::EnvValue;
 use stele_model::wire::{InstanceReport, Phase, Remarks, Report};
 use stele_model::{Command, Digest, Idempotency, NodeName, RejectionKind, Scope, Sealed};
@@ -311,6 +313,8 @@ fn the_same_key_gives_the_same_answer_and_another_body_is_refused() {
     assert_eq!(world.state().seq, seq, "nothing was decided again");
     request.idempotency = Some(Idempotency { key: "k1".to_owned(), request: Digest::of(&[b"other"]) });
     assert_eq!(world.request(&request).unwrap_err().kind, RejectionKind::KeyReused);
+    world.pass(IDEMPOTENCY_WINDOW_US / 1_000_000);
+    world.request(&request).expect("the key is free again, though nothing was asked for under another since");
 }
 
 #[test]

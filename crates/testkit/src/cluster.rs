@@ -196,6 +196,23 @@ impl Cluster {
         Ok(controller.folder().to_owned())
     }
 
+    /// How many data keys of subjects a controller keeps, beside those that it tells repeated requests by.
+    pub fn data_keys(&self, id: u64) -> anyhow::Result<usize> {
+        let folder = self.folder(id)?.join("data").join("keys");
+        if !folder.exists() {
+            return Ok(0);
+        }
+        let mut count = 0;
+        for file in std::fs::read_dir(folder)? {
+            // One may be destroyed meanwhile, or not be whole yet.
+            let Ok(text) = std::fs::read_to_string(file?.path()) else { continue };
+            let kept: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+            let subject = kept["subject"].as_str();
+            count += usize::from(subject.is_some_and(|subject| !subject.contains(char::is_control)));
+        }
+        Ok(count)
+    }
+
     /// The process of a controller.
     pub fn process_id(&self, id: u64) -> anyhow::Result<u32> {
         let controller = self.controllers.get(&id).with_context(|| format!("there is no controller {id}"))?;

@@ -137,8 +137,7 @@ fn what_is_sealed_opens_after_every_controller_was_replaced() {
         serde_json::from_str(&cluster.run_cli(&["reason", &seq, "--output", "json"]).unwrap()).unwrap();
     assert_eq!(reason["reason"], "Ms Roe asked", "{reason}");
     for id in cluster.ids() {
-        let keys = cluster.folder(id).unwrap().join("data/keys");
-        assert_eq!(std::fs::read_dir(keys).unwrap().count(), 2, "controller {id} has every key");
+        assert_eq!(cluster.data_keys(id).unwrap(), 2, "controller {id} has every key");
     }
 
     // Keys that are lost everywhere are not made anew under the same name.

@@ -172,11 +172,9 @@ fn a_marked_point_is_not_offered(shop: &Shop) {
     assert_eq!(plan["apps"][0]["to"], 2, "{plan}");
 }
 
-/// Files in the key folders of all controllers.
+/// Data keys in the folders of all controllers.
 fn key_files(shop: &Shop) -> usize {
-    let folders =
-        shop.cluster.ids().into_iter().map(|id| shop.cluster.folder(id).unwrap().join("data").join("keys"));
-    folders.map(|folder| std::fs::read_dir(folder).map_or(0, Iterator::count)).sum()
+    shop.cluster.ids().into_iter().map(|id| shop.cluster.data_keys(id).unwrap()).sum()
 }
 
 #[test]

@@ -17,8 +17,8 @@ use stele_api::{Problem, ProblemKind};
 use stele_model::event::Role;
 use stele_model::limits::{REASON_BYTES_MAX, SUBJECT_BYTES_MAX};
 use stele_model::{
-    Answer, Command, Digest, Idempotency, Links, PrincipalId, Request as Submission, Scope, Seq, State,
-    Value, is_subject,
+    Answer, Command, Digest, Idempotency, Links, PrincipalId, RejectionKind, Request as Submission, Scope,
+    Seq, State, Value, is_subject,
 };
 use stele_proof::tile::{TileKind, TilePath};
 
@@ -26,7 +26,7 @@ use super::failure::Failure;
 use super::limits::{
     APPLY_DEADLINE, BODY_DEADLINE, BODY_DRAINED_FACTOR, STRANGERS_BODY_BYTES_MAX, TARGET_BYTES_MAX,
 };
-use crate::handle::{Consistency, Handle};
+use crate::handle::{Consistency, Handle, SubmitError};
 use crate::keyring::random;
 use crate::serving::Place;
 
@@ -66,8 +66,6 @@ pub(super) struct Asked {
     path: BTreeMap<String, String>,
     uri: Uri,
     body: Bytes,
-    /// Tells the request from others under its idempotency key, where it has one.
-    digest: Option<Digest>,
     trace: String,
 }
 
@@ -125,10 +123,9 @@ impl Asked {
         }
         let body = read_body(&parts.headers, body, most).await?;
         check_query(route, &parts.uri)?;
-        let digest = digest_of(handle, route, &parts.uri, &parts.headers, &body);
         let headers = parts.headers;
         let state = Arc::new(state);
-        let asked = Self { route, caller, state, headers, path, uri: parts.uri, body, digest, trace };
+        let asked = Self { route, caller, state, headers, path, uri: parts.uri, body, trace };
         asked.authorize(handle)?;
         Ok(asked)
     }
@@ -144,9 +141,8 @@ impl Asked {
         body: Bytes,
     ) -> Result<Self, Failure> {
         check_query(route, &uri)?;
-        let digest = digest_of(handle, route, &uri, &headers, &body);
         let (caller, state, trace) = (self.caller.clone(), Arc::clone(&self.state), self.trace.clone());
-        let asked = Self { route, caller, state, headers, path, uri, body, digest, trace };
+        let asked = Self { route, caller, state, headers, path, uri, body, trace };
         asked.authorize(handle)?;
         Ok(asked)
     }
@@ -214,29 +210,61 @@ impl Asked {
     }
 
     /// Under which key it may be repeated.
-    fn idempotency(&self) -> Result<Option<Idempotency>, Failure> {
-        let Some((key, request)) = self.headers.get(IDEMPOTENCY_KEY).zip(self.digest) else {
-            return Ok(None);
-        };
-        let key = key
-            .to_str()
-            .ok()
-            .filter(|key| !key.is_empty())
-            .ok_or_else(|| Failure::invalid("an Idempotency-Key is 1 to 128 visible ASCII characters"))?;
-        Ok(Some(Idempotency { key: key.to_owned(), request }))
+    fn idempotency_key(&self) -> Result<Option<String>, Failure> {
+        let Some(key) = self.headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+        let key = key.to_str().ok().filter(|key| !key.is_empty());
+        match key {
+            Some(key) => Ok(Some(key.to_owned())),
+            None => Err(Failure::invalid("an Idempotency-Key is 1 to 128 visible ASCII characters")),
+        }
+    }
+
+    /// What tells it from others under the same key.
+    fn parts(&self) -> [&[u8]; 7] {
+        [
+            self.route.method.lowercase().as_bytes(),
+            &[0],
+            self.uri.path_and_query().map_or("", |it| it.as_str()).as_bytes(),
+            &[0],
+            self.headers.get(IF_MATCH).map_or(&[][..], |value| value.as_bytes()),
+            &[0],
+            &self.body,
+        ]
+    }
+
+    async fn idempotency(&self, handle: &Handle) -> Result<Option<Idempotency>, Failure> {
+        let Some((key, caller)) = self.idempotency_key()?.zip(self.caller.as_ref()) else { return Ok(None) };
+        let name = (caller.principal.clone(), key);
+        // What is asked again has the digest that it had.
+        if let Some(before) = self.state.history.answered.get(&name)
+            && handle.is_request(&before.request, &self.parts()).await?
+        {
+            return Ok(Some(Idempotency { key: name.1, request: before.request }));
+        }
+        let request = handle.request_digest(&self.parts()).await.map_err(|error| {
+            Failure::new(ProblemKind::Unavailable, format!("a repetition could not be told now: {error}"))
+                .with_next(super::failure::CLUSTER_STATUS)
+        })?;
+        Ok(Some(Idempotency { key: name.1, request }))
     }
 
     /// The answer given to the same request before, as far as this controller knows.
-    pub(super) fn answered_before(&self) -> Result<Option<Answer>, Failure> {
-        self.answered_in(&self.state)
+    pub(super) async fn answered_before(&self, handle: &Handle) -> Result<Option<Answer>, Failure> {
+        self.answered_in(handle, &self.state).await
     }
 
     /// The answer given to the same request before, as far as a State knows.
-    pub(super) fn answered_in(&self, state: &State) -> Result<Option<Answer>, Failure> {
-        let (Some(idempotency), Some(caller)) = (self.idempotency()?, &self.caller) else { return Ok(None) };
-        let key = (caller.principal.clone(), idempotency.key);
-        let before = state.history.answered.get(&key);
-        Ok(before.filter(|it| it.request == idempotency.request).map(|it| it.answer.clone()))
+    pub(super) async fn answered_in(
+        &self,
+        handle: &Handle,
+        state: &State,
+    ) -> Result<Option<Answer>, Failure> {
+        let Some((key, caller)) = self.idempotency_key()?.zip(self.caller.as_ref()) else { return Ok(None) };
+        let Some(before) = state.history.answered.get(&(caller.principal.clone(), key)) else {
+            return Ok(None);
+        };
+        let is_same = handle.is_request(&before.request, &self.parts()).await?;
+        Ok(is_same.then(|| before.answer.clone()))
     }
 
     /// The seq a scope's target must have last changed at.
@@ -273,7 +301,7 @@ impl Asked {
         Ok(Submission {
             principal: caller.principal.clone(),
             command,
-            idempotency: self.idempotency()?,
+            idempotency: self.idempotency(handle).await?,
             trace: Some(self.trace.clone()),
             cause: None,
             reason: self.reason(handle, why.reason).await?,
@@ -330,12 +358,23 @@ impl Asked {
         scope: Option<Scope>,
         why: Why,
     ) -> Result<Answer, Failure> {
-        Self::submit_as_is(handle, self.submission(handle, command, scope, why).await?).await
+        self.submit_as_is(handle, self.submission(handle, command, scope, why).await?).await
     }
 
     /// The same for a submission that was made before.
-    pub(super) async fn submit_as_is(handle: &Handle, submission: Submission) -> Result<Answer, Failure> {
-        let answer = handle.submit(submission).await?;
+    pub(super) async fn submit_as_is(
+        &self,
+        handle: &Handle,
+        submission: Submission,
+    ) -> Result<Answer, Failure> {
+        let answer = match handle.submit(submission).await {
+            Err(SubmitError::Rejected(rejection)) if rejection.kind == RejectionKind::KeyReused => {
+                // A repetition that this controller did not know for one may have had another digest.
+                let state = handle.read(Consistency::Linearizable).await?;
+                Box::pin(self.answered_in(handle, &state)).await?.ok_or(rejection)?
+            }
+            answered => answered?,
+        };
         if let Some(decision) = answer.decision {
             wait_until_known(handle, decision.last()).await;
         }
@@ -350,21 +389,6 @@ fn check_query(route: &Route, uri: &Uri) -> Result<(), Failure> {
     }
     let detail = format!("{} takes no query: options of a change belong in its body", route.path);
     Err(Failure::invalid(detail).with_next("see /v1/openapi.json"))
-}
-
-/// Tells a request from others under its idempotency key.
-fn digest_of(handle: &Handle, route: &Route, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Option<Digest> {
-    headers.get(IDEMPOTENCY_KEY)?;
-    let digest = handle.keyring().request_digest(&[
-        route.method.lowercase().as_bytes(),
-        &[0],
-        uri.path_and_query().map_or("", |it| it.as_str()).as_bytes(),
-        &[0],
-        headers.get(IF_MATCH).map_or(&[][..], |value| value.as_bytes()),
-        &[0],
-        body,
-    ]);
-    Some(digest)
 }
 
 /// Lets whoever made a change read it here right afterwards. It is committed either way.

@@ -61,13 +61,13 @@ async fn carry_out(handle: &Handle, asked: &Asked, change: Change) -> Answered {
 }
 
 /// What was asked under the same key before needs no registry and no sealing to be answered again.
-fn repeated(asked: &Asked) -> Result<Option<axum::response::Response>, Failure> {
-    asked.answered_before()?.map(|answer| json(&changed(&answer))).transpose()
+async fn repeated(handle: &Handle, asked: &Asked) -> Result<Option<axum::response::Response>, Failure> {
+    asked.answered_before(handle).await?.map(|answer| json(&changed(&answer))).transpose()
 }
 
 pub(super) async fn apply(handle: &Handle, asked: &Asked) -> Answered {
     let request: ApplyRequest = asked.body()?;
-    if let Some(response) = repeated(asked)? {
+    if let Some(response) = repeated(handle, asked).await? {
         return Ok(response);
     }
     let (app_env, contacts, release) =
@@ -148,7 +148,7 @@ async fn seal(handle: &Handle, draft: &Draft) -> Result<BTreeMap<ValuePlace, Sea
 
 pub(super) async fn deploy(handle: &Handle, asked: &Asked) -> Answered {
     let request: DeployRequest = asked.body()?;
-    if let Some(response) = repeated(asked)? {
+    if let Some(response) = repeated(handle, asked).await? {
         return Ok(response);
     }
     let names_images = request.image.is_some() || !request.images.is_empty();
@@ -271,7 +271,7 @@ pub(super) async fn unlatch(handle: &Handle, asked: &Asked) -> Answered {
 
 pub(super) async fn set_config(handle: &Handle, asked: &Asked) -> Answered {
     let request: ConfigRequest = asked.body()?;
-    if let Some(response) = repeated(asked)? {
+    if let Some(response) = repeated(handle, asked).await? {
         return Ok(response);
     }
     let mut variables = BTreeMap::new();
@@ -292,7 +292,7 @@ pub(super) async fn set_config(handle: &Handle, asked: &Asked) -> Answered {
 
 pub(super) async fn set_secret(handle: &Handle, asked: &Asked) -> Answered {
     let request: SecretRequest = asked.body()?;
-    if let Some(response) = repeated(asked)? {
+    if let Some(response) = repeated(handle, asked).await? {
         return Ok(response);
     }
     if request.value.is_empty() {

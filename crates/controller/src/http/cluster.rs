@@ -164,7 +164,7 @@ pub(super) async fn remove_member(handle: &Handle, asked: &Asked) -> Answered {
         handle.remove_member(id).await?;
         wait_until_left(handle, id).await?;
     }
-    Asked::submit_as_is(handle, request).await?;
+    asked.submit_as_is(handle, request).await?;
     overview(handle).await
 }
 

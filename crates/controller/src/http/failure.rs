@@ -13,7 +13,7 @@ use crate::keyring::KeyringError;
 use crate::past::PastError;
 
 /// What shows why nobody leads, also without a quorum.
-const CLUSTER_STATUS: &str = "stele cluster status --stale";
+pub(super) const CLUSTER_STATUS: &str = "stele cluster status --stale";
 
 /// What a failed request is answered.
 #[derive(Debug)]

@@ -51,7 +51,7 @@ pub(super) async fn create_token(handle: &Handle, asked: &Asked) -> Answered {
         holder: request.holder,
         expires: expiry(handle, request.life_seconds.unwrap_or(TOKEN_LIFE_SECONDS_DEFAULT)),
     };
-    if asked.answered_before()?.is_some() {
+    if asked.answered_before(handle).await?.is_some() {
         return Err(shown_once());
     }
     let now = handle.now();
@@ -100,7 +100,7 @@ pub(super) async fn create_node_token(handle: &Handle, asked: &Asked) -> Answere
         labels: request.labels,
         expires: expiry(handle, request.life_seconds.unwrap_or(JOIN_TOKEN_LIFE_SECONDS_DEFAULT)),
     };
-    if asked.answered_before()?.is_some() {
+    if asked.answered_before(handle).await?.is_some() {
         return Err(shown_once());
     }
     let why = Why { reason: request.reason, links: request.links };

@@ -27,7 +27,7 @@ use crate::handle::{Consistency, Handle};
 pub(super) async fn rollback(handle: &Handle, asked: &Asked) -> Answered {
     let mut request: RollbackRequest = asked.body()?;
     let mut state = handle.read(Consistency::Linearizable).await?;
-    let before = if request.plan { None } else { asked.answered_in(&state)? };
+    let before = if request.plan { None } else { asked.answered_in(handle, &state).await? };
     // What was done under this key before is told as it was then, whatever has changed since.
     let done = match before.as_ref().and_then(|answer| answer.decision) {
         Some(decision) => Some(logged(handle, decision).await?),

@@ -31,7 +31,7 @@ struct Chosen {
 pub(super) async fn undo(handle: &Handle, asked: &Asked) -> Answered {
     let request: UndoRequest = asked.body()?;
     let mut state = handle.read(Consistency::Linearizable).await?;
-    let before = if request.plan { None } else { asked.answered_in(&state)? };
+    let before = if request.plan { None } else { asked.answered_in(handle, &state).await? };
     let chosen = match before.as_ref().and_then(|answer| answer.decision) {
         // What was done under this key before is told as it was then, whatever has changed since.
         Some(decision) => {

@@ -24,9 +24,9 @@ use std::collections::BTreeMap;
 use crate::command::{Command, Request};
 use crate::event::{Event, Holder, Role};
 use crate::ids::{PrincipalId, Seq, Time};
-use crate::limits::{IDEMPOTENCY_KEY_BYTES_MAX, REASON_BYTES_MAX};
+use crate::limits::{IDEMPOTENCY_KEY_BYTES_MAX, IDEMPOTENCY_WINDOW_US, REASON_BYTES_MAX};
 use crate::rejection::{Rejection, RejectionKind};
-use crate::state::{Answer, State};
+use crate::state::{Answer, Answered, State};
 
 /// The principal of what controllers do by themselves.
 pub const SYSTEM: &str = "system";
@@ -84,7 +84,9 @@ pub fn admit(state: &State, request: &Request, now: Time) -> Result<Option<Answe
         if let Some(answered) = answered_of_late(state, &key.0, now) {
             return Ok(Some(answered));
         }
-        if let Some(answered) = state.history.answered.get(&key) {
+        // What is remembered longer, because nothing came after it, counts no more either.
+        let counts = |answered: &&Answered| now.0.saturating_sub(answered.time.0) <= IDEMPOTENCY_WINDOW_US;
+        if let Some(answered) = state.history.answered.get(&key).filter(counts) {
             if answered.request == idempotency.request {
                 return Ok(Some(answered.answer.clone()));
             }
