@@ -11,6 +11,7 @@ use stele_model::ids::ServiceName;
 use stele_model::limits::{
     IDEMPOTENCY_WINDOW_US, INSTANCES_PER_NODE_MAX, LOG_LINE_BYTES_MAX, LOG_TAIL_LINES_MAX,
 };
+use stele_model::point::Verdict;
 use stele_model::release::EnvValue;
 use stele_model::wire::{InstanceReport, Phase, Remarks, Report};
 use stele_model::{Command, Digest, Idempotency, NodeName, RejectionKind, Scope, Sealed};
@@ -409,6 +410,38 @@ fn last_good_asked_again_steps_further_back() {
         world.settle();
         assert_eq!(config(&world)["X"], value.into());
     }
+}
+
+#[test]
+fn what_was_healthy_stays_so_before_it_was_deployed_again() {
+    let mut world = World::new();
+    let deploy = |world: &mut World, app: &str, image: &str, again: bool| {
+        let mut release = release(image, 1, false);
+        for service in release.services.values_mut() {
+            service.container.ports.clear();
+        }
+        release.app = name(app);
+        let command = Command::Deploy {
+            app_env: name(&format!("{app}@prod")),
+            contacts: Some(stele_model::event::Contacts::default()),
+            release: stele_model::ReleaseChoice::Content { release, images: stele_model::FlatMap::new() },
+            again,
+            barrier: None,
+        };
+        world.ask("dana", command).unwrap();
+        world.settle();
+    };
+    deploy(&mut world, "shop/web", "one", false);
+    deploy(&mut world, "blog/site", "one", false);
+    let both_were_healthy = world.state().seq;
+    deploy(&mut world, "blog/site", "two", false);
+    deploy(&mut world, "shop/web", "one", true);
+    deploy(&mut world, "shop/web", "two", false);
+
+    let scope: Scope = name("env:prod");
+    let mut points = world.state().earlier(&scope, 0);
+    let then = points.find(|it| it.point <= both_were_healthy + 1).unwrap();
+    assert_eq!(then.verdict, Verdict::Good, "shop/web was healthy then, too: {then:?}");
 }
 
 #[test]

@@ -148,7 +148,7 @@ pub struct InForce {
     pub release: Option<u32>,
     /// Whether a deployment of it succeeded while it was in force.
     pub good: bool,
-    /// Seq of that success, or else `until`.
+    /// Seq of the first such success, or else `until`.
     pub settled: Seq,
 }
 
@@ -199,7 +199,8 @@ impl State {
                     Some((_, seq, Outcome::Succeeded)) if *seq <= until => Some(*seq),
                     _ => None,
                 })
-                .next_back();
+                // From the first on: that it was deployed again later takes nothing from before.
+                .min();
             let release = change.revision.as_ref();
             let entry = InForce {
                 from: *from,
@@ -213,7 +214,7 @@ impl State {
                 // It was decided on again and stayed what it was.
                 Some(later) if newer == Some(release) => {
                     later.from = entry.from;
-                    if entry.good && !later.good {
+                    if entry.good {
                         (later.good, later.settled) = (true, entry.settled);
                     }
                 }
