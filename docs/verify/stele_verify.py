@@ -730,6 +730,16 @@ def shown(written):
     return json.dumps(written, ensure_ascii=False)
 
 
+def plain(written):
+    """Text that a terminal shows and does not obey: what is refused may say anything."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in written)
+
+
+def say(*lines):
+    for line in "\n".join(lines).split("\n"):
+        print(plain(line))
+
+
 def moment(micros):
     if micros >= 253_402_300_800_000_000:
         return str(micros)
@@ -1166,19 +1176,18 @@ def outcome(source, seen, arguments):
     lines = history_of(events, arguments.history) if arguments.history else []
     for checkpoint, signers, witnesses in seen:
         cosigned = f", cosigned by {', '.join(witnesses)}" if witnesses else ""
-        print(f"checkpoint of {checkpoint.size} records: signed by {', '.join(signers)}{cosigned}")
+        say(f"checkpoint of {checkpoint.size} records: signed by {', '.join(signers)}{cosigned}")
     for header in unknown:
         kind = f"{header['kind']}, schema {header['schema']}"
-        print(f"not decoded: record {header['seq']} ({shown(kind)}); it is proved all the same")
+        say(f"not decoded: record {header['seq']} ({shown(kind)}); it is proved all the same")
     if arguments.history:
-        print(f"releases of {arguments.history} in force:")
-        print("\n".join(lines))
+        say(f"releases of {arguments.history} in force:", *lines)
     upto = max((checkpoint.size for checkpoint, _, witnesses in seen if witnesses), default=0)
     if upto >= source.last:
-        print("VERIFIED")
+        say("VERIFIED")
         return 0
     until = f" after record {upto}" if upto else ""
-    print(f"unwitnessed: a forked log is possible{until}")
+    say(f"unwitnessed: a forked log is possible{until}")
     return 7
 
 
@@ -1210,10 +1219,10 @@ def main():
         seen = pack.check_signatures(arguments.key, witnesses)
         pack.check_report()
         if arguments.history and not covers(pack.scope, arguments.history):
-            parser.error(f"the pack is about {pack.scope_text}, which does not hold all of {arguments.history}")
+            parser.error(plain(f"the pack is about {pack.scope_text}, which does not hold all of {arguments.history}"))
         if arguments.report:
-            print(pack.report.decode())
-        print(f"fleet {pack.fleet}, scope {pack.scope_text}, records {pack.first} to {pack.last}")
+            say(pack.report.decode())
+        say(f"fleet {pack.fleet}, scope {pack.scope_text}, records {pack.first} to {pack.last}")
         return outcome(pack, seen, arguments)
     checkpoints = []
     for path in arguments.checkpoint:
@@ -1221,9 +1230,9 @@ def main():
             checkpoints.append(guarded(path, Checkpoint, file.read()))
     with open(arguments.log, "rb") as file:
         log = Log(file.read(), arguments.key, checkpoints, witnesses)
-    print(f"fleet {log.fleet}, records 1 to {log.last}, root {log.root}, chain {log.chain}")
+    say(f"fleet {log.fleet}, records 1 to {log.last}, root {log.root}, chain {log.chain}")
     if arguments.key is None:
-        print("no --key was given: the root key is the one the log itself names")
+        say("no --key was given: the root key is the one the log itself names")
     return outcome(log, log.seen, arguments)
 
 
@@ -1233,7 +1242,7 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except Refused as error:
-        sys.exit(f"refused: {error}")
+        sys.exit(plain(f"refused: {error}"))
     except OSError as error:
-        print(f"cannot read it: {error}", file=sys.stderr)
+        print(plain(f"cannot read it: {error}"), file=sys.stderr)
         sys.exit(2)

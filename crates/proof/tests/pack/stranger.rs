@@ -86,7 +86,9 @@ fn a_stranger_verifies_what_we_verify() {
     assert!(output.status.success(), "{}", text(&output.stderr));
     let said = text(&output.stdout);
     assert!(said.contains("\nVERIFIED\n"), "{said}");
-    assert!(said.contains(&verify(&pack, &trust()).unwrap().report), "{said}");
+    let report = verify(&pack, &trust()).unwrap().report;
+    assert!(report.contains('\u{7f}'), "somebody wrote what a terminal might obey");
+    assert!(said.contains(&report.replace('\u{7f}', "\\x7f")), "{said}");
     let other = folder.file("b.stelepack", &pack);
     let key = public_key(&root()).to_string();
     let output = stranger(&[other.to_str().unwrap(), "--key", &key]);
@@ -169,6 +171,20 @@ fn a_stranger_refuses_what_we_refuse_at_the_same_place() {
     for end in (0..good.len()).step_by(good.len() / 12) {
         folder.both_refuse(&good[..end], "it is cut off");
     }
+}
+
+#[test]
+fn a_stranger_shows_no_terminal_what_is_to_be_obeyed() {
+    let folder = Folder::new();
+    let (_, good) = small();
+    // The points asked for stand in a pack as they were written.
+    let at = good.windows(4).position(|window| window == b"seq:").unwrap() + 5;
+    let mut changed = good.clone();
+    changed[at] = 0x1b;
+    let output = folder.verify(&resealed(&changed), &[]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("\\x1b") && !said.contains('\u{1b}'), "{said:?}");
 }
 
 #[test]
