@@ -21,7 +21,7 @@ pub(crate) const WAIT_PAUSE: Duration = Duration::from_millis(400);
 pub(crate) const WAIT_SECONDS_DEFAULT: u64 = 900;
 /// Largest answer read, in bytes.
 pub(crate) const ANSWER_BYTES_MAX: u64 = 256 * 1024 * 1024;
-/// Largest secret read from standard input, in bytes.
+/// Largest value read from standard input or a file, in bytes.
 pub(crate) const SECRET_BYTES_MAX: u64 = 64 * 1024;
 /// Largest proof of convergence read from a file, in bytes.
 pub(crate) const PROOF_BYTES_MAX: u64 = 256 * 1024 * 1024;

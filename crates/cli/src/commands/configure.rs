@@ -1,7 +1,9 @@
 //! Config bundles and secrets.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal as _, Read as _};
+use std::collections::btree_map::Entry;
+use std::io::{IsTerminal as _, Read};
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use stele_api::wire::{ChangeAnswer, ConfigRequest, ConfigValue, SecretRequest, ShowAnswer};
@@ -13,7 +15,7 @@ use crate::exit::Failure;
 use crate::limits::SECRET_BYTES_MAX;
 use crate::options::{ChangeOptions, ReadOptions, WaitOptions, point};
 use crate::session::Session;
-use crate::terminal::{cell, table};
+use crate::terminal::{Terminal, cell, table};
 
 /// Set and show an app's config: variables that change without a new release
 #[derive(Subcommand, Debug)]
@@ -34,15 +36,18 @@ impl Config {
 /// Set or remove variables, and deploy
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  stele config set shop/web@prod GREETING=hello THEME=dark --wait\n  stele config set shop/web@prod --unset THEME\n  stele config set shop/web@prod --sealed API_KEY=s3cret"
+    after_help = "Examples:\n  stele config set shop/web@prod GREETING=hello THEME=dark --wait\n  stele config set shop/web@prod --unset THEME\n  stele config set shop/web@prod --sealed --from-file API_KEY=- < api-key.txt\n  pass show api | stele config set shop/web@prod --sealed --from-file API_KEY=- --wait\n\nOne line break at the end of a file is dropped. What is given in the arguments stands in the shell's\nhistory and in the list of processes: values to be sealed are better read with --from-file."
 )]
 pub(crate) struct SetConfig {
     /// The app in its environment
     #[arg(value_name = "PROJECT/APP@ENV")]
     app_env: AppEnv,
-    /// Variables
-    #[arg(value_name = "KEY=VALUE", value_parser = super::key_value, required_unless_present = "unset")]
+    /// Variables; values to be sealed are better read with --from-file
+    #[arg(value_name = "KEY=VALUE", value_parser = variable, required_unless_present_any = ["unset", "from_file"])]
     variables: Vec<(String, String)>,
+    /// Read a variable's value from a file; - is standard input
+    #[arg(long, value_name = "KEY=PATH", value_parser = from_file)]
+    from_file: Vec<(String, PathBuf)>,
     /// Remove this variable
     #[arg(long, value_name = "KEY")]
     unset: Vec<String>,
@@ -65,6 +70,21 @@ impl SetConfig {
         for (key, value) in &self.variables {
             variables.insert(key.clone(), Some(ConfigValue { value: value.clone(), sealed: self.sealed }));
         }
+        for (key, value) in read_all(&self.from_file)? {
+            match variables.entry(key) {
+                Entry::Vacant(entry) => drop(entry.insert(Some(ConfigValue { value, sealed: self.sealed }))),
+                Entry::Occupied(entry) => {
+                    return Err(Failure::Usage(format!("{} is given twice", entry.key())));
+                }
+            }
+        }
+        if self.sealed && !self.variables.is_empty() && Terminal::is_watched() {
+            eprintln!(
+                "a value given in the arguments stands in the shell's history and in the list of processes\n  next time: \
+                 stele config set {} --sealed --from-file {}=-",
+                self.app_env, self.variables[0].0
+            );
+        }
         let client = session.client()?;
         let request = ConfigRequest {
             app_env: self.app_env.clone(),
@@ -82,6 +102,61 @@ impl SetConfig {
         );
         Ok(())
     }
+}
+
+fn variable(text: &str) -> Result<(String, String), String> {
+    super::key_value(text).map_err(|why| {
+        format!("{why}, or --from-file KEY=PATH, where - is standard input, to read the value")
+    })
+}
+
+fn from_file(text: &str) -> Result<(String, PathBuf), String> {
+    match super::key_value(text) {
+        Ok((key, path)) if !path.is_empty() => Ok((key, path.into())),
+        _ => Err(format!("{text:?}: write KEY=PATH, where - is standard input")),
+    }
+}
+
+fn read_all(files: &[(String, PathBuf)]) -> Result<BTreeMap<String, String>, Failure> {
+    if files.iter().filter(|(_, path)| path == Path::new("-")).count() > 1 {
+        return Err(Failure::Usage("standard input holds one value: give the others in files".to_owned()));
+    }
+    let mut values = BTreeMap::new();
+    for (key, path) in files {
+        if values.insert(key.clone(), read_value(path)?).is_some() {
+            return Err(Failure::Usage(format!("{key} is given twice")));
+        }
+    }
+    Ok(values)
+}
+
+/// A value from a file, or standard input; one line break at its end is dropped.
+fn read_value(path: &Path) -> Result<String, Failure> {
+    let mut value = String::new();
+    if path == Path::new("-") {
+        let stdin = std::io::stdin();
+        if stdin.is_terminal() {
+            eprintln!("type the value, then press Ctrl-D; it is shown as you type");
+        }
+        take_value(stdin.lock(), &mut value)
+    } else {
+        std::fs::File::open(path).and_then(|file| take_value(file, &mut value))
+    }
+    .map_err(|error| match error.kind() {
+        std::io::ErrorKind::InvalidData => Failure::Usage(format!("the value is not text: {error}")),
+        _ => Failure::Usage(format!("cannot read {}: {error}", path.display())),
+    })?;
+    if value.len() as u64 > SECRET_BYTES_MAX {
+        return Err(Failure::Usage(format!(
+            "the value is longer than SECRET_BYTES_MAX, {SECRET_BYTES_MAX} bytes"
+        )));
+    }
+    let shorter = value.strip_suffix('\n').map(|it| it.strip_suffix('\r').unwrap_or(it).to_owned());
+    Ok(shorter.unwrap_or(value))
+}
+
+fn take_value(from: impl Read, value: &mut String) -> std::io::Result<usize> {
+    from.take(SECRET_BYTES_MAX + 1).read_to_string(value)
 }
 
 /// Who waited for a deployment, or misspelt a name, is told that there is none.
@@ -164,24 +239,7 @@ pub(crate) struct SetSecret {
 
 impl SetSecret {
     fn run(self, session: &Session) -> Result<(), Failure> {
-        let mut stdin = std::io::stdin();
-        if stdin.is_terminal() {
-            eprintln!("type the value, then press Ctrl-D; it is shown as you type");
-        }
-        let mut value = String::new();
-        std::io::Read::by_ref(&mut stdin)
-            .take(SECRET_BYTES_MAX + 1)
-            .read_to_string(&mut value)
-            .map_err(|error| Failure::Usage(format!("the value is not text: {error}")))?;
-        if value.len() as u64 > SECRET_BYTES_MAX {
-            return Err(Failure::Usage(format!(
-                "the value is longer than SECRET_BYTES_MAX, {SECRET_BYTES_MAX} bytes"
-            )));
-        }
-        let value = value
-            .strip_suffix('\n')
-            .map(|it| it.strip_suffix('\r').unwrap_or(it).to_owned())
-            .unwrap_or(value);
+        let value = read_value(Path::new("-"))?;
         if value.is_empty() {
             return Err(Failure::Usage("the value is empty: give it on standard input".to_owned()));
         }
