@@ -42,6 +42,8 @@ pub const LOG_TAIL_LINES_DEFAULT: u32 = 100;
 pub const LOG_TAIL_LINES_MAX: u32 = 10_000;
 /// Candidates a rollback without a point is offered.
 pub const ROLLBACK_CANDIDATES_COUNT: usize = 5;
+/// Most candidates for a rollback in one answer.
+pub const ROLLBACK_CANDIDATES_MAX: usize = 20;
 /// Life of a token unless asked otherwise, in seconds (90 days).
 pub const TOKEN_LIFE_SECONDS_DEFAULT: u64 = 90 * 24 * 3600;
 /// Life of a node's join token unless asked otherwise, in seconds (one hour).

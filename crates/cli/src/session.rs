@@ -86,7 +86,10 @@ impl Session {
         terminal.answer(answer, |answer| {
             if answer.planned {
                 return match answer.differences.as_slice() {
-                    [] => format!("{what}: nothing would change"),
+                    [] => {
+                        let release = answer.release.map(|number| format!(" v{number}")).unwrap_or_default();
+                        format!("{what}{release}: nothing would change")
+                    }
                     differences => format!(
                         "{what}: {} would change ({})\n{}\nNothing was done: this was a plan.",
                         count(differences.len(), "thing"),

@@ -101,6 +101,10 @@ fn once_more_is_what_is_in_force_there() {
     fleet.run(&["apply", "-f", "two.yaml", "--env", "test", "--wait"]).ok();
     fleet.run(&["remove", "shop/web@test", "--yes", "--wait"]).ok();
 
+    let plan = fleet.run(&["deploy", "shop/web@prod", "--again", "--plan"]).ok();
+    assert!(plan.contains("shop/web@prod v1: nothing would change"), "{plan}");
+    let plan = json(&fleet.run(&["deploy", "shop/web@prod", "--release", "v2", "--plan", "-o", "json"]).ok());
+    assert_eq!((&plan["release"], &plan["seq"]), (&2.into(), &Value::Null), "{plan}");
     fleet.run(&["deploy", "shop/web@prod", "--again", "--wait"]).ok();
     let history = json(&fleet.run(&["history", "shop/web@prod", "-o", "json"]).ok());
     assert_eq!(
@@ -136,6 +140,19 @@ fn secrets_and_config_are_set_and_never_shown() {
     fleet.run(&["apply", "-f", "web.yaml", "--wait"]).ok();
     fleet.run(&["config", "set", "shop/web@prod", "THEME=dark", "--wait"]).ok();
     assert!(fleet.run(&["config", "show", "shop/web@prod"]).ok().contains("THEME     dark"));
+    let from_file = ["config", "set", "shop/web@prod", "--sealed", "--from-file", "API_KEY=-", "--wait"];
+    assert_eq!(fleet.run_with_input(&from_file, "s3cret3\n").code, 0);
+    fleet.write("region.txt", "eu\r\n");
+    fleet.run(&["config", "set", "shop/web@prod", "--from-file", "REGION=region.txt", "--wait"]).ok();
+    let shown = fleet.run(&["config", "show", "shop/web@prod"]).ok();
+    assert!(shown.contains("API_KEY   <sealed>") && shown.contains("REGION    eu\n"), "{shown}");
+    let bare = fleet.run(&["config", "set", "shop/web@prod", "--sealed", "API_KEY"]);
+    assert!(bare.code == 2 && bare.err.contains("--from-file KEY=PATH"), "{bare:?}");
+    for twice in [["A=-", "B=-"], ["A=region.txt", "A=region.txt"]] {
+        let twice =
+            fleet.run(&["config", "set", "shop/web@prod", "--from-file", twice[0], "--from-file", twice[1]]);
+        assert_eq!(twice.code, 2, "{twice:?}");
+    }
     let again = fleet.run_with_input(&["secret", "set", "shop/web@prod", "db", "--wait"], "s3cret2\n");
     assert!(again.code == 0 && !again.err.contains("nothing uses it"), "{again:?}");
     let misspelt = fleet.run(&["config", "set", "shop/web@prd", "THEME=light", "--wait"]);

@@ -155,6 +155,7 @@ fn bad_requests_are_told_what_is_wrong() {
     // Fewer than were asked for would look like all there are.
     for (path, named) in [
         ("/v1/history?limit=501", "HISTORY_ENTRIES_MAX"),
+        ("/v1/rollbacks/candidates?scope=shop%2Fweb%40prod&limit=21", "ROLLBACK_CANDIDATES_MAX"),
         ("/v1/logs?instance=shop%2Fweb%40prod%2Fweb.0-1&tail=10001", "LOG_TAIL_LINES_MAX"),
     ] {
         let answer = api.ask("GET", path, &[], None);
@@ -195,6 +196,13 @@ fn nothing_said_of_a_change_is_dropped() {
     // No record is written of this in the caller's name: it cannot say why.
     let again = fleet.run(&["cluster", "add", "1", "--reason", "once more"]);
     assert_eq!(again.code, 3, "{again:?}");
+    let handed = api.ask(
+        "POST",
+        "/v1/cluster/leader",
+        &[("x-stele-reason", "maintenance")],
+        Some(&json!({"controller": 1})),
+    );
+    assert_eq!((handed.status, kind(&handed)), (422, "invalid"), "{}", handed.body);
     let unreadable = [("x-stele-reason", "für Frau Roe")];
     let answer = api.ask("POST", "/v1/apply", &unreadable, Some(&apply_body(1)));
     assert_eq!((answer.status, kind(&answer)), (422, "invalid"), "{}", answer.body);

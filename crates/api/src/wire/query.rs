@@ -168,7 +168,7 @@ pub struct CandidatesQuery {
     /// nodes still there, and ports free.
     #[serde(default)]
     pub check: bool,
-    /// Most candidates; 5 unless said otherwise.
+    /// Most candidates; 5 unless said otherwise, and 20 at most.
     pub limit: Option<usize>,
     /// How fresh the answer must be.
     #[serde(default)]

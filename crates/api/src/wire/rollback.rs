@@ -134,6 +134,10 @@ pub struct CandidatesAnswer {
     pub scope: Scope,
     /// Newest first.
     pub candidates: Vec<Candidate>,
+    /// Whether earlier points are not among them: a larger `limit` lists more, up to 20, and each can be named by its
+    /// seq.
+    #[serde(default)]
+    pub more: bool,
 }
 
 /// One point to roll back to.

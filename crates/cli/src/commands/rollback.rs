@@ -3,6 +3,7 @@
 use std::io::IsTerminal as _;
 use std::num::NonZeroUsize;
 
+use stele_api::limits::ROLLBACK_CANDIDATES_MAX;
 use stele_api::wire::{
     Barrier, Candidate, CandidatesAnswer, ChangeAnswer, RollbackAnswer, RollbackApp, RollbackRequest,
     StatusAnswer, UnlatchRequest,
@@ -36,6 +37,9 @@ pub(crate) struct Rollback {
     /// Of how many points, the newest first; 5 unless said otherwise, at most 20
     #[arg(long, value_name = "N", conflicts_with = "to")]
     limit: Option<NonZeroUsize>,
+    /// List them without a quorum, from what one controller has
+    #[arg(long, conflicts_with = "to")]
+    stale: bool,
     /// Only show what would change
     #[arg(long, requires = "to", conflicts_with = "wait")]
     plan: bool,
@@ -234,6 +238,7 @@ fn candidates(session: &Session, client: &Client, rollback: &Rollback) -> Result
         ("scope", Some(rollback.scope.to_string())),
         ("check", check.then(|| "true".to_owned())),
         ("limit", rollback.limit.map(|limit| limit.to_string())),
+        ("consistency", rollback.stale.then(|| "stale".to_owned())),
     ];
     let answer: CandidatesAnswer = client.get(&with_query("/v1/rollbacks/candidates", &parameters))?;
     let terminal = session.terminal;
@@ -246,12 +251,27 @@ fn candidates(session: &Session, client: &Client, rollback: &Rollback) -> Result
         }
         let mut parts: Vec<_> =
             answer.candidates.iter().map(|candidate| candidate_lines(terminal, candidate, check)).collect();
+        if answer.more {
+            parts.push(left_out(answer));
+        }
         let is_good = |it: &&Candidate| it.verdict == Verdict::Good && it.blocked.is_empty();
         if let Some(best) = answer.candidates.iter().find(is_good) {
             parts.push(format!("next: stele rollback {} --to {} --wait", answer.scope, best.to));
         }
         parts.join("\n\n")
     })
+}
+
+/// What is said when there are earlier points than those listed.
+fn left_out(answer: &CandidatesAnswer) -> String {
+    if answer.candidates.len() < ROLLBACK_CANDIDATES_MAX {
+        return format!("earlier points are not listed: --limit N lists up to {ROLLBACK_CANDIDATES_MAX}");
+    }
+    format!(
+        "earlier points are not listed: {ROLLBACK_CANDIDATES_MAX} are at most; each can be named by its seq, see stele \
+         history {}",
+        answer.scope
+    )
 }
 
 fn candidate_lines(terminal: Terminal, candidate: &Candidate, check: bool) -> String {

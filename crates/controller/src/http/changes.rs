@@ -55,7 +55,11 @@ async fn carry_out(handle: &Handle, asked: &Asked, change: Change) -> Answered {
         // None of it happened: neither the record nor the deployments exist.
         seq: None,
         deployments: Vec::new(),
-        release: planned.answer().release,
+        // One that is there already is not made by it.
+        release: planned.answer().release.or_else(|| {
+            let revision = planned.after.target.intent.get(&change.app_env)?;
+            planned.after.release_number(&revision.release)
+        }),
         differences: diff(&state, &planned.after, &scope),
     })
 }

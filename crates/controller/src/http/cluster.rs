@@ -187,6 +187,7 @@ async fn wait_until_left(handle: &Handle, id: ControllerId) -> Result<(), Failur
 
 pub(super) async fn transfer_leader(handle: &Handle, asked: &Asked) -> Answered {
     let request: LeaderRequest = asked.body()?;
+    asked.refuse_why(&Why::default())?;
     handle.transfer_leader(request.controller).await?;
     overview(handle).await
 }

@@ -16,8 +16,6 @@ pub(super) const EVENTS_SCANNED_MAX: usize = 20_000;
 pub(super) const RECORDS_PER_SCAN: usize = 500;
 /// Between two signs of life on a stream without events.
 pub(super) const STREAM_KEEPALIVE: Duration = Duration::from_secs(15);
-/// Most candidates for a rollback.
-pub(super) const CANDIDATES_MAX: usize = 20;
 /// Longest a change waits until this controller, too, knows it is committed.
 pub(super) const APPLY_DEADLINE: Duration = Duration::from_secs(5);
 /// Longest wait for a node's log lines.

@@ -1,7 +1,7 @@
 //! Bringing an earlier state back, and what could be brought back.
 
 use stele_api::ProblemKind;
-use stele_api::limits::ROLLBACK_CANDIDATES_COUNT;
+use stele_api::limits::{ROLLBACK_CANDIDATES_COUNT, ROLLBACK_CANDIDATES_MAX};
 use stele_api::wire::{
     Barrier, Candidate, CandidatesAnswer, CandidatesQuery, NodeChange, RollbackAnswer, RollbackApp,
     RollbackRequest,
@@ -17,7 +17,6 @@ use stele_model::{
 use super::asked::{Asked, Why};
 use super::failure::Failure;
 use super::history::header_of;
-use super::limits::CANDIDATES_MAX;
 use super::preflight::{Wanted, obstacles};
 use super::scopes::{check_known, check_scopes, with_environment};
 use super::status::point_seq;
@@ -260,7 +259,15 @@ async fn logged(handle: &Handle, decision: Decision) -> Result<Logged, Failure> 
 
 pub(super) async fn candidates(handle: &Handle, asked: &Asked) -> Answered {
     let query: CandidatesQuery = asked.query()?;
-    let limit = query.limit.unwrap_or(ROLLBACK_CANDIDATES_COUNT).min(CANDIDATES_MAX);
+    let limit = query.limit.unwrap_or(ROLLBACK_CANDIDATES_COUNT);
+    if limit > ROLLBACK_CANDIDATES_MAX {
+        // Fewer would look like all there are.
+        return Err(Failure::invalid(format!(
+            "at most {ROLLBACK_CANDIDATES_MAX} candidates are listed (ROLLBACK_CANDIDATES_MAX); any earlier point can be \
+             named by its seq"
+        ))
+        .with_next(format!("stele history {}", query.scope)));
+    }
     let state = &asked.state;
     let scope = with_environment(state, query.scope, |scope| format!("stele rollback {scope}"))?;
     check_known(&scope, &[state])?;
@@ -274,12 +281,16 @@ pub(super) async fn candidates(handle: &Handle, asked: &Asked) -> Answered {
     };
     let (state, since) = &handle.remembering(state, &scope, is_enough).await?;
     let mut candidates: Vec<Candidate> = Vec::new();
+    // What State forgot was not looked at.
+    let mut more = *since > 0;
     for earlier in state.earlier(&scope, *since) {
         let has_good = candidates.iter().any(|it| it.verdict == Verdict::Good);
-        if candidates.len() >= limit && (has_good || limit == 0) {
+        let is_full = candidates.len() >= limit;
+        more |= is_full;
+        if is_full && (has_good || limit == 0) {
             break;
         }
-        if candidates.len() >= limit && (earlier.verdict != Verdict::Good || !earlier.is_certain) {
+        if is_full && (earlier.verdict != Verdict::Good || !earlier.is_certain) {
             continue;
         }
         if let Some(one) = candidate(handle, state, &scope, earlier, query.check).await? {
@@ -287,7 +298,7 @@ pub(super) async fn candidates(handle: &Handle, asked: &Asked) -> Answered {
             candidates.push(one);
         }
     }
-    json(&CandidatesAnswer { scope, candidates })
+    json(&CandidatesAnswer { scope, candidates, more })
 }
 
 /// What a rollback to an earlier point would come to; nothing where it would change nothing.

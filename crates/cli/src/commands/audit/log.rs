@@ -40,6 +40,7 @@ impl From<ProofError> for Failure {
 /// A fleet's log, up to a checkpoint.
 pub(super) struct Log<'a> {
     client: &'a Client,
+    read: ReadOptions,
     source: FromApi,
     hashes: TileHashes<Tiles<'a>>,
     pub(super) checkpoint: Believed,
@@ -52,6 +53,7 @@ impl<'a> Log<'a> {
         client: &'a Client,
         trust: &Trust,
         covers: Seq,
+        read: ReadOptions,
     ) -> Result<Self, Failure> {
         let deadline = Instant::now() + CHECKPOINT_DEADLINE;
         loop {
@@ -60,7 +62,8 @@ impl<'a> Log<'a> {
                 let hashes = TileHashes::new(Tiles { client, kept: RefCell::default() }, checkpoint.size);
                 return Ok(Self {
                     client,
-                    source: FromApi(session.client()?, ReadOptions::default()),
+                    read,
+                    source: FromApi(session.client()?, read),
                     hashes,
                     checkpoint,
                 });
@@ -149,6 +152,7 @@ impl<'a> Log<'a> {
                 ("after", Some(after.to_string())),
                 ("kind", Some(KEY_KINDS.join(","))),
                 ("limit", Some(EVENTS_PAGE_MAX.to_string())),
+                self.read.consistency(),
             ];
             let page: EventsPage = self.client.get(&with_query("/v1/events", &query))?;
             if page.after <= after {

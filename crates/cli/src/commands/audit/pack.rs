@@ -39,7 +39,7 @@ pub(super) fn make(
 ) -> Result<Made, Failure> {
     let client = session.client()?;
     let range = between.resolve(&client, scope)?;
-    let mut log = Log::open(session, &client, trust, range.last())?;
+    let mut log = Log::open(session, &client, trust, range.last(), between.read)?;
     let mut records = Vec::new();
     // Knowing no region, more may touch the scope than knowing all: what is let go here is surely not needed.
     let regions = Regions::new();

@@ -76,7 +76,7 @@ pub(super) fn population(
 ) -> Result<(Proved, Vec<Change>), Failure> {
     let client = session.client()?;
     let range = between.resolve(&client, scope)?;
-    let mut log = Log::open(session, &client, trust, range.last())?;
+    let mut log = Log::open(session, &client, trust, range.last(), between.read)?;
     let mut regions = Regions::new();
     let mut found = Vec::new();
     let (mut first_time, mut last_time) = (None, String::new());

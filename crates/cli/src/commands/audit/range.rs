@@ -8,7 +8,7 @@ use stele_proof::limits::PACK_RECORDS_MAX;
 use super::log::Log;
 use crate::client::{Client, with_query};
 use crate::exit::Failure;
-use crate::options::point;
+use crate::options::{ReadOptions, point};
 use crate::terminal::time;
 
 /// Which points, as asked on the command line.
@@ -17,12 +17,14 @@ pub(super) struct Between {
     /// From just after one point up to another: seq:N, a time, "2h ago", v12, deploy:ID, prev, now
     #[arg(long, num_args = 2, required = true, value_names = ["POINT", "POINT"], value_parser = point)]
     between: Vec<String>,
+    #[command(flatten)]
+    pub(super) read: ReadOptions,
 }
 
 impl Between {
     /// All of the log, from its first record to the newest.
     pub(super) fn everything() -> Self {
-        Self { between: vec!["seq:0".to_owned(), "now".to_owned()] }
+        Self { between: vec!["seq:0".to_owned(), "now".to_owned()], read: ReadOptions::default() }
     }
 
     /// Asks the controllers which records that is.
@@ -32,8 +34,8 @@ impl Between {
         };
         let from = End::parse(from, "first")?;
         let to = End::parse(to, "second")?;
-        let from = from.resolve(client, scope)?;
-        let to = to.resolve(client, scope)?;
+        let from = from.resolve(client, scope, self.read)?;
+        let to = to.resolve(client, scope, self.read)?;
         if from.seq > to.seq {
             return Err(Failure::Usage(format!(
                 "--between goes backwards: {} is seq {}, and {} is seq {}\n  next: write the earlier point first",
@@ -56,7 +58,7 @@ impl Between {
                 range.to.written
             )));
         }
-        check_known(client, scope, &range)?;
+        check_known(client, scope, &range, self.read)?;
         Ok(range)
     }
 }
@@ -109,11 +111,11 @@ impl End {
         Ok(Self { written: text.trim().to_owned(), point, seq: 0, which })
     }
 
-    fn resolve(self, client: &Client, scope: &Scope) -> Result<Self, Failure> {
+    fn resolve(self, client: &Client, scope: &Scope, read: ReadOptions) -> Result<Self, Failure> {
         // Only these are about an app; the others mean the same in every scope, also in one that was not there yet.
         let of_app = matches!(self.point, Point::Release(_) | Point::Previous(_) | Point::LastGood);
         let scope = if of_app { scope } else { &Scope::fleet() };
-        let seq = seq_of(client, scope, &self.written).map_err(|failure| match failure {
+        let seq = seq_of(client, scope, &self.written, read).map_err(|failure| match failure {
             Failure::Problem(mut problem) => {
                 problem.detail = format!("--between, the {} point: {}", self.which, problem.detail);
                 Failure::Problem(problem)
@@ -167,23 +169,24 @@ impl End {
 }
 
 /// The seq of a point, as a controller sees it.
-fn seq_of(client: &Client, scope: &Scope, point: &str) -> Result<Seq, Failure> {
+fn seq_of(client: &Client, scope: &Scope, point: &str, read: ReadOptions) -> Result<Seq, Failure> {
     // Nothing differs between a point and itself: only its seq is wanted.
     let query = [
         ("scope", Some(scope.to_string())),
         ("from", Some(point.to_owned())),
         ("to", Some(point.to_owned())),
+        read.consistency(),
     ];
     Ok(client.get::<DiffAnswer>(&with_query("/v1/diff", &query))?.to)
 }
 
 /// A misspelt scope must not look like one in which nothing happened. It may be gone at one end of the
 /// range, or not be there yet, but not at both.
-fn check_known(client: &Client, scope: &Scope, range: &Range) -> Result<(), Failure> {
+fn check_known(client: &Client, scope: &Scope, range: &Range, read: ReadOptions) -> Result<(), Failure> {
     if *scope == Scope::fleet() {
         return Ok(());
     }
-    let known = |end: &End| seq_of(client, scope, &format!("seq:{}", end.seq));
+    let known = |end: &End| seq_of(client, scope, &format!("seq:{}", end.seq), read);
     match known(&range.to) {
         Err(Failure::Problem(problem)) if problem.known_kind() == Some(ProblemKind::NotFound) => {
             match known(&range.from) {
