@@ -40,6 +40,10 @@ impl<'a> Changes<'a> {
         *self.count_of(node) < INSTANCES_PER_NODE_MAX
     }
 
+    pub(crate) fn is_withdrawn(&self, node: &NodeName, id: &InstanceId) -> bool {
+        self.withdrawn.contains(&(node, id))
+    }
+
     pub(crate) fn withdraw(&mut self, running: &Running<'a>) {
         if self.withdrawn.insert((running.node, running.id)) {
             let count = self.count_of(running.node);

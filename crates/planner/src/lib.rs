@@ -29,6 +29,7 @@ mod deadline;
 mod dirty;
 pub mod limits;
 mod placement;
+mod ports;
 mod replace;
 pub mod retention;
 mod rollout;

@@ -21,6 +21,7 @@ use stele_model::release::{Placement, Port, Service};
 use stele_model::{AppEnv, NodeName, RegionName, Slot, State};
 
 use crate::limits::NODES_NAMED_MAX;
+use crate::ports::host_ports;
 
 /// A slot for which no node fits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -278,16 +279,6 @@ struct Room<'a> {
     ports: OnceCell<BTreeMap<(&'a NodeName, Port), &'a Slot>>,
     /// Ports taken since.
     taken: BTreeMap<(NodeName, Port), Slot>,
-}
-
-/// A port as it is contended for: the host's side.
-fn host_ports(service: &Service) -> impl Iterator<Item = Port> {
-    service
-        .container
-        .ports
-        .iter()
-        .filter(|port| port.host.is_some())
-        .map(|port| Port { container: 0, ..port.clone() })
 }
 
 impl<'a> Room<'a> {

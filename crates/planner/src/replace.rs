@@ -6,10 +6,11 @@ use stele_model::event::AssignmentChange;
 use stele_model::ids::ServiceName;
 use stele_model::limits::INSTANCES_PER_NODE_MAX;
 use stele_model::release::Order;
-use stele_model::{State, Time};
+use stele_model::{InstanceId, NodeName, State, Time};
 
 use crate::changes::Changes;
 use crate::placement::Unplaced;
+use crate::ports::{Holder, Ports};
 use crate::rollout::{Down, Pace, Running, Wanted, excludes};
 
 /// The next step of an app's rollout, in the making.
@@ -18,6 +19,7 @@ pub(crate) struct Step<'a, 'b> {
     wanted: &'b [Wanted<'a>],
     pace: Pace,
     changes: Changes<'a>,
+    ports: Ports<'a>,
     /// The first slot that cannot be filled before something else goes.
     waiting: Option<(&'b Wanted<'a>, String)>,
 }
@@ -32,7 +34,7 @@ impl<'a, 'b> Step<'a, 'b> {
             }
             changes.withdraw(running);
         }
-        Self { state, wanted, pace, changes, waiting: None }
+        Self { state, wanted, pace, changes, ports: Ports::new(state), waiting: None }
     }
 
     /// Makes the changes that may be made now.
@@ -94,8 +96,8 @@ impl<'a, 'b> Step<'a, 'b> {
         }
     }
 
-    /// Assigns a new instance to a slot; where both cannot run together, in the old one's place. There may be no room
-    /// for it yet.
+    /// Assigns a new instance to a slot; where both cannot run together, in the old one's place. What it needs may not
+    /// be free yet.
     fn start(&mut self, slot: &'b Wanted<'a>) -> Result<(), String> {
         let stop_first = slot.service.update.order == Order::StopFirst;
         let mut rivals = slot.stale.iter().filter(|stale| stale.node == slot.node);
@@ -108,11 +110,65 @@ impl<'a, 'b> Step<'a, 'b> {
                 || format!("{} has {INSTANCES_PER_NODE_MAX} instances, the most it may have", slot.node);
             Some(rivals.next().ok_or_else(full)?)
         };
-        self.changes.assign(slot, rival.map(|rival| rival.id));
+        let awaited = self.free_ports(slot, rival)?;
+        self.changes.assign(slot, rival.map(|rival| rival.id).or(awaited));
         if let Some(rival) = rival {
             self.changes.withdraw(rival);
         }
         Ok(())
+    }
+
+    /// Has the app's own instances that hold a slot's ports go, apart from the one it replaces, and waits until they
+    /// are gone; or gives another app's that goes already. A node that is not heard of cannot say that anything is
+    /// gone: nobody waits for it.
+    fn free_ports(
+        &mut self,
+        slot: &'b Wanted<'a>,
+        rival: Option<&Running<'a>>,
+    ) -> Result<Option<&'a InstanceId>, String> {
+        let mut awaited = None;
+        let mut why = None;
+        for Holder { id, port, is_told } in self.ports.holders(slot.node, slot.service) {
+            if rival.is_some_and(|rival| rival.id == id) {
+                continue;
+            }
+            if id.slot.app_env != slot.slot.app_env {
+                awaited = awaited.or((!is_told && !self.is_replaced(slot.node, id)).then_some(id));
+            } else if self.state.is_reachable(slot.node) && (!is_told || self.withdraw_holder(slot.node, id))
+            {
+                why = why.or(Some(format!("port {port} of {} is still {id}'s", slot.node)));
+            }
+        }
+        why.map_or(Ok(awaited), Err)
+    }
+
+    /// Whether an instance of the app's own goes, now or as soon as its service can do without it.
+    fn withdraw_holder(&mut self, node: &NodeName, id: &InstanceId) -> bool {
+        if self.changes.is_withdrawn(node, id) {
+            return true;
+        }
+        let stale = self.wanted.iter().flat_map(|slot| slot.stale.iter().map(move |stale| (slot, stale)));
+        let Some((slot, stale)) = { stale }.find(|(_, stale)| stale.node == node && stale.id == id) else {
+            return false;
+        };
+        let serves = |it: &Running<'_>| {
+            self.state.is_healthy(it.node, it.id) && !self.changes.is_withdrawn(it.node, it.id)
+        };
+        let of_service = self.wanted.iter().filter(|other| other.slot.service == slot.slot.service);
+        let down = of_service.filter(|other| !other.fresh.iter().chain(&other.stale).any(serves)).count();
+        if self.pace == Pace::AtOnce
+            || !serves(stale)
+            || down < usize::try_from(slot.service.update.max_unavailable).unwrap_or(usize::MAX)
+        {
+            self.changes.withdraw(stale);
+        }
+        true
+    }
+
+    /// Whether something else on the node is to start once an instance is gone: two cannot wait for one.
+    fn is_replaced(&self, node: &NodeName, id: &InstanceId) -> bool {
+        let told = self.state.assigned.get(node).into_iter().flat_map(|told| told.instances.values());
+        { told }.any(|to| to.replaces.as_ref() == Some(id))
     }
 
     /// The changes, and what waits: a slot, and why.

@@ -135,3 +135,57 @@ fn a_port_that_is_taken_on_one_node_of_every_one_is_told() {
     world.settle();
     assert_eq!(world.state.assigned_to(&name(CART)).count(), 5);
 }
+
+#[test]
+fn a_port_that_goes_from_one_service_to_another_is_free_first() {
+    let mut world = World::new();
+    world.dana(deploy(WEB, [("web", service(WEB, 1, Some(80)))])).unwrap();
+    world.settle();
+    world.dana(deploy(WEB, [("frontend", service(WEB, 1, Some(80)))])).unwrap();
+    let mut stuck = world.clone();
+    assert_eq!(steps(&world.settle()), [(0, 1), (1, 0)]);
+    assert_eq!(world.ended(WEB), Some(Outcome::Succeeded));
+
+    stuck.stuck.insert(name("eu-1"));
+    assert_eq!(steps(&stuck.settle()), [(0, 1)]);
+    stuck.pass(131);
+    stuck.settle();
+    let Some(Outcome::Failed { reason, .. }) = stuck.ended(WEB) else { panic!("it waits for ever") };
+    assert!(reason.ends_with("the device is busy"), "{reason}");
+
+    // Two that swap theirs.
+    let both = |one, other| [("a", service(WEB, 1, Some(one))), ("b", service(WEB, 1, Some(other)))];
+    world.dana(deploy(WEB, both(80, 81))).unwrap();
+    world.settle();
+    world.dana(deploy(WEB, both(81, 80))).unwrap();
+    world.settle();
+    assert_eq!(world.ended(WEB), Some(Outcome::Succeeded));
+}
+
+#[test]
+fn a_port_that_goes_from_one_app_to_another_is_waited_for_by_the_node() {
+    let mut world = World::new();
+    world.dana(deploy(WEB, [("web", service(WEB, 1, Some(80)))])).unwrap();
+    world.settle();
+    world.stuck.insert(name("eu-1"));
+    world.dana(Command::Remove { app_env: name(WEB) }).unwrap();
+    world.settle();
+    world.dana(deploy(CART, [("web", service(CART, 1, Some(80)))])).unwrap();
+    world.settle();
+    let app_env: AppEnv = name(CART);
+    let replaces = world.state.assigned_to(&app_env).map(|(.., to)| to.replaces.clone());
+    let replaced: Vec<_> = replaces.flatten().map(|id| id.slot.app_env.to_string()).collect();
+    assert_eq!(replaced, [WEB]);
+}
+
+#[test]
+fn a_node_that_is_lost_is_not_waited_for() {
+    let mut world = World::new();
+    let both = |one, other| [("a", service(WEB, 1, Some(one))), ("b", service(WEB, 1, Some(other)))];
+    world.dana(deploy(WEB, both(80, 81))).unwrap();
+    world.settle();
+    world.lose_or_return("eu-1");
+    world.dana(deploy(WEB, both(81, 80))).unwrap();
+    let commands = world.settle();
+    assert_eq!(steps(&commands).iter().map(|(begun, _)| begun).sum::<usize>(), 2, "it is told all there is");
+}
