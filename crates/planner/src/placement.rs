@@ -1,7 +1,7 @@
 //! Which slots an app has, and on which nodes.
 //!
 //! What is placed stays: a slot moves only when its node left the fleet or no
-//! longer matches. New slots go where the service is scarcest: by region, then
+//! longer matches, or when two of them cannot be there together. New slots go where the service is scarcest: by region, then
 //! node, then how busy the node is, then name, so that the answer is one.
 //!
 //! A pinned place keeps the instances it was given, whatever the app's release says of
@@ -21,7 +21,7 @@ use stele_model::release::{Placement, Port, Service};
 use stele_model::{AppEnv, NodeName, RegionName, Slot, State};
 
 use crate::limits::NODES_NAMED_MAX;
-use crate::ports::host_ports;
+use crate::ports::{Ports, host_ports};
 
 /// A slot for which no node fits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,10 +39,14 @@ type Change = (Slot, Option<NodeName>);
 pub fn place(state: &State, app_env: &AppEnv) -> (Vec<Change>, Option<Unplaced>) {
     // First what stays, for all services, so that new slots see every port in use.
     let revisions = state.revisions(app_env);
+    let mut clashes = Clashes::new(state, app_env);
     let (staying, leaving): (Vec<Placed<'_>>, Vec<_>) = state
         .slots(app_env)
         .map(|(slot, node)| Placed { slot, node, service: revisions.service(&slot.service, node) })
-        .partition(|placed| stays(state, placed));
+        .partition(|placed| {
+            // What is rolled back in one place moves nothing in another.
+            stays(state, placed) && (revisions.is_pinned() || !clashes.with(placed))
+        });
     let mut unplaced = None;
     let mut added = BTreeMap::new();
     // Most looks find nothing to place; only a new slot needs to know every other app's.
@@ -52,7 +56,7 @@ pub fn place(state: &State, app_env: &AppEnv) -> (Vec<Change>, Option<Unplaced>)
         if lacking == 0 {
             continue;
         }
-        let room = room.get_or_insert_with(|| Room::new(state, &staying, &leaving));
+        let room = room.get_or_insert_with(|| Room::new(state, app_env, &staying, &leaving));
         let (slots, without) = add(state, app_env, (name, service, lacking), &staying, room);
         added.extend(slots);
         unplaced = unplaced.or(without);
@@ -270,26 +274,26 @@ impl<'a> Choices<'a> {
 
 /// What is used on each node by every app's slots.
 struct Room<'a> {
-    state: &'a State,
     /// How many slots each node has.
     busy: OrdMap<NodeName, usize>,
     /// The same without those that leave.
     full: OrdMap<NodeName, usize>,
-    /// Ports in use at the beginning, which only a service that wants some needs to know.
-    ports: OnceCell<BTreeMap<(&'a NodeName, Port), &'a Slot>>,
-    /// Ports taken since.
+    /// Ports of other apps, which only a service that wants some needs to know.
+    others: Others<'a>,
+    /// Ports of the app's own, those taken since included.
     taken: BTreeMap<(NodeName, Port), Slot>,
 }
 
 impl<'a> Room<'a> {
-    fn new(state: &'a State, staying: &[Placed<'_>], leaving: &[Placed<'_>]) -> Self {
+    fn new(state: &'a State, app_env: &'a AppEnv, staying: &[Placed<'_>], leaving: &[Placed<'_>]) -> Self {
         let busy = state.slots_per_node();
         let mut full = busy.clone();
         for placed in leaving {
             let count = full.entry(placed.node.clone()).or_default();
             *count = count.saturating_sub(1);
         }
-        let mut room = Self { state, busy, full, ports: OnceCell::new(), taken: BTreeMap::new() };
+        let others = Others::new(state, app_env);
+        let mut room = Self { busy, full, others, taken: BTreeMap::new() };
         for placed in staying {
             if let Some(service) = placed.service {
                 room.take_ports(placed.node, service, placed.slot);
@@ -308,19 +312,9 @@ impl<'a> Room<'a> {
     fn take(&mut self, node: &NodeName, service: &Service, slot: &Slot) {
         self.take_ports(node, service, slot);
         *self.full.entry(node.clone()).or_default() += 1;
-        if !self.state.target.placement.contains_key(slot) {
+        if !self.others.state.target.placement.contains_key(slot) {
             *self.busy.entry(node.clone()).or_default() += 1;
         }
-    }
-
-    fn in_use(&self) -> BTreeMap<(&'a NodeName, Port), &'a Slot> {
-        let mut ports = BTreeMap::new();
-        for (slot, node, service) in self.state.filled_slots() {
-            for port in service.into_iter().flat_map(host_ports) {
-                ports.entry((node, port)).or_insert(slot);
-            }
-        }
-        ports
     }
 
     /// Why a service cannot be on a node.
@@ -329,15 +323,91 @@ impl<'a> Room<'a> {
             return Some(format!("it has {INSTANCES_PER_NODE_MAX} instances, the most it may have"));
         }
         host_ports(service).find_map(|port| {
-            let ports = self.ports.get_or_init(|| self.in_use());
             let number = port.host.unwrap_or_default();
-            let holder = ports.get(&(node, port.clone())).copied();
-            let holder = holder.or_else(|| self.taken.get(&(node.clone(), port)))?;
+            let own = || self.taken.get(&(node.clone(), port.clone()));
+            let holder = self.others.holder(node, &port).or_else(own)?;
             Some(format!("port {number} is {holder}'s"))
         })
     }
 
     fn busy(&self, node: &NodeName) -> usize {
         self.busy.get(node).copied().unwrap_or(0)
+    }
+}
+
+/// The host ports that other apps' slots have. To know them, all slots of the fleet are gone through once.
+struct Others<'a> {
+    state: &'a State,
+    app_env: &'a AppEnv,
+    ports: OnceCell<BTreeMap<(&'a NodeName, Port), &'a Slot>>,
+}
+
+impl<'a> Others<'a> {
+    fn new(state: &'a State, app_env: &'a AppEnv) -> Self {
+        Self { state, app_env, ports: OnceCell::new() }
+    }
+
+    fn holder(&self, node: &NodeName, port: &Port) -> Option<&'a Slot> {
+        let ports = self.ports.get_or_init(|| {
+            let mut ports = BTreeMap::new();
+            let others = self.state.filled_slots().filter(|(slot, ..)| slot.app_env != *self.app_env);
+            for (slot, node, service) in others {
+                for port in service.into_iter().flat_map(host_ports) {
+                    ports.entry((node, port)).or_insert(slot);
+                }
+            }
+            ports
+        });
+        ports.get(&(node, port.clone())).copied()
+    }
+}
+
+/// What slots that stay have, to find those that cannot be where they are beside them: a release may publish ports that
+/// the one before it did not, or run once on every node where that ran twice on some.
+struct Clashes<'a> {
+    others: Others<'a>,
+    /// Whether other apps' ports may be in the way: only what is deployed wants what it did not have.
+    is_deployed: bool,
+    told: Ports<'a>,
+    ports: BTreeSet<(&'a NodeName, Port)>,
+    /// Nodes where a service stands that is to be on each once.
+    every: BTreeSet<(&'a ServiceName, &'a NodeName)>,
+}
+
+impl<'a> Clashes<'a> {
+    fn new(state: &'a State, app_env: &'a AppEnv) -> Self {
+        let (others, told) = (Others::new(state, app_env), Ports::new(state));
+        let is_deployed = state.running_deployment(app_env).is_some();
+        Self { others, is_deployed, told, ports: BTreeSet::new(), every: BTreeSet::new() }
+    }
+
+    /// Whether a slot cannot be where it is with those before it and other apps'. If it can, it is there for those
+    /// after it.
+    fn with(&mut self, placed: &Placed<'a>) -> bool {
+        let Placed { slot, node, service: Some(service) } = *placed else { return false };
+        let is_every = matches!(service.placement, Placement::Every { .. });
+        if is_every && self.every.contains(&(&slot.service, node)) {
+            return true;
+        }
+        let wanted: Vec<_> = host_ports(service).collect();
+        if wanted.iter().any(|port| self.ports.contains(&(node, port.clone()))) {
+            return true;
+        }
+        // What it was told to have already is nobody else's.
+        let mut new: Vec<_> = wanted.iter().filter(|_| self.is_deployed).collect();
+        if !new.is_empty() {
+            for (id, to) in self.others.state.assigned_in(slot, node) {
+                let has = self.told.of(id, to);
+                new.retain(|port| !has.contains(port));
+            }
+        }
+        if new.iter().any(|port| self.others.holder(node, port).is_some()) {
+            return true;
+        }
+        if is_every {
+            self.every.insert((&slot.service, node));
+        }
+        self.ports.extend(wanted.into_iter().map(|port| (node, port)));
+        false
     }
 }

@@ -189,3 +189,44 @@ fn a_node_that_is_lost_is_not_waited_for() {
     let commands = world.settle();
     assert_eq!(steps(&commands).iter().map(|(begun, _)| begun).sum::<usize>(), 2, "it is told all there is");
 }
+
+#[test]
+fn what_cannot_stay_beside_another_is_placed_anew() {
+    let mut world = World::new();
+    for node in ["eu-1", "us-1"] {
+        world.label(node, true);
+    }
+    let crowded = Spec { place: Place::Ssd, ..Spec::new(1, 4) };
+    world.dana(crowded.deploy(WEB)).unwrap();
+    world.settle();
+    assert_eq!(nodes(&world, WEB).into_values().collect::<Vec<_>>(), [2, 2]);
+
+    let mut ported = world.clone();
+    ported.dana(Spec { port: Some(80), place: Place::Anywhere, ..crowded.clone() }.deploy(WEB)).unwrap();
+    ported.settle();
+    assert_eq!(nodes(&ported, WEB).into_values().collect::<Vec<_>>(), [1, 1, 1, 1]);
+    assert_eq!(ported.ended(WEB), Some(Outcome::Succeeded));
+
+    let mut every = world.clone();
+    every.dana(Spec { place: Place::EverySsd, ..crowded }.deploy(WEB)).unwrap();
+    every.settle();
+    assert_eq!(nodes(&every, WEB).into_values().collect::<Vec<_>>(), [1, 1]);
+    assert_eq!(every.ended(WEB), Some(Outcome::Succeeded));
+    assert_eq!(every.state.assigned_to(&name(WEB)).count(), 2);
+}
+
+#[test]
+fn what_wants_the_port_of_another_app_moves() {
+    let mut world = World::new();
+    world.dana(deploy(CART, [("web", service(CART, 1, Some(80)))])).unwrap();
+    world.settle();
+    world.dana(deploy(WEB, [("web", service(WEB, 1, None))])).unwrap();
+    world.settle();
+    assert_eq!(nodes(&world, WEB)["eu-1"], 1);
+    world.dana(Spec { port: Some(80), ..Spec::new(1, 1) }.deploy(WEB)).unwrap();
+    world.settle();
+    assert_eq!(world.ended(WEB), Some(Outcome::Succeeded));
+    assert!(!nodes(&world, WEB).contains_key("eu-1") && nodes(&world, WEB).len() == 1);
+    // Both have what they were told, and nobody moves again.
+    assert_eq!(world.settle(), Vec::new());
+}
