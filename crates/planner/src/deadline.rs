@@ -89,14 +89,17 @@ pub(crate) fn leftover<'a>(
 }
 
 /// How long an instance may take to be gone: its service's deadline and its time to stop, as they are now or were when
-/// the deployment began, whichever is longer. What exactly it was made of is not known any more.
+/// the deployment began, whichever is longer. What exactly it was made of is not known any more. One that another
+/// comes instead of goes only when that can start, which has a deadline of its own.
 fn patience_ms(state: &State, deployment: &Deployment, node: &NodeName, id: &InstanceId) -> u64 {
+    let told = state.assigned.get(node).into_iter().flat_map(|told| told.instances.values());
+    let deadlines = if { told }.any(|to| to.replaces.as_ref() == Some(id)) { 2 } else { 1 };
     let revisions = state.revision_at(&id.slot.app_env, node).into_iter().chain(&deployment.from);
     let services =
         revisions.filter_map(|revision| state.release_of(revision)?.services.get(&id.slot.service));
     let patience = services.map(|service| {
         let stop_ms = u64::from(service.container.stop.grace_seconds) * 1000;
-        service.update.deadline_ms.saturating_add(stop_ms)
+        service.update.deadline_ms.saturating_mul(deadlines).saturating_add(stop_ms)
     });
     patience.max().unwrap_or(LEAVING_MS)
 }

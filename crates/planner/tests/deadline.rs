@@ -154,6 +154,23 @@ fn what_cannot_be_removed_does_not_keep_a_deployment_running() {
 }
 
 #[test]
+fn what_another_comes_instead_of_has_the_time_of_both() {
+    let mut world = World::new();
+    let spec = |image| Spec { port: Some(80), ..Spec::new(image, 1) };
+    world.dana(spec(1).deploy(WEB)).unwrap();
+    world.settle();
+    world.stuck.extend(["eu-1", "eu-2", "us-1", "us-2"].map(name::<NodeName>));
+    world.dana(spec(2).deploy(WEB)).unwrap();
+    world.settle();
+    world.pass(129);
+    world.settle();
+    assert_eq!(world.ended(WEB), None);
+    world.pass(2);
+    world.settle();
+    assert_eq!(why(&world), "not gone within 130 s: cannot be removed: the device is busy");
+}
+
+#[test]
 fn what_cannot_be_removed_from_a_lost_node_holds_nobody_up() {
     let mut world = world();
     world.lose_or_return("us-2");
