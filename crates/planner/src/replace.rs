@@ -1,12 +1,12 @@
 //! Which slots are filled and which instances withdrawn next, within each service's budget.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use stele_model::event::AssignmentChange;
 use stele_model::ids::ServiceName;
 use stele_model::limits::INSTANCES_PER_NODE_MAX;
 use stele_model::release::Order;
-use stele_model::{InstanceId, NodeName, State, Time};
+use stele_model::{InstanceId, NodeName, Slot, State, Time};
 
 use crate::changes::Changes;
 use crate::placement::Unplaced;
@@ -18,15 +18,25 @@ pub(crate) struct Step<'a, 'b> {
     state: &'a State,
     wanted: &'b [Wanted<'a>],
     pace: Pace,
+    /// Whether the app is looked at until its deployment ends.
+    is_deployed: bool,
     changes: Changes<'a>,
     ports: Ports<'a>,
+    /// Slots of which something was withdrawn for a new one: their own, or another slot's that needs its port.
+    begun: BTreeSet<&'a Slot>,
     /// The first slot that cannot be filled before something else goes.
     waiting: Option<(&'b Wanted<'a>, String)>,
 }
 
 impl<'a, 'b> Step<'a, 'b> {
     /// One that withdraws what should not be there any more.
-    pub(crate) fn new(state: &'a State, wanted: &'b [Wanted<'a>], left: &[Running<'a>], pace: Pace) -> Self {
+    pub(crate) fn new(
+        state: &'a State,
+        wanted: &'b [Wanted<'a>],
+        left: &[Running<'a>],
+        pace: Pace,
+        is_deployed: bool,
+    ) -> Self {
         let mut changes = Changes::new(state);
         for running in left {
             if changes.is_full() {
@@ -34,7 +44,16 @@ impl<'a, 'b> Step<'a, 'b> {
             }
             changes.withdraw(running);
         }
-        Self { state, wanted, pace, changes, ports: Ports::new(state), waiting: None }
+        Self {
+            state,
+            wanted,
+            pace,
+            is_deployed,
+            changes,
+            ports: Ports::new(state),
+            begun: BTreeSet::new(),
+            waiting: None,
+        }
     }
 
     /// Makes the changes that may be made now.
@@ -49,12 +68,17 @@ impl<'a, 'b> Step<'a, 'b> {
                 break;
             }
             let down = held.and_then(|held| held.get(service)).copied().unwrap_or_default();
-            self.replace_service(slots, down);
+            self.replace_service(service, slots, down);
         }
     }
 
-    fn replace_service(&mut self, mut slots: Vec<&'b Wanted<'a>>, down_elsewhere: u32) {
-        let mut in_progress = 0;
+    fn replace_service(
+        &mut self,
+        service: &ServiceName,
+        mut slots: Vec<&'b Wanted<'a>>,
+        down_elsewhere: u32,
+    ) {
+        let (mut in_progress, mut waits) = (0, 0);
         for slot in &slots {
             if slot.fresh.is_none() {
                 continue;
@@ -86,60 +110,71 @@ impl<'a, 'b> Step<'a, 'b> {
             };
             // What is held down does not come back by being waited for: one slot at a time goes on anyway.
             let elsewhere = down_elsewhere.min(budget.saturating_sub(1));
-            if !is_free && in_progress + elsewhere >= budget {
+            // One that was emptied to make way is down, and what goes on beside what serves takes nothing away.
+            let takes = slot.stale.iter().any(|stale| stale.node == slot.node);
+            let down = elsewhere + if takes { waits } else { 0 };
+            if !is_free && in_progress + self.begun_of(service) + down >= budget {
                 continue;
             }
-            match self.start(slot) {
-                Ok(()) => in_progress += u32::from(!slot.stale.is_empty()),
-                Err(why) => self.waiting = self.waiting.take().or(Some((slot, why))),
+            if let Err(why) = self.start(slot) {
+                waits += u32::from(slot.stale.is_empty());
+                self.waiting = self.waiting.take().or(Some((slot, why)));
             }
         }
     }
 
-    /// Assigns a new instance to a slot; where both cannot run together, in the old one's place. What it needs may not
-    /// be free yet.
+    /// Slots of a service of which this step begins to replace something.
+    fn begun_of(&self, service: &ServiceName) -> u32 {
+        let begun = self.begun.iter().filter(|slot| slot.service == *service).count();
+        u32::try_from(begun).unwrap_or(u32::MAX)
+    }
+
+    /// Assigns a new instance to a slot; where both cannot run together, in the place of those that are there. What it
+    /// needs may not be free yet.
     fn start(&mut self, slot: &'b Wanted<'a>) -> Result<(), String> {
         let stop_first = slot.service.update.order == Order::StopFirst;
-        let mut rivals = slot.stale.iter().filter(|stale| stale.node == slot.node);
-        let rival = if self.changes.has_room(slot.node) {
-            let is_exclusive = stop_first || slot.service.container.is_exclusive();
-            rivals.find(|stale| is_exclusive || excludes(self.state, stale))
-        } else {
-            // The last one that the node may have is taken by the one before it.
+        let is_exclusive = stop_first || slot.service.container.is_exclusive();
+        let serves = |stale: &&Running<'_>| self.state.is_healthy(stale.node, stale.id);
+        let here = || slot.stale.iter().filter(|stale| stale.node == slot.node);
+        let mut rivals: Vec<_> = here().filter(|stale| is_exclusive || excludes(self.state, stale)).collect();
+        if rivals.is_empty() && !self.changes.has_room(slot.node) {
+            // The last one that the node may have is taken by one before it, best by one that serves nobody.
             let full =
                 || format!("{} has {INSTANCES_PER_NODE_MAX} instances, the most it may have", slot.node);
-            Some(rivals.next().ok_or_else(full)?)
-        };
-        let awaited = self.free_ports(slot, rival)?;
-        self.changes.assign(slot, rival.map(|rival| rival.id).or(awaited));
-        if let Some(rival) = rival {
+            rivals.push(here().min_by_key(serves).ok_or_else(full)?);
+        }
+        // Of several, those that earlier deployments left failed may never have started. The node waits for all.
+        let rival = rivals.iter().copied().find(serves).or(rivals.first().copied());
+        self.free_ports(slot, rival.is_some())?;
+        self.changes.assign(slot, rival.map(|rival| rival.id));
+        if !slot.stale.is_empty() {
+            self.begun.insert(slot.slot);
+        }
+        for rival in rivals {
             self.changes.withdraw(rival);
         }
         Ok(())
     }
 
-    /// Has the app's own instances that hold a slot's ports go, apart from the one it replaces, and waits until they
-    /// are gone; or gives another app's that goes already. A node that is not heard of cannot say that anything is
-    /// gone: nobody waits for it.
-    fn free_ports(
-        &mut self,
-        slot: &'b Wanted<'a>,
-        rival: Option<&Running<'a>>,
-    ) -> Result<Option<&'a InstanceId>, String> {
-        let mut awaited = None;
+    /// Whether a slot's ports are free: those of the app's own instances that hold one for another slot go, and what
+    /// goes already is waited for. What its own node waits for anyway, as what came before the one it replaces, is
+    /// not; nor is another app's that nobody would look for again; nor a node that is not heard of, which cannot say
+    /// that anything is gone.
+    fn free_ports(&mut self, slot: &'b Wanted<'a>, replaces: bool) -> Result<(), String> {
         let mut why = None;
         for Holder { id, port, is_told } in self.ports.holders(slot.node, slot.service) {
-            if rival.is_some_and(|rival| rival.id == id) {
-                continue;
-            }
-            if id.slot.app_env != slot.slot.app_env {
-                awaited = awaited.or((!is_told && !self.is_replaced(slot.node, id)).then_some(id));
-            } else if self.state.is_reachable(slot.node) && (!is_told || self.withdraw_holder(slot.node, id))
-            {
+            let is_awaited = if id.slot == *slot.slot {
+                !is_told && !replaces
+            } else if id.slot.app_env == slot.slot.app_env {
+                !is_told || (self.state.is_reachable(slot.node) && self.withdraw_holder(slot.node, id))
+            } else {
+                !is_told && self.is_deployed
+            };
+            if is_awaited && self.state.is_reachable(slot.node) {
                 why = why.or(Some(format!("port {port} of {} is still {id}'s", slot.node)));
             }
         }
-        why.map_or(Ok(awaited), Err)
+        why.map_or(Ok(()), Err)
     }
 
     /// Whether an instance of the app's own goes, now or as soon as its service can do without it.
@@ -154,21 +189,19 @@ impl<'a, 'b> Step<'a, 'b> {
         let serves = |it: &Running<'_>| {
             self.state.is_healthy(it.node, it.id) && !self.changes.is_withdrawn(it.node, it.id)
         };
-        let of_service = self.wanted.iter().filter(|other| other.slot.service == slot.slot.service);
-        let down = of_service.filter(|other| !other.fresh.iter().chain(&other.stale).any(serves)).count();
-        if self.pace == Pace::AtOnce
-            || !serves(stale)
-            || down < usize::try_from(slot.service.update.max_unavailable).unwrap_or(usize::MAX)
-        {
+        let is_busy = |other: &&Wanted<'_>| {
+            other.slot.service == slot.slot.service
+                && (other.fresh.is_some() != other.is_good
+                    || self.begun.contains(other.slot)
+                    || !other.fresh.iter().chain(&other.stale).any(serves))
+        };
+        let busy = self.wanted.iter().filter(is_busy).count();
+        let budget = usize::try_from(slot.service.update.max_unavailable).unwrap_or(usize::MAX);
+        if self.pace == Pace::AtOnce || !serves(stale) || busy < budget {
             self.changes.withdraw(stale);
+            self.begun.insert(slot.slot);
         }
         true
-    }
-
-    /// Whether something else on the node is to start once an instance is gone: two cannot wait for one.
-    fn is_replaced(&self, node: &NodeName, id: &InstanceId) -> bool {
-        let told = self.state.assigned.get(node).into_iter().flat_map(|told| told.instances.values());
-        { told }.any(|to| to.replaces.as_ref() == Some(id))
     }
 
     /// The changes, and what waits: a slot, and why.

@@ -83,7 +83,7 @@ pub(crate) fn advance(
         Some((_, deployment)) if deployment.kind == DeploymentKind::Rollback => Pace::Rescue,
         _ => Pace::Careful,
     };
-    let mut step = Step::new(state, &wanted, &left, pace);
+    let mut step = Step::new(state, &wanted, &left, pace, deployment.is_some());
     step.replace(held.as_ref());
     let (changes, waiting) = step.end();
     if !changes.is_empty() {

@@ -11,7 +11,7 @@ use stele_model::ids::ServiceName;
 use stele_model::limits::INSTANCES_PER_NODE_MAX;
 use stele_model::release::{Placement, Port, Protocol, Service};
 use stele_model::{AppEnv, Command, FlatMap, ReleaseChoice};
-use world::{Place, Spec, World, image_digest, name};
+use world::{Place, Spec, World, image_digest, name, request};
 
 const WEB: &str = "shop/web@prod";
 const CART: &str = "shop/cart@prod";
@@ -163,7 +163,7 @@ fn a_port_that_goes_from_one_service_to_another_is_free_first() {
 }
 
 #[test]
-fn a_port_that_goes_from_one_app_to_another_is_waited_for_by_the_node() {
+fn a_port_that_goes_from_one_app_to_another_is_free_first() {
     let mut world = World::new();
     world.dana(deploy(WEB, [("web", service(WEB, 1, Some(80)))])).unwrap();
     world.settle();
@@ -172,10 +172,85 @@ fn a_port_that_goes_from_one_app_to_another_is_waited_for_by_the_node() {
     world.settle();
     world.dana(deploy(CART, [("web", service(CART, 1, Some(80)))])).unwrap();
     world.settle();
-    let app_env: AppEnv = name(CART);
-    let replaces = world.state.assigned_to(&app_env).map(|(.., to)| to.replaces.clone());
-    let replaced: Vec<_> = replaces.flatten().map(|id| id.slot.app_env.to_string()).collect();
-    assert_eq!(replaced, [WEB]);
+    assert_eq!(world.state.assigned_to(&name(CART)).count(), 0);
+    let mut stuck = world.clone();
+    world.stuck.clear();
+    world.settle();
+    assert_eq!(world.ended(CART), Some(Outcome::Succeeded));
+
+    stuck.pass_the_deadline();
+    let why = unplaced(&stuck, CART);
+    assert!(why.starts_with("port 80 of eu-1 is still shop/web@prod/web.0-"), "{why}");
+}
+
+#[test]
+fn slots_that_change_places_do_so_one_after_the_other() {
+    let mut world = World::new();
+    let ported = |image| Spec { port: Some(80), ..Spec::new(image, 4) };
+    world.dana(ported(1).deploy(WEB)).unwrap();
+    world.settle();
+    // As after a rollback to where they stood otherwise.
+    let slots: Vec<_> =
+        world.state.slots(&name(WEB)).map(|(slot, node)| (slot.clone(), node.clone())).collect();
+    let moved = slots.iter().enumerate().map(|(at, (slot, _))| {
+        let (_, node) = &slots[(at + 1) % slots.len()];
+        (slot.clone(), Some(node.clone()))
+    });
+    world.dana(ported(2).deploy(WEB)).unwrap();
+    let place = Command::Place { app_env: name(WEB), slots: moved.collect() };
+    world.ask(&request("system", place)).unwrap();
+    let app_env: AppEnv = name(WEB);
+    for _ in 0..100 {
+        if world.look().is_none() {
+            world.report();
+        }
+        let serving =
+            world.state.assigned_to(&app_env).filter(|(node, id, _)| world.state.is_healthy(node, id));
+        assert!(serving.count() >= 3, "one at a time is down");
+    }
+    assert_eq!(world.ended(WEB), Some(Outcome::Succeeded));
+}
+
+#[test]
+fn what_was_replaced_in_vain_keeps_no_port_from_the_next() {
+    let mut world = World::new();
+    world.dana(deploy(WEB, [("web", service(WEB, 1, Some(80)))])).unwrap();
+    world.settle();
+    // The node keeps what serves until the next one can start, and that never can.
+    world.stuck.insert(name("eu-1"));
+    world.sick.insert(image_digest(2));
+    world.dana(deploy(WEB, [("web", service(WEB, 2, Some(80)))])).unwrap();
+    world.settle();
+    world.pass_the_deadline();
+    assert!(matches!(world.ended(WEB), Some(Outcome::Failed { .. })));
+    world.dana(deploy(WEB, [("web", service(WEB, 3, Some(80)))])).unwrap();
+    assert_eq!(steps(&world.settle()), [(1, 1)]);
+}
+
+#[test]
+fn what_serves_a_slot_is_what_the_next_one_replaces() {
+    let mut world = World::new();
+    world.dana(deploy(WEB, [("web", service(WEB, 1, None))])).unwrap();
+    world.settle();
+    // It fails beside the one that serves, which needs no port.
+    world.sick.insert(image_digest(2));
+    let mut failed = service(WEB, 2, None);
+    failed.container.user = Some("nobody".to_owned());
+    world.dana(deploy(WEB, [("web", failed)])).unwrap();
+    world.settle();
+    world.pass_the_deadline();
+    let app_env: AppEnv = name(WEB);
+    let serves = |world: &World| {
+        let told = world.state.assigned_to(&app_env).filter(|(node, id, _)| world.state.is_healthy(node, id));
+        told.map(|(_, id, _)| id.clone()).collect::<Vec<_>>()
+    };
+    let before = serves(&world);
+    assert_eq!((world.state.assigned_to(&app_env).count(), before.len()), (2, 1));
+    world.dana(deploy(WEB, [("web", service(WEB, 3, Some(80)))])).unwrap();
+    assert_eq!(steps(&world.settle()), [(1, 2)], "neither can be beside the new one");
+    let replaced: Vec<_> =
+        world.state.assigned_to(&app_env).filter_map(|(.., to)| to.replaces.clone()).collect();
+    assert_eq!(replaced, before);
 }
 
 #[test]
