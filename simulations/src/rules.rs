@@ -273,7 +273,14 @@ fn check_budget(
         }
         let serves = new.iter().any(|(node, id)| healthy(before, id, node));
         if served && !serves && !begins {
-            counted.emptied += 1;
+            // What holds a port that another slot needs makes way for it, as one that is being replaced.
+            let lost = old.iter().filter(|one| !new.contains(one));
+            if { lost }.any(|(node, _)| is_wanted_by_another(before, app_env, slot, node)) {
+                counted.begun += 1;
+                counted.budget = counted.budget.max(budget(before, app_env, slot, node).unwrap_or(u32::MAX));
+            } else {
+                counted.emptied += 1;
+            }
         }
     }
     for (service, slots) in services {
@@ -299,6 +306,17 @@ fn told_by_slot<'a>(
         told.entry(&id.slot).or_default().push((node, id));
     }
     told
+}
+
+/// Whether another slot of an app is to publish a port on a node.
+fn is_wanted_by_another(state: &State, app_env: &AppEnv, slot: &Slot, node: &NodeName) -> bool {
+    let revisions = state.revisions(app_env);
+    state.slots(app_env).any(|(other, home)| {
+        let service = || revisions.service(&other.service, home);
+        let publishes =
+            || service().is_some_and(|it| it.container.ports.iter().any(|port| port.host.is_some()));
+        other != slot && home == node && publishes()
+    })
 }
 
 /// How many slots of its service may be unavailable, by what is in force on its node.
@@ -351,6 +369,21 @@ fn fresh_instance<'a>(
     found.map(|(id, _)| id.clone())
 }
 
+/// Whether what a slot of the same service that is held left behind on a node serves there as one of its own would.
+fn is_stood_in_for<'a>(specs: &mut Specs<'a>, app_env: &AppEnv, slot: &'a Slot, node: &NodeName) -> bool {
+    let state = specs.state;
+    let wanted = state.revision_at(app_env, node).and_then(|it| specs.of(app_env, it, &slot.service));
+    let told = state.assigned.get(node).into_iter().flat_map(|told| &told.instances);
+    { told }.any(|(id, to)| {
+        let is_left_behind = state.target.placement.get(&id.slot).is_some_and(|home| home != node);
+        id.slot.app_env == *app_env
+            && id.slot.service == slot.service
+            && is_left_behind
+            && Some(to.spec) == wanted
+            && state.is_healthy(node, id)
+    })
+}
+
 /// A success is one: every slot has an instance as wanted, healthy where that can be known.
 fn check_success(oracle: &mut Oracle, before: &State, seq: Seq, app_env: &AppEnv) {
     let is_held = held_by(oracle, before, app_env).is_some();
@@ -361,7 +394,8 @@ fn check_success(oracle: &mut Oracle, before: &State, seq: Seq, app_env: &AppEnv
             continue;
         }
         let fresh = fresh_instance(&mut specs, app_env, slot, node);
-        let good = fresh.is_some_and(|id| !before.is_reachable(node) || before.is_healthy(node, &id));
+        let good = fresh.is_some_and(|id| !before.is_reachable(node) || before.is_healthy(node, &id))
+            || (is_held && is_stood_in_for(&mut specs, app_env, slot, node));
         oracle.require(good, "a-success-is-one", || format!("record {seq}: {slot} on {node} is not healthy"));
     }
 }
