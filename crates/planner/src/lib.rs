@@ -28,6 +28,7 @@ mod changes;
 mod deadline;
 mod dirty;
 pub mod limits;
+mod make_way;
 mod placement;
 mod ports;
 mod replace;

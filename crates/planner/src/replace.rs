@@ -9,6 +9,7 @@ use stele_model::release::Order;
 use stele_model::{InstanceId, NodeName, Slot, State, Time};
 
 use crate::changes::Changes;
+use crate::make_way::MakeWay;
 use crate::placement::Unplaced;
 use crate::ports::{Holder, Ports};
 use crate::rollout::{Down, Pace, Running, Wanted, excludes};
@@ -22,10 +23,24 @@ pub(crate) struct Step<'a, 'b> {
     is_deployed: bool,
     changes: Changes<'a>,
     ports: Ports<'a>,
+    /// What is left as it is and does not serve.
+    held: Option<&'b Down<'a>>,
     /// Slots of which something was withdrawn for a new one: their own, or another slot's that needs its port.
-    begun: BTreeSet<&'a Slot>,
+    begun: BTreeMap<&'a ServiceName, BTreeSet<&'a Slot>>,
+    /// Looked up when the first slot needs another one's port.
+    make_way: Option<MakeWay<'a, 'b>>,
     /// The first slot that cannot be filled before something else goes.
-    waiting: Option<(&'b Wanted<'a>, String)>,
+    waiting: Option<Waiting<'b, 'a>>,
+}
+
+/// Why a slot cannot be filled yet.
+#[derive(Default)]
+struct Wait {
+    why: String,
+    /// Since when all of it that goes already does so.
+    since: Time,
+    /// How long that may take to stop.
+    stop_ms: u64,
 }
 
 impl<'a, 'b> Step<'a, 'b> {
@@ -34,6 +49,7 @@ impl<'a, 'b> Step<'a, 'b> {
         state: &'a State,
         wanted: &'b [Wanted<'a>],
         left: &[Running<'a>],
+        held: Option<&'b Down<'a>>,
         pace: Pace,
         is_deployed: bool,
     ) -> Self {
@@ -51,13 +67,15 @@ impl<'a, 'b> Step<'a, 'b> {
             is_deployed,
             changes,
             ports: Ports::new(state),
-            begun: BTreeSet::new(),
+            held,
+            begun: BTreeMap::new(),
+            make_way: None,
             waiting: None,
         }
     }
 
     /// Makes the changes that may be made now.
-    pub(crate) fn replace(&mut self, held: Option<&Down<'_>>) {
+    pub(crate) fn replace(&mut self) {
         let mut services: BTreeMap<&ServiceName, Vec<&'b Wanted<'a>>> = BTreeMap::new();
         for slot in self.wanted {
             services.entry(&slot.slot.service).or_default().push(slot);
@@ -67,18 +85,19 @@ impl<'a, 'b> Step<'a, 'b> {
             if self.changes.is_full() {
                 break;
             }
-            let down = held.and_then(|held| held.get(service)).copied().unwrap_or_default();
-            self.replace_service(service, slots, down);
+            self.replace_service(service, slots);
         }
     }
 
-    fn replace_service(
-        &mut self,
-        service: &ServiceName,
-        mut slots: Vec<&'b Wanted<'a>>,
-        down_elsewhere: u32,
-    ) {
-        let (mut in_progress, mut waits) = (0, 0);
+    /// Slots of a service that are held down, as far as they count. What is held does not come back by being waited
+    /// for: one slot at a time goes on anyway.
+    fn down_elsewhere(&self, service: &ServiceName, budget: u32) -> u32 {
+        let down = self.held.and_then(|held| held.get(service)).copied().unwrap_or_default();
+        down.min(budget.saturating_sub(1))
+    }
+
+    fn replace_service(&mut self, service: &ServiceName, mut slots: Vec<&'b Wanted<'a>>) {
+        let (mut in_progress, mut empty) = (0, 0);
         for slot in &slots {
             if slot.fresh.is_none() {
                 continue;
@@ -108,30 +127,37 @@ impl<'a, 'b> Step<'a, 'b> {
                 Pace::Rescue => !serves(slot),
                 Pace::Careful => slot.stale.is_empty(),
             };
-            // What is held down does not come back by being waited for: one slot at a time goes on anyway.
-            let elsewhere = down_elsewhere.min(budget.saturating_sub(1));
-            // One that was emptied to make way is down, and what goes on beside what serves takes nothing away.
+            let elsewhere = self.down_elsewhere(service, budget);
+            // One that was emptied to make way is down until what comes is healthy, and what goes on beside what serves
+            // takes nothing away.
             let takes = slot.stale.iter().any(|stale| stale.node == slot.node);
-            let down = elsewhere + if takes { waits } else { 0 };
+            let down = elsewhere + if takes { empty } else { 0 };
             if !is_free && in_progress + self.begun_of(service) + down >= budget {
                 continue;
             }
-            if let Err(why) = self.start(slot) {
-                waits += u32::from(slot.stale.is_empty());
-                self.waiting = self.waiting.take().or(Some((slot, why)));
+            empty += u32::from(slot.stale.is_empty());
+            if let Err(wait) = self.start(slot) {
+                self.waiting.get_or_insert(Waiting { slot, wait });
             }
         }
     }
 
     /// Slots of a service of which this step begins to replace something.
     fn begun_of(&self, service: &ServiceName) -> u32 {
-        let begun = self.begun.iter().filter(|slot| slot.service == *service).count();
+        let begun = self.begun.get(service).map_or(0, BTreeSet::len);
         u32::try_from(begun).unwrap_or(u32::MAX)
+    }
+
+    fn begin(&mut self, slot: &'a Slot) {
+        self.begun.entry(&slot.service).or_default().insert(slot);
+        if let Some(make_way) = &mut self.make_way {
+            make_way.begin(slot);
+        }
     }
 
     /// Assigns a new instance to a slot; where both cannot run together, in the place of those that are there. What it
     /// needs may not be free yet.
-    fn start(&mut self, slot: &'b Wanted<'a>) -> Result<(), String> {
+    fn start(&mut self, slot: &'b Wanted<'a>) -> Result<(), Wait> {
         let stop_first = slot.service.update.order == Order::StopFirst;
         let is_exclusive = stop_first || slot.service.container.is_exclusive();
         let serves = |stale: &&Running<'_>| self.state.is_healthy(stale.node, stale.id);
@@ -139,8 +165,10 @@ impl<'a, 'b> Step<'a, 'b> {
         let mut rivals: Vec<_> = here().filter(|stale| is_exclusive || excludes(self.state, stale)).collect();
         if rivals.is_empty() && !self.changes.has_room(slot.node) {
             // The last one that the node may have is taken by one before it, best by one that serves nobody.
-            let full =
-                || format!("{} has {INSTANCES_PER_NODE_MAX} instances, the most it may have", slot.node);
+            let full = || Wait {
+                why: format!("{} has {INSTANCES_PER_NODE_MAX} instances, the most it may have", slot.node),
+                ..Wait::default()
+            };
             rivals.push(here().min_by_key(serves).ok_or_else(full)?);
         }
         // Of several, those that earlier deployments left failed may never have started. The node waits for all.
@@ -148,7 +176,7 @@ impl<'a, 'b> Step<'a, 'b> {
         self.free_ports(slot, rival.is_some())?;
         self.changes.assign(slot, rival.map(|rival| rival.id));
         if !slot.stale.is_empty() {
-            self.begun.insert(slot.slot);
+            self.begin(slot.slot);
         }
         for rival in rivals {
             self.changes.withdraw(rival);
@@ -156,69 +184,80 @@ impl<'a, 'b> Step<'a, 'b> {
         Ok(())
     }
 
-    /// Whether a slot's ports are free: those of the app's own instances that hold one for another slot go, and what
-    /// goes already is waited for. What its own node waits for anyway, as what came before the one it replaces, is
-    /// not; nor is another app's that nobody would look for again; nor a node that is not heard of, which cannot say
-    /// that anything is gone.
-    fn free_ports(&mut self, slot: &'b Wanted<'a>, replaces: bool) -> Result<(), String> {
-        let mut why = None;
-        for Holder { id, port, is_told } in self.ports.holders(slot.node, slot.service) {
-            let is_awaited = if id.slot == *slot.slot {
-                !is_told && !replaces
-            } else if id.slot.app_env == slot.slot.app_env {
-                !is_told || (self.state.is_reachable(slot.node) && self.withdraw_holder(slot.node, id))
+    /// Whether a slot's ports are free: those of the app's own instances that hold one for another slot go, and while
+    /// a deployment runs, which ends some day, what goes already is waited for. What its own node waits for anyway, as
+    /// what came before the one it replaces, is not; nor a node that is not heard of, which cannot say that anything
+    /// is gone.
+    fn free_ports(&mut self, slot: &'b Wanted<'a>, replaces: bool) -> Result<(), Wait> {
+        let mut wait: Option<Wait> = None;
+        if !self.state.is_reachable(slot.node) {
+            return Ok(());
+        }
+        for Holder { id, port, leaves, stop_ms } in self.ports.holders(slot.node, slot.service) {
+            let is_of_slot = id.slot == *slot.slot;
+            let is_awaited = if leaves.is_some() {
+                self.is_deployed && !(is_of_slot && replaces)
             } else {
-                !is_told && self.is_deployed
+                let is_own = id.slot.app_env == slot.slot.app_env;
+                is_own && !is_of_slot && self.withdraw_holder(slot.node, id)
             };
-            if is_awaited && self.state.is_reachable(slot.node) {
-                why = why.or(Some(format!("port {port} of {} is still {id}'s", slot.node)));
+            if is_awaited {
+                let why = || Wait {
+                    why: format!("port {port} of {} is still {id}'s", slot.node),
+                    ..Wait::default()
+                };
+                let wait = wait.get_or_insert_with(why);
+                if let Some(since) = leaves {
+                    wait.since = wait.since.max(since);
+                    wait.stop_ms = wait.stop_ms.max(stop_ms);
+                }
             }
         }
-        why.map_or(Ok(()), Err)
+        wait.map_or(Ok(()), Err)
     }
 
     /// Whether an instance of the app's own goes, now or as soon as its service can do without it.
-    fn withdraw_holder(&mut self, node: &NodeName, id: &InstanceId) -> bool {
+    fn withdraw_holder(&mut self, node: &'a NodeName, id: &'a InstanceId) -> bool {
         if self.changes.is_withdrawn(node, id) {
             return true;
         }
-        let stale = self.wanted.iter().flat_map(|slot| slot.stale.iter().map(move |stale| (slot, stale)));
-        let Some((slot, stale)) = { stale }.find(|(_, stale)| stale.node == node && stale.id == id) else {
-            return false;
-        };
-        let serves = |it: &Running<'_>| {
-            self.state.is_healthy(it.node, it.id) && !self.changes.is_withdrawn(it.node, it.id)
-        };
-        let is_busy = |other: &&Wanted<'_>| {
-            other.slot.service == slot.slot.service
-                && (other.fresh.is_some() != other.is_good
-                    || self.begun.contains(other.slot)
-                    || !other.fresh.iter().chain(&other.stale).any(serves))
-        };
-        let busy = self.wanted.iter().filter(is_busy).count();
-        let budget = usize::try_from(slot.service.update.max_unavailable).unwrap_or(usize::MAX);
-        if self.pace == Pace::AtOnce || !serves(stale) || busy < budget {
+        let (state, wanted, changes) = (self.state, self.wanted, &self.changes);
+        let begun = self.begun.values().flatten();
+        let make_way = self.make_way.get_or_insert_with(|| {
+            let mut make_way = MakeWay::new(state, wanted, changes);
+            begun.for_each(|slot| make_way.begin(slot));
+            make_way
+        });
+        let Some((slot, stale)) = make_way.find(node, id) else { return false };
+        let service = &slot.slot.service;
+        let busy = u32::try_from(make_way.busy_of(service)).unwrap_or(u32::MAX);
+        let budget = slot.service.update.max_unavailable;
+        let serves = state.is_healthy(node, id);
+        if self.pace == Pace::AtOnce
+            || !serves
+            || busy.saturating_add(self.down_elsewhere(service, budget)) < budget
+        {
             self.changes.withdraw(stale);
-            self.begun.insert(slot.slot);
+            self.begin(slot.slot);
         }
         true
     }
 
-    /// The changes, and what waits: a slot, and why.
+    /// The changes, and a slot that waits.
     pub(crate) fn end(self) -> (Vec<AssignmentChange>, Option<Waiting<'b, 'a>>) {
-        (self.changes.into_inner(), self.waiting.map(|(slot, why)| Waiting { slot, why }))
+        (self.changes.into_inner(), self.waiting)
     }
 }
 
 /// A slot that cannot be filled before something else goes.
 pub(crate) struct Waiting<'b, 'a> {
     slot: &'b Wanted<'a>,
-    why: String,
+    wait: Wait,
 }
 
 impl Waiting<'_, '_> {
-    /// It, once it has waited for longer than its service has time, since anything of the app was assigned, or of
-    /// its node withdrawn.
+    /// It, once it has waited for longer than its service has time and what it waits for has to stop, since anything of
+    /// the app was assigned, or that goes.
     pub(crate) fn unplaced(
         self,
         state: &State,
@@ -226,11 +265,10 @@ impl Waiting<'_, '_> {
         started: Time,
         now: Time,
     ) -> Option<Unplaced> {
-        let Self { slot: Wanted { slot, node, service, .. }, why } = self;
+        let Self { slot: Wanted { slot, node, service, .. }, wait } = self;
         let last = wanted.iter().filter_map(|slot| Some(slot.fresh.as_ref()?.to.since)).max();
-        let left = state.leaving(node).map(|(_, left)| left.since).max();
-        let begins = started.max(last.max(left).unwrap_or_default()).max(state.could_tell_since(node));
-        let is_over = now.millis_since(begins) > service.update.deadline_ms;
-        is_over.then(|| Unplaced { slot: (*slot).clone(), reason: why })
+        let begins = started.max(last.unwrap_or_default()).max(wait.since).max(state.could_tell_since(node));
+        let is_over = now.millis_since(begins) > service.update.deadline_ms.saturating_add(wait.stop_ms);
+        is_over.then(|| Unplaced { slot: (*slot).clone(), reason: wait.why })
     }
 }

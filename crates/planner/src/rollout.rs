@@ -83,8 +83,8 @@ pub(crate) fn advance(
         Some((_, deployment)) if deployment.kind == DeploymentKind::Rollback => Pace::Rescue,
         _ => Pace::Careful,
     };
-    let mut step = Step::new(state, &wanted, &left, pace, deployment.is_some());
-    step.replace(held.as_ref());
+    let mut step = Step::new(state, &wanted, &left, held.as_ref(), pace, deployment.is_some());
+    step.replace();
     let (changes, waiting) = step.end();
     if !changes.is_empty() {
         return Some(Command::Assign { app_env: app_env.clone(), changes });

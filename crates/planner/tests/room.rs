@@ -11,10 +11,11 @@ use stele_model::ids::ServiceName;
 use stele_model::limits::INSTANCES_PER_NODE_MAX;
 use stele_model::release::{Placement, Port, Protocol, Service};
 use stele_model::{AppEnv, Command, FlatMap, ReleaseChoice};
-use world::{Place, Spec, World, image_digest, name, request};
+use world::{Place, Spec, World, image_digest, name, request, rollback};
 
 const WEB: &str = "shop/web@prod";
 const CART: &str = "shop/cart@prod";
+const OTHER: &str = "shop/other@prod";
 
 /// A service of one instance, with a port of its host, on one node.
 fn service(app_env: &str, image: u8, port: Option<u16>) -> Service {
@@ -178,7 +179,11 @@ fn a_port_that_goes_from_one_app_to_another_is_free_first() {
     world.settle();
     assert_eq!(world.ended(CART), Some(Outcome::Succeeded));
 
+    // Its own deadline, and the other's time to stop.
     stuck.pass_the_deadline();
+    assert_eq!(stuck.ended(CART), None);
+    stuck.pass(10);
+    stuck.settle();
     let why = unplaced(&stuck, CART);
     assert!(why.starts_with("port 80 of eu-1 is still shop/web@prod/web.0-"), "{why}");
 }
@@ -207,6 +212,32 @@ fn slots_that_change_places_do_so_one_after_the_other() {
         let serving =
             world.state.assigned_to(&app_env).filter(|(node, id, _)| world.state.is_healthy(node, id));
         assert!(serving.count() >= 3, "one at a time is down");
+    }
+    assert_eq!(world.ended(WEB), Some(Outcome::Succeeded));
+}
+
+#[test]
+fn what_made_way_is_down_until_it_is_healthy_again() {
+    let mut world = World::new();
+    let release = |image, a, b| {
+        let mut both = service(WEB, image, b);
+        both.placement = Placement::Replicas { count: 2, nodes: name("region=eu") };
+        deploy(WEB, [("a", service(WEB, image, Some(a))), ("b", both)])
+    };
+    world.dana(release(1, 80, Some(81))).unwrap();
+    world.settle();
+    // The first of two has the port that another service gets, and the second could go on at once.
+    world.dana(release(2, 81, None)).unwrap();
+    let app_env: AppEnv = name(WEB);
+    for _ in 0..20 {
+        if world.look().is_none() {
+            world.report();
+        }
+        let serves = world
+            .state
+            .assigned_to(&app_env)
+            .filter(|(node, id, _)| id.slot.service.as_str() == "b" && world.state.is_healthy(node, id));
+        assert!(serves.count() >= 1, "one at a time is down");
     }
     assert_eq!(world.ended(WEB), Some(Outcome::Succeeded));
 }
@@ -304,4 +335,116 @@ fn what_wants_the_port_of_another_app_moves() {
     assert!(!nodes(&world, WEB).contains_key("eu-1") && nodes(&world, WEB).len() == 1);
     // Both have what they were told, and nobody moves again.
     assert_eq!(world.settle(), Vec::new());
+}
+
+#[test]
+fn what_has_ended_keeps_no_port_though_it_cannot_be_removed() {
+    let mut world = World::new();
+    world.dana(deploy(WEB, [("web", service(WEB, 1, Some(80)))])).unwrap();
+    world.settle();
+    (world.stuck, world.ends) = ([name("eu-1")].into(), true);
+    world.dana(Command::Remove { app_env: name(WEB) }).unwrap();
+    world.settle();
+    world.dana(deploy(CART, [("web", service(CART, 1, Some(80)))])).unwrap();
+    world.settle();
+    assert_eq!(world.ended(CART), Some(Outcome::Succeeded));
+}
+
+#[test]
+fn what_moves_without_a_deployment_waits_for_nothing() {
+    let mut world = World::new();
+    let move_to = |world: &mut World, from: &str, to: &str| {
+        world.label(to, true);
+        world.label(from, false);
+        world.settle();
+    };
+    world.label("eu-1", true);
+    world.dana(Spec { place: Place::Ssd, port: Some(80), ..Spec::new(1, 1) }.deploy(WEB)).unwrap();
+    world.settle();
+    // It cannot be removed where it was, and nobody would tell that it waits there for itself.
+    world.stuck.insert(name("eu-1"));
+    move_to(&mut world, "eu-1", "us-1");
+    move_to(&mut world, "us-1", "eu-1");
+    let told: Vec<_> = world.state.assigned_to(&name(WEB)).map(|(node, ..)| node.to_string()).collect();
+    assert_eq!(told, ["eu-1"]);
+}
+
+#[test]
+fn a_slot_on_a_lost_node_counts_for_no_budget() {
+    let mut world = World::new();
+    let both = |one, other| {
+        let services = [("a", one), ("b", other)].map(|(called, port)| {
+            let mut service = service(WEB, 1, Some(port));
+            service.placement = Placement::Replicas { count: 2, nodes: name("region=eu") };
+            (called, service)
+        });
+        deploy(WEB, services)
+    };
+    world.dana(both(80, 81)).unwrap();
+    world.settle();
+    world.lose_or_return("eu-2");
+    world.dana(both(81, 80)).unwrap();
+    world.settle();
+    assert_eq!(world.ended(WEB), Some(Outcome::Succeeded));
+}
+
+#[test]
+fn nobody_elses_comings_and_goings_make_it_wait_longer() {
+    let mut world = World::new();
+    world.dana(deploy(WEB, [("web", service(WEB, 1, Some(80)))])).unwrap();
+    world.dana(deploy(OTHER, [("web", service(OTHER, 1, None))])).unwrap();
+    world.settle();
+    world.stuck.insert(name("eu-1"));
+    world.dana(Command::Remove { app_env: name(WEB) }).unwrap();
+    world.settle();
+    world.dana(deploy(CART, [("web", service(CART, 1, Some(80)))])).unwrap();
+    world.pass(60);
+    world.dana(Command::Remove { app_env: name(OTHER) }).unwrap();
+    world.settle();
+    assert_eq!(world.ended(CART), None, "what holds the port has its time to stop");
+    world.pass(11);
+    world.settle();
+    assert!(unplaced(&world, CART).starts_with("port 80 of eu-1 is still shop/web@prod/web.0-"));
+}
+
+#[test]
+fn what_is_held_down_counts_for_those_who_make_way_too() {
+    let mut world = World::new();
+    let both = |image, one, other| {
+        let services = [("a", one), ("b", other)].map(|(called, port)| {
+            let mut service = service(WEB, image, Some(port));
+            service.placement = Placement::Replicas { count: 4, nodes: name("") };
+            service.update.max_unavailable = 2;
+            (called, service)
+        });
+        deploy(WEB, services)
+    };
+    world.dana(both(1, 80, 81)).unwrap();
+    world.settle();
+    let good = world.state.seq;
+    world.dana(both(2, 81, 80)).unwrap();
+    world.settle();
+    assert_eq!(world.ended(WEB), Some(Outcome::Succeeded));
+    world.sick.insert(image_digest(3));
+    world.dana(both(3, 81, 80)).unwrap();
+    world.settle();
+    world.pass_the_deadline();
+    assert!(matches!(world.ended(WEB), Some(Outcome::Failed { .. })));
+    // What failed in one region is well by now.
+    world.silent.extend(["us-1", "us-2"].map(name));
+    world.sick.clear();
+    world.settle();
+
+    world.dana(rollback("shop/web@prod,region:eu", good)).unwrap();
+    let Some(Command::Assign { changes, .. }) = world.look() else { panic!("nothing goes back") };
+    let withdrawn: Vec<_> = changes
+        .iter()
+        .filter_map(|change| match change {
+            AssignmentChange::Withdraw { instance, .. } => Some(instance.slot.service.to_string()),
+            AssignmentChange::Assign { .. } => None,
+        })
+        .collect();
+    assert_eq!(withdrawn, ["b"], "another one is down in the other region");
+    world.settle();
+    assert_eq!(world.ended(WEB), Some(Outcome::Succeeded));
 }

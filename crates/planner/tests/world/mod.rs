@@ -51,6 +51,8 @@ pub(crate) struct World {
     pub(crate) silent: BTreeSet<NodeName>,
     /// Nodes that cannot remove anything.
     pub(crate) stuck: BTreeSet<NodeName>,
+    /// Whether what they cannot remove has ended.
+    pub(crate) ends: bool,
     /// What last happened to a node.
     node_event: Option<Seq>,
 }
@@ -70,6 +72,7 @@ impl World {
             sick: BTreeSet::new(),
             silent: BTreeSet::new(),
             stuck: BTreeSet::new(),
+            ends: false,
             node_event: None,
         };
         let admin = token("admin", Role::Admin, Holder::Person);
@@ -228,6 +231,7 @@ impl World {
                 let stays = known.filter(|known| !assigned.instances.contains_key(&known.id));
                 let busy = "cannot be removed: the device is busy".to_owned();
                 instances.extend(stays.map(|known| InstanceReport {
+                    phase: if self.ends { Phase::Completed } else { known.phase },
                     remarks: Remarks::of(Some(busy.clone()), None, Vec::new()),
                     ..InstanceReport::clone(known)
                 }));
