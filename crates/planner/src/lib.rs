@@ -25,6 +25,7 @@ macro_rules! planted {
 
 mod cause;
 mod changes;
+mod clashes;
 mod deadline;
 mod dirty;
 pub mod limits;

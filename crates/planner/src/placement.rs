@@ -1,15 +1,15 @@
 //! Which slots an app has, and on which nodes.
 //!
 //! What is placed stays: a slot moves only when its node left the fleet or no
-//! longer matches, or when two of them cannot be there together. New slots go where the service is scarcest: by region, then
-//! node, then how busy the node is, then name, so that the answer is one.
+//! longer matches, or when two of them cannot be there together. New slots go where
+//! the service is scarcest: by region, then node, then how busy the node is, then
+//! name, so that the answer is one.
 //!
 //! A pinned place keeps the instances it was given, whatever the app's release says of
 //! their number, and while there is one, the rest of the app makes up for nothing: a
 //! rollback of one region must not start containers in another. The next deployment of
 //! the app lifts the pins, and with them all of this.
 
-use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -20,8 +20,9 @@ use stele_model::limits::INSTANCES_PER_NODE_MAX;
 use stele_model::release::{Placement, Port, Service};
 use stele_model::{AppEnv, NodeName, RegionName, Slot, State};
 
+use crate::clashes::{Clashes, Others};
 use crate::limits::NODES_NAMED_MAX;
-use crate::ports::{Ports, host_ports};
+use crate::ports::host_ports;
 
 /// A slot for which no node fits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,11 +70,11 @@ pub fn place(state: &State, app_env: &AppEnv) -> (Vec<Change>, Option<Unplaced>)
 }
 
 /// A slot as it is.
-struct Placed<'a> {
-    slot: &'a Slot,
-    node: &'a NodeName,
+pub(crate) struct Placed<'a> {
+    pub(crate) slot: &'a Slot,
+    pub(crate) node: &'a NodeName,
     /// What fills it; absent when nothing should.
-    service: Option<&'a Service>,
+    pub(crate) service: Option<&'a Service>,
 }
 
 fn is_pinned(state: &State, app_env: &AppEnv, node: &NodeName) -> bool {
@@ -292,7 +293,7 @@ impl<'a> Room<'a> {
             let count = full.entry(placed.node.clone()).or_default();
             *count = count.saturating_sub(1);
         }
-        let others = Others::new(state, app_env);
+        let others = Others::new(state, app_env, None);
         let mut room = Self { busy, full, others, taken: BTreeMap::new() };
         for placed in staying {
             if let Some(service) = placed.service {
@@ -332,82 +333,5 @@ impl<'a> Room<'a> {
 
     fn busy(&self, node: &NodeName) -> usize {
         self.busy.get(node).copied().unwrap_or(0)
-    }
-}
-
-/// The host ports that other apps' slots have. To know them, all slots of the fleet are gone through once.
-struct Others<'a> {
-    state: &'a State,
-    app_env: &'a AppEnv,
-    ports: OnceCell<BTreeMap<(&'a NodeName, Port), &'a Slot>>,
-}
-
-impl<'a> Others<'a> {
-    fn new(state: &'a State, app_env: &'a AppEnv) -> Self {
-        Self { state, app_env, ports: OnceCell::new() }
-    }
-
-    fn holder(&self, node: &NodeName, port: &Port) -> Option<&'a Slot> {
-        let ports = self.ports.get_or_init(|| {
-            let mut ports = BTreeMap::new();
-            let others = self.state.filled_slots().filter(|(slot, ..)| slot.app_env != *self.app_env);
-            for (slot, node, service) in others {
-                for port in service.into_iter().flat_map(host_ports) {
-                    ports.entry((node, port)).or_insert(slot);
-                }
-            }
-            ports
-        });
-        ports.get(&(node, port.clone())).copied()
-    }
-}
-
-/// What slots that stay have, to find those that cannot be where they are beside them: a release may publish ports that
-/// the one before it did not, or run once on every node where that ran twice on some.
-struct Clashes<'a> {
-    others: Others<'a>,
-    /// Whether other apps' ports may be in the way: only what is deployed wants what it did not have.
-    is_deployed: bool,
-    told: Ports<'a>,
-    ports: BTreeSet<(&'a NodeName, Port)>,
-    /// Nodes where a service stands that is to be on each once.
-    every: BTreeSet<(&'a ServiceName, &'a NodeName)>,
-}
-
-impl<'a> Clashes<'a> {
-    fn new(state: &'a State, app_env: &'a AppEnv) -> Self {
-        let (others, told) = (Others::new(state, app_env), Ports::new(state));
-        let is_deployed = state.running_deployment(app_env).is_some();
-        Self { others, is_deployed, told, ports: BTreeSet::new(), every: BTreeSet::new() }
-    }
-
-    /// Whether a slot cannot be where it is with those before it and other apps'. If it can, it is there for those
-    /// after it.
-    fn with(&mut self, placed: &Placed<'a>) -> bool {
-        let Placed { slot, node, service: Some(service) } = *placed else { return false };
-        let is_every = matches!(service.placement, Placement::Every { .. });
-        if is_every && self.every.contains(&(&slot.service, node)) {
-            return true;
-        }
-        let wanted: Vec<_> = host_ports(service).collect();
-        if wanted.iter().any(|port| self.ports.contains(&(node, port.clone()))) {
-            return true;
-        }
-        // What it was told to have already is nobody else's.
-        let mut new: Vec<_> = wanted.iter().filter(|_| self.is_deployed).collect();
-        if !new.is_empty() {
-            for (id, to) in self.others.state.assigned_in(slot, node) {
-                let has = self.told.of(id, to);
-                new.retain(|port| !has.contains(port));
-            }
-        }
-        if new.iter().any(|port| self.others.holder(node, port).is_some()) {
-            return true;
-        }
-        if is_every {
-            self.every.insert((&slot.service, node));
-        }
-        self.ports.extend(wanted.into_iter().map(|port| (node, port)));
-        false
     }
 }

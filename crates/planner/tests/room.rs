@@ -408,6 +408,31 @@ fn nobody_elses_comings_and_goings_make_it_wait_longer() {
 }
 
 #[test]
+fn what_a_rollback_put_back_stays_whatever_is_deployed_before_it_is_done() {
+    let mut world = World::new();
+    // The planner looks at it first.
+    world.dana(deploy(CART, [("web", service(CART, 1, Some(80)))])).unwrap();
+    world.settle();
+    let good = world.state.seq;
+    let anywhere = |port| {
+        let mut service = service(CART, 2, port);
+        service.placement = Placement::Replicas { count: 1, nodes: name("") };
+        service
+    };
+    world.dana(deploy(CART, [("web", anywhere(None))])).unwrap();
+    world.dana(deploy(WEB, [("web", service(WEB, 1, None))])).unwrap();
+    world.settle();
+    let before = world.states[&good].target_digest(&name(CART));
+
+    world.dana(rollback(CART, good)).unwrap();
+    world.dana(deploy(WEB, [("web", anywhere(Some(80)))])).unwrap();
+    world.settle();
+    assert_eq!(world.state.target_digest(&name(CART)), before);
+    assert_eq!((world.ended(CART), world.ended(WEB)), (Some(Outcome::Succeeded), Some(Outcome::Succeeded)));
+    assert!(!nodes(&world, WEB).contains_key("eu-1"));
+}
+
+#[test]
 fn what_is_held_down_counts_for_those_who_make_way_too() {
     let mut world = World::new();
     let both = |image, one, other| {
