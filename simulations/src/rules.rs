@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use stele_model::event::{AssignmentChange, DeploymentKind, Deviation, Outcome};
 use stele_model::ids::ServiceName;
 use stele_model::wire::{Phase, Position};
-use stele_model::{AppEnv, Digest, Event, InstanceId, NodeName, Revision, Scope, Seq, Slot, State};
+use stele_model::{AppEnv, Digest, Event, InstanceId, NodeName, Release, Revision, Scope, Seq, Slot, State};
 
 use crate::limits::NODE_GRACE_US;
 use crate::oracle::Oracle;
@@ -274,8 +274,8 @@ fn check_budget(
         let serves = new.iter().any(|(node, id)| healthy(before, id, node));
         if served && !serves && !begins {
             // What holds a port that another slot needs makes way for it, as one that is being replaced.
-            let lost = old.iter().filter(|one| !new.contains(one));
-            if { lost }.any(|(node, _)| is_wanted_by_another(before, app_env, slot, node)) {
+            let mut lost = old.iter().filter(|one| !new.contains(one));
+            if lost.any(|(node, id)| has_what_another_wants(before, app_env, node, id)) {
                 counted.begun += 1;
                 counted.budget = counted.budget.max(budget(before, app_env, slot, node).unwrap_or(u32::MAX));
             } else {
@@ -308,15 +308,18 @@ fn told_by_slot<'a>(
     told
 }
 
-/// Whether another slot of an app is to publish a port on a node.
-fn is_wanted_by_another(state: &State, app_env: &AppEnv, slot: &Slot, node: &NodeName) -> bool {
-    let revisions = state.revisions(app_env);
-    state.slots(app_env).any(|(other, home)| {
-        let service = || revisions.service(&other.service, home);
-        let publishes =
-            || service().is_some_and(|it| it.container.ports.iter().any(|port| port.host.is_some()));
-        other != slot && home == node && publishes()
-    })
+/// Whether another slot of an app is to publish a port on a node that an instance has there.
+fn has_what_another_wants(state: &State, app_env: &AppEnv, node: &NodeName, id: &InstanceId) -> bool {
+    let published = |release: Option<&Release>, service: &ServiceName| -> BTreeSet<_> {
+        let service = release.and_then(|release| release.services.get(service));
+        let ports = service.into_iter().flat_map(|service| &service.container.ports);
+        ports.filter_map(|port| Some((port.host?, port.protocol))).collect()
+    };
+    let told = state.assigned.get(node).and_then(|told| told.instances.get(id));
+    let has = published(told.and_then(|told| state.release_of(&told.revision)), &id.slot.service);
+    let release = state.revision_at(app_env, node).and_then(|revision| state.release_of(revision));
+    let mut others = state.slots(app_env).filter(|(slot, home)| **slot != id.slot && *home == node);
+    others.any(|(slot, _)| !has.is_disjoint(&published(release, &slot.service)))
 }
 
 /// How many slots of its service may be unavailable, by what is in force on its node.
