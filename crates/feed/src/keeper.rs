@@ -155,15 +155,15 @@ impl Keeper {
             Stage::Shared { from, to, .. } => Step::Compare { from, to },
             Stage::Foreign => Step::Delete,
             Stage::Sent { .. } => Step::Await,
+            // What was not yet committed here when it was looked at, and what the server took for a repetition,
+            // may be anybody's: nothing is published on top of it, nor does it count once a record belongs there.
+            Stage::Known { last, dry: false } if last.min(committed) > self.proven => {
+                self.stage = Stage::Unknown;
+                Step::Find
+            }
             Stage::Known { last, dry } if last >= committed || dry => {
                 self.failures = 0;
                 Step::Rest(Rest::Done)
-            }
-            // Nothing is published on top of what was not yet committed here when it was looked at,
-            // or of what the server took for a repetition: it may be anybody's.
-            Stage::Known { last, .. } if last > self.proven => {
-                self.stage = Stage::Unknown;
-                Step::Find
             }
             Stage::Known { last, .. } => Step::Publish { after: last, limit: FEED_BATCH_RECORDS },
         }

@@ -113,6 +113,18 @@ fn nothing_is_put_on_top_of_what_could_not_be_compared_yet() {
 }
 
 #[test]
+fn what_stands_where_a_record_belongs_is_looked_at_once_there_is_one() {
+    let mut keeper = knows(11, 10);
+    assert_eq!(keeper.next(true, 10), DONE);
+    keeper.woken(Woken::Committed);
+    assert_eq!(keeper.next(true, 11), Step::Find);
+    keeper.found(Some(seen(1, 11)), 11);
+    assert_eq!(keeper.next(true, 11), Step::Compare { from: 11, to: 11 });
+    keeper.compared(true);
+    assert_eq!(keeper.next(true, 11), DONE);
+}
+
+#[test]
 fn what_the_server_took_for_a_repetition_is_compared_before_more_is_published() {
     let mut keeper = knows(1, 9);
     assert_eq!(keeper.next(true, 9), publish(1));
