@@ -15,6 +15,7 @@ mod history;
 mod limits;
 mod logs;
 mod preflight;
+mod problems;
 mod proof;
 mod reviews;
 mod rollback;

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use axum::http::header::ETAG;
 use stele_api::wire::{
     AppStatus, Condition, ConvergenceQuery, DeploymentQuery, DeploymentStatus, FinishedStatus,
-    InstanceStatus, NodeStatus, PinnedPlace, ProblemStatus, ServiceStatus, StatusAnswer, StatusQuery,
+    InstanceStatus, NodeStatus, PinnedPlace, ServiceStatus, StatusAnswer, StatusQuery,
 };
-use stele_model::event::{EnrolledNode, Outcome, Pin};
-use stele_model::point::Verdict;
+use stele_model::event::{EnrolledNode, Pin};
 use stele_model::release::{Placement, Revision};
 use stele_model::state::AssignedTo;
 use stele_model::wire::Phase;
@@ -17,6 +16,7 @@ use stele_model::{AppEnv, Digest, InstanceId, NodeName, Point, Revisions, Scope,
 
 use super::asked::Asked;
 use super::failure::Failure;
+use super::problems::{leftovers, problems};
 use super::scopes::check_known;
 use super::{Answered, json};
 use crate::handle::Handle;
@@ -106,7 +106,8 @@ pub(super) async fn status(handle: &Handle, asked: &Asked) -> Answered {
     };
     let apps: Vec<_> =
         told.into_iter().filter_map(|(app_env, told)| app(&state, &query.scope, &app_env, told)).collect();
-    let problems = problems(&state, &asked.state, &apps, &nodes);
+    let mut problems = problems(&state, &asked.state, &apps, &nodes);
+    problems.extend(leftovers(&state, &query.scope, apps_of(&state, &query.scope)));
     let (seq, time, scope) = (state.seq, state.time, query.scope);
     let mut answer = StatusAnswer { seq, time, apps, nodes, problems, scope };
     if query.problems {
@@ -392,123 +393,6 @@ pub(super) fn node(state: &State, enrolled: &EnrolledNode) -> NodeStatus {
             .map_or(0, |assigned| assigned.instances.keys().filter(|id| state.is_healthy(name, id)).count()),
         reported: observed.map(|observed| observed.time),
     }
-}
-
-/// What is wrong, and what could be done about it now.
-fn problems(state: &State, now: &State, apps: &[AppStatus], nodes: &[NodeStatus]) -> Vec<ProblemStatus> {
-    let mut problems = Vec::new();
-    for app in apps {
-        deployment_problem(state, now, app, &mut problems);
-        for instance in &app.instances {
-            instance_problem(state, app, instance, &mut problems);
-        }
-    }
-    for node in nodes.iter().filter(|node| !node.reachable) {
-        problems.push(ProblemStatus {
-            scope: Scope::of_node(&node.name),
-            instance: None,
-            message: format!(
-                "the node has not been heard of for longer than its grace period; {} containers were assigned to it and go on without it",
-                node.assigned
-            ),
-            since: None,
-            contacts: stele_model::event::Contacts::default(),
-            log_tail: Vec::new(),
-            next: Some(format!("stele events --scope node:{}", node.name)),
-            node: Some(node.name.clone()),
-        });
-    }
-    problems.sort_by_key(|problem| std::cmp::Reverse(problem.since));
-    problems
-}
-
-fn deployment_problem(state: &State, now: &State, app: &AppStatus, problems: &mut Vec<ProblemStatus>) {
-    let app_env = &app.app_env;
-    let Some((id, deployment)) = state.latest_deployment(app_env) else { return };
-    let problem = |message: String, since: Seq, log_tail: &[String], next: String| ProblemStatus {
-        scope: Scope::app_env(app_env),
-        instance: None,
-        node: None,
-        message,
-        since: Some(since),
-        contacts: app.contacts.clone(),
-        log_tail: log_tail.to_vec(),
-        next: Some(next),
-    };
-    match &deployment.finished {
-        Some((_, seq, Outcome::Failed { instance, node, reason, exit_code, log_tail })) => {
-            let code = exit_code.map(|code| format!(", exit code {code}")).unwrap_or_default();
-            let message = format!("deployment {id} failed: {instance} on {node}: {reason}{code}");
-            problems.push(problem(message, *seq, log_tail, after_failure(now, app_env)));
-        }
-        Some((_, seq, Outcome::Unplaced { slot, reason })) => {
-            let message = format!("deployment {id} failed: {slot} has no node: {reason}");
-            problems.push(problem(message, *seq, &[], after_failure(now, app_env)));
-        }
-        Some((_, seq, Outcome::Succeeded | Outcome::Superseded { .. })) => {
-            for service in app.services.iter().filter(|service| service.healthy < service.wanted) {
-                let message = format!(
-                    "{} of {} instances of {} are healthy",
-                    service.healthy, service.wanted, service.service
-                );
-                problems.push(problem(message, *seq, &[], format!("stele status {app_env}")));
-            }
-        }
-        None => {}
-    }
-    if let Some(hold) = state.hold(app_env) {
-        let of = match hold.deployment {
-            Some(seq) => format!("deployment {seq} did not succeed"),
-            None => "nothing is known any more of its last deployment".to_owned(),
-        };
-        let message = format!(
-            "what is in no pinned place stays as it is: {of}, and since then only places of the app were decided on. \
-             Roll back all of it, or unlatch it and deploy again"
-        );
-        problems.push(problem(message, id, &[], after_failure(now, app_env)));
-    }
-}
-
-/// What gets further after a deployment failed: of going back, only what is there to go back to.
-fn after_failure(now: &State, app_env: &AppEnv) -> String {
-    let scope = Scope::app_env(app_env);
-    let mut earlier = now.earlier(&scope, now.remembers_since(&scope)).peekable();
-    if earlier.peek().is_none() {
-        format!("fix the spec and apply it again, or: stele remove {app_env} --plan")
-    } else if earlier.any(|earlier| earlier.verdict == Verdict::Good) {
-        format!("stele rollback {app_env} --to last-good --plan")
-    } else {
-        format!("stele rollback {app_env} --check")
-    }
-}
-
-fn instance_problem(
-    state: &State,
-    app: &AppStatus,
-    instance: &InstanceStatus,
-    problems: &mut Vec<ProblemStatus>,
-) {
-    let Some(report) = state.report_of(&instance.node, &instance.id) else { return };
-    if !matches!(report.phase, Phase::Failed | Phase::Unhealthy) {
-        return;
-    }
-    let phase = format!("{:?}", report.phase).to_lowercase();
-    let code = report.exit_code().map(|code| format!(", exit code {code}")).unwrap_or_default();
-    let reason = report.reason().unwrap_or("no reason was given");
-    problems.push(ProblemStatus {
-        scope: Scope::app_env(&app.app_env),
-        instance: Some(instance.id.clone()),
-        node: Some(instance.node.clone()),
-        message: format!("{phase}: {reason}{code}"),
-        since: Some(instance.id.serial),
-        contacts: app.contacts.clone(),
-        log_tail: report.log_tail().to_vec(),
-        // Without a container there are no logs.
-        next: Some(match &report.container {
-            Some(_) => format!("stele logs {}", instance.id),
-            None => format!("stele why {}", instance.id),
-        }),
-    });
 }
 
 pub(super) async fn deployment(handle: &Handle, asked: &Asked) -> Answered {
