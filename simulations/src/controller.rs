@@ -613,7 +613,9 @@ impl Process {
     /// A leader whose clock is far from the others' decides nothing more, and hands leadership over.
     fn mind_the_clock(&mut self) {
         let Fitness::Off { to, .. } = self.app.clock_is_fit() else {
-            self.app.ledger.follow_wall(self.app.now);
+            if self.app.ledger.follow_wall(self.app.now).is_some() {
+                self.app.ledger.listens_since(self.app.now);
+            }
             return;
         };
         if self.app.ledger.is_deciding() {

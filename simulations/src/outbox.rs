@@ -248,6 +248,7 @@ impl Process {
         let graceless = is_planted(Bug::NoGrace) && listens;
         let listening = (listens, connection.1, self.app.term);
         if !listens || (self.outbox.listened != listening && !graceless) {
+            self.app.ledger.listens_since(self.app.now);
             self.outbox.since = now_us;
             self.outbox.listened = listening;
             return;

@@ -142,6 +142,12 @@ impl App {
         Moment { wall_us: wall.as_micros() as u64, monotonic_us: self.started.elapsed().as_micros() as u64 }
     }
 
+    /// Until now no node could be heard.
+    pub(crate) fn listens_since_now(&mut self) {
+        let now = self.now();
+        self.ledger.listens_since(now);
+    }
+
     pub(crate) fn publish(&self) {
         let state = self.ledger.state();
         self.published.send_replace(Published {

@@ -18,6 +18,7 @@ use crate::limits::{
     REPORTED_INSTANCES_PER_BATCH_MAX, REPORTS_PER_BATCH_MAX,
 };
 use crate::outbox::Heard;
+use crate::replica::Input;
 
 /// Takes reports, has them decided in batches, and acknowledges what committed.
 pub(crate) async fn reports(handle: Handle) -> anyhow::Result<()> {
@@ -218,6 +219,10 @@ pub(crate) async fn liveness(handle: Handle, heard: Heard) {
         let listens = published.leads && connection.up;
         let listening = (listens, connection.count, published.term);
         if !listens || listened != listening {
+            // Deadlines of rollouts do not count this time either. The replica's queue may be full; then it is told again.
+            if published.leads && handle.push(Input::Deaf).is_err() {
+                continue;
+            }
             since = Instant::now();
             listened = listening;
             // When they came while nobody looked is not known.

@@ -127,6 +127,8 @@ pub const NODE_GRACE: Duration = Duration::from_secs(30);
 /// Between two times that nodes are told which controllers were removed: one that was away knows it so long after it is
 /// back at most.
 pub const REMOVED_INTERVAL: Duration = Duration::from_secs(30);
+/// How long the replica may be busy with something else before it is taken to have heard no node meanwhile.
+pub const LISTENING_GAP_MAX: Duration = Duration::from_secs(5);
 /// How long reports are collected into one record.
 pub const REPORT_BATCH_WINDOW: Duration = Duration::from_millis(50);
 /// Batches of reports that one controller has under way; what comes meanwhile is collected for the next.

@@ -23,7 +23,7 @@ use crate::app::App;
 use crate::limits::{
     COMMIT_RIDE_MAX, CONDUCTOR_COMMANDS_PER_TURN_MAX, CONDUCTOR_FREE, CONDUCTOR_REST_FACTOR,
     CONDUCTOR_TURN_MAX, ENTRIES_KEPT_BEHIND_SNAPSHOT, HOUSEKEEPING_INTERVAL, INPUTS_PER_TURN_MAX,
-    INPUTS_TURN_MAX, READY_TURN_MAX, SNAPSHOT_INTERVAL_RECORDS, TICK,
+    INPUTS_TURN_MAX, LISTENING_GAP_MAX, READY_TURN_MAX, SNAPSHOT_INTERVAL_RECORDS, TICK,
 };
 use crate::waiter::{Reading, Waiter};
 
@@ -31,12 +31,18 @@ use crate::waiter::{Reading, Waiter};
 pub(crate) enum Input {
     Raft(ControllerId, Vec<u8>),
     Unreachable(ControllerId),
-    Submit { request: Arc<Request>, past: BTreeMap<Seq, State>, waiter: Waiter },
+    Submit {
+        request: Arc<Request>,
+        past: BTreeMap<Seq, State>,
+        waiter: Waiter,
+    },
     Read(oneshot::Sender<State>),
     Membership(MembershipChange, oneshot::Sender<Result<(), MembershipError>>),
     Transfer(ControllerId, oneshot::Sender<Result<(), String>>),
     Status(oneshot::Sender<stele_consensus::Status>),
     Backfill(Vec<(u64, Vec<u8>)>, oneshot::Sender<()>),
+    /// Until now no node could be heard.
+    Deaf,
     Stop,
 }
 
@@ -199,6 +205,7 @@ impl Replica {
             Input::Status(answer) => {
                 let _ = answer.send(self.driver.status());
             }
+            Input::Deaf => self.app.listens_since_now(),
             Input::Backfill(records, done) => {
                 self.driver.backfill(records)?;
                 let _ = done.send(());
@@ -378,8 +385,13 @@ impl Replica {
     }
 
     fn keep_house(&mut self) {
-        if self.kept.elapsed() < HOUSEKEEPING_INTERVAL {
+        let rested = self.kept.elapsed();
+        if rested < HOUSEKEEPING_INTERVAL {
             return;
+        }
+        if rested > LISTENING_GAP_MAX {
+            // The process was stopped, or its machine: what nodes told meanwhile is still to be read.
+            self.app.listens_since_now();
         }
         self.kept = Instant::now();
         // Deadlines pass without anything being committed.
@@ -403,6 +415,8 @@ impl Replica {
         let Fitness::Off { by_us, to } = self.app.clock_is_fit(now) else {
             if let Some(behind_us) = self.app.ledger.follow_wall(now) {
                 tracing::warn!(behind_seconds = behind_us as f64 / 1e6, "log time caught up with the clock");
+                // The machine may have slept; then nobody listened.
+                self.app.listens_since_now();
             }
             return;
         };

@@ -250,6 +250,15 @@ impl<W> Ledger<W> {
         self.speculation.as_mut()?.follow_wall(now)
     }
 
+    /// Notes that nodes could not be heard before now: no deadline counts time from before it. Without effect on one that
+    /// does not decide.
+    pub fn listens_since(&mut self, now: Moment) {
+        if let Some(speculation) = &mut self.speculation {
+            let now = speculation.time(now);
+            speculation.state.listens_since(now);
+        }
+    }
+
     /// Whether this controller decides.
     pub fn is_deciding(&self) -> bool {
         self.speculation.is_some()

@@ -2,7 +2,8 @@
 //!
 //! They are kept beside State, for the planner alone: nothing is decided by them that is not written to the log, and
 //! they are in no digest. Who reads State from bytes has none of what was before, and who leads has folded the
-//! beginning of its own term; so every leader knows what happened in its term, and nothing counts from before it.
+//! beginning of its own term; so every leader knows what happened in its term, and nothing counts from before it. That it
+//! could hear nobody for a while, no record says: it notes that itself.
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ type Moments<V> = OrdMap<NodeName, OrdMap<InstanceId, V>>;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Notes {
-    /// When the present term began, or noting did.
+    /// When the present term began, or noting did, or nodes could be heard again after nobody listened.
     since: Time,
     /// When nodes that are heard of came back.
     returned: OrdMap<NodeName, Time>,
@@ -51,6 +52,10 @@ impl Notes {
 
     pub(crate) fn term_began(&mut self, time: Time) {
         self.since = time;
+    }
+
+    fn listens_since(&mut self, time: Time) {
+        self.since = self.since.max(time);
     }
 
     pub(crate) fn is_heard(&mut self, node: &NodeName, is_heard: bool, time: Time) {
@@ -98,7 +103,12 @@ impl State {
         }
     }
 
-    /// From when on a node that is heard of could tell: since the term began and it came back.
+    /// Notes that whoever leads heard no node before now, as after it was cut off or slept.
+    pub fn listens_since(&mut self, time: Time) {
+        self.note(|notes| notes.listens_since(time));
+    }
+
+    /// From when on a node that is heard of could tell: since the term began, its leader listens, and it came back.
     pub fn could_tell_since(&self, node: &NodeName) -> Time {
         let Some(notes) = &self.index.notes else { return Time(0) };
         notes.returned.get(node).map_or(notes.since, |returned| notes.since.max(*returned))

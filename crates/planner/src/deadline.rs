@@ -1,8 +1,9 @@
 //! How long a rollout waits.
 //!
 //! A deadline never counts time in which a node could not have told: it begins anew when a term does, since nobody
-//! heard anything before, and when a node that was lost is heard of again. And it counts from when a node first tells
-//! of an instance, or tells that it is not well any more, because before that it worked at something else.
+//! heard anything before, when the leader was cut off from the nodes or slept, and when a node that was lost is heard of
+//! again. And it counts from when a node first tells of an instance, or tells that it is not well any more, because
+//! before that it worked at something else.
 
 use std::collections::BTreeSet;
 

@@ -5,7 +5,7 @@
 mod world;
 
 use stele_model::event::{AssignmentChange, Outcome};
-use stele_model::{AppEnv, Command, NodeName, State};
+use stele_model::{AppEnv, Command, NodeName, State, Time};
 use world::{Spec, World, image_digest, name};
 
 const WEB: &str = "shop/web@prod";
@@ -69,6 +69,22 @@ fn what_was_told_while_nobody_led_counts() {
     silent.silent.extend(["eu-1", "eu-2", "us-1", "us-2"].map(name));
     silent.pass_the_deadline();
     assert_eq!(why(&silent), "not healthy within 60 s: its node tells nothing of it");
+}
+
+#[test]
+fn time_in_which_nobody_listened_does_not_count() {
+    let mut world = world();
+    begin_one(&mut world);
+    // The leader stays, and its connection to the nodes went and came.
+    world.pass(300);
+    world.state.listens_since(world.state.time);
+    assert_eq!(world.look(), None, "nodes have not had their say");
+    world.silent.extend(["eu-1", "eu-2", "us-1", "us-2"].map(name));
+    world.pass(59);
+    world.state.listens_since(Time(0));
+    assert_eq!(world.look(), None);
+    world.pass_the_deadline();
+    assert_eq!(why(&world), "not healthy within 60 s: its node tells nothing of it");
 }
 
 #[test]
