@@ -77,6 +77,7 @@ mod log_store;
 mod membership;
 pub mod memory;
 mod ready;
+pub mod recovery;
 pub mod seal;
 pub mod size;
 mod status;

@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use stele_consensus::recovery::{Held, Takeover, Unapplied, take_over, unapplied};
 use stele_consensus::{
     Applied, Committed, CommittedKind, ConfState, Config, Driver, Handler, HandlerError, LogStore,
     MembershipChange, Message, Role, RoleChange, Span, StoredSnapshot, bootstrap,
@@ -169,7 +170,7 @@ impl Handler for App {
 pub struct Replica<S: LogStore> {
     pub driver: Option<Driver<S>>,
     /// What a crash left, while the replica is down.
-    parked: Option<S>,
+    pub parked: Option<S>,
     pub app: App,
 }
 
@@ -270,6 +271,23 @@ impl<D: Disks> Cluster<D> {
             replica.app.rebuild::<D>(&store);
             replica.driver = Some(Driver::new(config(id, self.seed), store).unwrap());
         }
+    }
+
+    /// Makes a replica that is down the only voter. What it had not applied becomes records as applying it would
+    /// have made them. Answers what that was.
+    pub fn take_over(&mut self, id: u64, given_up: &[u64], word: &[u8]) -> Vec<Unapplied> {
+        let store = self.replicas.get_mut(&id).unwrap().parked.as_mut().unwrap();
+        let tail = unapplied(store).unwrap();
+        let data = tail.iter().filter_map(|entry| match &entry.held {
+            Held::Data(data) => Some(data.clone()),
+            _ => None,
+        });
+        let records: Vec<_> = (store.index().last_seq() + 1..).zip(data.chain([word.to_vec()])).collect();
+        // Nobody applies them again.
+        self.oracle.borrow_mut().records.extend(records.iter().cloned());
+        let takeover = Takeover { id, given_up: given_up.to_vec(), data: word.to_vec(), records };
+        take_over(store, takeover).unwrap();
+        tail
     }
 
     pub fn driver(&mut self, id: u64) -> &mut Driver<D::Store> {
