@@ -457,6 +457,7 @@ EVENTS = {
             apps=several(row(APP_ENV, TARGET_DIGEST, TARGET_DIGEST)),
         ),
     ),
+    ("fleet_recovered", 1): (35, struct(epoch=varint, controller=varint, given_up=several(varint))),
 }
 
 

@@ -352,6 +352,7 @@ kinds = (
             apps=array(pair(text, target_digest, target_digest)),
         ),
     ),
+    ("fleet_recovered", struct(epoch=varint, controller=varint, given_up=array(varint))),
 )
 # What schema 1 had where schema 2 is written now.
 first_schemas = {

@@ -256,6 +256,13 @@ pub enum Command {
         /// Why not.
         why: String,
     },
+    /// By a controller that does not run, after the others were lost for good: go on without them.
+    RecoverFleet {
+        /// The one that is left.
+        controller: ControllerId,
+        /// All others that it knows of.
+        given_up: Vec<ControllerId>,
+    },
 }
 
 impl Command {

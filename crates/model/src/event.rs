@@ -287,6 +287,15 @@ pub enum Event {
         /// The apps whose target changed, with digests before and after.
         apps: Vec<(AppEnv, TargetDigest, TargetDigest)>,
     },
+    /// The fleet lost its quorum for good, and goes on with the log of one controller.
+    FleetRecovered {
+        /// The incarnation from here on.
+        epoch: u64,
+        /// The controller whose log it is. It votes alone.
+        controller: ControllerId,
+        /// Controllers that are members no more; their ids are never used again.
+        given_up: Vec<ControllerId>,
+    },
 }
 
 /// What a place is pinned to.
@@ -492,7 +501,7 @@ pub struct TargetDigest {
 
 impl Event {
     /// Every kind there is, in the order of the variants.
-    pub const KINDS: [&str; 35] = [
+    pub const KINDS: [&str; 36] = [
         "term_started",
         "fleet_created",
         "controller_certified",
@@ -528,6 +537,7 @@ impl Event {
         "reviewed",
         "subject_erased",
         "undone",
+        "fleet_recovered",
     ];
 
     /// The schema that events of a kind are written in. Earlier ones are read for ever.
@@ -576,6 +586,7 @@ impl Event {
             Self::Reviewed { .. } => "reviewed",
             Self::SubjectErased { .. } => "subject_erased",
             Self::Undone { .. } => "undone",
+            Self::FleetRecovered { .. } => "fleet_recovered",
         }
     }
 
@@ -593,7 +604,8 @@ impl Event {
             | Self::TokenCreated { .. }
             | Self::TokenRevoked { .. }
             | Self::JoinTokenCreated { .. }
-            | Self::Reviewed { .. } => vec!["fleet".to_owned()],
+            | Self::Reviewed { .. }
+            | Self::FleetRecovered { .. } => vec!["fleet".to_owned()],
             Self::PointMarked { scope, .. } => vec![scope.to_string()],
             // A subject is an app in an environment, or a word of its own.
             Self::SubjectErased { subject, .. } => match subject.parse::<AppEnv>() {

@@ -142,6 +142,16 @@ fn apply(state: &mut State, header: &Header, event: &Event) {
             state.control.controllers.remove(controller);
             state.touch(Leaf::Controller(*controller));
         }
+        Event::FleetRecovered { epoch, controller, given_up } => {
+            if let Some(fleet) = &mut state.control.fleet {
+                fleet.epoch = *epoch;
+            }
+            state.control.retired.extend(given_up.iter().copied());
+            state.control.voters = [*controller].into_iter().collect();
+            state.control.learners = imbl::OrdSet::new();
+            state.touch(Leaf::Fleet);
+            state.touch(Leaf::Members);
+        }
         Event::TokenCreated { token } => {
             let replaced = state.control.tokens.insert(token.principal.clone(), token.clone());
             if let Some(replaced) = replaced {

@@ -40,6 +40,9 @@ fn detail(event: &Event) -> String {
         }
         Event::MembershipChanged { voters, learners } => format!("voters {voters:?}, learners {learners:?}"),
         Event::ControllerRemoved { controller } => format!("controller {controller}"),
+        Event::FleetRecovered { epoch, controller, given_up } => {
+            format!("epoch {epoch}, controller {controller} goes on without {given_up:?}")
+        }
         Event::StateDigestRecorded { digest } => digest.to_string(),
         Event::TokenCreated { token } => format!("{} as {:?}", token.principal, token.role).to_lowercase(),
         Event::TokenRevoked { principal } => principal.to_string(),

@@ -400,6 +400,8 @@ fn of_instances() -> Vec<Event> {
             scope: "shop/web@prod".to_owned(),
             why: "ci is a service".to_owned(),
         },
+        // After all others, whose bytes stay where they are.
+        Event::FleetRecovered { epoch: 2, controller: 3, given_up: vec![1, 2, 300] },
     ]
 }
 

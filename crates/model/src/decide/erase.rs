@@ -49,11 +49,21 @@ impl State {
     /// Whether a value in the log is sealed under a key: a release's, a config bundle's or a secret. It looks through
     /// all of them.
     pub fn has_sealed(&self, subject: &str, version: u32) -> bool {
+        self.sealed().any(|sealed| sealed.key_version == version && sealed.subject == subject)
+    }
+
+    /// The keys that such values are sealed under, but for those destroyed: subject and version. It looks through all
+    /// of them.
+    pub fn sealing_keys(&self) -> BTreeSet<(String, u32)> {
+        let readable = self.sealed().filter(|sealed| !self.is_erased(sealed));
+        readable.map(|sealed| (sealed.subject.clone(), sealed.key_version)).collect()
+    }
+
+    fn sealed(&self) -> impl Iterator<Item = &Sealed> {
         let History { releases, configs, secrets, .. } = &self.history;
         let in_releases = releases.values().flat_map(|record| sealed_of(&record.release));
         let in_configs = configs.values().flat_map(|config| config.values().filter_map(Value::sealed));
-        let mut all = in_releases.chain(in_configs).chain(secrets.values());
-        all.any(|sealed| sealed.key_version == version && sealed.subject == subject)
+        in_releases.chain(in_configs).chain(secrets.values())
     }
 
     /// Readable values sealed for a subject that containers have, or should have.

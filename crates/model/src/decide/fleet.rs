@@ -1,6 +1,6 @@
 //! The fleet itself: controllers, tokens, nodes, refusals.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::rollout::placement_changes;
 use super::{SYSTEM, validate};
@@ -101,6 +101,39 @@ pub(super) fn forget_controller(state: &State, controller: ControllerId) -> Resu
         return Ok(Vec::new());
     }
     Ok(vec![Event::ControllerRemoved { controller }])
+}
+
+/// Goes on with one controller's log, without all others: the fleet's next incarnation.
+pub(super) fn recover(
+    state: &State,
+    controller: ControllerId,
+    given_up: &[ControllerId],
+) -> Result<Vec<Event>, Rejection> {
+    let control = &state.control;
+    let Some(fleet) = &control.fleet else {
+        return Err(Rejection::new(RejectionKind::Conflict, "the fleet is not created yet"));
+    };
+    let given_up: BTreeSet<ControllerId> = given_up.iter().copied().collect();
+    if control.retired.contains(&controller) || given_up.contains(&controller) {
+        return Err(Rejection::new(
+            RejectionKind::Conflict,
+            format!("controller {controller} is no member of the fleet any more"),
+        ));
+    }
+    // One that stayed a member could decide, too, and nobody would know whose word counts.
+    let members = control.voters.iter().chain(&control.learners);
+    if let Some(left) = members.copied().find(|id| *id != controller && !given_up.contains(id)) {
+        return Err(invalid(format!("controller {left} is a member, and is not given up")));
+    }
+    let Some(epoch) = fleet.epoch.checked_add(1) else {
+        return Err(invalid("there is no epoch after the last one"));
+    };
+    let forgotten = given_up.iter().filter(|id| control.controllers.contains_key(*id));
+    let forgotten: Vec<_> = forgotten.map(|id| Event::ControllerRemoved { controller: *id }).collect();
+    let given_up = given_up.into_iter().collect();
+    let mut events = vec![Event::FleetRecovered { epoch, controller, given_up }];
+    events.extend(forgotten);
+    Ok(events)
 }
 
 fn check_expiry(expires: Time, now: Time) -> Result<(), Rejection> {

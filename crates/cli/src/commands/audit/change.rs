@@ -11,11 +11,12 @@ const BETWEEN_SCOPES: &str = " & ";
 
 /// Kinds of records that say who may decide, or ask for, anything. They are changes whoever wrote them:
 /// some, such as the first token, are the controllers' own because there is nobody else yet.
-const WHO_MAY: [&str; 6] = [
+const WHO_MAY: [&str; 7] = [
     "fleet_created",
     "controller_certified",
     "controller_removed",
     "membership_changed",
+    "fleet_recovered",
     "token_created",
     "token_revoked",
 ];

@@ -73,6 +73,19 @@ pub(super) fn controllers_go(story: &mut Story) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// One controller goes on; the others come anew, and nodes hear of a new epoch.
+pub(super) fn quorum_is_lost(story: &mut Story) -> anyhow::Result<()> {
+    controllers_come(story)?;
+    let voters = voters(story);
+    let (left, lost) = voters.split_last().context("somebody stays")?;
+    lead(story, *left)?;
+    story.world.system(Command::RecoverFleet { controller: *left, given_up: lost.to_vec() })?;
+    lead(story, *left)?;
+    let app_env = story.app()?;
+    story.deployed("ci", &app_env, Style::Web, None)?;
+    controllers_come(story)
+}
+
 pub(super) fn nodes_are_lost(story: &mut Story) -> anyhow::Result<()> {
     let nodes: Vec<NodeName> = story.state().control.nodes.keys().cloned().collect();
     let at = story.world.chance.below(nodes.len().saturating_sub(3));

@@ -13,7 +13,7 @@ pub(super) type Chapter = fn(&mut Story) -> anyhow::Result<()>;
 
 /// In the order in which they are told. More may be added; those there are need not stay as they are,
 /// because what was told once is kept as a log, and not as code.
-pub(super) const CHAPTERS: [(&str, Chapter); 29] = [
+pub(super) const CHAPTERS: [(&str, Chapter); 30] = [
     ("controllers come", fleet::controllers_come),
     ("back across the upgrade", rollbacks::across_the_upgrade),
     ("releases of every style", deployments::of_every_style),
@@ -43,4 +43,5 @@ pub(super) const CHAPTERS: [(&str, Chapter); 29] = [
     ("marks and reviews", people::mark_and_review),
     ("a subject is erased", people::erase),
     ("controllers go", fleet::controllers_go),
+    ("a quorum is lost for good", fleet::quorum_is_lost),
 ];
