@@ -20,6 +20,7 @@ mod limits;
 mod lines;
 mod options;
 mod progress;
+mod recover;
 mod replay;
 mod server;
 mod session;

@@ -16,6 +16,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::exit::Failure;
 use crate::limits::REQUESTS_NICENESS;
+use crate::recover::Recover;
 use crate::session::Session;
 
 /// Found and run controllers
@@ -43,6 +44,15 @@ pub(crate) enum Controller {
         fleet/controller-1/controller.json --publish-checkpoints /srv/checkpoints"
     )]
     Run(Run),
+    /// Go on with one controller, which does not run, after the others were lost for good
+    #[command(
+        after_help = "Examples:\n  stele controller recover --config controller-3/controller.json --plan\n  \
+        stele controller recover --config controller-3/controller.json --reason \"a fire\"\n\n\
+        Only when a majority of the controllers is lost with its disks: while it can come back, bring\n\
+        it back. What was acknowledged and is not in this controller's log is lost.\n\
+        See docs/operators.md, \"Quorum lost for good\"."
+    )]
+    Recover(Recover),
 }
 
 #[derive(Args, Debug)]
@@ -140,6 +150,7 @@ impl Controller {
                 ))
             }
             Self::Run(it) => it.run(),
+            Self::Recover(it) => it.run(session),
         }
     }
 }

@@ -50,6 +50,7 @@ mod pace;
 mod past;
 mod proof;
 mod reached;
+pub mod recover;
 mod registry;
 mod removed;
 mod replica;

@@ -260,7 +260,7 @@ fn open_store(config: &Config) -> anyhow::Result<Store> {
 }
 
 /// State as of the last record: the newest snapshot, and what follows it.
-fn recover(store: &Store) -> anyhow::Result<(State, Chain, u64)> {
+pub(crate) fn recover(store: &Store) -> anyhow::Result<(State, Chain, u64)> {
     let newest = store.latest_snapshot()?;
     let (mut state, mut chain) = begin_with(newest.map(|snapshot| Snapshot::decode(&snapshot.data)))?;
     let snapshot_at = state.seq;
