@@ -1,0 +1,242 @@
+//! A quorum that is lost for good, and the fleet that goes on with one controller.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use stele_api::wire::{ClusterAnswer, MemberRole};
+use stele_testkit::limits::{DEADLINE, RECOVERY_DEADLINE};
+use stele_testkit::load::{Load, broken_promises};
+use stele_testkit::{Cluster, ClusterConfig, Process, Programs, eventually, fetch_log, registry};
+
+const NODES: [&str; 3] = ["eu-1", "us-1", "ap-1"];
+/// Between two tries of a recovery that is killed, each a little later than the one before.
+const KILL_STEP: Duration = Duration::from_millis(15);
+const KILLS: u32 = 6;
+
+/// Asks the leader alone, since others may be gone.
+fn apply(cluster: &Cluster, leader: u64, image: char) {
+    let image = format!("{}/stele/web:{image}@sha256:{}", registry(), image.to_string().repeat(64));
+    let spec = cluster.dir().join("web.yaml");
+    let text = format!(
+        "app: shop/web\nenvironments: [prod]\nservices:\n  web:\n    image: {image}\n    replicas: 6\n"
+    );
+    fs::write(&spec, text).unwrap();
+    let mut command = cluster.cli(&["apply", "-f", spec.to_str().unwrap(), "--wait"]);
+    let output =
+        command.env("STELE_ADDR", format!("http://{}", cluster.api(leader).unwrap())).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+}
+
+/// `stele controller recover` in a controller's folder.
+fn recover(cluster: &Cluster, config: &Path, more: &[&str]) -> Command {
+    let config = config.to_str().unwrap();
+    cluster.cli(&[&["controller", "recover", "--config", config], more].concat())
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&[&output.stdout[..], &output.stderr[..]].concat()).into_owned()
+}
+
+fn config_of(cluster: &Cluster, id: u64) -> PathBuf {
+    cluster.folder(id).unwrap().join("controller.json")
+}
+
+/// The plan of a recovery, which changes nothing.
+fn plan(cluster: &Cluster, id: u64) -> Value {
+    let output = recover(cluster, &config_of(cluster, id), &["--plan", "--output", "json"]).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn seq_of(cluster: &Cluster, id: u64) -> u64 {
+    cluster.health(id).map_or(0, |health| health.seq)
+}
+
+/// Every agent works on an assignment of this epoch.
+fn agents_are_in(cluster: &Cluster, epoch: u64) {
+    let agent = Programs::find().unwrap().agent();
+    for node in NODES {
+        let data = cluster.dir().join(format!("agent-{node}"));
+        let wanted = format!("epoch {epoch}, ");
+        eventually(DEADLINE, &format!("{node} is told in epoch {epoch}"), || {
+            let output = Command::new(&agent).arg("status").arg("--data").arg(&data).output().ok()?;
+            said(&output).contains(&wanted).then_some(())
+        })
+        .unwrap();
+    }
+}
+
+/// Adds a new controller, which votes.
+fn grow(cluster: &mut Cluster) -> u64 {
+    let new = cluster.prepare().unwrap();
+    cluster.start_controller(new).unwrap();
+    cluster.add(new).unwrap();
+    new
+}
+
+/// What the public feed has under a number, and how many there are.
+fn feed(cluster: &Cluster, seq: u64) -> Option<(Value, u64)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let client = async_nats::connect(cluster.nats_url()?).await.ok()?;
+        let name = format!("STELE_{}_EVENTS", cluster.fleet());
+        let mut stream = async_nats::jetstream::new(client).get_stream(name).await.ok()?;
+        let last = stream.info().await.ok()?.state.last_sequence;
+        let message = stream.get_raw_message(seq).await.ok()?;
+        Some((serde_json::from_slice(&message.payload).ok()?, last))
+    })
+}
+
+#[test]
+fn a_fleet_goes_on_with_a_controller_that_was_behind() {
+    let mut cluster = Cluster::start(ClusterConfig::simulated("behind")).unwrap();
+    let leader = cluster.leader().unwrap();
+    apply(&cluster, leader, 'a');
+    let left = cluster.ids().into_iter().find(|id| *id != leader).unwrap();
+    let last = seq_of(&cluster, leader);
+    eventually(DEADLINE, "it has all", || (seq_of(&cluster, left) >= last).then_some(())).unwrap();
+    let output = recover(&cluster, &config_of(&cluster, left), &["--plan"]).output().unwrap();
+    assert!(said(&output).contains("runs: stop it first"), "{}", said(&output));
+
+    // What follows it never hears of. Agents are told of it, and so is the public feed.
+    cluster.kill(left).unwrap();
+    apply(&cluster, leader, 'b');
+    let ahead = seq_of(&cluster, leader);
+    eventually(DEADLINE, "the feed is ahead", || feed(&cluster, ahead)).unwrap();
+    let lost: Vec<_> = cluster.ids().into_iter().filter(|id| *id != left).collect();
+    let dead = cluster.dir().join("dead");
+    fs::create_dir(&dead).unwrap();
+    for id in &lost {
+        cluster.kill(*id).unwrap();
+        // Somebody has a copy.
+        let copy =
+            Command::new("cp").arg("-a").arg(cluster.folder(*id).unwrap()).arg(&dead).status().unwrap();
+        assert!(copy.success());
+        cluster.wipe(*id).unwrap();
+    }
+
+    let found = plan(&cluster, left);
+    assert_eq!(found, plan(&cluster, left), "a plan changes nothing");
+    let kept = found["last_seq"].as_u64().unwrap();
+    assert!(last <= kept && kept < ahead, "{found}");
+    assert_eq!(found["given_up"], serde_json::json!(lost), "{found}");
+    assert_eq!((&found["epoch"], &found["missing_keys"]), (&2.into(), &serde_json::json!([])), "{found}");
+    let config = config_of(&cluster, left);
+    let output = recover(&cluster, &config, &[]).output().unwrap();
+    assert!(!output.status.success() && said(&output).contains("repeat with --yes"), "{}", said(&output));
+    assert_eq!(plan(&cluster, left), found);
+
+    // However often it is killed: it happens once or not at all.
+    for step in 0..KILLS {
+        let mut command = recover(&cluster, &config, &["--yes", "--reason", "a fire"]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        stele_testkit::pause(KILL_STEP * step).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let output = recover(&cluster, &config, &["--yes", "--reason", "a fire"]).output().unwrap();
+    assert!(output.status.success() || said(&output).contains("votes alone"), "{}", said(&output));
+    let output = recover(&cluster, &config, &["--yes"]).output().unwrap();
+    assert!(!output.status.success() && said(&output).contains("votes alone"), "{}", said(&output));
+    for _ in 0..2 {
+        cluster.start_controller(left).unwrap();
+        cluster.kill(left).unwrap();
+    }
+    cluster.restart(left).unwrap();
+    assert_eq!(cluster.leader().unwrap(), left);
+
+    // It happened once, and the nodes are told anew, whatever they were told beyond its log.
+    let client = cluster.client(left).unwrap();
+    let page: Value = client.read("/v1/events?kind=fleet_recovered&limit=1000").unwrap();
+    let events = page["events"].as_array().unwrap();
+    assert_eq!(events.len(), 1, "{page}");
+    assert_eq!(events[0]["header"]["reason"]["plain"], "a fire", "{page}");
+    assert_eq!(events[0]["header"]["seq"], kept + 2, "{page}");
+    agents_are_in(&cluster, 2);
+    cluster.wait_for_nodes().unwrap();
+    apply(&cluster, left, 'c');
+    eventually(DEADLINE, "the feed shows this log", || {
+        let (event, published) = feed(&cluster, kept + 2)?;
+        (event["header"]["kind"] == "fleet_recovered" && published == seq_of(&cluster, left)).then_some(())
+    })
+    .unwrap();
+
+    // A copy of one that was given up: nobody takes it in, and it is not added again.
+    let copy = dead.join(format!("controller-{}", lost[0])).join("controller.json");
+    let arguments = ["controller", "run", "--config", copy.to_str().unwrap()].map(str::to_owned);
+    let stele = Programs::find().unwrap().stele();
+    let mut back = Process::start(&stele, &arguments, &cluster.dir().join("back.txt")).unwrap();
+    let refused = format!("controller {} is not a member of fleet", lost[0]);
+    eventually(DEADLINE, "it is refused", || {
+        cluster.process(left).ok()?.log().contains(&refused).then_some(())
+    })
+    .unwrap();
+    let id = lost[0].to_string();
+    let output = cluster.output_of(&["cluster", "add", &id, "--config", copy.to_str().unwrap()]).unwrap();
+    assert!(said(&output).contains("an id is never used again"), "{}", said(&output));
+
+    // Three again, of which one may go.
+    let (fourth, fifth) = (grow(&mut cluster), grow(&mut cluster));
+    let answer: ClusterAnswer = cluster.client(left).unwrap().read("/v1/cluster").unwrap();
+    let voters = answer.controllers.iter().filter(|it| it.role == MemberRole::Voter).map(|it| it.id);
+    assert_eq!(voters.collect::<Vec<_>>(), [left, fourth, fifth]);
+    assert_eq!(answer.epoch, 2);
+    back.kill().unwrap();
+    cluster.kill(left).unwrap();
+    let leader = cluster.leader().unwrap();
+    apply(&cluster, leader, 'd');
+    let last = seq_of(&cluster, leader);
+    for id in [fourth, fifth] {
+        eventually(DEADLINE, "it has all", || (seq_of(&cluster, id) >= last).then_some(())).unwrap();
+        let log = fetch_log(&cluster.client(id).unwrap(), last).unwrap();
+        assert_eq!((log.records.len() as u64, log.folded), (last, log.told));
+    }
+}
+
+#[test]
+fn nothing_that_the_controller_that_is_left_had_is_lost() {
+    let mut cluster = Cluster::start(ClusterConfig::simulated("kept")).unwrap();
+    let left = cluster.leader().unwrap();
+    apply(&cluster, left, 'a');
+    let clients: Vec<_> = cluster.ids().into_iter().map(|id| cluster.client(id).unwrap()).collect();
+    let load = Load::start(&clients, &NODES, Duration::from_millis(5));
+    let goes_on = || {
+        let goal = load.acknowledged() + 50;
+        eventually(RECOVERY_DEADLINE, "writes are acknowledged", || {
+            (load.acknowledged() >= goal).then_some(())
+        })
+        .unwrap();
+    };
+    goes_on();
+    // The leader has all that was ever acknowledged, and more that nobody else has.
+    let lost: Vec<_> = cluster.ids().into_iter().filter(|id| *id != left).collect();
+    for id in &lost {
+        cluster.kill(*id).unwrap();
+        cluster.wipe(*id).unwrap();
+    }
+    eventually(RECOVERY_DEADLINE, "it leads no more", || {
+        cluster.health(left)?.leader.is_none().then_some(())
+    })
+    .unwrap();
+    cluster.kill(left).unwrap();
+    let config = config_of(&cluster, left);
+    let output = recover(&cluster, &config, &["--yes"]).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    println!("{}", said(&output));
+    cluster.restart(left).unwrap();
+    goes_on();
+    agents_are_in(&cluster, 2);
+    grow(&mut cluster);
+    grow(&mut cluster);
+    goes_on();
+    let promises = load.stop();
+    cluster.wait_for_nodes().unwrap();
+    let last = seq_of(&cluster, left);
+    let log = fetch_log(&cluster.client(left).unwrap(), last).unwrap();
+    assert_eq!(broken_promises(&promises, &log.records), Vec::<String>::new());
+    assert_eq!(log.folded, log.told);
+}
