@@ -198,8 +198,11 @@ impl Keeper {
     /// What the stream and the log share was compared.
     pub fn compared(&mut self, same: bool) {
         if let Stage::Shared { to, last, .. } = self.stage {
+            // What is another's stays so until it is gone: to delete it may fail.
             self.stage = if same { Stage::Known { last, dry: false } } else { Stage::Foreign };
-            self.proven = to;
+            if same {
+                self.proven = to;
+            }
         }
     }
 

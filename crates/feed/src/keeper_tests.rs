@@ -73,6 +73,20 @@ fn a_feed_of_another_history_is_made_again() {
 }
 
 #[test]
+fn a_feed_of_another_history_stays_one_until_it_is_deleted() {
+    let mut keeper = Keeper::default();
+    keeper.found(Some(seen(1, 5)), 9);
+    keeper.compared(false);
+    assert_eq!(keeper.next(true, 9), Step::Delete);
+    keeper.failed();
+    keeper.woken(Woken::Time);
+    assert_eq!(keeper.next(true, 9), Step::Find);
+    // Meanwhile another controller has put more on top of it.
+    keeper.found(Some(seen(1, 8)), 9);
+    assert_eq!(keeper.next(true, 9), Step::Compare { from: 1, to: 8 });
+}
+
+#[test]
 fn what_is_no_longer_kept_is_not_compared() {
     let mut keeper = Keeper::default();
     keeper.found(Some(Seen { made: 1, first: 4, last: 5 }), 9);
