@@ -60,10 +60,10 @@ fn seq_of(cluster: &Cluster, id: u64) -> u64 {
 fn agents_are_in(cluster: &Cluster, epoch: u64) {
     let agent = Programs::find().unwrap().agent();
     for node in NODES {
-        let data = cluster.dir().join(format!("agent-{node}"));
+        let data = cluster.agent_folder(node).unwrap();
         let wanted = format!("epoch {epoch}, ");
         eventually(DEADLINE, &format!("{node} is told in epoch {epoch}"), || {
-            let output = Command::new(&agent).arg("status").arg("--data").arg(&data).output().ok()?;
+            let output = Command::new(&agent).arg("status").arg("--data").arg(data).output().ok()?;
             said(&output).contains(&wanted).then_some(())
         })
         .unwrap();
