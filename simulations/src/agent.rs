@@ -8,8 +8,8 @@ use std::rc::Rc;
 use ed25519_dalek::SigningKey;
 use stele_model::signature::Purpose;
 use stele_model::wire::{
-    AssignedInstance, Assignment, AssignmentVersion, Heartbeat, InstanceReport, Phase, ReportAck, Signed,
-    SyncRequest,
+    AssignedInstance, Assignment, AssignmentVersion, Heartbeat, InstanceReport, Phase, Report, ReportAck,
+    Signed, SyncRequest,
 };
 use stele_model::{FleetName, InstanceId, NodeName, RegionName, Time};
 use stele_planted::{Bug, is_planted};
@@ -61,6 +61,8 @@ struct Process {
     checking: BTreeMap<InstanceId, Checking>,
     heartbeat: HeartbeatSchedule,
     reporting: Option<u64>,
+    /// The last report that was sent.
+    told: Option<Report>,
     syncing: Option<(u64, u64)>,
     look_ms: u64,
     /// It has looked since it was told what is desired.
@@ -181,6 +183,7 @@ impl Agent {
             checking: BTreeMap::new(),
             heartbeat: HeartbeatSchedule::default(),
             reporting: None,
+            told: None,
             syncing: None,
             look_ms: now_ms,
             looked: false,
@@ -253,6 +256,7 @@ impl Agent {
                 {
                     process.reporting = None;
                     if process.reporter.acked_by(ack.boot, ack.number, now_ms) {
+                        judge_ack(process.told.as_ref(), oracle);
                         process.heartbeat.reported(now_ms, spread(self.rng.next()));
                     } else {
                         process.reporter.failed(now_ms);
@@ -515,6 +519,7 @@ impl Agent {
         if let Some(report) = process.reporter.take(now_ms) {
             process.reporting = Some(wall_ms + REPORT_ACK_MS);
             let signed = Signed::new(&self.key, Purpose::Report, &report);
+            process.told = Some(report);
             self.out.push(FromNode::Report(Rc::new(signed)));
         }
         if process.heartbeat.due_ms().is_some_and(|due| due <= now_ms) {
@@ -542,6 +547,19 @@ impl Agent {
 /// A time within a quarter of another, as the agent draws it.
 fn spread(random: u64) -> impl Fn(u64) -> u64 {
     move |ms| ms - ms / 4 + random % (ms / 2 + 1)
+}
+
+/// What is acknowledged is committed: the report, or a later one, or what it says was known before.
+fn judge_ack(told: Option<&Report>, oracle: &mut Oracle) {
+    let Some(told) = told else { return };
+    // A node that was removed meanwhile is forgotten.
+    let Some(known) = oracle.state.observed.get(&told.node) else { return };
+    let is_known = !told.position().is_after(known.position())
+        || known.applied == told.applied
+            && known.instances.values().map(AsRef::as_ref).eq(told.instances.iter());
+    oracle.require(is_known, "acknowledged-reports-are-committed", || {
+        format!("report {} of {} is acknowledged and in no record", told.number, told.node)
+    });
 }
 
 /// What ended again and again is told to be in a crash loop, at the end that makes it one.
