@@ -120,7 +120,8 @@ fn told(found: &Found) -> String {
     lines.push(
         "What was acknowledged and is not in this log is lost. Of several controllers that are left, recover the one\n\
          whose last entry has the highest term, and of those the highest index; never two of them. Destroy the disks and\n\
-         keys of those given up, or keep them from ever being started."
+         keys of those given up, or keep them from ever being started. Whoever has a checkpoint of more records than are\n\
+         here will see a fork: tell witnesses and auditors."
             .to_owned(),
     );
     lines.join("\n")
