@@ -6,7 +6,7 @@ use std::rc::Rc;
 use ed25519_dalek::SigningKey;
 use stele_ledger::system_request;
 use stele_model::signature::{Certificate, Purpose};
-use stele_model::wire::{Assignment, AssignmentVersion, Report, ReportAck, Signed, SyncRequest};
+use stele_model::wire::{Assignment, Report, ReportAck, Signed, SyncRequest};
 use stele_model::{Command, NodeName, Seq, State};
 use stele_planted::{Bug, is_planted};
 
@@ -99,10 +99,6 @@ impl Signer {
     }
 }
 
-fn is_behind(applied: &AssignmentVersion, current: &AssignmentVersion) -> bool {
-    current.seq > 0 && (applied.epoch, applied.seq) != (current.epoch, current.seq)
-}
-
 impl Process {
     fn publish(&mut self, signer: &Signer, state: &State, node: &NodeName) {
         if let (Some(signed), Some(index)) = (signer.assignment(state, node), node_index(node)) {
@@ -172,7 +168,10 @@ impl Process {
                 let is_due = last.is_none_or(|(_, at, again)| {
                     now_us > at + (RESEND_US << (*again).min(16)).min(RESEND_US_MAX)
                 });
-                if self.app.ledger.is_deciding() && is_behind(&heartbeat.applied, &current) && is_due {
+                if self.app.ledger.is_deciding()
+                    && heartbeat.applied.is_behind((current.epoch, current.seq))
+                    && is_due
+                {
                     self.outbox.offered.insert(from.clone(), (current.seq, now_us, again));
                     self.publish(signer, &state, from);
                 }
@@ -200,7 +199,7 @@ impl Process {
                 let Ok(request) = signed.open::<SyncRequest>(&node.key, Purpose::NodeRequest) else { return };
                 let current = state.assignment_version(from);
                 let newer = (request.applied.epoch, request.applied.seq) < (current.epoch, current.seq);
-                let wanted = current.seq > 0 && request.applied != current && newer;
+                let wanted = newer && request.applied.is_behind((current.epoch, current.seq));
                 let answer = if wanted { signer.assignment(&state, from) } else { None };
                 if let Some(index) = node_index(from) {
                     self.app.out.push(Out::Node(index, ToNode::Synced(*number, answer)));

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use stele_codec::{StoredRecord, Verifier};
 use stele_model::Scope;
-use stele_model::wire::{AssignmentVersion, Phase};
+use stele_model::wire::Phase;
 use stele_proof::merkle::{Tree, consistency_proof, leaf_hash, verify_consistency};
 
 use crate::fault::{Scheduled, draw};
@@ -145,11 +145,9 @@ fn unsettled(world: &World) -> Option<String> {
             return Some(format!("{} can be reached and counts as lost", agent.name));
         }
         let told = state.assignment_version(&agent.name);
-        if told.seq > 0 && agent.version() != told {
+        let is_idle = told.seq == 0 && agent.version().is_nothing();
+        if agent.version() != told && !is_idle {
             return Some(format!("{} has {:?} and was told {told:?}", agent.name, agent.version()));
-        }
-        if told.seq == 0 && agent.version() != AssignmentVersion::default() {
-            return Some(format!("{} was told nothing and has {:?}", agent.name, agent.version()));
         }
         if !agent.is_settled() {
             return Some(format!("{} has something to tell or to do", agent.name));

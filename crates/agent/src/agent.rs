@@ -477,8 +477,9 @@ impl Agent {
 
     /// Whether it said what runs here.
     async fn beat(&mut self) -> bool {
-        // Never told anything, it looks at nothing: it vouches for having been told nothing.
-        let nothing = (self.desired.version().seq == 0).then(Observed::default);
+        // Never told anything, it looks at nothing: it vouches for having been told nothing. Who was told to run
+        // nothing looks.
+        let nothing = self.desired.assignment().is_none().then(Observed::default);
         let observed = self.seen.borrow().observed.clone().or(nothing);
         let is_whole = observed.is_some();
         self.heartbeats += 1;

@@ -65,6 +65,40 @@ async fn what_is_assigned_runs_and_what_is_withdrawn_goes() {
 }
 
 #[tokio::test]
+async fn what_the_log_does_not_know_any_more_goes_in_the_next_epoch() {
+    let world = World::new().await;
+    world.controller.heard.lock().unwrap().sync_answer = Some(world.fleet.signed(9, vec![web(0)]));
+    let agent = Agent::start(&world.node, &world.runtime);
+    world.controller.hears_healthy(9, &[0]).await;
+
+    let mut nothing = world.fleet.assignment(0, Vec::new());
+    nothing.version.epoch = 2;
+    let nothing = world.fleet.sign(&nothing);
+    world.controller.heard.lock().unwrap().sync_answer = Some(nothing.clone());
+    world.controller.publish(&nothing).await;
+    world
+        .controller
+        .hears("that nothing is left", |heard| {
+            let told = heard.reports.last().map(|report| (report.applied.epoch, report.instances.len()));
+            let stated = heard.heartbeats.last().and_then(|last| last.observed.as_ref());
+            told == Some((2, 0)) && stated.is_some_and(|it| it.instances == 0 && it.differs.is_empty())
+        })
+        .await;
+    assert!(containers(&world.runtime).await.is_empty());
+    agent.stop().await;
+
+    // It was told to run nothing, and vouches for that only once it has looked.
+    world.runtime.set_down(true);
+    let beats = world.controller.heard.lock().unwrap().heartbeats.len();
+    let agent = Agent::start(&world.node, &world.runtime);
+    world.controller.hears("heartbeats", |heard| heard.heartbeats.len() >= beats + 2).await;
+    for heartbeat in &world.controller.heard.lock().unwrap().heartbeats[beats..] {
+        assert_eq!((heartbeat.applied.epoch, &heartbeat.observed), (2, &None));
+    }
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_not_for_this_node_or_not_from_this_fleet_or_old_is_refused() {
     let world = World::new().await;
     let agent = Agent::start(&world.node, &world.runtime);

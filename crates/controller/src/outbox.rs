@@ -290,7 +290,7 @@ pub(crate) async fn heartbeats(handle: Handle, heard: Heard, offers: Offers) -> 
         }
         heard.lock().unwrap_or_else(PoisonError::into_inner).insert(from.node.clone(), Instant::now());
         let current = published.state.assignment_seq(&node.name);
-        if is_behind(&heartbeat.applied, current)
+        if heartbeat.applied.is_behind(current)
             && offers.is_due(&node.name, current.1, published.assigns_more, Instant::now())
         {
             publish(&handle, &offers, &published.state, node).await;
@@ -338,10 +338,6 @@ impl Order {
     }
 }
 
-fn is_behind(applied: &AssignmentVersion, current: (u64, Seq)) -> bool {
-    current.1 > 0 && (applied.epoch, applied.seq) != current
-}
-
 /// Gives nodes their assignment when they ask.
 pub(crate) async fn sync_requests(handle: Handle) -> anyhow::Result<()> {
     let mut requests = handle.bus().sync_requests().await?;
@@ -361,6 +357,12 @@ pub(crate) async fn sync_requests(handle: Handle) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether a node that asks can be told nothing, whatever is said of images: it was never told anything and is not to
+/// be, or this controller lags behind it.
+fn has_nothing_for(applied: &AssignmentVersion, current: &AssignmentVersion) -> bool {
+    (current.seq == 0 && applied.is_nothing()) || (applied.epoch, applied.seq) > (current.epoch, current.seq)
+}
+
 async fn answer_sync(handle: &Handle, signed: &Signed, reply: SyncReply) -> anyhow::Result<()> {
     let claimed: SyncRequest = signed.peek()?;
     let state = handle.published().state;
@@ -371,12 +373,7 @@ async fn answer_sync(handle: &Handle, signed: &Signed, reply: SyncReply) -> anyh
         .ok_or_else(|| anyhow::anyhow!("{} is no node of this fleet", claimed.node))?;
     let request: SyncRequest = signed.open(&node.key, purposes::SYNC)?;
     let current = state.assignment_version(&node.name);
-    if current.seq == 0 {
-        reply.send(None).await?;
-        return Ok(());
-    }
-    // A controller that lags behind the node has nothing for it.
-    if (request.applied.epoch, request.applied.seq) > (current.epoch, current.seq) {
+    if has_nothing_for(&request.applied, &current) {
         reply.send(None).await?;
         return Ok(());
     }
@@ -486,6 +483,23 @@ mod tests {
         );
         assert!(offers.is_due(&node, 8, false, now), "that is another one");
         assert!(offers.is_due(&node, 8, false, now + RESEND_INTERVAL), "which counts from its own beginning");
+    }
+
+    #[test]
+    fn who_asks_is_told_nothing_only_where_there_is_nothing_to_say() {
+        let of = |epoch, seq| AssignmentVersion { epoch, seq, ..AssignmentVersion::default() };
+        let nothing = AssignmentVersion::default();
+        for (applied, current, has_nothing) in [
+            (nothing, of(2, 0), true),
+            (nothing, of(2, 7), false),
+            (of(1, 9), of(2, 0), false),
+            (of(2, 0), of(2, 0), false),
+            (of(1, 7), of(1, 7), false),
+            (of(1, 9), of(1, 7), true),
+            (of(2, 0), of(1, 9), true),
+        ] {
+            assert_eq!(has_nothing_for(&applied, &current), has_nothing, "{applied:?} {current:?}");
+        }
     }
 
     #[test]

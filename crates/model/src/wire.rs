@@ -61,10 +61,27 @@ impl ImagePolicy {
 pub struct AssignmentVersion {
     /// The fleet's incarnation, raised only by disaster recovery.
     pub epoch: u64,
-    /// The seq that last changed this node's assignment; zero when nothing was ever assigned.
+    /// The seq that last changed this node's assignment; zero when the log never gave it one.
     pub seq: Seq,
     /// Over the instances: see [`assignment_digest`].
     pub digest: Digest,
+}
+
+impl AssignmentVersion {
+    /// Whether a node that works on this version is to be told its assignment, of which the epoch and seq are given.
+    ///
+    /// A node that was never told anything has nothing to be told. But what it was told in an earlier epoch may have
+    /// been lost with the quorum: where the log gave it nothing, it is to know that, and to run nothing.
+    pub fn is_behind(&self, current: (u64, Seq)) -> bool {
+        let (epoch, seq) = current;
+        let is_told = seq > 0 || (!self.is_nothing() && self.epoch < epoch);
+        is_told && (self.epoch, self.seq) != current
+    }
+
+    /// Whether a node that says so has nothing in force: it was never told anything, or lost what it was told.
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// One container a node should run.
@@ -530,5 +547,30 @@ mod tests {
         assert!(!at(7, 1).is_after(at(7, 1)));
         assert!(chance(1).is_after(Position::default()), "the first of all");
         assert!(chance(1).is_after(chance(2)) && chance(2).is_after(chance(1)), "nobody knows");
+    }
+
+    #[test]
+    fn a_node_is_behind_what_its_log_gave_it_and_what_a_lost_one_did() {
+        let of = |epoch, seq| AssignmentVersion { epoch, seq, digest: Digest::EMPTY };
+        let nothing = AssignmentVersion::default();
+        for (applied, current, is_behind) in [
+            (nothing, (1, 0), false),
+            (nothing, (2, 0), false),
+            (nothing, (1, 7), true),
+            (of(1, 6), (1, 7), true),
+            (of(1, 7), (1, 7), false),
+            (of(1, 9), (2, 7), true),
+            (of(1, 7), (2, 7), true),
+            // What told it so is lost, and it is in force there.
+            (of(1, 9), (2, 0), true),
+            (of(2, 0), (3, 0), true),
+            (of(2, 0), (2, 0), false),
+            (of(2, 0), (2, 7), true),
+            // A controller that has nothing for it has nothing that it would believe, either.
+            (of(1, 9), (1, 0), false),
+            (of(2, 9), (1, 0), false),
+        ] {
+            assert_eq!(applied.is_behind(current), is_behind, "{applied:?} {current:?}");
+        }
     }
 }

@@ -197,6 +197,41 @@ fn a_fleet_goes_on_with_a_controller_that_was_behind() {
     }
 }
 
+/// Whether each node states that it runs what the log says, which is nothing.
+fn all_run_nothing(cluster: &Cluster, leader: u64) -> bool {
+    let mut command = cluster.cli(&["status", "--prove", "--output=json"]);
+    let asked = command.env("STELE_ADDR", format!("http://{}", cluster.api(leader).unwrap())).output();
+    let output = asked.unwrap();
+    let Ok(summary) = serde_json::from_slice::<Value>(&output.stdout) else { return false };
+    output.status.success() && (&summary["matching"], &summary["instances"]) == (&3.into(), &0.into())
+}
+
+#[test]
+fn nodes_whose_first_assignment_is_lost_end_what_it_told_them_to_run() {
+    let mut cluster = Cluster::start(ClusterConfig::simulated("first")).unwrap();
+    let leader = cluster.leader().unwrap();
+    let left = cluster.ids().into_iter().find(|id| *id != leader).unwrap();
+    let joined = seq_of(&cluster, leader);
+    eventually(DEADLINE, "it knows the nodes", || (seq_of(&cluster, left) >= joined).then_some(())).unwrap();
+    cluster.kill(left).unwrap();
+    apply(&cluster, leader, 'a');
+    agents_are_in(&cluster, 1);
+    for id in cluster.ids().into_iter().filter(|id| *id != left) {
+        cluster.kill(id).unwrap();
+        cluster.wipe(id).unwrap();
+    }
+    let output = recover(&cluster, &config_of(&cluster, left), &["--yes"]).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    cluster.restart(left).unwrap();
+    assert_eq!(cluster.leader().unwrap(), left);
+
+    agents_are_in(&cluster, 2);
+    eventually(DEADLINE, "nothing runs", || all_run_nothing(&cluster, left).then_some(())).unwrap();
+    cluster.wait_for_nodes().unwrap();
+    apply(&cluster, left, 'b');
+    assert!(!all_run_nothing(&cluster, left));
+}
+
 #[test]
 fn nothing_that_the_controller_that_is_left_had_is_lost() {
     let mut cluster = Cluster::start(ClusterConfig::simulated("kept")).unwrap();
