@@ -11,7 +11,7 @@ use stele_model::wire::{
     AssignedInstance, Assignment, AssignmentVersion, Heartbeat, InstanceReport, Phase, Report, ReportAck,
     Signed, SyncRequest,
 };
-use stele_model::{FleetName, InstanceId, NodeName, RegionName, Time};
+use stele_model::{ControllerId, FleetName, InstanceId, NodeName, RegionName, Time};
 use stele_planted::{Bug, is_planted};
 use stele_reconcile::{
     Accepted, Action, ContainerState, Due, HeartbeatSchedule, Memory, ObservedContainer, Pinned, Reporter,
@@ -256,7 +256,7 @@ impl Agent {
                 {
                     process.reporting = None;
                     if process.reporter.acked_by(ack.boot, ack.number, now_ms) {
-                        judge_ack(process.told.as_ref(), oracle);
+                        judge_ack(process.told.as_ref(), ack.controller.body.controller, oracle);
                         process.heartbeat.reported(now_ms, spread(self.rng.next()));
                     } else {
                         process.reporter.failed(now_ms);
@@ -317,7 +317,7 @@ impl Agent {
             format!("{} put {:?} in force after {before:?}", self.name, (version.epoch, version.seq))
         });
         self.in_force = *version;
-        let decided = oracle.assignments.get(&(self.name.clone(), version.seq)).copied();
+        let decided = oracle.assignments.get(&(self.name.clone(), version.epoch, version.seq)).copied();
         oracle.require(
             *node == self.name && decided == Some(version.digest),
             "assignments-are-committed",
@@ -550,8 +550,9 @@ fn spread(random: u64) -> impl Fn(u64) -> u64 {
 }
 
 /// What is acknowledged is committed: the report, or a later one, or what it says was known before.
-fn judge_ack(told: Option<&Report>, oracle: &mut Oracle) {
-    let Some(told) = told else { return };
+fn judge_ack(told: Option<&Report>, by: ControllerId, oracle: &mut Oracle) {
+    // What it was in may be lost with who said so.
+    let Some(told) = told.filter(|_| !oracle.lost.contains(&by)) else { return };
     // A node that was removed meanwhile is forgotten.
     let Some(known) = oracle.state.observed.get(&told.node) else { return };
     let is_known = !told.position().is_after(known.position())

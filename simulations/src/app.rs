@@ -342,7 +342,7 @@ impl Handler for App {
                 applied.records = committed.records;
                 self.changed = true;
                 let mut oracle = self.oracle.borrow_mut();
-                oracle.committed(self.id, &applied.records);
+                oracle.committed(self.id, index, &applied.records);
                 oracle.state_of(self.id, self.ledger.state(), self.ledger.chain());
                 if self.ledger.state().seq / DIGEST_STRIDE
                     != (self.ledger.state().seq - applied.records.len() as u64) / DIGEST_STRIDE

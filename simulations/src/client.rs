@@ -75,6 +75,15 @@ pub(crate) struct Histories {
     past: BTreeMap<Seq, TargetDigest>,
 }
 
+impl Histories {
+    /// What was decided after a record is lost with all who had it.
+    pub(crate) fn forget_after(&mut self, last: Seq) {
+        self.told = self.told.min(last);
+        self.acknowledged.retain(|_, decision| decision.last() <= last);
+        self.past.split_off(&(last + 1));
+    }
+}
+
 fn name<T: std::str::FromStr>(text: &str) -> T {
     #[allow(clippy::unwrap_used)]
     text.parse().ok().unwrap()
@@ -149,6 +158,17 @@ impl Client {
     /// Whether nothing is awaited.
     pub(crate) fn is_idle(&self) -> bool {
         self.pending.is_none() && self.founding.is_empty()
+    }
+
+    /// What was decided after a record is lost with all who had it: it is told so, and speaks of it no more.
+    pub(crate) fn forget_after(&mut self, last: Seq) {
+        self.mine.retain(|decision| decision.last() <= last);
+        self.of_place = self.of_place.take().filter(|decision| decision.last() <= last);
+        let is_lost = |pending: &Pending| matches!(pending.asked.want, Want::ReadAt(at) if at > last);
+        self.pending = self.pending.take().filter(|pending| !is_lost(pending));
+        if let Some(pending) = &mut self.pending {
+            pending.floor = pending.floor.min(last);
+        }
     }
 
     /// Its time has come: what to send, if anything.

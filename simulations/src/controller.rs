@@ -79,7 +79,7 @@ pub(crate) struct Controller {
     /// Its process, while it runs.
     pub(crate) process: Option<Process>,
     /// Its disk, while it does not.
-    parked: Option<MemoryStore>,
+    pub(crate) parked: Option<MemoryStore>,
     /// What time it takes it to be.
     pub(crate) clock: Clock,
     /// Whether its disk does what no disk should: then its process may end by itself.

@@ -127,6 +127,9 @@ pub enum Fault {
     FeedReplay(u64, u64),
     /// A controller publishes the public feed, whoever leads.
     FeedRival(u64),
+    /// All controllers but one are lost with their disks, and the fleet goes on with what that one has. Of odd numbers,
+    /// it has not heard of what the others decided last.
+    QuorumLost(u64),
 }
 
 /// A fault, when, and for how long.
@@ -161,13 +164,31 @@ const SLOW_MS_MAX: u64 = 600;
 /// Millionths by which a clock is off at most.
 const DRIFT_PPM_MAX: u64 = 20_000;
 
+/// Of a thousand runs, in how many the quorum is lost for good.
+const QUORUM_LOST_PERMILLE: u32 = 200;
+/// Shortest and longest until the fleet goes on without it, in milliseconds.
+const QUORUM_LOST_MS_MIN: u64 = 18_000;
+const QUORUM_LOST_MS_MAX: u64 = 40_000;
+
 /// Draws the faults of a seed for a run whose faults last so long.
 pub fn draw(seed: u64, minutes: u64) -> Vec<Scheduled> {
     let mut all = draw_kinds(&mut Rng::fork(seed, 1), KINDS, minutes, one);
     all.extend(draw_kinds(&mut Rng::fork(seed, 6), LATER_KINDS, minutes, later));
     all.extend(draw_kinds(&mut Rng::fork(seed, 11), FEED_KINDS, minutes, of_the_feed));
+    all.extend(draw_loss(&mut Rng::fork(seed, 13), minutes));
     all.sort_by_key(|scheduled| scheduled.at_ms);
     all
+}
+
+/// A fleet loses its quorum for good at most once.
+fn draw_loss(rng: &mut Rng, minutes: u64) -> Option<Scheduled> {
+    if !rng.chance(QUORUM_LOST_PERMILLE) {
+        return None;
+    }
+    let for_ms = rng.range(QUORUM_LOST_MS_MIN, QUORUM_LOST_MS_MAX);
+    // Whoever is left goes on before faults are over.
+    let at_ms = rng.below((minutes * 60_000).checked_sub(for_ms)?);
+    Some(Scheduled { at_ms, for_ms, fault: Fault::QuorumLost(rng.next() >> 32) })
 }
 
 fn draw_kinds(

@@ -1,7 +1,7 @@
 //! JetStream as far as the public feed needs it: one stream, whose sequence numbers, message ids and
 //! checks are the server's. Whatever else a fault makes of it, it never checks less than it says.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use stele_feed::{Guards, Seen};
 use stele_model::{ControllerId, Digest, Seq};
@@ -68,12 +68,21 @@ pub(crate) struct JetStream {
     /// The highest sequence number of each stream there ever was.
     tops: BTreeMap<i128, Seq>,
     old: VecDeque<(ControllerId, Guards, Shown)>,
+    /// Who is as good as a stranger, because its history was lost.
+    lost: BTreeSet<ControllerId>,
 }
 
 impl JetStream {
     /// An empty server.
     pub(crate) fn new(window_us: u64) -> Self {
-        Self { stream: None, made: 0, window_us, tops: BTreeMap::new(), old: VecDeque::new() }
+        Self {
+            stream: None,
+            made: 0,
+            window_us,
+            tops: BTreeMap::new(),
+            old: VecDeque::new(),
+            lost: BTreeSet::new(),
+        }
     }
 
     /// Answers; nothing, where a real server has nobody who would.
@@ -105,14 +114,14 @@ impl JetStream {
                     self.old.pop_front();
                 }
                 self.old.push_back((from, guards, shown));
-                self.take(now_us, guards, shown)
+                self.take(now_us, from, guards, shown)
             }
         }
     }
 
     /// As the server does it: first the id is looked for, then the number of the last message.
-    fn take(&mut self, now_us: u64, guards: Guards, shown: Shown) -> Option<Reply> {
-        let window_us = self.window_us;
+    fn take(&mut self, now_us: u64, from: ControllerId, guards: Guards, shown: Shown) -> Option<Reply> {
+        let (window_us, forged) = (self.window_us, self.lost.contains(&from));
         let stream = self.stream.as_mut()?;
         if let Some((at_us, at)) = stream.ids.get(&guards.id).copied()
             && now_us < at_us + window_us
@@ -122,7 +131,7 @@ impl JetStream {
         if stream.last != guards.last {
             return Some(Reply::Refused);
         }
-        stream.store(Message { shown: Some(shown), forged: false });
+        stream.store(Message { shown: Some(shown), forged });
         stream.ids.insert(guards.id, (now_us, stream.last));
         self.tops.insert(stream.made, stream.last);
         Some(Reply::Stored { at: stream.last, repeated: false })
@@ -131,6 +140,16 @@ impl JetStream {
     fn seen(&self) -> Option<Seen> {
         let stream = self.stream.as_ref()?;
         Some(Seen { made: stream.made, first: stream.first(), last: stream.last })
+    }
+
+    /// What some controllers wrote after a record is of a history that is lost, and so is what they still write.
+    pub(crate) fn forget_after(&mut self, last: Seq, lost: &BTreeSet<ControllerId>) {
+        self.lost.extend(lost);
+        if let Some(stream) = &mut self.stream {
+            for message in &mut stream.kept {
+                message.forged |= message.shown.is_none_or(|(seq, _)| seq > last);
+            }
+        }
     }
 
     /// The server loses the stream.

@@ -31,6 +31,7 @@ mod oracle;
 mod outbox;
 mod past;
 pub mod planted;
+mod recovery;
 pub mod rng;
 mod rules;
 mod run;

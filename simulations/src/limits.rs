@@ -52,6 +52,8 @@ pub const LOG_AHEAD_US_MAX: u64 = 70_000_000;
 pub const STALE_ENTRIES: u64 = 25;
 /// Between two looks at a fault that waits for a leader, in microseconds.
 pub const FAULT_LOOK_US: u64 = 50_000;
+/// From the loss of all controllers but one until the fleet goes on, in microseconds: whatever they sent has arrived.
+pub const LOSS_SETTLES_US: u64 = 15_000_000;
 /// Virtual time a fleet has for being founded before faults begin, in microseconds.
 pub const FOUNDING_US: u64 = 60_000_000;
 /// The same for each node of a large fleet, in microseconds.

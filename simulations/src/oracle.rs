@@ -1,7 +1,7 @@
 //! Who sees everything: what any replica applied, what anybody was told. Every replica must agree
 //! with it in everything, and what it saw once must never change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use stele_codec::{Chain, StoredRecord};
 use stele_consensus::CommittedKind;
@@ -28,6 +28,8 @@ type AppliedEntry = (u64, CommittedKind);
 #[derive(Default)]
 pub(crate) struct Oracle {
     entries: BTreeMap<u64, AppliedEntry>,
+    /// The last record of each entry that has any.
+    ends: BTreeMap<u64, Seq>,
     /// Records as they were first committed, from seq 1.
     pub(crate) records: Vec<Vec<u8>>,
     /// The same, decoded.
@@ -45,8 +47,8 @@ pub(crate) struct Oracle {
     /// Its root at each size that was looked at.
     pub(crate) roots: BTreeMap<u64, Digest>,
     digests: BTreeMap<Seq, Digest>,
-    /// What each node was told, by the seq that told it.
-    pub(crate) assignments: BTreeMap<(NodeName, Seq), Digest>,
+    /// What each node was told, by the epoch and the seq that told it. What a lost history told them stays.
+    pub(crate) assignments: BTreeMap<(NodeName, u64, Seq), Digest>,
     /// When each config of an app came into force, and the value of its one variable.
     pub(crate) values: BTreeMap<AppEnv, Written>,
     /// Where each principal's key was decided.
@@ -60,6 +62,8 @@ pub(crate) struct Oracle {
     leaders: BTreeMap<u64, ControllerId>,
     /// For whom each replica voted in each term.
     votes: BTreeMap<(ControllerId, u64), ControllerId>,
+    /// Controllers whose history was lost with them, in part.
+    pub(crate) lost: BTreeSet<ControllerId>,
     /// The first violation.
     pub(crate) violation: Option<Violation>,
 }
@@ -127,8 +131,40 @@ impl Oracle {
         }
     }
 
-    /// A replica committed records.
-    pub(crate) fn committed(&mut self, replica: ControllerId, records: &[(Seq, Vec<u8>)]) {
+    /// Whether an entry is known to be committed.
+    pub(crate) fn is_committed(&self, index: u64, term: u64) -> bool {
+        self.entries.get(&index).is_some_and(|known| known.0 == term)
+    }
+
+    /// Nobody is left who has what was committed after an entry, and what follows is of another history: whose terms
+    /// after one are counted anew, too. Answers the last record that is left.
+    pub(crate) fn forget_after(&mut self, index: u64, term: u64) -> Seq {
+        self.entries.split_off(&(index + 1));
+        self.ends.split_off(&(index + 1));
+        self.leaders.split_off(&(term + 1));
+        let last = self.ends.last_key_value().map_or(0, |(_, seq)| *seq);
+        self.records.truncate(last as usize);
+        self.decoded.truncate(last as usize);
+        self.committed_us.truncate(last as usize);
+        self.chains.truncate(last as usize);
+        self.states.split_off(&(last + 1));
+        self.roots.split_off(&(last + 1));
+        self.digests.split_off(&(last + 1));
+        self.state = self.states.get(&last).cloned().unwrap_or_default();
+        self.keys.retain(|_, seq| *seq <= last);
+        for written in self.values.values_mut() {
+            written.retain(|(seq, _)| *seq <= last);
+        }
+        let stored = self.records.iter().filter_map(|bytes| StoredRecord::from_bytes(bytes).ok());
+        self.tree = stored.map(|(stored, _)| leaf_hash(&stored.leaf)).collect();
+        last
+    }
+
+    /// A replica committed the records of an entry.
+    pub(crate) fn committed(&mut self, replica: ControllerId, index: u64, records: &[(Seq, Vec<u8>)]) {
+        if let Some((last, _)) = records.last() {
+            self.ends.insert(index, *last);
+        }
         for (seq, bytes) in records {
             match self.records.get(*seq as usize - 1) {
                 Some(known) if known == bytes => {}

@@ -23,6 +23,17 @@ pub(crate) fn check(oracle: &mut Oracle, before: &State, seq: Seq) {
                 format!("record {seq}: {controller} in {term} after {leader} in {last}")
             });
         }
+        Event::FleetRecovered { epoch, .. } => {
+            let last = before.control.fleet.as_ref().map_or(0, |fleet| fleet.epoch);
+            oracle.require(*epoch > last, "the-epoch-rises", || {
+                format!("record {seq}: the fleet goes on in epoch {epoch} after {last}")
+            });
+            // All that nodes were told is told them anew.
+            for node in oracle.state.control.nodes.keys().cloned().collect::<Vec<_>>() {
+                let told = oracle.state.assignment_version(&node);
+                oracle.assignments.insert((node, told.epoch, told.seq), told.digest);
+            }
+        }
         Event::NodesLost { nodes } => {
             // A leader that begins anew in its term has listened all along.
             let leads = before.history.term;
@@ -137,7 +148,7 @@ fn note_assignments(oracle: &mut Oracle, seq: Seq, changes: &[AssignmentChange])
         .collect();
     for node in nodes {
         let version = oracle.state.assignment_version(&node);
-        let known = oracle.assignments.insert((node.clone(), version.seq), version.digest);
+        let known = oracle.assignments.insert((node.clone(), version.epoch, version.seq), version.digest);
         oracle.require(
             known.is_none_or(|known| known == version.digest),
             "one-version-one-assignment",

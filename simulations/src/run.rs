@@ -125,6 +125,9 @@ fn unsettled(world: &World) -> Option<String> {
         if member.status().applied != status.applied {
             return Some(format!("controller {id} is behind"));
         }
+        if member.status().conf_state != *members {
+            return Some(format!("controller {id} knows other members"));
+        }
         if !member.store().gaps().is_empty() {
             return Some(format!("controller {id} lacks history: {:?}", member.store().gaps()));
         }

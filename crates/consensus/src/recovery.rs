@@ -82,8 +82,9 @@ pub fn next_entry(index: &LogIndex) -> (u64, u64) {
 /// What a replica holds and has not applied, in order.
 pub fn unapplied<S: LogStore>(store: &S) -> Result<Vec<Unapplied>, StoreError> {
     let index = store.index();
-    let (mut next, end) = (index.applied() + 1, index.last_index() + 1);
     let committed = index.hard_state().commit;
+    let last = if planted!(TailForgotten) { committed } else { index.last_index() };
+    let (mut next, end) = (index.applied() + 1, last + 1);
     let mut all = Vec::new();
     while next < end {
         let limit = Some(limits::MAX_APPEND_BYTES);

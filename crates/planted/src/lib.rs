@@ -96,6 +96,7 @@ bugs! {
     KeepStaleTail, CONSENSUS, "Entries behind an installed snapshot are kept";
     SyncErrorIgnored, CONSENSUS, "A failed sync counts as one that worked";
     ReadsNotChecked, CONSENSUS, "What a disk gives is believed without its checksum";
+    TailForgotten, CONSENSUS, "Who is left of a lost quorum forgets what it does not know to be committed";
     KeepSpeculation, LEDGER, "A leader reuses its speculation of an earlier term";
     AnswerOnSpeculation, LEDGER, "A refusal or a no-op is answered before what it saw has committed";
     PoisonEvent, LEDGER, "An event that no replica can fold is proposed";
@@ -111,6 +112,7 @@ bugs! {
     AssignmentKeepsSeq, MODEL, "Withdrawing an instance does not raise the assignment's seq";
     RollbackForgetsConfig, MODEL, "A rollback restores the release and forgets the config";
     UndoneEverywhere, MODEL, "To undo that a place went back lets the rest of its app go on with what failed";
+    EpochKept, MODEL, "A fleet that lost its quorum goes on in the same epoch";
     BudgetOffByOne, PLANNER, "A rollout replaces one slot more at once than it may";
     NoHealthGate, PLANNER, "Old instances are withdrawn before new ones are healthy";
     FinishEarly, PLANNER, "A deployment is called a success before it is healthy";

@@ -26,7 +26,7 @@ impl World {
         self.push(at, Event::Restart(id));
     }
 
-    fn cut_off(&mut self, one: ControllerId, index: usize) {
+    pub(super) fn cut_off(&mut self, one: ControllerId, index: usize) {
         for other in self.living() {
             self.cuts.insert((one, other, index));
             self.cuts.insert((other, one, index));
@@ -42,6 +42,7 @@ impl World {
             Fault::Contest(mask) => self.contest_goes_on(index, mask),
             Fault::StaleTail => self.stale_tail_goes_on(index),
             Fault::Sleeper(pick) => self.sleeper_goes_on(index, pick),
+            Fault::QuorumLost(pick) => self.loss_goes_on(index, pick),
             _ => {}
         }
     }

@@ -1,6 +1,7 @@
 //! The world: virtual time, the queue of what is to come, and everybody in it.
 
 mod elections;
+mod loss;
 mod publishing;
 mod trouble;
 mod turns;
@@ -12,6 +13,7 @@ use std::rc::Rc;
 use stele_consensus::{MembershipChange, Role};
 use stele_model::ControllerId;
 
+use self::loss::Loss;
 use self::publishing::FeedWeather;
 use crate::agent::Agent;
 use crate::client::{Client, Histories};
@@ -139,6 +141,8 @@ pub(crate) struct World {
     /// Regions whose nodes are not heard, and those that do not hear, each with the fault that says so.
     mute: BTreeSet<(usize, usize)>,
     deaf: BTreeSet<(usize, usize)>,
+    /// How far the loss of the quorum is.
+    loss: Loss,
     /// How much later than otherwise leaves what is sent now.
     lag_us: u64,
     /// Whether faults and clients are over.
@@ -190,6 +194,7 @@ impl World {
             day_ahead: None,
             mute: BTreeSet::new(),
             deaf: BTreeSet::new(),
+            loss: Loss::None,
             lag_us: 0,
             healed: false,
         };

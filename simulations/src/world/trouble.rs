@@ -199,6 +199,7 @@ impl World {
             Fault::Contest(_) => self.contest_begins(index),
             Fault::StaleTail => self.stale_tail_begins(index),
             Fault::Sleeper(_) => self.sleeper_begins(index, for_ms),
+            Fault::QuorumLost(pick) => self.loss_begins(index, pick, for_ms),
             Fault::FeedWeather { lose, repeat, lose_answers, late_ms } => {
                 self.feed_weather = FeedWeather { lose, repeat, lose_answers, late_us: late_ms * 1000 };
             }
@@ -252,6 +253,7 @@ impl World {
                 let up = self.bus_up;
                 self.connect_region(pick, up);
             }
+            Fault::QuorumLost(_) => self.loss_ends(index),
             Fault::RegionMute(_) => self.mute.retain(|(_, fault)| *fault != index),
             Fault::RegionDeaf(_) => self.deaf.retain(|(_, fault)| *fault != index),
             Fault::EngineHangs(pick) => self.agents[node(pick)].engine.hangs = false,

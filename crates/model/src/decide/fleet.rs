@@ -125,7 +125,7 @@ pub(super) fn recover(
     if let Some(left) = members.copied().find(|id| *id != controller && !given_up.contains(id)) {
         return Err(invalid(format!("controller {left} is a member, and is not given up")));
     }
-    let Some(epoch) = fleet.epoch.checked_add(1) else {
+    let Some(epoch) = fleet.epoch.checked_add(u64::from(!planted!(EpochKept))) else {
         return Err(invalid("there is no epoch after the last one"));
     };
     let forgotten = given_up.iter().filter(|id| control.controllers.contains_key(*id));
