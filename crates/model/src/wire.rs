@@ -82,6 +82,16 @@ impl AssignmentVersion {
     pub fn is_nothing(&self) -> bool {
         *self == Self::default()
     }
+
+    /// Whether this is what a log that never gave a node anything has it say: nobody told it in which epoch that is.
+    pub fn is_what_nobody_told(&self, current: &Self) -> bool {
+        current.seq == 0 && self.is_nothing()
+    }
+
+    /// Whether a node that works on this version runs what the log gave it, by this change of it or another.
+    pub fn is_current(&self, current: &Self) -> bool {
+        (self.epoch, self.digest) == (current.epoch, current.digest) || self.is_what_nobody_told(current)
+    }
 }
 
 /// One container a node should run.
@@ -547,6 +557,28 @@ mod tests {
         assert!(!at(7, 1).is_after(at(7, 1)));
         assert!(chance(1).is_after(Position::default()), "the first of all");
         assert!(chance(1).is_after(chance(2)) && chance(2).is_after(chance(1)), "nobody knows");
+    }
+
+    #[test]
+    fn a_node_is_current_in_the_epoch_of_its_log_alone() {
+        let of =
+            |epoch, seq, what: &str| AssignmentVersion { epoch, seq, digest: Digest::of(&[what.as_bytes()]) };
+        let nothing = AssignmentVersion::default();
+        let of_nothing = |epoch| AssignmentVersion { epoch, ..nothing };
+        for (applied, current, is_current) in [
+            (of(1, 7, "web"), of(1, 7, "web"), true),
+            (of(1, 7, "web"), of(1, 9, "web"), true),
+            (of(1, 7, "web"), of(1, 9, "api"), false),
+            (of(1, 7, "web"), of(2, 7, "web"), false),
+            (nothing, of_nothing(1), true),
+            (of_nothing(1), of_nothing(1), true),
+            (of_nothing(1), of_nothing(2), false),
+            (nothing, of(1, 7, "web"), false),
+            // It was told to run nothing, and does not say so.
+            (nothing, AssignmentVersion { seq: 7, ..of_nothing(1) }, false),
+        ] {
+            assert_eq!(applied.is_current(&current), is_current, "{applied:?} {current:?}");
+        }
     }
 
     #[test]

@@ -387,7 +387,7 @@ pub(super) fn node(state: &State, enrolled: &EnrolledNode) -> NodeStatus {
         address: enrolled.address.clone(),
         reachable: state.is_reachable(name),
         // A node that was never told anything is up to date with nothing.
-        current: observed.map_or(version.seq == 0, |observed| observed.applied.digest == version.digest),
+        current: observed.map_or(version.seq == 0, |observed| observed.applied.is_current(&version)),
         assigned: assigned.map_or(0, |assigned| assigned.instances.len()),
         healthy: assigned
             .map_or(0, |assigned| assigned.instances.keys().filter(|id| state.is_healthy(name, id)).count()),

@@ -197,7 +197,9 @@ fn judge(proof: &ConvergenceProof, node: &NodeEvidence) -> Judged {
         return silent(format!("a container of it was last inspected {age} s before it said so"));
     }
     let mut why = Vec::new();
-    if said.applied != node.assigned {
+    let applied =
+        if said.applied.is_what_nobody_told(&node.assigned) { &node.assigned } else { &said.applied };
+    if *applied != node.assigned {
         let (works_on, should) = (said.applied.seq, node.assigned.seq);
         why.push(if works_on == should {
             format!("it has another assignment of seq {should} than State")
@@ -214,6 +216,6 @@ fn judge(proof: &ConvergenceProof, node: &NodeEvidence) -> Judged {
             why.push("what it observes is not what it was told to run".to_owned());
         }
     }
-    let observed = leaf(node, &said.applied, &observed.digest);
+    let observed = leaf(node, applied, &observed.digest);
     Judged { observed: Some(observed), stated: Some(stated), why }
 }
