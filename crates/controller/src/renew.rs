@@ -260,10 +260,7 @@ fn new_files(own: &Config, now: Time) -> anyhow::Result<(PathBuf, PathBuf)> {
             return Ok((certificate, key));
         }
     }
-    anyhow::bail!(
-        "{} files of renewals of today are there: delete those that are not used",
-        RENEWALS_PER_DAY_MAX
-    )
+    anyhow::bail!("{RENEWALS_PER_DAY_MAX} renewals of today left their files: delete those that are not used")
 }
 
 /// Gives a path as it is written another file name, so that it stays as relative as it is.

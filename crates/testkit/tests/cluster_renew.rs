@@ -1,4 +1,4 @@
-//! Certificates that end soon, renewed controller by controller while the fleet goes on.
+//! Certificates that end soon, renewed controller by controller while the fleet goes on, and such as have ended.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
@@ -47,23 +47,26 @@ fn files(config: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     own.map(|path| (path.clone(), fs::read(path).unwrap())).collect()
 }
 
+/// Has the root vouch for a controller with other dates.
+fn certify(cluster: &Cluster, id: u64, change: impl Fn(&mut CertificateBody)) {
+    let key = fs::read_to_string(cluster.dir().join("fleet/root/root.key")).unwrap();
+    let root = SigningKey::from_bytes(&hex(key.trim()));
+    let path = cluster.folder(id).unwrap().join("controller.json");
+    let mut json = json_of(&path);
+    let mut body = certificate_of(&json).body;
+    change(&mut body);
+    json["certificate"] = serde_json::to_value(Certificate::issue(&root, body)).unwrap();
+    fs::write(&path, json.to_string()).unwrap();
+}
+
 impl Fleet {
     /// One whose root vouched long ago for its controllers, whose certificates end soon.
-    fn start() -> Self {
-        let config = ClusterConfig::simulated("renew");
+    fn start(name: &str) -> Self {
+        let config = ClusterConfig::simulated(name);
         let mut cluster = Cluster::found(&config).unwrap();
-        let key = fs::read_to_string(cluster.dir().join("fleet/root/root.key")).unwrap();
-        let root = SigningKey::from_bytes(&hex(key.trim()));
         let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_micros();
-        let not_after = Time(u64::try_from(now).unwrap() + LEFT_US);
-        let mut public = String::new();
         for id in cluster.ids() {
-            let path = cluster.folder(id).unwrap().join("controller.json");
-            let mut json = json_of(&path);
-            let body = CertificateBody { not_after, ..certificate_of(&json).body };
-            json["certificate"] = serde_json::to_value(Certificate::issue(&root, body)).unwrap();
-            json["root"].as_str().unwrap().clone_into(&mut public);
-            fs::write(&path, json.to_string()).unwrap();
+            certify(&cluster, id, |body| body.not_after = Time(u64::try_from(now).unwrap() + LEFT_US));
             cluster.start_controller(id).unwrap();
         }
         cluster.leader().unwrap();
@@ -71,7 +74,8 @@ impl Fleet {
             cluster.join_node(node).unwrap();
         }
         cluster.wait_for_nodes().unwrap();
-        Self { cluster, root: public }
+        let json = json_of(&cluster.folder(1).unwrap().join("controller.json"));
+        Self { cluster, root: json["root"].as_str().unwrap().to_owned() }
     }
 
     fn config(&self, id: u64) -> PathBuf {
@@ -180,7 +184,7 @@ fn hex(text: &str) -> [u8; 32] {
 
 #[test]
 fn a_fleet_is_renewed_controller_by_controller_while_it_goes_on() {
-    let mut fleet = Fleet::start();
+    let mut fleet = Fleet::start("renew");
     let ids = fleet.cluster.ids();
     let leader = fleet.cluster.leader().unwrap();
     fleet.deploy('a');
@@ -288,5 +292,30 @@ fn a_fleet_is_renewed_controller_by_controller_while_it_goes_on() {
     let log = fetch_log(&client, last).unwrap();
     assert_eq!(broken_promises(&promises, &log.records), Vec::<String>::new());
     assert_eq!(log.folded, log.told);
+    assert_eq!(fleet.cluster.end().0, Vec::<String>::new());
+}
+
+#[test]
+fn a_fleet_whose_certificates_have_ended_is_renewed_and_goes_on() {
+    let mut fleet = Fleet::start("ended");
+    fleet.deploy('a');
+    let ids = fleet.cluster.ids();
+    for id in &ids {
+        fleet.cluster.stop(*id).unwrap();
+        certify(&fleet.cluster, *id, |body| body.not_after = Time(body.not_before.0 + 1));
+        fleet.cluster.start_controller(*id).unwrap();
+        let said = fleet.cluster.wait_for_end(*id).unwrap();
+        assert!(said.contains("if it has ended: stele controller renew"), "{said}");
+    }
+    for id in &ids {
+        let output = fleet.renew(*id, &fleet.own_root(), &["--yes"]).output().unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+        fleet.cluster.start_controller(*id).unwrap();
+    }
+    let leader = fleet.cluster.leader().unwrap();
+    fleet.deploy('b');
+    fleet.cluster.wait_for_nodes().unwrap();
+    eventually(DEADLINE, "nobody is warned of", || fleet.warned_of(leader).is_empty().then_some(())).unwrap();
+    fleet.is_evident("all.stelepack", 0);
     assert_eq!(fleet.cluster.end().0, Vec::<String>::new());
 }
