@@ -19,9 +19,8 @@ use stele_testkit::{Cluster, ClusterConfig, eventually, fetch_log, registry};
 const NODES: [&str; 3] = ["eu-1", "us-1", "ap-1"];
 /// What the certificates for signatures have left: less than is warned of.
 const LEFT_US: u64 = 30 * 86_400 * 1_000_000;
-/// Between two tries of a renewal that is killed, each a little later than the one before.
-const KILL_STEP: Duration = Duration::from_millis(6);
-const KILLS: u32 = 8;
+/// How often the renewal of each controller is killed first.
+const KILLS: u32 = 6;
 
 struct Fleet {
     cluster: Cluster,
@@ -99,6 +98,19 @@ impl Fleet {
         let output = self.renew(id, folder, more).output().unwrap();
         assert!(!output.status.success() && said(&output).contains(words), "{words}: {}", said(&output));
         assert_eq!(files(&self.config(id)), before, "{words}");
+    }
+
+    /// Kills a renewal as soon as it has written something, which is before it is done unless it was quicker.
+    fn interrupt(&self, id: u64) {
+        let config = self.config(id);
+        let entries = || fs::read_dir(config.parent().unwrap()).unwrap().count();
+        let before = entries();
+        let mut command = self.renew(id, &self.own_root(), &["--yes"]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        while entries() == before && child.try_wait().unwrap().is_none() {}
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_ne!(entries(), before, "it never got so far");
     }
 
     fn status(&self, id: u64) -> Option<ClusterAnswer> {
@@ -228,14 +240,12 @@ fn a_fleet_is_renewed_controller_by_controller_while_it_goes_on() {
         assert!(plan.status.success(), "{}", said(&plan));
         assert_eq!(files(&path), present, "a plan changes nothing");
         // However often it is killed, the configuration is a whole one, and what it names is there.
-        for step in 0..KILLS {
-            let mut command = fleet.renew(id, &own, &["--yes"]);
-            let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-            stele_testkit::pause(KILL_STEP * step).unwrap();
-            child.kill().unwrap();
-            child.wait().unwrap();
+        for _ in 0..KILLS {
+            let whole = fs::read(&path).unwrap();
+            fleet.interrupt(id);
+            println!("controller {id}: the configuration is new: {}", fs::read(&path).unwrap() != whole);
             let plan = fleet.renew(id, &own, &["--plan"]).output().unwrap();
-            assert!(plan.status.success(), "{step}: {}", said(&plan));
+            assert!(plan.status.success(), "{}", said(&plan));
         }
         let whole = fs::read(&path).unwrap();
         let output = fleet.renew(id, &own, &["--yes", "--output", "json"]).output().unwrap();
