@@ -21,6 +21,7 @@ mod lines;
 mod options;
 mod progress;
 mod recover;
+mod renew;
 mod replay;
 mod server;
 mod session;

@@ -17,6 +17,7 @@ use tracing_subscriber::EnvFilter;
 use crate::exit::Failure;
 use crate::limits::REQUESTS_NICENESS;
 use crate::recover::Recover;
+use crate::renew::Renew;
 use crate::session::Session;
 
 /// Found and run controllers
@@ -28,7 +29,7 @@ pub(crate) enum Controller {
         --controllers 1=10.0.0.1:7400,10.0.0.1:7500 --controllers 2=10.0.0.2:7400,10.0.0.2:7500 \\\n    \
         --controllers 3=10.0.0.3:7400,10.0.0.3:7500 --nats nats://10.0.0.9:4222\n\n\
         Copy each controller-N folder to its host, run `stele controller run` there, and take the root\n\
-        folder off line: only adding controllers needs it."
+        folder off line: only adding controllers and renewing their certificates needs it."
     )]
     Found(Found),
     /// Make the folder of a controller that joins a running fleet
@@ -53,6 +54,15 @@ pub(crate) enum Controller {
         See docs/operators.md, \"Quorum lost for good\"."
     )]
     Recover(Recover),
+    /// Renew the certificates of a controller, which stays the same controller
+    #[command(
+        after_help = "Examples:\n  stele controller renew --config fleet/controller-2/controller.json --folder fleet --plan\n  \
+        stele controller renew --config fleet/controller-2/controller.json --folder fleet --yes\n\n\
+        Its id and its signing key stay, so nothing that it signed is worth less. It may run meanwhile:\n\
+        it takes the new certificates at its next start. Renew one controller after the other,\n\
+        followers first. See docs/operators.md, \"Renew certificates\"."
+    )]
+    Renew(Renew),
 }
 
 #[derive(Args, Debug)]
@@ -151,6 +161,7 @@ impl Controller {
             }
             Self::Run(it) => it.run(),
             Self::Recover(it) => it.run(session),
+            Self::Renew(it) => it.run(session),
         }
     }
 }

@@ -105,31 +105,43 @@ pub struct TlsFiles {
 impl Config {
     /// Reads a configuration and makes its paths absolute.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let mut config: Self = serde_json::from_str(&text)
-            .with_context(|| format!("{} is not a controller's configuration", path.display()))?;
-        let folder = path.parent().unwrap_or(Path::new("."));
+        let config = Self::as_written(path, &read_text(path)?)?;
+        Ok(config.in_folder(path.parent().unwrap_or(Path::new("."))))
+    }
+
+    /// What is written in the file, its paths as they are.
+    pub(crate) fn as_written(path: &Path, text: &str) -> anyhow::Result<Self> {
+        serde_json::from_str(text)
+            .with_context(|| format!("{} is not a controller's configuration", path.display()))
+    }
+
+    /// Makes the paths of a configuration that lies in a folder absolute.
+    pub(crate) fn in_folder(mut self, folder: &Path) -> Self {
         for path in [
-            &mut config.data,
-            &mut config.tls.authority,
-            &mut config.tls.certificate,
-            &mut config.tls.key,
-            &mut config.signing_key,
-            &mut config.master_key,
+            &mut self.data,
+            &mut self.tls.authority,
+            &mut self.tls.certificate,
+            &mut self.tls.key,
+            &mut self.signing_key,
+            &mut self.master_key,
         ] {
             *path = folder.join(&path);
         }
-        config.fresh = folder.join(FRESH);
-        config.registries = config.registries.map(|path| folder.join(path));
-        config.publish_checkpoints = config.publish_checkpoints.map(|path| folder.join(path));
-        Ok(config)
+        self.fresh = folder.join(FRESH);
+        self.registries = self.registries.map(|path| folder.join(path));
+        self.publish_checkpoints = self.publish_checkpoints.map(|path| folder.join(path));
+        self
     }
+}
+
+/// Reads a file of text.
+pub(crate) fn read_text(path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// Reads a file of 64 hex digits.
 pub(crate) fn read_key(path: &Path) -> anyhow::Result<[u8; 32]> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = read_text(path)?;
     let mut key = [0; 32];
     hex::decode_to_slice(text.trim(), &mut key)
         .with_context(|| format!("{} does not hold 64 hex digits", path.display()))?;

@@ -13,12 +13,13 @@ use stele_model::signature::{Certificate, CertificateBody, public_key};
 use stele_model::{ControllerId, Digest, FleetName, PrincipalId, Time};
 use stele_peer::ca::Authority;
 
-use crate::config::{Config, TlsFiles, read_key};
+use crate::config::{Config, TlsFiles, read_key, read_text};
 use crate::handle::now;
 use crate::keyring::random;
 use crate::limits::CERTIFICATE_LIFE;
 use crate::opening::{FRESH, FRESH_TEXT};
 
+const ROOT: &str = "root";
 const ROOT_KEY: &str = "root.key";
 const MASTER_KEY: &str = "master.key";
 const AUTHORITY: &str = "authority.pem";
@@ -69,7 +70,7 @@ pub fn new_token() -> anyhow::Result<(String, Digest)> {
 /// controller. The root folder can be taken off line afterwards: only adding
 /// controllers and renewing their certificates needs it.
 pub fn found(folder: &Path, founding: &Founding) -> anyhow::Result<Founded> {
-    let root = folder.join("root");
+    let root = folder.join(ROOT);
     anyhow::ensure!(!root.exists(), "{} exists: this fleet was founded already", root.display());
     make_private(&root)?;
     write_secret(&root.join(ROOT_KEY), &hex::encode(random::<32>()?))?;
@@ -122,17 +123,13 @@ struct Settings {
 }
 
 fn write_controller(folder: &Path, place: &Place, settings: Settings) -> anyhow::Result<PathBuf> {
-    let root = folder.join("root");
     let own = folder.join(format!("controller-{}", place.id));
     anyhow::ensure!(!own.exists(), "{} exists: a controller's id is never used again", own.display());
     make_private(&own)?;
-    let root_key = SigningKey::from_bytes(&read_key(&root.join(ROOT_KEY))?);
-    let master = std::fs::read_to_string(root.join(MASTER_KEY)).context("cannot read the master key")?;
-    let read = |name: &str| {
-        let path = root.join(name);
-        std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
-    };
-    let authority = Authority::from_pem(settings.fleet.as_str(), &read(AUTHORITY)?, &read(AUTHORITY_KEY)?)?;
+    let root_key = root_key(folder)?;
+    let master =
+        std::fs::read_to_string(folder.join(ROOT).join(MASTER_KEY)).context("cannot read the master key")?;
+    let authority = authority(folder, &settings.fleet)?;
     let issued = authority.issue(place.id, &[place.peer.ip(), place.api.ip()])?;
     // Bearer tokens must not cross a network in clear.
     let api_tls = !place.api.ip().is_loopback();
@@ -148,7 +145,7 @@ fn write_controller(folder: &Path, place: &Place, settings: Settings) -> anyhow:
             key: public_key(&signing),
             // Clocks differ a little between machines.
             not_before: Time(begins.0.saturating_sub(3_600_000_000)),
-            not_after: Time(begins.0 + CERTIFICATE_LIFE.as_micros() as u64),
+            not_after: certified_until(begins),
         },
     );
     write_secret(&own.join("authority.pem"), authority.certificate_pem())?;
@@ -192,6 +189,27 @@ fn write_controller(folder: &Path, place: &Place, settings: Settings) -> anyhow:
     let path = own.join(CONFIG);
     write_secret(&path, &serde_json::to_string_pretty(&config)?)?;
     Ok(path)
+}
+
+/// Where the root's key is, in the folder a fleet was founded in.
+pub(crate) fn root_key_file(folder: &Path) -> PathBuf {
+    folder.join(ROOT).join(ROOT_KEY)
+}
+
+/// The root's key.
+pub(crate) fn root_key(folder: &Path) -> anyhow::Result<SigningKey> {
+    Ok(SigningKey::from_bytes(&read_key(&root_key_file(folder))?))
+}
+
+/// The authority for the certificates of a fleet's connections.
+pub(crate) fn authority(folder: &Path, fleet: &FleetName) -> anyhow::Result<Authority> {
+    let read = |name: &str| read_text(&folder.join(ROOT).join(name));
+    Ok(Authority::from_pem(fleet.as_str(), &read(AUTHORITY)?, &read(AUTHORITY_KEY)?)?)
+}
+
+/// Until when the root vouches for a controller's key that it certifies now.
+pub(crate) fn certified_until(now: Time) -> Time {
+    Time(now.0.saturating_add(CERTIFICATE_LIFE.as_micros() as u64))
 }
 
 /// Makes a folder that only its owner enters: the log inside is for those with a token.

@@ -35,6 +35,7 @@ use crate::replica::Input;
 use crate::retention::Retention;
 use crate::statements::Statements;
 use crate::waiter::Waiter;
+use crate::when::since_1970;
 use crate::when::{before_genesis, wall_time};
 
 /// How fresh a read must be.
@@ -178,6 +179,12 @@ impl Handle {
     /// The wall clock.
     pub fn now(&self) -> Time {
         now()
+    }
+
+    /// When the certificates end that controllers show each other, as far as this one has seen them.
+    pub(crate) fn connections_until(&self) -> BTreeMap<ControllerId, Time> {
+        let shown = self.peers().certified_until().into_iter();
+        shown.map(|(id, until)| (id, since_1970(until))).collect()
     }
 
     /// Has a request decided, by whichever controller leads.

@@ -53,6 +53,7 @@ mod reached;
 pub mod recover;
 mod registry;
 mod removed;
+pub mod renew;
 mod replica;
 mod request_keys;
 mod retention;

@@ -159,8 +159,10 @@ pub const LEARNER_NOTICE_INTERVAL: Duration = Duration::from_secs(10);
 pub const HISTORY_DEADLINE: Duration = Duration::from_secs(2);
 /// Life of a controller's certificates, for its signatures and for TLS: 5 years.
 pub const CERTIFICATE_LIFE: Duration = stele_peer::ca::CERTIFICATE_VALIDITY;
-/// Before the end of its certificates, from when on a controller says at each start that they end.
+/// Before the end of a controller's certificates, from when on it is a problem, and is said at each start.
 pub const CERTIFICATE_WARNING: Duration = Duration::from_hours(90 * 24);
+/// Renewals of one controller's certificates in a day, each with files of its own.
+pub const RENEWALS_PER_DAY_MAX: u32 = 99;
 /// Longest time a controller may take to stop.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// Longest a client of the API may take for its TLS handshake.

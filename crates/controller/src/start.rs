@@ -17,7 +17,7 @@ use tokio::sync::{OnceCell, watch};
 use tokio::task::JoinSet;
 
 use crate::app::{App, Published, send_raft};
-use crate::config::{Config, read_key};
+use crate::config::{Config, read_key, read_text};
 use crate::digested::Digested;
 use crate::forward::Inbox;
 use crate::handle::{Handle, Inner};
@@ -235,7 +235,7 @@ fn identity(config: &Config) -> anyhow::Result<Identity> {
     config
         .certificate
         .check(&config.root, &config.fleet, Some(crate::handle::now()))
-        .context("this controller's certificate is not valid; have the fleet's root issue another")?;
+        .context("this controller's certificate is not valid (if it has ended: stele controller renew)")?;
     anyhow::ensure!(
         config.certificate.body.key == stele_model::signature::public_key(&key),
         "the certificate is for another key than {}",
@@ -311,10 +311,6 @@ fn witnesses(config: &Config) -> anyhow::Result<Vec<stele_proof::VerifierKey>> {
     config.witnesses.iter().map(key).collect()
 }
 
-fn read_text(path: &std::path::Path) -> anyhow::Result<String> {
-    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
-}
-
 async fn start_peers(config: &Config, inbox: Inbox) -> anyhow::Result<Peers> {
     let tls = Tls::from_pem(
         &read_text(&config.tls.authority)?,
@@ -324,7 +320,7 @@ async fn start_peers(config: &Config, inbox: Inbox) -> anyhow::Result<Peers> {
     let now = Duration::from_micros(crate::handle::now().0);
     tls.check_at(config.id, now).with_context(|| {
         format!(
-            "the others do not believe {}; replace the controller under a new id",
+            "the others do not believe {} (if it has ended: stele controller renew)",
             config.tls.certificate.display()
         )
     })?;
@@ -335,7 +331,7 @@ async fn start_peers(config: &Config, inbox: Inbox) -> anyhow::Result<Peers> {
     {
         tracing::warn!(
             within_days = CERTIFICATE_WARNING.as_secs() / 86_400,
-            "this controller's certificates end soon: replace it under a new id before that"
+            "this controller's certificates end soon: renew them before that (stele controller renew)"
         );
     }
     let peers =

@@ -1,5 +1,7 @@
 //! Points that are times.
 
+use std::time::Duration;
+
 use stele_model::{Point, Rejection, RejectionKind, Time};
 
 /// The time a point stands for, seen from a clock's time in microseconds; none when the point is no time.
@@ -37,11 +39,22 @@ fn parse_time(text: &str) -> Result<Time, Rejection> {
     Ok(Time(u64::try_from(timestamp.as_microsecond()).unwrap_or(0)))
 }
 
-fn written(time: Time) -> String {
-    i64::try_from(time.0)
-        .ok()
-        .and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok())
-        .map_or_else(|| format!("{} us", time.0), |timestamp| timestamp.to_string())
+pub(crate) fn written(time: Time) -> String {
+    timestamp(time).map_or_else(|| format!("{} us", time.0), |timestamp| timestamp.to_string())
+}
+
+/// The day of a time in UTC, as in `2026-01-31`.
+pub(crate) fn day(time: Time) -> String {
+    timestamp(time).map_or_else(|| time.0.to_string(), |timestamp| timestamp.strftime("%Y-%m-%d").to_string())
+}
+
+/// A time that is counted from 1970.
+pub(crate) fn since_1970(since: Duration) -> Time {
+    Time(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+}
+
+fn timestamp(time: Time) -> Option<jiff::Timestamp> {
+    jiff::Timestamp::from_microsecond(i64::try_from(time.0).ok()?).ok()
 }
 
 #[cfg(test)]

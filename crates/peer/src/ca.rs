@@ -36,7 +36,7 @@ pub enum CaError {
         /// The words of the parser.
         detail: String,
     },
-    /// Certificate, key and fleet do not belong together, or it has expired.
+    /// Certificate, key and fleet do not belong together.
     #[error("the authority cannot issue certificates for fleet {fleet}: {detail}")]
     Mismatch {
         /// The fleet asked for.
@@ -66,7 +66,10 @@ pub struct Authority {
 }
 
 fn validity(params: &mut CertificateParams, lasts: Duration) {
-    let now = SystemTime::now();
+    valid_from(params, SystemTime::now(), lasts);
+}
+
+fn valid_from(params: &mut CertificateParams, now: SystemTime, lasts: Duration) {
     params.not_before = (now - BACKDATE).into();
     params.not_after = (now + lasts).into();
 }
@@ -154,6 +157,7 @@ impl Authority {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::tls::Tls;
 
     #[test]
     fn an_authority_survives_its_pem() {
@@ -161,6 +165,21 @@ mod tests {
         let (certificate, key) = (made.certificate_pem().to_owned(), made.key_pem());
         let loaded = Authority::from_pem("demo", &certificate, &key).unwrap();
         assert!(loaded.issue(7, &[]).unwrap().certificate_pem.contains("BEGIN CERTIFICATE"));
+    }
+
+    /// The guide for operators counts on it. TLS takes the authority's name and key, and not its dates.
+    #[test]
+    fn an_authority_that_has_ended_still_vouches_for_controllers() {
+        let key = KeyPair::generate().unwrap();
+        let mut params = authority_params("demo");
+        valid_from(&mut params, SystemTime::now() - 2 * AUTHORITY_VALIDITY, AUTHORITY_VALIDITY);
+        let certificate = params.self_signed(&key).unwrap().pem();
+        let loaded = Authority::from_pem("demo", &certificate, &key.serialize_pem()).unwrap();
+        let issued = loaded.issue(7, &[]).unwrap();
+        let tls = Tls::from_pem(&certificate, &issued.certificate_pem, &issued.key_pem).unwrap();
+        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap();
+        tls.check_at(7, now).unwrap();
+        tls.check_at(7, now + CERTIFICATE_VALIDITY + BACKDATE).unwrap_err();
     }
 
     #[test]

@@ -43,6 +43,8 @@ impl Item {
 pub(crate) struct Health {
     pub(crate) connected: [bool; 3],
     pub(crate) last_error: Option<String>,
+    /// When the certificate that the peer showed last ends, since 1970.
+    pub(crate) certified_until: Option<Duration>,
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -199,7 +201,12 @@ impl LaneTask {
         };
         write_frame(&mut stream, &hello).await?;
         match FrameReader::new(&mut stream, limits::MAX_HELLO_BYTES, None).next().await? {
-            Frame::Welcome => Ok(stream),
+            Frame::Welcome => {
+                let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                let until = shown.and_then(|certificate| self.dialer.tls.not_after_of(certificate));
+                lock(&self.health).certified_until = until;
+                Ok(stream)
+            }
             Frame::Refused(why) => {
                 Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("refused: {why}")))
             }

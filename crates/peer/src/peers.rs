@@ -1,5 +1,6 @@
 //! The transport as a whole.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -51,7 +52,7 @@ struct Inner {
     dialer: Dialer,
     local_address: SocketAddr,
     members: watch::Sender<Members>,
-    links: Mutex<std::collections::BTreeMap<u64, Link>>,
+    links: Mutex<BTreeMap<u64, Link>>,
     listener: Mutex<Option<OwnedTask>>,
 }
 
@@ -179,6 +180,16 @@ impl Peers {
             }
         });
         status.collect()
+    }
+
+    /// When the certificates end that controllers show each other, since 1970: this one's, and what each other one
+    /// showed when it was connected to last.
+    pub fn certified_until(&self) -> BTreeMap<u64, Duration> {
+        let dialer = &self.inner.dialer;
+        let own = dialer.tls.not_after().map(|until| (dialer.own_id, until));
+        let links = lock(&self.inner.links);
+        let others = links.iter().filter_map(|(id, link)| Some((*id, lock(&link.health).certified_until?)));
+        own.into_iter().chain(others).collect()
     }
 
     /// Ends all connections and stops listening; the port is free on return.

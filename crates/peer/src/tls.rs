@@ -8,7 +8,7 @@ use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::CryptoProvider;
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::version::TLS13;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{CertificateError, ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
@@ -108,6 +108,26 @@ impl Tls {
             .map_err(TlsError::Unusable)
     }
 
+    /// When the certificate ends, since 1970, if it can be read at all.
+    pub fn not_after(&self) -> Option<Duration> {
+        self.not_after_of(&self.leaf)
+    }
+
+    /// The same of another controller's.
+    pub(crate) fn not_after_of(&self, leaf: &CertificateDer<'_>) -> Option<Duration> {
+        let roots = Arc::clone(&self.roots);
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider()).build().ok()?;
+        let name = ServerName::try_from("localhost").ok()?;
+        // At the end of time every certificate has ended, and the refusal says since when. Dates are looked at first.
+        let at = UnixTime::since_unix_epoch(Duration::MAX);
+        match verifier.verify_server_cert(leaf, &[], &name, &[], at) {
+            Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext {
+                not_after, ..
+            })) => Some(Duration::from_secs(not_after.as_secs())),
+            _ => None,
+        }
+    }
+
     /// Checks that the certificate is that of controller `id`, so that a mixed
     /// up file is noticed at the start and not as a refusal by every peer.
     pub(crate) fn check_own(&self, id: u64) -> Result<(), TlsError> {
@@ -158,5 +178,8 @@ mod tests {
         assert!(tls.check_at(8, now).is_err(), "it is of another controller");
         let ended = tls.check_at(7, now + CERTIFICATE_VALIDITY + day).unwrap_err().to_string();
         assert!(ended.contains("expired"), "{ended}");
+        let end = tls.not_after().unwrap();
+        tls.check_at(7, end).unwrap();
+        tls.check_at(7, end + Duration::from_secs(1)).unwrap_err();
     }
 }

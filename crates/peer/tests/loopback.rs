@@ -141,6 +141,25 @@ async fn messages_and_requests_go_both_ways() {
 }
 
 #[tokio::test]
+async fn it_is_known_when_certificates_end() {
+    let authority = Authority::create("demo").unwrap();
+    let (own, other) = (tls(&authority, 1), tls(&authority, 2));
+    let (own_end, other_end) = (own.not_after().unwrap(), other.not_after().unwrap());
+    let (one, two) = (start(1, "demo", own, any_port()).await, start(2, "demo", other, any_port()).await);
+    assert_eq!(one.peers.certified_until(), BTreeMap::from([(1, own_end)]), "nobody showed another");
+    let all = members(&[(1, &one), (2, &two)]);
+    two.peers.set_members(all.clone());
+    one.peers.set_members(all);
+    connected(&one, 2).await;
+    let both = BTreeMap::from([(1, own_end), (2, other_end)]);
+    assert_eq!(one.peers.certified_until(), both);
+    // What was shown last is still so.
+    two.peers.shutdown().await;
+    eventually("it is shown as down", || one.peers.status().iter().all(|s| !s.is_connected)).await;
+    assert_eq!(one.peers.certified_until(), both);
+}
+
+#[tokio::test]
 async fn a_request_without_an_answer_ends_in_time_and_harms_no_other() {
     let (one, _two) = pair().await;
     let hung = one.peers.request(2, b"hang".to_vec(), Duration::from_millis(50)).await;

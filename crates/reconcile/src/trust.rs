@@ -166,6 +166,24 @@ mod tests {
     }
 
     #[test]
+    fn a_renewed_certificate_is_believed_as_the_old_one_was() {
+        let old = certificate(2, 10);
+        let body = CertificateBody { not_after: Time(5_000), ..old.body.clone() };
+        let renewed = Certificate::issue(&key(9), body);
+        let mut trust = trust();
+        // What was sent before the renewal may come after it.
+        for believed in [&old, &renewed, &old] {
+            trust.check(believed, NOW).unwrap();
+        }
+        let later = Some(Time(1_001));
+        assert_eq!(trust.check(&old, later), Err(SignatureError::Expired(2)));
+        trust.check(&renewed, later).unwrap();
+        // It is no other controller: removed, it stays so, whenever it was renewed.
+        assert!(trust.learn(&said(1, &[2], 100), NOW).unwrap());
+        assert_eq!(trust.check(&renewed, NOW), Err(SignatureError::Removed(2)));
+    }
+
+    #[test]
     fn only_a_believed_controller_is_listened_to() {
         let mut trust = trust();
         let forged =

@@ -70,8 +70,11 @@ pub struct ControllerStatus {
     pub api: Option<String>,
     /// Where its peers reach it.
     pub peer: Option<String>,
-    /// When its certificate ends.
+    /// When the certificate for its signatures ends.
     pub certified_until: Option<Time>,
+    /// When the certificate for its connections ends, as far as the controller that answers has seen it.
+    #[serde(default)]
+    pub connections_until: Option<Time>,
     /// Whether the controller that answers is connected to it; absent for itself.
     pub connected: Option<bool>,
     /// Why it is not connected.

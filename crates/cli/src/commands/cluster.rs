@@ -79,7 +79,13 @@ fn print(terminal: Terminal, answer: &ClusterAnswer) -> Result<(), Failure> {
                 or_dash(controller.lag),
                 or_dash(controller.api.as_deref().map(cell)),
                 or_dash(controller.peer.as_deref().map(cell)),
-                controller.certified_until.map_or_else(|| "-".to_owned(), time),
+                // Whichever ends first: without either it takes no part.
+                controller
+                    .certified_until
+                    .into_iter()
+                    .chain(controller.connections_until)
+                    .min()
+                    .map_or_else(|| "-".to_owned(), time),
             ]
         });
         let table =

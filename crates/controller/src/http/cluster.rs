@@ -56,6 +56,7 @@ fn overview_then(handle: &Handle, state: &State) -> ClusterAnswer {
             api: known.map(|controller| controller.api.clone()),
             peer: known.map(|controller| controller.peer.clone()),
             certified_until: known.map(|controller| controller.certificate.body.not_after),
+            connections_until: None,
             connected: None,
             error: None,
             lag: None,
@@ -78,6 +79,7 @@ async fn overview(handle: &Handle) -> Answered {
     let status = handle.cluster().await?;
     let control = handle.published().state.control;
     let certified_until = |id: &ControllerId| Some(control.controllers.get(id)?.certificate.body.not_after);
+    let shown = handle.connections_until();
     let mut controllers: Vec<_> = status
         .members
         .iter()
@@ -88,6 +90,7 @@ async fn overview(handle: &Handle) -> Answered {
             api: Some(member.api.clone()).filter(|it| !it.is_empty()),
             peer: Some(member.peer.clone()).filter(|it| !it.is_empty()),
             certified_until: certified_until(&member.id),
+            connections_until: shown.get(&member.id).copied(),
             connected: member.connected.filter(|_| member.id != status.id),
             error: member.error.clone().filter(|_| member.connected != Some(true)),
             lag: member.lag,
@@ -101,6 +104,7 @@ async fn overview(handle: &Handle) -> Answered {
         api: Some(controller.api.clone()),
         peer: Some(controller.peer.clone()),
         certified_until: certified_until(id),
+        connections_until: shown.get(id).copied(),
         connected: None,
         error: None,
         lag: None,

@@ -16,7 +16,7 @@ use stele_model::{AppEnv, Digest, InstanceId, NodeName, Point, Revisions, Scope,
 
 use super::asked::Asked;
 use super::failure::Failure;
-use super::problems::{leftovers, problems};
+use super::problems::{certificates, leftovers, problems};
 use super::scopes::check_known;
 use super::{Answered, json};
 use crate::handle::Handle;
@@ -108,6 +108,10 @@ pub(super) async fn status(handle: &Handle, asked: &Asked) -> Answered {
         told.into_iter().filter_map(|(app_env, told)| app(&state, &query.scope, &app_env, told)).collect();
     let mut problems = problems(&state, &asked.state, &apps, &nodes);
     problems.extend(leftovers(&state, &query.scope, apps_of(&state, &query.scope)));
+    // They are the fleet's own, and of now.
+    if query.scope == Scope::fleet() && state.seq == asked.state.seq {
+        problems.extend(certificates(&state, &handle.connections_until(), handle.now()));
+    }
     let (seq, time, scope) = (state.seq, state.time, query.scope);
     let mut answer = StatusAnswer { seq, time, apps, nodes, problems, scope };
     if query.problems {

@@ -113,18 +113,19 @@ impl Kept {
     }
 
     fn certify(&mut self, id: u8) {
-        let body = CertificateBody {
-            fleet: name("demo"),
-            controller: u64::from(id),
-            key: public_key(&controller(id)),
-            not_before: Time(1),
-            not_after: Time(u64::MAX),
-        };
-        let certificate = Certificate::issue(&root(), body);
-        let event = Event::ControllerCertified { certificate, api: "here".into(), peer: "there".into() };
         let header = self.headers.last().unwrap().clone();
+        let event = certified(id, Time(u64::MAX));
         let decision = stele_model::Decision { first: header.seq + 1, count: 1 };
         self.push(Header { decision, seq: header.seq + 1, time: Time(header.time.0 + 1), ..header }, &event);
+    }
+
+    /// Has controller 1's first certificate end at a time, and a controller certified anew after all that is there.
+    pub(crate) fn ending(mut self, until: Time, renewed: u8) -> Self {
+        let first = self.headers.iter().position(|header| header.kind == "controller_certified").unwrap();
+        let (stored, record) = encode_record(self.headers[first].clone(), &certified(1, until)).unwrap();
+        (self.records[first], self.headers[first]) = (stored, record.header);
+        self.certify(renewed);
+        self
     }
 
     /// Appends an event, as late as its header says or later, with something to say in every tenth header.
@@ -210,6 +211,19 @@ impl Kept {
     pub(crate) fn pack(&self, contents: &Contents) -> Vec<u8> {
         build(contents, &Hashes(&self.tree())).unwrap()
     }
+}
+
+/// The root's word for a controller's key, until a time.
+fn certified(id: u8, not_after: Time) -> Event {
+    let body = CertificateBody {
+        fleet: name("demo"),
+        controller: u64::from(id),
+        key: public_key(&controller(id)),
+        not_before: Time(1),
+        not_after,
+    };
+    let certificate = Certificate::issue(&root(), body);
+    Event::ControllerCertified { certificate, api: "here".into(), peer: "there".into() }
 }
 
 /// A small pack with every section in use: two checkpoints, records outside, hashes on both sides.

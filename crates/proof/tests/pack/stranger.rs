@@ -99,6 +99,32 @@ fn a_stranger_verifies_what_we_verify() {
     assert!(text(&output.stderr).contains("root key"), "{}", text(&output.stderr));
 }
 
+/// A controller keeps its key when its certificate is renewed: what it signed before is believed, and what it signs
+/// after the old one's end, too.
+#[test]
+fn both_believe_what_was_signed_before_and_after_a_renewal() {
+    let folder = Folder::new();
+    let half = Kept::busy().records.len() / 2;
+    let pack = |kept: &Kept, later: usize| {
+        let checkpoints = vec![kept.signed(half, 1), kept.cosigned(later, 1)];
+        kept.pack(&kept.contents("fleet", (half - 5, half + 5), checkpoints))
+    };
+    let middle = Kept::busy().headers[half - 1].time;
+    // While the old one counts, both do.
+    for until in [middle, stele_model::Time(u64::MAX)] {
+        let renewed = Kept::busy().ending(until, 1);
+        let pack = pack(&renewed, renewed.records.len());
+        assert_eq!(verify(&pack, &trust()).unwrap().witnessed, Witnessed::Whole);
+        let output = folder.verify(&pack, &[]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    }
+    // Another one's renewal helps nobody, and neither does one that the checkpoint does not include.
+    let other = Kept::busy().ending(middle, 2);
+    folder.both_refuse(&pack(&other, other.records.len()), "it was not renewed");
+    let late = Kept::busy().ending(middle, 1);
+    folder.both_refuse(&pack(&late, late.records.len() - 1), "it was renewed later");
+}
+
 #[test]
 fn a_stranger_is_asked_as_we_are() {
     let folder = Folder::new();
