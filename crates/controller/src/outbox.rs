@@ -511,7 +511,7 @@ mod tests {
                 config: None,
                 secrets: stele_model::FlatMap::new(),
             }),
-            spec: stele_model::Digest::EMPTY,
+            spec: stele_model::Digest::EMPTY.into(),
             replaces: None,
             since: stele_model::Time(0),
         });

@@ -30,11 +30,16 @@ impl State {
                 (spec, digest)
             };
             // What was decided and what is sent must be one thing.
-            if digest != to.spec {
+            if to.spec != digest {
                 return Err(format!("the spec of {id} is not the one that was decided"));
             }
             last = Some((id, &to.revision, spec.clone(), digest));
-            Ok(AssignedInstance { id: id.clone(), spec, spec_digest: to.spec, replaces: to.replaces.clone() })
+            Ok(AssignedInstance {
+                id: id.clone(),
+                spec,
+                spec_digest: *to.spec,
+                replaces: to.replaces.clone(),
+            })
         });
         filled.collect()
     }

@@ -347,14 +347,14 @@ fn remove_node(state: &mut State, node: &crate::ids::NodeName) {
     if let Some(observed) = state.observed.remove(node) {
         state.touch(Leaf::Observed(node.clone()));
         for id in observed.instances.keys() {
-            state.index.went(node, id);
+            state.instance_went(node, id);
             state.touch(Leaf::ObservedInstance(node.clone(), id.clone()));
         }
     }
     if let Some(assigned) = state.assigned.remove(node) {
         state.touch(Leaf::Assigned(node.clone()));
         for id in assigned.instances.keys() {
-            state.index.went(node, id);
+            state.instance_went(node, id);
             state.touch(Leaf::AssignedTo(node.clone(), id.clone()));
         }
     }
@@ -460,21 +460,23 @@ fn change_assignment(
             (node, instance)
         }
     };
-    let known = match change {
-        AssignmentChange::Assign { .. } => state.known_instance(id),
-        AssignmentChange::Withdraw { .. } => id.clone(),
+    let (known, known_before) = match change {
+        AssignmentChange::Assign { replaces, .. } => {
+            (state.known_instance(id), replaces.as_ref().map(|before| state.known_instance(before)))
+        }
+        AssignmentChange::Withdraw { .. } => (id.clone(), None),
     };
     let assigned: &mut Assigned = state.assigned.entry(node.clone()).or_default();
     if !(planted!(AssignmentKeepsSeq) && matches!(change, AssignmentChange::Withdraw { .. })) {
         assigned.changed = header.seq;
     }
     match change {
-        AssignmentChange::Assign { revision, spec, replaces, .. } => {
+        AssignmentChange::Assign { revision, spec, .. } => {
             let same = shared.as_ref().filter(|last| *last.revision == *revision);
             let to = AssignedTo {
                 revision: same.map_or_else(|| Arc::new(revision.clone()), |last| Arc::clone(&last.revision)),
-                spec: *spec,
-                replaces: replaces.clone(),
+                spec: (*spec).into(),
+                replaces: known_before,
                 since: header.time,
             };
             let to = shared.take().filter(|last| **last == to).unwrap_or_else(|| Arc::new(to));
@@ -485,7 +487,7 @@ fn change_assignment(
         }
         AssignmentChange::Withdraw { .. } => {
             if let Some(was) = assigned.instances.remove(id) {
-                state.index.went(node, id);
+                state.instance_went(node, id);
                 if state.report_of(node, id).is_some() {
                     state.note(|notes| notes.is_leaving(node, id, header.time, Some(was)));
                 }
@@ -522,8 +524,9 @@ fn observe(state: &mut State, header: &Header, report: &ReportedChange) {
         }
     }
     for id in &report.gone {
-        if observed.instances.remove(id).is_some() {
-            state.index.went(node, id);
+        let is_known = state.observed.get_mut(node).is_some_and(|it| it.instances.remove(id).is_some());
+        if is_known {
+            state.instance_went(node, id);
         }
         if let Some(notes) = &mut state.index.notes {
             notes.is_gone(node, id);

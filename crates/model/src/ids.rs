@@ -8,12 +8,12 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::thread::LocalKey;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use triomphe::Arc;
 
 use crate::limits::{NAME_BYTES_MAX, RECENT_TEXTS_MAX};
 use crate::shared_text::{SharedText, cell_of};

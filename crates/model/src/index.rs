@@ -23,14 +23,13 @@ pub(crate) struct Index {
     pub(crate) notes: Option<Notes>,
 }
 
-/// How many instances of an app a node was told to run or told of, by both.
-type Hosts = OrdMap<(AppEnv, NodeName), usize>;
+/// The nodes that were told to run something of an app or told of it, by app. None without any is there.
+type Hosts = OrdMap<AppEnv, OrdSet<NodeName>>;
 
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Kept {
     /// How many slots each node has.
     slots: OrdMap<NodeName, usize>,
-    /// None is not there.
     hosts: Hosts,
     /// The apps whose revision in force says by labels which nodes they want.
     choosing: OrdSet<AppEnv>,
@@ -67,22 +66,26 @@ impl Kept {
             add(&mut kept.slots, node.clone());
         }
         for (node, assigned) in &state.assigned {
-            kept.host(assigned.instances.keys(), node, add);
+            kept.host(assigned.instances.keys(), node);
         }
         for (node, observed) in &state.observed {
-            kept.host(observed.instances.keys(), node, add);
+            kept.host(observed.instances.keys(), node);
         }
         kept
     }
 
-    fn host<'a>(
-        &mut self,
-        instances: impl Iterator<Item = &'a InstanceId>,
-        node: &NodeName,
-        count: fn(&mut Hosts, (AppEnv, NodeName)),
-    ) {
+    fn host<'a>(&mut self, instances: impl Iterator<Item = &'a InstanceId>, node: &NodeName) {
         for id in instances {
-            count(&mut self.hosts, (id.slot.app_env.clone(), node.clone()));
+            self.hosts.entry(id.slot.app_env.clone()).or_default().insert(node.clone());
+        }
+    }
+
+    fn host_no_more(&mut self, app_env: &AppEnv, node: &NodeName) {
+        if let Some(nodes) = self.hosts.get_mut(app_env) {
+            nodes.remove(node);
+            if nodes.is_empty() {
+                self.hosts.remove(app_env);
+            }
         }
     }
 }
@@ -111,6 +114,11 @@ pub(crate) fn first_slot(app_env: &AppEnv) -> Slot {
 /// The first instance that an app in an environment could have.
 pub(crate) fn first_instance(app_env: &AppEnv) -> InstanceId {
     InstanceId { slot: first_slot(app_env), serial: 0 }
+}
+
+/// Whether an instance is there of the app whose first one this could be.
+pub(crate) fn has_some_of<V>(instances: &OrdMap<InstanceId, V>, first: &InstanceId) -> bool {
+    instances.get_next(first).is_some_and(|(id, _)| id.slot.app_env == first.slot.app_env)
 }
 
 impl State {
@@ -161,14 +169,8 @@ impl State {
     /// The nodes that were told to run instances of an app in an environment, or told of some, in order of
     /// name. Others may be among them.
     pub fn hosts_of<'a>(&'a self, app_env: &AppEnv) -> impl Iterator<Item = &'a NodeName> + use<'a> {
-        let app_env = app_env.clone();
         let (kept, all) = match &self.index.kept {
-            Some(kept) => {
-                #[allow(clippy::unwrap_used)]
-                let first = (app_env.clone(), NodeName::new("0").unwrap());
-                let nodes = kept.hosts.range(first..).take_while(move |((of, _), _)| *of == app_env);
-                (Some(nodes.map(|((_, node), _)| node)), None)
-            }
+            Some(kept) => (kept.hosts.get(app_env), None),
             None => (None, Some(self.assigned.keys().chain(self.observed.keys()).collect::<BTreeSet<_>>())),
         };
         kept.into_iter().flatten().chain(all.into_iter().flatten())
@@ -220,20 +222,23 @@ impl State {
             add(&mut kept.slots, node);
         }
     }
+
+    /// A node was told not to run an instance any more, or does not tell of it any more.
+    pub(crate) fn instance_went(&mut self, node: &NodeName, id: &InstanceId) {
+        let Some(kept) = &mut self.index.kept else { return };
+        let first = first_instance(&id.slot.app_env);
+        let assigned = self.assigned.get(node).is_some_and(|it| has_some_of(&it.instances, &first));
+        if !assigned && !self.observed.get(node).is_some_and(|it| has_some_of(&it.instances, &first)) {
+            kept.host_no_more(&id.slot.app_env, node);
+        }
+    }
 }
 
 impl Index {
     /// A node was told to run an instance, or told of one, that was not there before.
     pub(crate) fn came(&mut self, node: &NodeName, id: &InstanceId) {
         if let Some(kept) = &mut self.kept {
-            kept.host(std::iter::once(id), node, add);
-        }
-    }
-
-    /// An instance is not there any more.
-    pub(crate) fn went(&mut self, node: &NodeName, id: &InstanceId) {
-        if let Some(kept) = &mut self.kept {
-            kept.host(std::iter::once(id), node, take);
+            kept.host(std::iter::once(id), node);
         }
     }
 

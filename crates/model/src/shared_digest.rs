@@ -5,12 +5,14 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use crate::digest::Digest;
 use crate::limits::RECENT_TEXTS_MAX;
 
 /// A digest that shares its memory with equal ones made lately by the same thread.
 ///
-/// State has the digest of what its container is made of for each instance, and all instances of a service are made of
+/// State has the digest of what its container is made of for each instance, twice, and all instances of a service are made of
 /// the same: so it takes one word, where the digest takes four and whether there is one another.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SharedDigest(Arc<Digest>);
@@ -52,6 +54,18 @@ impl Deref for SharedDigest {
 impl PartialEq<Digest> for SharedDigest {
     fn eq(&self, other: &Digest) -> bool {
         *self.0 == *other
+    }
+}
+
+impl Serialize for SharedDigest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for SharedDigest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Digest::deserialize(deserializer).map(Into::into)
     }
 }
 

@@ -32,14 +32,14 @@ impl State {
             placement.iter().map(|(slot, node)| (slot.clone(), self.known_node(node))).collect();
         let assigned = self.assigned.iter().map(|(node, assigned)| {
             let instances = assigned.instances.iter().map(|(id, to)| {
-                let same = seen.entry((to.spec, to.since)).or_insert_with(|| Arc::clone(to));
+                let same = seen.entry((*to.spec, to.since)).or_insert_with(|| Arc::clone(to));
                 let to = if **same == **to {
                     Arc::clone(same)
-                } else if same.revision == to.revision {
-                    let revision = Arc::clone(&same.revision);
-                    Arc::new(AssignedTo { revision, ..AssignedTo::clone(to) })
                 } else {
-                    Arc::clone(to)
+                    let is_same = same.revision == to.revision;
+                    let revision = Arc::clone(if is_same { &same.revision } else { &to.revision });
+                    let replaces = to.replaces.as_ref().map(|before| self.known_instance(before));
+                    Arc::new(AssignedTo { revision, replaces, ..AssignedTo::clone(to) })
                 };
                 (self.known_instance(id), to)
             });
@@ -84,7 +84,7 @@ mod tests {
         let mut assigned = Assigned::default();
         for name in names() {
             let revision = Arc::new(revision.clone());
-            let to = AssignedTo { revision, spec: Digest::EMPTY, replaces: None, since: Time(1) };
+            let to = AssignedTo { revision, spec: Digest::EMPTY.into(), replaces: None, since: Time(1) };
             assigned.instances.insert(read(&name), Arc::new(to));
         }
         state.assigned.insert("eu-1".parse().unwrap(), assigned);

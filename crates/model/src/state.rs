@@ -23,6 +23,7 @@ use crate::index::{first_instance, first_slot};
 use crate::release::{Container, EnvValue, InstanceSpec, Release, Revision};
 use crate::scope::Scope;
 use crate::selector::Selector;
+use crate::shared_digest::SharedDigest;
 use crate::signature::{Certificate, PublicKey};
 use crate::value::{Sealed, Value};
 use crate::wire::{AssignmentVersion, InstanceReport, Position};
@@ -78,7 +79,7 @@ pub struct AssignedTo {
     /// What it is made of.
     pub revision: Arc<Revision>,
     /// Digest of the resulting [`InstanceSpec`].
-    pub spec: Digest,
+    pub spec: SharedDigest,
     /// The instance that must be gone first.
     pub replaces: Option<InstanceId>,
     /// When it was assigned.
@@ -579,7 +580,7 @@ impl State {
             return AssignmentVersion { epoch, ..AssignmentVersion::default() };
         };
         let digest = crate::wire::assignment_digest(
-            assigned.instances.iter().map(|(id, to)| (id, &to.spec, to.replaces.as_ref())),
+            assigned.instances.iter().map(|(id, to)| (id, &*to.spec, to.replaces.as_ref())),
         );
         AssignmentVersion { epoch, seq: assigned.changed, digest }
     }

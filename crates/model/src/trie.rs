@@ -8,7 +8,7 @@
 //!
 //! Nodes are shared between versions, so a clone costs nothing.
 
-use std::sync::Arc;
+use triomphe::{Arc, ThinArc};
 
 use crate::digest::Digest;
 
@@ -35,20 +35,21 @@ struct Leaf {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Below {
     digest: Digest,
-    branch: Arc<Branch>,
+    branch: Branch,
 }
 
 /// Up to sixteen children. There are millions of leaves, and half of a branch's children are absent: only
 /// those that are there take memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Branch {
-    /// Bit `n`: child `n` is the next of `leaves`.
-    leaves_at: u16,
-    /// Bit `n`: child `n` is the next of `branches`.
-    branches_at: u16,
-    leaves: Box<[Leaf]>,
-    branches: Box<[Below]>,
+    leaves: Children<Leaf>,
+    branches: Children<Below>,
 }
+
+/// Children of one kind in the order of their places, of which bit `n` says that place `n` is taken. Copies share
+/// their memory, and a pointer to it takes one word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Children<T>(Option<ThinArc<u16, T>>);
 
 /// A key, and its value or that there is none any more.
 type Change = (Digest, Option<Digest>);
@@ -68,119 +69,153 @@ fn by_child<V>(keyed: &[(Digest, V)], depth: usize) -> impl Iterator<Item = (usi
     groups.map(move |group| (nibble(&group[0].0, depth), group))
 }
 
-/// Where a child stands among those of its kind.
-fn index(present: u16, at: usize) -> usize {
-    (present & ((1 << at) - 1)).count_ones() as usize
+impl<T> Default for Children<T> {
+    fn default() -> Self {
+        Self(None)
+    }
 }
 
-fn insert<T>(into: &mut Box<[T]>, index: usize, one: T) {
-    let mut all = std::mem::take(into).into_vec();
-    all.reserve_exact(1);
-    all.insert(index, one);
-    *into = all.into();
-}
+impl<T: Clone> Children<T> {
+    fn of(places: u16, children: Vec<T>) -> Self {
+        assert_eq!(places.count_ones() as usize, children.len(), "every child has a place");
+        Self((places != 0).then(|| ThinArc::from_header_and_iter(places, children.into_iter())))
+    }
 
-fn remove<T>(from: &mut Box<[T]>, index: usize) -> T {
-    let mut all = std::mem::take(from).into_vec();
-    let one = all.remove(index);
-    *from = all.into();
-    one
+    fn places(&self) -> u16 {
+        self.0.as_ref().map_or(0, |children| children.header.header)
+    }
+
+    fn as_slice(&self) -> &[T] {
+        self.0.as_ref().map_or(&[], |children| &children.slice)
+    }
+
+    fn has(&self, place: usize) -> bool {
+        self.places() & 1 << place != 0
+    }
+
+    /// Which of the slice has a place, or would have it.
+    fn index(&self, place: usize) -> usize {
+        (self.places() & ((1 << place) - 1)).count_ones() as usize
+    }
+
+    /// Changes a child where it is, or in a copy of all where somebody else has them, too.
+    fn change<R>(&mut self, place: usize, change: impl FnOnce(&mut T) -> R) -> R {
+        assert!(self.has(place), "only a child that is there is changed");
+        if self.0.as_ref().is_some_and(|children| ThinArc::strong_count(children) > 1) {
+            *self = Self::of(self.places(), self.as_slice().to_vec());
+        }
+        let index = self.index(place);
+        let changed = self.0.as_mut().and_then(|children| {
+            children.with_arc_mut(|own| Arc::get_mut(own).map(|own| change(&mut own.slice_mut()[index])))
+        });
+        #[allow(clippy::expect_used)]
+        changed.expect("nobody else has them")
+    }
+
+    /// Puts a child where none is.
+    fn insert(&mut self, place: usize, child: T) {
+        let mut children = self.as_slice().to_vec();
+        children.insert(self.index(place), child);
+        *self = Self::of(self.places() | 1 << place, children);
+    }
+
+    fn remove(&mut self, place: usize) {
+        let mut children = self.as_slice().to_vec();
+        children.remove(self.index(place));
+        *self = Self::of(self.places() & !(1 << place), children);
+    }
 }
 
 impl Branch {
     /// Of what is the only child so far.
     fn of_leaf(leaf: Leaf, depth: usize) -> Self {
-        Self { leaves_at: 1 << nibble(&leaf.key, depth), leaves: [leaf].into(), ..Self::default() }
+        let place = 1 << nibble(&leaf.key, depth);
+        Self { leaves: Children::of(place, vec![leaf]), ..Self::default() }
     }
 
     /// What changes make where nothing is.
     fn made(depth: usize, changes: &[Change]) -> Self {
         let (mut leaves_at, mut branches_at) = (0, 0);
         let (mut leaves, mut branches) = (Vec::new(), Vec::new());
-        for (at, group) in by_child(changes, depth) {
+        for (place, group) in by_child(changes, depth) {
             match Node::made(depth + 1, group) {
                 None => {}
                 Some(Node::Leaf(leaf)) => {
-                    leaves_at |= 1 << at;
+                    leaves_at |= 1 << place;
                     leaves.push(leaf);
                 }
                 Some(Node::Below(below)) => {
-                    branches_at |= 1 << at;
+                    branches_at |= 1 << place;
                     branches.push(below);
                 }
             }
         }
-        Self { leaves_at, branches_at, leaves: leaves.into(), branches: branches.into() }
+        Self { leaves: Children::of(leaves_at, leaves), branches: Children::of(branches_at, branches) }
     }
 
     /// Makes changes that all belong below it, in the order of their keys. Each branch is hashed once, however
     /// many changes are below it, and changed where it is unless somebody else has it, too.
     fn change(&mut self, depth: usize, changes: &[Change]) {
-        for (at, group) in by_child(changes, depth) {
-            let bit = 1 << at;
-            if self.branches_at & bit != 0 {
-                let child = &mut self.branches[index(self.branches_at, at)];
-                let branch = Arc::make_mut(&mut child.branch);
-                branch.change(depth + 1, group);
-                if branch.is_branch() {
-                    child.digest = branch.digest();
-                } else {
-                    let last = branch.leaves.first().cloned();
-                    remove(&mut self.branches, index(self.branches_at, at));
-                    self.branches_at &= !bit;
-                    self.put(at, last.map(Node::Leaf));
+        for (place, group) in by_child(changes, depth) {
+            if self.branches.has(place) {
+                // One leaf is no branch: otherwise the digest would remember the past.
+                let left = self.branches.change(place, |below| {
+                    below.branch.change(depth + 1, group);
+                    if below.branch.is_branch() {
+                        below.digest = below.branch.digest();
+                        return None;
+                    }
+                    Some(below.branch.leaves.as_slice().first().cloned())
+                });
+                if let Some(left) = left {
+                    self.branches.remove(place);
+                    self.put(place, left.map(Node::Leaf));
                 }
-            } else if self.leaves_at & bit != 0 {
-                let place = index(self.leaves_at, at);
+            } else if self.leaves.has(place) {
+                let leaf = self.leaves.as_slice()[self.leaves.index(place)].clone();
                 match group {
-                    [(key, Some(value))] if self.leaves[place].key == *key => {
-                        self.leaves[place] = Leaf::new(key, value);
+                    [(key, Some(value))] if leaf.key == *key => {
+                        self.leaves.change(place, |leaf| *leaf = Leaf::new(key, value));
                     }
                     _ => {
-                        let leaf = remove(&mut self.leaves, place);
-                        self.leaves_at &= !bit;
-                        self.put(at, Node::Leaf(leaf).changed(depth + 1, group));
+                        self.leaves.remove(place);
+                        self.put(place, Node::Leaf(leaf).changed(depth + 1, group));
                     }
                 }
             } else {
-                self.put(at, Node::made(depth + 1, group));
+                self.put(place, Node::made(depth + 1, group));
             }
         }
     }
 
     /// Puts a child where none is.
-    fn put(&mut self, at: usize, child: Option<Node>) {
+    fn put(&mut self, place: usize, child: Option<Node>) {
         match child {
             None => {}
-            Some(Node::Leaf(leaf)) => {
-                insert(&mut self.leaves, index(self.leaves_at, at), leaf);
-                self.leaves_at |= 1 << at;
-            }
-            Some(Node::Below(below)) => {
-                insert(&mut self.branches, index(self.branches_at, at), below);
-                self.branches_at |= 1 << at;
-            }
+            Some(Node::Leaf(leaf)) => self.leaves.insert(place, leaf),
+            Some(Node::Below(below)) => self.branches.insert(place, below),
         }
     }
 
     /// Whether it is one: a branch of one leaf is that leaf, otherwise the digest would remember the past.
     fn is_branch(&self) -> bool {
-        !self.branches.is_empty() || self.leaves.len() > 1
+        !self.branches.as_slice().is_empty() || self.leaves.as_slice().len() > 1
     }
 
     fn digest(&self) -> Digest {
         let mut bytes = branch_bytes();
-        let (mut leaves, mut branches) = (self.leaves.iter(), self.branches.iter());
-        for at in 0..16 {
-            let digest = if self.leaves_at & 1 << at != 0 {
+        let (mut leaves, mut branches) = (self.leaves.as_slice().iter(), self.branches.as_slice().iter());
+        let (leaves_at, branches_at) = (self.leaves.places(), self.branches.places());
+        for place in 0..16 {
+            let digest = if leaves_at & 1 << place != 0 {
                 leaves.next().map(|leaf| leaf.digest)
-            } else if self.branches_at & 1 << at != 0 {
+            } else if branches_at & 1 << place != 0 {
                 branches.next().map(|below| below.digest)
             } else {
                 None
             };
             if let Some(digest) = digest {
-                put_child(&mut bytes, at, &digest);
+                put_child(&mut bytes, place, &digest);
             }
         }
         Digest::of(&[&bytes])
@@ -206,7 +241,7 @@ impl Node {
         match changes {
             [] => None,
             [(key, value)] => value.map(|value| Self::Leaf(Leaf::new(key, &value))),
-            _ => Self::of_branch(Arc::new(Branch::made(depth, changes))),
+            _ => Self::of_branch(Branch::made(depth, changes)),
         }
     }
 
@@ -220,20 +255,20 @@ impl Node {
             (Self::Leaf(present), _) => {
                 let mut branch = Branch::of_leaf(present, depth);
                 branch.change(depth, changes);
-                Self::of_branch(Arc::new(branch))
+                Self::of_branch(branch)
             }
             (Self::Below(Below { mut branch, .. }), _) => {
-                Arc::make_mut(&mut branch).change(depth, changes);
+                branch.change(depth, changes);
                 Self::of_branch(branch)
             }
         }
     }
 
-    fn of_branch(branch: Arc<Branch>) -> Option<Self> {
+    fn of_branch(branch: Branch) -> Option<Self> {
         if branch.is_branch() {
             return Some(Self::Below(Below { digest: branch.digest(), branch }));
         }
-        branch.leaves.first().cloned().map(Self::Leaf)
+        branch.leaves.as_slice().first().cloned().map(Self::Leaf)
     }
 }
 

@@ -234,7 +234,7 @@ fn instances<'a>(
                 node: node.clone(),
                 region: state.region_of(node).cloned(),
                 release: state.release_number(&assigned.revision.release),
-                current: expected.is_current(node, id, assigned.spec),
+                current: expected.is_current(node, id, *assigned.spec),
                 phase: report.map(|report| report.phase),
                 reachable: nodes.is_reachable(node),
                 restarts: report.map_or(0, |report| report.restarts),
@@ -257,7 +257,7 @@ fn counted<'a>(
     let (mut phases, mut healthy) = (BTreeMap::new(), 0);
     let mut nodes = state.nodes();
     for (node, id, assigned) in told {
-        if expected.is_current(node, id, assigned.spec) {
+        if expected.is_current(node, id, *assigned.spec) {
             let phase = nodes.report_of(node, id).map_or(Phase::Pending, |report| report.phase);
             *phases.entry(phase).or_default() += 1;
             healthy +=

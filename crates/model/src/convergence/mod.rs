@@ -136,7 +136,7 @@ fn expected_of(state: &State, scope: &Scope) -> Vec<NodeEvidence> {
             region: enrolled.region.clone(),
             key: enrolled.key.clone(),
             assigned: state.assignment_version(name),
-            expected: observed_digest(instances.map(|(id, to)| (id, to.spec))),
+            expected: observed_digest(instances.map(|(id, to)| (id, *to.spec))),
             instances: assigned.map_or(0, |it| u32::try_from(it.instances.len()).unwrap_or(u32::MAX)),
             lost: state.observed.get(name).is_some_and(|seen| seen.lost),
             heard: None,
@@ -158,7 +158,7 @@ fn moving(state: &State, scope: &Scope) -> Vec<AppEnv> {
         if specs.as_ref().is_none_or(|(app_env, _)| **app_env != slot.app_env) {
             specs = Some((&slot.app_env, Specs::new(state, &slot.app_env)));
         }
-        specs.as_mut().and_then(|(_, specs)| specs.at(slot, node)) == Some(to.spec)
+        specs.as_mut().and_then(|(_, specs)| specs.at(slot, node)).is_some_and(|spec| to.spec == spec)
     })
 }
 

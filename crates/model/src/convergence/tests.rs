@@ -87,8 +87,12 @@ fn state(nodes: usize) -> State {
         };
         state.control.nodes.insert(name.clone(), Arc::new(enrolled));
         let id = instance(index);
-        let to =
-            AssignedTo { revision: Arc::new(revision.clone()), spec: told(), replaces: None, since: NOW };
+        let to = AssignedTo {
+            revision: Arc::new(revision.clone()),
+            spec: told().into(),
+            replaces: None,
+            since: NOW,
+        };
         state.target.intent.insert(id.slot.app_env.clone(), Arc::new(revision.clone()));
         state.target.placement.insert(id.slot.clone(), name.clone());
         let instances = std::iter::once((id, Arc::new(to))).collect();

@@ -6,14 +6,12 @@
 
 use std::collections::BTreeSet;
 
-use imbl::OrdMap;
-
 use super::progress::AppChange;
 use super::{DeltaError, Outline, ProgressDelta, TargetOutline};
 use crate::fold::Touches;
 use crate::header::Headline;
-use crate::ids::{AppEnv, InstanceId, NodeName, Seq};
-use crate::index::first_instance;
+use crate::ids::{AppEnv, NodeName, Seq};
+use crate::index::{first_instance, has_some_of};
 use crate::state::{History, State};
 
 /// Some apps, and the nodes that have or had to do with them.
@@ -25,11 +23,6 @@ pub struct Interest {
     of_apps: BTreeSet<String>,
     /// The same of nodes.
     of_nodes: BTreeSet<String>,
-}
-
-/// Whether an instance is there of the app whose first one this could be.
-fn has_some_of<V>(instances: &OrdMap<InstanceId, V>, first: &InstanceId) -> bool {
-    instances.get_next(first).is_some_and(|(id, _)| id.slot.app_env == first.slot.app_env)
 }
 
 impl Interest {

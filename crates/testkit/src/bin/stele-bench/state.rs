@@ -146,7 +146,7 @@ fn reported(state: &State, node: &NodeName, phase: Phase) -> ReportedChange {
     let of = |(id, to): (&InstanceId, &Arc<AssignedTo>)| InstanceReport {
         id: id.clone(),
         phase,
-        spec_digest: Some(to.spec.into()),
+        spec_digest: Some(to.spec.clone()),
         container: Some(Digest::of(&[id.to_string().as_bytes()]).hex().into()),
         restarts: 0,
         remarks: None,
