@@ -393,7 +393,7 @@ fn is_stood_in_for<'a>(specs: &mut Specs<'a>, app_env: &AppEnv, slot: &'a Slot, 
         id.slot.app_env == *app_env
             && id.slot.service == slot.service
             && is_left_behind
-            && Some(to.spec) == wanted
+            && Some(*to.spec) == wanted
             && state.is_healthy(node, id)
     })
 }

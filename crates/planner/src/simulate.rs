@@ -90,7 +90,7 @@ fn reports(state: &State, apps: &BTreeSet<AppEnv>) -> Vec<ReportedChange> {
                 .map(|(id, to)| InstanceReport {
                     id: id.clone(),
                     phase: Phase::Healthy,
-                    spec_digest: Some(to.spec.into()),
+                    spec_digest: Some(to.spec.clone()),
                     container: None,
                     restarts: 0,
                     remarks: None,

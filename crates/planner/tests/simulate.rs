@@ -57,7 +57,7 @@ proptest! {
         // An instance's id is the seq that assigned it, and in between more may be logged.
         let running = |state: &stele_model::State| -> Vec<_> {
             let assigned = state.assigned.iter().flat_map(|(node, assigned)| {
-                assigned.instances.iter().map(move |(id, to)| (node.clone(), id.slot.clone(), to.spec))
+                assigned.instances.iter().map(move |(id, to)| (node.clone(), id.slot.clone(), *to.spec))
             });
             assigned.collect()
         };

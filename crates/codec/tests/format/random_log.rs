@@ -381,7 +381,7 @@ impl Log {
             let instances = assigned.instances.iter().map(|(id, to)| InstanceReport {
                 id: id.clone(),
                 phase: if failing { Phase::Failed } else { Phase::Healthy },
-                spec_digest: Some(to.spec.into()),
+                spec_digest: Some(to.spec.clone()),
                 container: Some(id.to_string().into()),
                 restarts: 0,
                 remarks: Remarks::of(

@@ -128,7 +128,7 @@ impl Fleet {
                 InstanceReport {
                     id: id.clone(),
                     phase: if is_sick { Phase::Pulling } else { Phase::Healthy },
-                    spec_digest: Some(to.spec.into()),
+                    spec_digest: Some(to.spec.clone()),
                     container: Some("c0ffee".into()),
                     restarts: 0,
                     remarks: None,

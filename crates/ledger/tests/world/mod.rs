@@ -219,7 +219,7 @@ impl World {
                         (true, true) => Phase::Unhealthy,
                         (true, false) => Phase::Healthy,
                     },
-                    spec_digest: Some(to.spec.into()),
+                    spec_digest: Some(to.spec.clone()),
                     container: Some(id.to_string().into()),
                     restarts: 0,
                     remarks: Remarks::of(

@@ -219,7 +219,7 @@ impl World {
             let instances = assigned.instances.iter().map(|(id, to)| InstanceReport {
                 id: id.clone(),
                 phase: if is_sick(to, &id.slot.service) { Phase::Unhealthy } else { Phase::Healthy },
-                spec_digest: Some(to.spec.into()),
+                spec_digest: Some(to.spec.clone()),
                 container: None,
                 restarts: 0,
                 remarks: None,

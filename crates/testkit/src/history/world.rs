@@ -430,7 +430,7 @@ impl World {
             let mut report = InstanceReport {
                 id: id.clone(),
                 phase: Phase::Healthy,
-                spec_digest: Some(to.spec.into()),
+                spec_digest: Some(to.spec.clone()),
                 container: Some(Digest::of(&[id.to_string().as_bytes()]).hex().into()),
                 restarts: known.map_or(0, |known| known.restarts),
                 remarks: None,
