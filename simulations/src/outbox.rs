@@ -199,8 +199,7 @@ impl Process {
                 let Ok(request) = signed.open::<SyncRequest>(&node.key, Purpose::NodeRequest) else { return };
                 let current = state.assignment_version(from);
                 let newer = (request.applied.epoch, request.applied.seq) < (current.epoch, current.seq);
-                let wanted = newer && request.applied.is_behind((current.epoch, current.seq));
-                let answer = if wanted { signer.assignment(&state, from) } else { None };
+                let answer = if newer { signer.assignment(&state, from) } else { None };
                 if let Some(index) = node_index(from) {
                     self.app.out.push(Out::Node(index, ToNode::Synced(*number, answer)));
                 }

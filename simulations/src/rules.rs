@@ -30,10 +30,11 @@ pub(crate) fn check(oracle: &mut Oracle, before: &State, seq: Seq) {
             });
             // All that nodes were told is told them anew.
             for node in oracle.state.control.nodes.keys().cloned().collect::<Vec<_>>() {
-                let told = oracle.state.assignment_version(&node);
-                oracle.assignments.insert((node, told.epoch, told.seq), told.digest);
+                note_told(oracle, node);
             }
         }
+        // It is told that it runs nothing.
+        Event::NodeEnrolled { node, .. } => note_told(oracle, node.name.clone()),
         Event::NodesLost { nodes } => {
             // A leader that begins anew in its term has listened all along.
             let leads = before.history.term;
@@ -137,6 +138,11 @@ fn note_value(oracle: &mut Oracle, seq: Seq, app_env: &AppEnv) {
         bundle.get(crate::client::VARIABLE).map(|value| format!("{value:?}"))
     });
     oracle.values.entry(app_env.clone()).or_default().push((seq, value));
+}
+
+fn note_told(oracle: &mut Oracle, node: NodeName) {
+    let told = oracle.state.assignment_version(&node);
+    oracle.assignments.insert((node, told.epoch, told.seq), told.digest);
 }
 
 fn note_assignments(oracle: &mut Oracle, seq: Seq, changes: &[AssignmentChange]) {

@@ -148,8 +148,7 @@ fn unsettled(world: &World) -> Option<String> {
             return Some(format!("{} can be reached and counts as lost", agent.name));
         }
         let told = state.assignment_version(&agent.name);
-        let is_idle = told.seq == 0 && agent.version().is_nothing();
-        if agent.version() != told && !is_idle {
+        if agent.version() != told {
             return Some(format!("{} has {:?} and was told {told:?}", agent.name, agent.version()));
         }
         if !agent.is_settled() {

@@ -477,7 +477,7 @@ impl Agent {
 
     /// Whether it said what runs here.
     async fn beat(&mut self) -> bool {
-        // Never told anything, it looks at nothing: it vouches for having been told nothing. Who was told to run
+        // Not told yet what to run, it looks at nothing, and the version that it states says so. Who was told to run
         // nothing looks.
         let nothing = self.desired.assignment().is_none().then(Observed::default);
         let observed = self.seen.borrow().observed.clone().or(nothing);

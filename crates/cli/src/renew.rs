@@ -1,5 +1,6 @@
 //! `stele controller renew`: new certificates for a controller that stays the same one.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -59,6 +60,12 @@ fn nothing_done(error: anyhow::Error) -> Failure {
     Failure::Failed(format!("{error:#}\n  nothing was done"))
 }
 
+/// By which addresses clients may ask its API over TLS.
+fn reached_at(addresses: &[IpAddr]) -> String {
+    let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    [&addresses[..], &["localhost".to_owned()]].concat().join(", ")
+}
+
 /// What was found, for the one who must decide.
 fn told(found: &Found) -> String {
     let Found { signatures, connections, .. } = found;
@@ -71,6 +78,7 @@ fn told(found: &Found) -> String {
             time(connections.until),
             time(connections.renewed_until)
         ),
+        format!("  reached at      {}", reached_at(&found.addresses)),
         format!("  new files       {}", found.certificate.display()),
         format!("                  {}", found.key.display()),
         String::new(),

@@ -35,8 +35,7 @@ use crate::replica::Input;
 use crate::retention::Retention;
 use crate::statements::Statements;
 use crate::waiter::Waiter;
-use crate::when::since_1970;
-use crate::when::{before_genesis, wall_time};
+use crate::when::{before_genesis, since_1970, wall_time};
 
 /// How fresh a read must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

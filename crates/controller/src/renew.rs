@@ -50,6 +50,8 @@ pub struct Found {
     pub signatures: Term,
     /// The certificate for its connections.
     pub connections: Term,
+    /// Where the new certificate for its connections says that it is reached, besides its name.
+    pub addresses: Vec<IpAddr>,
     /// The file of the new certificate for its connections.
     pub certificate: PathBuf,
     /// The file of the key for that.
@@ -87,9 +89,11 @@ impl Renewal {
             Tls::from_pem(&read_text(&own.tls.authority)?, certificate, key).map_err(anyhow::Error::from)
         };
         let before = tls(&read_text(&own.tls.certificate)?, &read_text(&own.tls.key)?)?;
-        let before = before
+        let ends = before
             .not_after()
             .with_context(|| format!("{} does not say when it ends", own.tls.certificate.display()))?;
+        let clock = Duration::from_micros(now.0);
+        let is_believed = before.check_at(id, clock).is_ok();
 
         let root_file = root_key_file(folder);
         let root =
@@ -104,11 +108,13 @@ impl Renewal {
         );
         // It begins when it did: the key is no other one since, for nodes whose clocks are behind, and for those that
         // were told that this controller was removed.
-        let body = CertificateBody { not_after: certified_until(now), ..own.certificate.body.clone() };
+        let not_after = certified_until(now).max(own.certificate.body.not_after);
+        let body = CertificateBody { not_after, ..own.certificate.body.clone() };
         let certificate = Certificate::issue(&root, body);
-        let issued = authority(folder, fleet)?.issue(id, &addresses(&own))?;
+        let addresses = addresses(&own);
+        let issued = authority(folder, fleet)?.issue(id, &addresses)?;
         let after = tls(&issued.certificate_pem, &issued.key_pem)?;
-        after.check_at(id, Duration::from_micros(now.0)).with_context(|| {
+        after.check_at(id, clock).with_context(|| {
             format!(
                 "the authority beside {} is not the one that this controller trusts, {}; bring both from where the \
                  fleet was founded",
@@ -119,16 +125,15 @@ impl Renewal {
         let after = after.not_after().context("the new certificate does not say when it ends")?;
         let signatures =
             Term { until: own.certificate.body.not_after, renewed_until: certificate.body.not_after };
-        let connections = Term { until: since_1970(before), renewed_until: since_1970(after) };
-        for (what, term) in [("signatures", &signatures), ("connections", &connections)] {
-            ensure!(
-                term.renewed_until >= term.until,
-                "the new certificate for {what} would end before the one there is ({}): it is {} by the clock of this \
-                 machine; set it",
-                written(term.until),
-                written(now)
-            );
-        }
+        let connections = Term { until: since_1970(ends), renewed_until: since_1970(after) };
+        // One that is not believed by this clock, as it was made by one that was ahead, is not waited for.
+        ensure!(
+            connections.renewed_until >= connections.until || !is_believed,
+            "the new certificate for connections would end before the one there is ({}): it is {} by the clock of this \
+             machine; set it",
+            written(connections.until),
+            written(now)
+        );
         let (new_certificate, new_key) = new_files(&own, now)?;
         renewed.certificate = certificate;
         name_anew(&mut renewed.tls.certificate, &new_certificate);
@@ -139,6 +144,7 @@ impl Renewal {
             clock: now,
             signatures,
             connections,
+            addresses,
             certificate: new_certificate,
             key: new_key,
             replaced: [own.tls.certificate, own.tls.key],
@@ -178,9 +184,9 @@ impl Renewal {
     /// From here on, the controller starts with them.
     fn replace_config(&self) -> anyhow::Result<()> {
         let mut name = self.config.as_os_str().to_owned();
-        name.push(format!(".{}.part", std::process::id()));
+        name.push(".part");
         let part = PathBuf::from(name);
-        // Of a process that had this number before.
+        // Of a renewal that was interrupted.
         match std::fs::remove_file(&part) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(error).with_context(|| format!("cannot write {}", part.display()));

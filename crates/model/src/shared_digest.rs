@@ -12,8 +12,8 @@ use crate::limits::RECENT_TEXTS_MAX;
 
 /// A digest that shares its memory with equal ones made lately by the same thread.
 ///
-/// State has the digest of what its container is made of for each instance, twice, and all instances of a service are made of
-/// the same: so it takes one word, where the digest takes four and whether there is one another.
+/// State has the digest of what its container is made of for each instance, twice, and all instances of a service are
+/// made of the same: so it takes one word, where the digest takes four and whether there is one another.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SharedDigest(Arc<Digest>);
 

@@ -70,12 +70,10 @@ pub struct AssignmentVersion {
 impl AssignmentVersion {
     /// Whether a node that works on this version is to be told its assignment, of which the epoch and seq are given.
     ///
-    /// A node that was never told anything has nothing to be told. But what it was told in an earlier epoch may have
-    /// been lost with the quorum: where the log gave it nothing, it is to know that, and to run nothing.
+    /// So is a node that the log never gave anything: only who was told to run nothing looks for what runs there all
+    /// the same. It may be of an earlier node of that name, or of an epoch whose end was lost with a quorum.
     pub fn is_behind(&self, current: (u64, Seq)) -> bool {
-        let (epoch, seq) = current;
-        let is_told = seq > 0 || (!self.is_nothing() && self.epoch < epoch);
-        is_told && (self.epoch, self.seq) != current
+        (self.epoch, self.seq) != current
     }
 
     /// Whether a node that says so has nothing in force: it was never told anything, or lost what it was told.
@@ -83,14 +81,9 @@ impl AssignmentVersion {
         *self == Self::default()
     }
 
-    /// Whether this is what a log that never gave a node anything has it say: nobody told it in which epoch that is.
-    pub fn is_what_nobody_told(&self, current: &Self) -> bool {
-        current.seq == 0 && self.is_nothing()
-    }
-
     /// Whether a node that works on this version runs what the log gave it, by this change of it or another.
     pub fn is_current(&self, current: &Self) -> bool {
-        (self.epoch, self.digest) == (current.epoch, current.digest) || self.is_what_nobody_told(current)
+        (self.epoch, self.digest) == (current.epoch, current.digest)
     }
 }
 
@@ -570,12 +563,10 @@ mod tests {
             (of(1, 7, "web"), of(1, 9, "web"), true),
             (of(1, 7, "web"), of(1, 9, "api"), false),
             (of(1, 7, "web"), of(2, 7, "web"), false),
-            (nothing, of_nothing(1), true),
+            (nothing, of_nothing(1), false),
             (of_nothing(1), of_nothing(1), true),
             (of_nothing(1), of_nothing(2), false),
             (nothing, of(1, 7, "web"), false),
-            // It was told to run nothing, and does not say so.
-            (nothing, AssignmentVersion { seq: 7, ..of_nothing(1) }, false),
         ] {
             assert_eq!(applied.is_current(&current), is_current, "{applied:?} {current:?}");
         }
@@ -586,8 +577,8 @@ mod tests {
         let of = |epoch, seq| AssignmentVersion { epoch, seq, digest: Digest::EMPTY };
         let nothing = AssignmentVersion::default();
         for (applied, current, is_behind) in [
-            (nothing, (1, 0), false),
-            (nothing, (2, 0), false),
+            (nothing, (1, 0), true),
+            (of(1, 0), (1, 0), false),
             (nothing, (1, 7), true),
             (of(1, 6), (1, 7), true),
             (of(1, 7), (1, 7), false),
@@ -598,9 +589,6 @@ mod tests {
             (of(2, 0), (3, 0), true),
             (of(2, 0), (2, 0), false),
             (of(2, 0), (2, 7), true),
-            // A controller that has nothing for it has nothing that it would believe, either.
-            (of(1, 9), (1, 0), false),
-            (of(2, 9), (1, 0), false),
         ] {
             assert_eq!(applied.is_behind(current), is_behind, "{applied:?} {current:?}");
         }

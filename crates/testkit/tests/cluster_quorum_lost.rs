@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use stele_api::wire::{ClusterAnswer, MemberRole};
+use stele_api::wire::{ClusterAnswer, MemberRole, NodesAnswer};
 use stele_testkit::limits::{DEADLINE, RECOVERY_DEADLINE};
 use stele_testkit::load::{Load, broken_promises};
 use stele_testkit::{Cluster, ClusterConfig, Process, Programs, eventually, fetch_log, registry};
@@ -206,6 +206,16 @@ fn all_run_nothing(cluster: &Cluster, leader: u64) -> bool {
     output.status.success() && (&summary["matching"], &summary["instances"]) == (&3.into(), &0.into())
 }
 
+/// Nodes say that they work on what the log gave them, in its epoch.
+fn all_are_current(cluster: &Cluster, leader: u64) {
+    let client = cluster.client(leader).unwrap();
+    eventually(RECOVERY_DEADLINE, "all nodes are current", || {
+        let nodes: NodesAnswer = client.read("/v1/nodes").ok()?;
+        (nodes.nodes.len() == NODES.len() && nodes.nodes.iter().all(|node| node.current)).then_some(())
+    })
+    .unwrap();
+}
+
 #[test]
 fn nodes_whose_first_assignment_is_lost_end_what_it_told_them_to_run() {
     let mut cluster = Cluster::start(ClusterConfig::simulated("first")).unwrap();
@@ -214,6 +224,8 @@ fn nodes_whose_first_assignment_is_lost_end_what_it_told_them_to_run() {
     let joined = seq_of(&cluster, leader);
     eventually(DEADLINE, "it knows the nodes", || (seq_of(&cluster, left) >= joined).then_some(())).unwrap();
     cluster.kill(left).unwrap();
+    // Nodes that the log gave nothing are told so, and say what they found.
+    eventually(DEADLINE, "nothing runs", || all_run_nothing(&cluster, leader).then_some(())).unwrap();
     apply(&cluster, leader, 'a');
     agents_are_in(&cluster, 1);
     for id in cluster.ids().into_iter().filter(|id| *id != left) {
@@ -227,6 +239,7 @@ fn nodes_whose_first_assignment_is_lost_end_what_it_told_them_to_run() {
 
     agents_are_in(&cluster, 2);
     eventually(DEADLINE, "nothing runs", || all_run_nothing(&cluster, left).then_some(())).unwrap();
+    all_are_current(&cluster, left);
     cluster.wait_for_nodes().unwrap();
     apply(&cluster, left, 'b');
     assert!(!all_run_nothing(&cluster, left));
@@ -265,6 +278,7 @@ fn nothing_that_the_controller_that_is_left_had_is_lost() {
     cluster.restart(left).unwrap();
     goes_on();
     agents_are_in(&cluster, 2);
+    all_are_current(&cluster, left);
     grow(&mut cluster);
     grow(&mut cluster);
     goes_on();

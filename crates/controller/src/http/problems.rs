@@ -225,7 +225,8 @@ pub(super) fn certificates(
     now: Time,
 ) -> Vec<ProblemStatus> {
     let soon = Time(now.0.saturating_add(since_1970(CERTIFICATE_WARNING).0));
-    let controllers = state.control.controllers.iter();
+    // Who was removed and is not forgotten yet must not be vouched for again.
+    let controllers = state.control.controllers.iter().filter(|(id, _)| !state.control.retired.contains(*id));
     let problem = |(id, controller): (&ControllerId, &Controller)| {
         let signatures = Some(controller.certificate.body.not_after);
         let ends = [("signatures", signatures), ("connections", shown.get(id).copied())];

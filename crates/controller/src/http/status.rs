@@ -390,7 +390,7 @@ pub(super) fn node(state: &State, enrolled: &EnrolledNode) -> NodeStatus {
         labels: enrolled.labels.clone(),
         address: enrolled.address.clone(),
         reachable: state.is_reachable(name),
-        // A node that was never told anything is up to date with nothing.
+        // A node that has not reported yet was not told anything, as far as is known.
         current: observed.map_or(version.seq == 0, |observed| observed.applied.is_current(&version)),
         assigned: assigned.map_or(0, |assigned| assigned.instances.len()),
         healthy: assigned

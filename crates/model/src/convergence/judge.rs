@@ -197,14 +197,19 @@ fn judge(proof: &ConvergenceProof, node: &NodeEvidence) -> Judged {
         return silent(format!("a container of it was last inspected {age} s before it said so"));
     }
     let mut why = Vec::new();
-    let applied =
-        if said.applied.is_what_nobody_told(&node.assigned) { &node.assigned } else { &said.applied };
-    if *applied != node.assigned {
-        let (works_on, should) = (said.applied.seq, node.assigned.seq);
-        why.push(if works_on == should {
-            format!("it has another assignment of seq {should} than State")
+    if said.applied != node.assigned {
+        let (works_on, should) = (said.applied, node.assigned);
+        why.push(if works_on.is_nothing() {
+            "it was not told yet what to run".to_owned()
+        } else if works_on.epoch != should.epoch {
+            format!(
+                "it works on an assignment of epoch {}, the fleet is in epoch {}",
+                works_on.epoch, should.epoch
+            )
+        } else if works_on.seq == should.seq {
+            format!("it has another assignment of seq {} than State", should.seq)
         } else {
-            format!("it works on the assignment of seq {works_on}, State's is of seq {should}")
+            format!("it works on the assignment of seq {}, State's is of seq {}", works_on.seq, should.seq)
         });
     }
     if observed.digest != node.expected {
@@ -216,6 +221,6 @@ fn judge(proof: &ConvergenceProof, node: &NodeEvidence) -> Judged {
             why.push("what it observes is not what it was told to run".to_owned());
         }
     }
-    let observed = leaf(node, applied, &observed.digest);
+    let observed = leaf(node, &said.applied, &observed.digest);
     Judged { observed: Some(observed), stated: Some(stated), why }
 }

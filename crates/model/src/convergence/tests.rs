@@ -173,7 +173,7 @@ fn a_fleet_that_is_as_told_is_proved_to_be() {
 }
 
 #[test]
-fn a_node_that_was_never_told_anything_is_as_told() {
+fn a_node_that_the_log_gave_nothing_is_as_told_once_it_was_told_so() {
     let mut state = state(3);
     state.control.fleet = Some(crate::state::Fleet { name: "acme".parse().unwrap(), root: root(), epoch: 2 });
     let id = instance(1);
@@ -182,18 +182,25 @@ fn a_node_that_was_never_told_anything_is_as_told() {
     let mut all: Vec<_> = (0..3).map(|index| heartbeat(&state, index)).collect();
     let nothing = Observed { digest: observed_digest([]), instances: 0, ..all[1].observed.clone().unwrap() };
     all[1].observed = Some(nothing);
-    // Who was told so after a quorum was lost, and who was told nothing at all, and knows of no epoch.
-    for applied in [state.assignment_version(&node(1)), AssignmentVersion::default()] {
+    let (proof, summary) = open(&sign(&proof_of(&state, &all)), Some(&root())).unwrap();
+    assert!(summary.matches && summary.expected == summary.observed, "{summary:#?}");
+    assert_eq!((summary.nodes, summary.matching, summary.instances), (3, 3, 2));
+    against(&proof, &state).unwrap();
+
+    // Who was not told did not look.
+    let told = state.assignment_version(&node(1));
+    for (applied, why) in [
+        (AssignmentVersion::default(), "it was not told yet what to run"),
+        (
+            AssignmentVersion { epoch: 1, ..told },
+            "it works on an assignment of epoch 1, the fleet is in epoch 2",
+        ),
+    ] {
         all[1].applied = applied;
-        let (proof, summary) = open(&sign(&proof_of(&state, &all)), Some(&root())).unwrap();
-        assert!(summary.matches && summary.expected == summary.observed, "{summary:#?}");
-        assert_eq!((summary.nodes, summary.matching, summary.instances), (3, 3, 2));
-        against(&proof, &state).unwrap();
+        let (_, summary) = open(&sign(&proof_of(&state, &all)), Some(&root())).unwrap();
+        assert!(!summary.matches && summary.expected != summary.observed, "{summary:#?}");
+        assert_eq!(summary.differing[0].why, [why]);
     }
-    // What it was told in an earlier epoch is not what this log says.
-    all[1].applied = AssignmentVersion { epoch: 1, ..state.assignment_version(&node(1)) };
-    let (_, summary) = open(&sign(&proof_of(&state, &all)), Some(&root())).unwrap();
-    assert!(!summary.matches && summary.expected != summary.observed, "{summary:#?}");
 }
 
 #[test]
