@@ -88,6 +88,7 @@ const PURE_MAY_USE: &[&str] = &[
     "slog",
     "strsim",
     "thiserror",
+    "triomphe",
 ];
 
 /// What no pure crate may reach, however many crates lie between: anything that waits,
