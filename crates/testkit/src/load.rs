@@ -10,8 +10,8 @@ use stele_model::{Event, Record, Seq};
 use ureq::http::Method;
 
 use crate::client::Client;
-use crate::limits::WRITE_TIMEOUT;
-use crate::waiting::pause;
+use crate::limits::{RECOVERY_DEADLINE, WRITE_TIMEOUT};
+use crate::waiting::{eventually, pause};
 
 /// The label each write sets to its number.
 const LABEL: &str = "write";
@@ -60,6 +60,14 @@ impl Load {
     /// Writes acknowledged so far, by all writers.
     pub fn acknowledged(&self) -> u64 {
         self.acknowledged.load(Ordering::SeqCst)
+    }
+
+    /// Waits until more writes are acknowledged than there were.
+    pub fn goes_on(&self, writes: u64) -> anyhow::Result<()> {
+        let goal = self.acknowledged() + writes;
+        eventually(RECOVERY_DEADLINE, "writes are acknowledged", || {
+            (self.acknowledged() >= goal).then_some(())
+        })
     }
 
     /// Ends it after the writes on their way are acknowledged.

@@ -27,20 +27,13 @@ fn members_come_and_go_and_nothing_acknowledged_is_lost() {
     let mut cluster = Cluster::start(ClusterConfig::simulated("members")).unwrap();
     let clients: Vec<_> = cluster.ids().into_iter().map(|id| cluster.client(id).unwrap()).collect();
     let load = Load::start(&clients, &["eu-1", "us-1", "ap-1"], Duration::from_millis(5));
-    let goes_on = || {
-        let goal = load.acknowledged() + 50;
-        eventually(RECOVERY_DEADLINE, "writes are acknowledged", || {
-            (load.acknowledged() >= goal).then_some(())
-        })
-        .unwrap();
-    };
-    goes_on();
+    load.goes_on(50).unwrap();
     let new = cluster.prepare().unwrap();
     cluster.start_controller(new).unwrap();
     cluster.add(new).unwrap();
-    goes_on();
+    load.goes_on(50).unwrap();
     hand_over(&cluster, new);
-    goes_on();
+    load.goes_on(50).unwrap();
     let refused = cluster.output_of(&["cluster", "remove", &new.to_string(), "--yes"]).unwrap();
     assert_eq!(refused.status.code(), Some(3), "a leader is not removed: {refused:?}");
     hand_over(&cluster, 2);
@@ -51,7 +44,7 @@ fn members_come_and_go_and_nothing_acknowledged_is_lost() {
     })
     .unwrap();
     cluster.kill(new).unwrap();
-    goes_on();
+    load.goes_on(50).unwrap();
     for node in ["eu-1", "us-1", "ap-1"] {
         let kept = cluster.agent_folder(node).unwrap().join("removed.json");
         let knows = || serde_json::from_slice::<serde_json::Value>(&std::fs::read(&kept).ok()?).ok();
@@ -80,7 +73,7 @@ fn members_come_and_go_and_nothing_acknowledged_is_lost() {
     eventually(RECOVERY_DEADLINE, "neither is the founder", || (voters(&cluster)? == [2, 3]).then_some(()))
         .unwrap();
     cluster.kill(1).unwrap();
-    goes_on();
+    load.goes_on(50).unwrap();
 
     let promises = load.stop();
     let last = cluster.health(cluster.leader().unwrap()).unwrap().seq;

@@ -252,14 +252,7 @@ fn nothing_that_the_controller_that_is_left_had_is_lost() {
     apply(&cluster, left, 'a');
     let clients: Vec<_> = cluster.ids().into_iter().map(|id| cluster.client(id).unwrap()).collect();
     let load = Load::start(&clients, &NODES, Duration::from_millis(5));
-    let goes_on = || {
-        let goal = load.acknowledged() + 50;
-        eventually(RECOVERY_DEADLINE, "writes are acknowledged", || {
-            (load.acknowledged() >= goal).then_some(())
-        })
-        .unwrap();
-    };
-    goes_on();
+    load.goes_on(50).unwrap();
     // The leader has all that was ever acknowledged, and more that nobody else has.
     let lost: Vec<_> = cluster.ids().into_iter().filter(|id| *id != left).collect();
     for id in &lost {
@@ -276,12 +269,12 @@ fn nothing_that_the_controller_that_is_left_had_is_lost() {
     assert!(output.status.success(), "{}", said(&output));
     println!("{}", said(&output));
     cluster.restart(left).unwrap();
-    goes_on();
+    load.goes_on(50).unwrap();
     agents_are_in(&cluster, 2);
     all_are_current(&cluster, left);
     grow(&mut cluster);
     grow(&mut cluster);
-    goes_on();
+    load.goes_on(50).unwrap();
     let promises = load.stop();
     cluster.wait_for_nodes().unwrap();
     let last = seq_of(&cluster, left);

@@ -213,14 +213,7 @@ fn a_full_disk_stops_its_controller_and_loses_nothing() {
     // Four members need three for a quorum: the small one's word counts.
     let clients: Vec<_> = cluster.ids().into_iter().map(|id| cluster.client(id).unwrap()).collect();
     let load = Load::start(&clients, &["eu-1", "us-1", "ap-1"], Duration::from_millis(5));
-    let acknowledged = |more: u64| {
-        let goal = load.acknowledged() + more;
-        eventually(RECOVERY_DEADLINE, "writes are acknowledged", || {
-            (load.acknowledged() >= goal).then_some(())
-        })
-        .unwrap();
-    };
-    acknowledged(100);
+    load.goes_on(100).unwrap();
     let inside =
         PathBuf::from(format!("/proc/{}/root{}", cluster.process(small).unwrap().id(), data.display()));
     let filler = vec![0; SMALL_DISK_BYTES as usize];
@@ -228,7 +221,7 @@ fn a_full_disk_stops_its_controller_and_loses_nothing() {
     assert!(fs::write(inside.join("filler"), filler).is_err(), "the small disk is not small");
     let words = cluster.wait_for_end(small).unwrap();
     assert!(last_words(&words).contains("disk"), "{words}");
-    acknowledged(100);
+    load.goes_on(100).unwrap();
     let promises = load.stop();
     let leader = cluster.leader().unwrap();
     let last = cluster.health(leader).unwrap().seq;

@@ -224,13 +224,6 @@ fn a_fleet_is_renewed_controller_by_controller_while_it_goes_on() {
 
     let clients: Vec<_> = ids.iter().map(|id| fleet.cluster.client(*id).unwrap()).collect();
     let load = Load::start(&clients, &NODES, Duration::from_millis(5));
-    let goes_on = || {
-        let goal = load.acknowledged() + 50;
-        eventually(RECOVERY_DEADLINE, "writes are acknowledged", || {
-            (load.acknowledged() >= goal).then_some(())
-        })
-        .unwrap();
-    };
     let order: Vec<_> = ids.iter().copied().filter(|id| *id != leader).chain([leader]).collect();
     let mut connections = BTreeMap::new();
     for (turn, id) in order.iter().copied().enumerate() {
@@ -257,15 +250,15 @@ fn a_fleet_is_renewed_controller_by_controller_while_it_goes_on() {
             let renewed = fs::read(&path).unwrap();
             fs::write(&path, &whole).unwrap();
             fleet.restart(id);
-            goes_on();
+            load.goes_on(50).unwrap();
             fs::write(&path, renewed).unwrap();
         }
         let now = files(&path);
         let kept = present.iter().filter(|(file, _)| **file != path);
         assert!(kept.into_iter().all(|(file, text)| now.get(file) == Some(text)), "a file was written over");
-        goes_on();
+        load.goes_on(50).unwrap();
         fleet.restart(id);
-        goes_on();
+        load.goes_on(50).unwrap();
     }
 
     // The same controllers, with other certificates, both of them, and as every other one saw it.
