@@ -25,7 +25,7 @@ use crate::feed::Feed;
 use crate::limits::{CONDUCTOR_COMMANDS_MAX, EPOCH_US, HOUSEKEEPING_US, RECORDS_PER_ANSWER_MAX, TICK_US};
 use crate::oracle::Oracle;
 use crate::outbox::{Outbox, Signer};
-use crate::past::recover;
+use crate::past::{Filling, recover};
 use crate::rng::{Rng, mix};
 use crate::setup::{Keys, Setup};
 use crate::wire::{Asked, Asker, Out, Packet, Told, Want};
@@ -61,8 +61,8 @@ pub(crate) struct Process {
     /// Publishes the public feed.
     pub(crate) feed: Feed,
     snapshot: Option<(u64, SnapshotHead, Making)>,
-    /// Pages of a gap fetched so far.
-    pub(crate) gap: Vec<(Seq, Vec<u8>)>,
+    /// What is fetched of a gap.
+    pub(crate) filling: Filling,
     /// Earlier States, by seq, to rebuild others from.
     pub(crate) past: BTreeMap<Seq, State>,
     fails_on_purpose: bool,
@@ -203,7 +203,7 @@ impl Controller {
             outbox: Outbox::new(now_us),
             feed: Feed::default(),
             snapshot: None,
-            gap: Vec::new(),
+            filling: Filling::default(),
             past,
             fails_on_purpose: self.bad_disk,
         });

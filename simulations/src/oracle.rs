@@ -62,6 +62,8 @@ pub(crate) struct Oracle {
     leaders: BTreeMap<u64, ControllerId>,
     /// For whom each replica voted in each term.
     votes: BTreeMap<(ControllerId, u64), ControllerId>,
+    /// Whether what is committed is told to nobody: an epoch ends, and its last records come with the next one.
+    pub(crate) untold: bool,
     /// Controllers whose history was lost with them, in part.
     pub(crate) lost: BTreeSet<ControllerId>,
     /// The first violation.

@@ -11,6 +11,20 @@ use crate::controller::Process;
 use crate::limits::HOUSEKEEPING_US;
 use crate::wire::{Out, Packet};
 
+/// Filling what an installed snapshot left missing, one gap at a time.
+#[derive(Default)]
+pub(crate) struct Filling {
+    /// What has come of the gap.
+    records: Vec<(Seq, Vec<u8>)>,
+    /// Counts on when nobody had the next record of a gap, as far as asked.
+    turn: usize,
+    /// In a row.
+    refusals: usize,
+}
+
+/// After so many answers without the next record of a gap, in a row, another gap has its turn.
+const GAP_REFUSALS: usize = 12;
+
 /// State as of the last record: the newest snapshot, and what follows it.
 pub(crate) fn recover(store: &MemoryStore) -> Result<(State, Chain, Seq), String> {
     let newest = store.read_latest_snapshot().map_err(|error| error.to_string())?;
@@ -66,6 +80,11 @@ impl Process {
         if seq > self.state().seq {
             return None;
         }
+        // The snapshot that came instead of records is of the last of them.
+        let gap = self.store().gaps().iter().rfind(|(_, to)| state.seq < *to && *to <= seq);
+        if let Some((_, to)) = gap {
+            state = Snapshot::decode(self.store().snapshot_at(*to)?).ok()?.state;
+        }
         for at in state.seq + 1..=seq {
             let (stored, _) = stored(self.store(), at)?;
             fold(&mut state, &stored.decode().ok()?);
@@ -82,10 +101,16 @@ impl Process {
         Some(stored.header().ok()?.decision.last())
     }
 
+    /// The gap that is filled now. What cannot be had keeps nothing else back.
+    fn gap_to_fill(&self) -> Option<(Seq, Seq)> {
+        let gaps = self.store().gaps();
+        gaps.get(self.filling.turn.checked_rem(gaps.len())?).copied()
+    }
+
     /// The next page of what an installed snapshot left missing.
     pub(crate) fn ask_for_gap(&mut self, status: &stele_consensus::Status) {
-        let Some((from, to)) = self.store().gaps().first().copied() else { return };
-        let next = self.gap.last().map_or(from, |(seq, _)| seq + 1);
+        let Some((from, to)) = self.gap_to_fill() else { return };
+        let next = self.filling.records.last().map_or(from, |(seq, _)| seq + 1);
         let voters = &status.conf_state.voters;
         let at = (self.kept_us / HOUSEKEEPING_US) as usize;
         if let Some(peer) = voters.get(at % voters.len().max(1)).filter(|peer| **peer != self.app.id) {
@@ -98,21 +123,30 @@ impl Process {
         &mut self,
         records: Vec<(Seq, Vec<u8>)>,
     ) -> Result<(), stele_consensus::DriveError> {
-        let Some((from, to)) = self.store().gaps().first().copied() else { return Ok(()) };
-        let next = self.gap.last().map_or(from, |(seq, _)| seq + 1);
+        let Some((from, to)) = self.gap_to_fill() else { return Ok(()) };
+        let next = self.filling.records.last().map_or(from, |(seq, _)| seq + 1);
+        if records.is_empty() {
+            self.filling.refusals += 1;
+            if self.filling.refusals > GAP_REFUSALS {
+                (self.filling.refusals, self.filling.turn) = (0, self.filling.turn.wrapping_add(1));
+                self.filling.records.clear();
+            }
+            return Ok(());
+        }
+        self.filling.refusals = 0;
         if records.first().is_none_or(|(seq, _)| *seq != next) {
             return Ok(());
         }
-        self.gap.extend(records.into_iter().filter(|(seq, _)| *seq <= to));
+        self.filling.records.extend(records.into_iter().filter(|(seq, _)| *seq <= to));
         if is_planted(Bug::BackfillAnything) {
-            let mut page = std::mem::take(&mut self.gap);
+            let mut page = std::mem::take(&mut self.filling.records);
             // Off by one: each record is kept under its successor's seq.
             let bytes: Vec<_> = page.iter().map(|(_, bytes)| bytes.clone()).collect();
             page.iter_mut().zip(bytes.into_iter().rev()).for_each(|(kept, bytes)| kept.1 = bytes);
             return self.driver.backfill(page);
         }
-        if self.gap.last().is_some_and(|(seq, _)| *seq == to) {
-            let gap = std::mem::take(&mut self.gap);
+        if self.filling.records.last().is_some_and(|(seq, _)| *seq == to) {
+            let gap = std::mem::take(&mut self.filling.records);
             if self.is_proven(from, to, &gap) {
                 return self.driver.backfill(gap);
             }

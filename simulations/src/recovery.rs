@@ -23,17 +23,20 @@ type Records = Vec<(Seq, Vec<u8>)>;
 type Entry = (u64, u64, CommittedKind, Records);
 
 impl Controller {
-    /// Whether an operator would go on with it: its history is whole, and it knows all nodes.
+    /// Whether an operator would go on with it: its disk is good, and it knows all nodes. Records may be missing.
     pub(crate) fn can_go_on(&self, nodes: usize) -> bool {
-        let store = self.process.as_ref().map(Process::store).or(self.parked.as_ref());
-        let Some(store) = store.filter(|_| !self.retired && !self.broken && !self.bad_disk) else {
+        let Some(store) = self.disk().filter(|_| !self.retired && !self.broken && !self.bad_disk) else {
             return false;
         };
         let index = store.index();
         members_of(index.conf_state()).contains(&self.id)
             && !index.retired().contains(&self.id)
-            && index.gaps().is_empty()
             && recover(store).is_ok_and(|(state, ..)| state.control.nodes.len() == nodes)
+    }
+
+    /// Its disk, whether or not it runs.
+    pub(crate) fn disk(&self) -> Option<&MemoryStore> {
+        self.process.as_ref().map(Process::store).or(self.parked.as_ref())
     }
 
     /// It is gone, and its disk with it.
@@ -64,10 +67,12 @@ impl Controller {
         let entries = write(id, store, &tail, Moment { wall_us: EPOCH_US + now_us, monotonic_us: 0 })?;
 
         let last = oracle.forget_after(own, term);
+        oracle.untold = true;
         for (index, term, kind, records) in &entries {
             oracle.applied(id, *index, *term, kind);
             oracle.committed(id, *index, records);
         }
+        oracle.untold = false;
         let head = oracle.head();
         let store_ends = store.index().last_seq();
         oracle.require(store_ends == head, "what-is-left-is-kept", || {

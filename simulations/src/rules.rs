@@ -146,6 +146,9 @@ fn note_told(oracle: &mut Oracle, node: NodeName) {
 }
 
 fn note_assignments(oracle: &mut Oracle, seq: Seq, changes: &[AssignmentChange]) {
+    if oracle.untold {
+        return;
+    }
     let nodes: std::collections::BTreeSet<NodeName> = changes
         .iter()
         .map(|change| match change {

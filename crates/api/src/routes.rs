@@ -11,9 +11,10 @@ use crate::wire::{
     ErasureRequest, ErasuresAnswer, EventsPage, EventsQuery, HealthAnswer, HistoryAnswer, HistoryQuery,
     InclusionAnswer, InclusionQuery, LabelsRequest, LeaderRequest, LogsQuery, MarkAnswer, MarkRequest,
     NodeStatus, NodeTokenAnswer, NodeTokenRequest, NodesAnswer, ReadQuery, ReasonAnswer, ReasonQuery,
-    RecordsPage, RecordsQuery, RemoveRequest, ReviewRequest, ReviewsAnswer, RollbackAnswer, RollbackRequest,
-    SecretRequest, ShowAnswer, ShowQuery, StatusAnswer, StatusQuery, TokenAnswer, TokenRequest, TokensAnswer,
-    UndoAnswer, UndoRequest, UnlatchRequest, WhatIfAnswer, WhatIfRequest, WhyQuery, WithdrawRequest,
+    RecordsPage, RecordsQuery, RemoveMemberRequest, RemoveRequest, ReviewRequest, ReviewsAnswer,
+    RollbackAnswer, RollbackRequest, SecretRequest, ShowAnswer, ShowQuery, StatusAnswer, StatusQuery,
+    TokenAnswer, TokenRequest, TokensAnswer, UndoAnswer, UndoRequest, UnlatchRequest, WhatIfAnswer,
+    WhatIfRequest, WhyQuery, WithdrawRequest,
 };
 
 /// Where the API lives.
@@ -354,7 +355,7 @@ pub static ROUTES: &[Route] = &[
     write(Admin, Post, "/v1/cluster/members", Operation::AddMember,
         "Add a controller.", Some(of::<AddMemberRequest>), of::<ClusterAnswer>),
     write(Admin, Delete, "/v1/cluster/members/{id}", Operation::RemoveMember,
-        "Remove a controller, for ever.", Some(of::<WithdrawRequest>), of::<ClusterAnswer>),
+        "Remove a controller, for ever.", Some(of::<RemoveMemberRequest>), of::<ClusterAnswer>),
     write(Admin, Post, "/v1/cluster/leader", Operation::TransferLeader,
         "Hand leadership to another controller.", Some(of::<LeaderRequest>), of::<ClusterAnswer>),
     Route { query: None, ..read("/v1/checkpoint", Operation::Checkpoint,

@@ -32,6 +32,8 @@ use crate::subjects;
 pub const SEQ_HEADER: &str = "Stele-Seq";
 /// Header with the record's digest.
 pub const DIGEST_HEADER: &str = "Stele-Digest";
+/// Header of what stands in place of a record that no controller has any more. It has no digest and no body.
+pub const LOST_HEADER: &str = "Stele-Lost";
 /// Header with the size in bytes of an event too large for the feed, which then has no body.
 pub const OMITTED_HEADER: &str = "Stele-Omitted-Bytes";
 
@@ -42,11 +44,22 @@ pub struct FeedRecord {
     pub seq: Seq,
     /// The stable word for its kind, which is the last level of its subject.
     pub kind: String,
-    /// Tells it from a record with the same seq in another history: the payload's or leaf's hash.
-    pub digest: Digest,
+    /// Tells it from a record with the same seq in another history: the payload's or leaf's hash. None of a record
+    /// that is lost for good.
+    pub digest: Option<Digest>,
     /// The event as JSON.
     pub json: Bytes,
 }
+
+impl FeedRecord {
+    /// In place of a record that is lost for good, so that those behind it stand where they belong.
+    pub fn lost(seq: Seq) -> Self {
+        Self { seq, kind: LOST_KIND.to_owned(), digest: None, json: Bytes::new() }
+    }
+}
+
+/// The last level of the subject of a record that is lost.
+const LOST_KIND: &str = "record_lost";
 
 /// Why a source cannot give records.
 pub type SourceError = Box<dyn std::error::Error + Send + Sync>;
@@ -183,7 +196,11 @@ impl Feed {
                 let has = |name, value: String| {
                     theirs.headers.get(name).is_some_and(|found| found.as_str() == value)
                 };
-                if !has(SEQ_HEADER, due.to_string()) || !has(DIGEST_HEADER, record.digest.to_string()) {
+                // What is lost may have been published while it was not.
+                let is_same = record.digest.is_none_or(|digest| {
+                    has(SEQ_HEADER, due.to_string()) && has(DIGEST_HEADER, digest.to_string())
+                });
+                if !is_same {
                     tracing::warn!(
                         stream = self.stream,
                         seq = due,
@@ -252,7 +269,10 @@ impl Feed {
         headers.insert(NATS_MESSAGE_ID, guards.id.to_string());
         headers.insert(NATS_EXPECTED_LAST_SEQUENCE, guards.last.to_string());
         headers.insert(SEQ_HEADER, record.seq.to_string());
-        headers.insert(DIGEST_HEADER, record.digest.to_string());
+        match record.digest {
+            Some(digest) => headers.insert(DIGEST_HEADER, digest.to_string()),
+            None => headers.insert(LOST_HEADER, "true"),
+        }
         let json = if record.json.len() > FEED_EVENT_BYTES_MAX {
             headers.insert(OMITTED_HEADER, record.json.len().to_string());
             Bytes::new()

@@ -39,8 +39,15 @@ impl Log {
         let seq = records.len() as u64 + 1;
         let kind = if seq.is_multiple_of(2) { "latched" } else { "unlatched" };
         let json = Bytes::from(format!("{{\"seq\":{seq},\"history\":\"{history}\"}}"));
-        records.push(FeedRecord { seq, kind: kind.to_owned(), digest: Digest::of(&[&json]), json });
+        records.push(FeedRecord { seq, kind: kind.to_owned(), digest: Some(Digest::of(&[&json])), json });
         self.committed.send_replace(seq);
+    }
+
+    /// Nobody has these records any more.
+    fn lose(&self, seqs: std::ops::RangeInclusive<u64>) {
+        for record in self.records.lock().unwrap().iter_mut().filter(|it| seqs.contains(&it.seq)) {
+            *record = FeedRecord::lost(record.seq);
+        }
     }
 
     fn last(&self) -> u64 {
@@ -87,7 +94,8 @@ fn assert_shows(content: &[(String, Vec<Option<String>>, Bytes)], log: &Log) {
     for ((subject, headers, body), record) in content.iter().zip(&*records) {
         let seq = Some(record.seq.to_string());
         assert_eq!(subject, &format!("stele.acme.events.{}", record.kind));
-        assert_eq!(headers, &[seq.clone(), Some(record.digest.to_string()), None, seq]);
+        let digest = record.digest.map(|digest| digest.to_string());
+        assert_eq!(headers, &[seq.clone(), digest, None, seq]);
         assert_eq!(body, &record.json);
     }
 }
@@ -126,6 +134,45 @@ async fn a_feed_lost_with_its_server_is_made_again_identically() {
     log.append("one");
     published(&bus, &log).await;
     assert_shows(&content(&nats, &bus).await, &log);
+    running.abort();
+}
+
+#[tokio::test]
+async fn what_stands_for_a_lost_record_keeps_its_place() {
+    let nats = Nats::start().await;
+    let bus = nats.controller().await;
+    let log = Log::filled("one", 300);
+    let running = run(&bus, &log);
+    published(&bus, &log).await;
+    running.abort();
+    let whole = content(&nats, &bus).await;
+
+    // Whoever publishes from then on lacks some of what is on the feed, and more.
+    for _ in 0..100 {
+        log.append("one");
+    }
+    log.lose(250..=350);
+    let running = run(&bus, &log);
+    published(&bus, &log).await;
+    let shown = content(&nats, &bus).await;
+    assert_eq!(shown[..300], whole, "what was published stays");
+    running.abort();
+    let records = log.records.lock().unwrap().clone();
+    assert_eq!(shown[349].0, "stele.acme.events.record_lost");
+    assert_eq!(shown[349].1[1], None, "it has no digest");
+    assert_eq!(shown[350].2, records[350].json);
+
+    // Whoever has one of them puts it back.
+    let whole = Log::filled("one", 400);
+    let running = run(&bus, &whole);
+    let jetstream = async_nats::jetstream::new(nats.stranger().await);
+    let shows_all = async || {
+        let stream = jetstream.get_stream(bus.feed().stream_name()).await.ok()?;
+        let message = stream.get_raw_message(350).await.ok()?;
+        Some(stream.cached_info().state.last_sequence == 400 && !message.payload.is_empty())
+    };
+    eventually("it shows all", async || shows_all().await == Some(true)).await;
+    assert_shows(&content(&nats, &bus).await, &whole);
     running.abort();
 }
 
@@ -214,7 +261,7 @@ async fn a_forgery_under_records_that_were_on_their_way_is_found() {
         ("Nats-Msg-Id", "12".to_owned()),
         ("Nats-Expected-Last-Sequence", "11".to_owned()),
         (SEQ_HEADER, "12".to_owned()),
-        (DIGEST_HEADER, record.digest.to_string()),
+        (DIGEST_HEADER, record.digest.unwrap().to_string()),
     ]);
     jetstream.publish_with_headers(subject, with, record.json).await.unwrap().await.unwrap();
 
@@ -254,7 +301,7 @@ async fn becomes_right(nats: &Nats, bus: &ControllerBus, log: &Log) {
     let jetstream = async_nats::jetstream::new(nats.stranger().await);
     eventually("the feed is as the log has it", async || {
         let Ok(stream) = jetstream.get_stream(bus.feed().stream_name()).await else { return false };
-        let digest = log.records.lock().unwrap()[10].digest.to_string();
+        let digest = log.records.lock().unwrap()[10].digest.unwrap().to_string();
         let message = stream.get_raw_message(11).await;
         let is_ours = |found: &str| found == digest;
         message.is_ok_and(|it| it.headers.get(DIGEST_HEADER).is_some_and(|it| is_ours(it.as_str())))

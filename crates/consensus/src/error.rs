@@ -159,9 +159,7 @@ pub enum MembershipError {
     LastVoter(u64),
     /// The one removed may be the last that has the whole log.
     #[error(
-        "controller {id} is not removed while the leader lacks records {from} to {to}: nobody else may have them. Wait \
-         until it has fetched them (stele cluster status --addr, with the leader's), or first hand leadership to a \
-         controller that lacks none (stele cluster transfer-leader)"
+        "controller {id} is not removed while the leader lacks records {from} to {to}: nobody else may have them"
     )]
     Incomplete {
         /// Who was to be removed.

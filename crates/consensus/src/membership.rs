@@ -25,6 +25,16 @@ pub enum MembershipChange {
     Promote(u64),
     /// Removes a controller for good; its id is never used again.
     Remove(u64),
+    /// The same under a leader that lacks records, for whoever knows that nobody would miss those of the one removed.
+    RemoveRegardless(u64),
+}
+
+impl MembershipChange {
+    /// Whose part changes.
+    pub fn id(self) -> u64 {
+        let (Self::AddLearner(id) | Self::Promote(id) | Self::Remove(id) | Self::RemoveRegardless(id)) = self;
+        id
+    }
 }
 
 /// The change of members that an entry of that type holds. Raft panics on kinds of change that it does not
@@ -87,7 +97,9 @@ impl<S: LogStore> Driver<S> {
         let (change_type, node_id) = match change {
             MembershipChange::AddLearner(id) => (ConfChangeType::AddLearnerNode, id),
             MembershipChange::Promote(id) => (ConfChangeType::AddNode, id),
-            MembershipChange::Remove(id) => (ConfChangeType::RemoveNode, id),
+            MembershipChange::Remove(id) | MembershipChange::RemoveRegardless(id) => {
+                (ConfChangeType::RemoveNode, id)
+            }
         };
         let change = ConfChange { change_type: change_type as i32, node_id, context, id: 0 };
         self.raw.propose_conf_change(Vec::new(), change).map_err(|_| ProposeError::Busy)?;
@@ -101,8 +113,7 @@ impl<S: LogStore> Driver<S> {
     fn check_membership(&self, change: MembershipChange) -> Result<(), MembershipError> {
         let index = self.store().index();
         let members = index.conf_state();
-        let (MembershipChange::AddLearner(id) | MembershipChange::Promote(id) | MembershipChange::Remove(id)) =
-            change;
+        let id = change.id();
         if id == 0 {
             return Err(MembershipError::ZeroId);
         }
@@ -135,8 +146,10 @@ impl<S: LogStore> Driver<S> {
         // Raft asks for entries alone; old records are fetched from other members. With a leader that
         // lacks none, one whole log stays whoever goes.
         match index.gaps().first() {
-            Some((from, to)) => Err(MembershipError::Incomplete { id, from: *from, to: *to }),
-            None => Ok(()),
+            Some((from, to)) if change == MembershipChange::Remove(id) => {
+                Err(MembershipError::Incomplete { id, from: *from, to: *to })
+            }
+            _ => Ok(()),
         }
     }
 

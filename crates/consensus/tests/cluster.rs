@@ -203,6 +203,9 @@ fn a_leader_that_lacks_records_removes_nobody() {
     let refused = cluster.driver(behind).propose_membership(remove, Vec::new());
     let is_why = matches!(refused, Err(MembershipError::Incomplete { id, to: 200, .. }) if id == first);
     assert!(is_why, "{refused:?}");
+    let regardless = MembershipChange::RemoveRegardless(3 + 1);
+    let unknown = cluster.driver(behind).propose_membership(regardless, Vec::new());
+    assert_eq!(unknown, Err(MembershipError::Unknown(4)), "the other rules hold");
     cluster.heal_and_converge();
     cluster.driver(behind).propose_membership(remove, Vec::new()).unwrap();
     cluster.run_until("it is gone", 100, |c| !c.members().voters.contains(&first));

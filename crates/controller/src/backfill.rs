@@ -1,5 +1,6 @@
 //! Fetching the history that an installed snapshot skipped, and proving it before it is kept.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -9,30 +10,57 @@ use tokio::sync::oneshot;
 
 use crate::forward::{PeerAnswer, PeerRequest};
 use crate::handle::Handle;
-use crate::limits::{HOUSEKEEPING_INTERVAL, PEER_REQUEST_DEADLINE};
+use crate::history::Found;
+use crate::limits::PEER_REQUEST_DEADLINE;
 use crate::replica::Input;
 
 /// Between two attempts after a failure.
 const RETRY: Duration = Duration::from_secs(2);
+/// Between two looks whether there is anything to fill.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// What became of a gap.
+enum Filled {
+    /// Its records are here.
+    Whole,
+    /// No controller has this one.
+    Lost(Seq),
+}
 
 /// Fills gaps in the records, for ever.
 pub(crate) async fn run(handle: Handle) {
     let mut published = handle.follow();
     loop {
-        let pause = match handle.reader().gaps().first() {
-            None => None,
-            Some((from, to)) => match fill(&handle, *from, *to).await {
-                Ok(()) => continue,
+        let gaps = handle.reader().gaps();
+        let is_complete = gaps.is_empty();
+        let (mut filled, mut lost) = (false, 0);
+        // What cannot be had keeps nothing else back.
+        for (from, to) in gaps {
+            match fill(&handle, from, to).await {
+                Ok(Filled::Whole) => filled = true,
+                Ok(Filled::Lost(seq)) => {
+                    tracing::warn!(
+                        from,
+                        to,
+                        seq,
+                        "history is not complete, and never will be: no controller has it"
+                    );
+                    lost = to;
+                }
                 Err(error) => {
                     tracing::warn!(from, to, error = %format!("{error:#}"), "history is not complete yet");
-                    Some(RETRY)
                 }
-            },
-        };
-        // A gap only comes with a snapshot, which is published.
-        let _ = tokio::time::timeout(pause.unwrap_or(HOUSEKEEPING_INTERVAL * 10), published.changed()).await;
-        if pause.is_some() {
-            tokio::time::sleep(RETRY).await;
+            }
+        }
+        handle.0.lost_through.store(lost, Ordering::Relaxed);
+        if filled {
+            continue;
+        }
+        // A gap only comes with a snapshot, which is published. What nobody has may come back with a controller.
+        let pause = if is_complete || lost > 0 { LOOK_AGAIN } else { RETRY };
+        let _ = tokio::time::timeout(pause, published.changed()).await;
+        if !is_complete {
+            tokio::time::sleep(pause).await;
         }
     }
 }
@@ -42,7 +70,15 @@ pub(crate) async fn run(handle: Handle) {
 /// in a record. Then the records are fetched again, and kept page by page as far as they are
 /// those of the proven chain. So whatever is written is proven, and no more than a page is
 /// ever held.
-async fn fill(handle: &Handle, from: Seq, to: Seq) -> anyhow::Result<()> {
+async fn fill(handle: &Handle, from: Seq, to: Seq) -> anyhow::Result<Filled> {
+    let members = handle.cluster().await?.members.into_iter().map(|member| member.id);
+    let others: Vec<_> = members.filter(|id| *id != handle.id()).collect();
+    // Nobody is to send all that comes before what is lost ever again.
+    match handle.look_for(&others, (from, to)).await {
+        Found::Perhaps => {}
+        Found::Away(seq) => anyhow::bail!("no controller that answers has record {seq}"),
+        Found::Lost(seq) => return Ok(Filled::Lost(seq)),
+    }
     let mut chain = if from == 1 {
         Chain::GENESIS
     } else {
@@ -51,13 +87,12 @@ async fn fill(handle: &Handle, from: Seq, to: Seq) -> anyhow::Result<()> {
     };
     let snapshot = handle.reader().snapshot(to)?.context("the snapshot after the gap is gone")?;
     let expected = Snapshot::chain_of(&snapshot.data)?;
-    let peers: Vec<_> = handle.cluster().await?.members.into_iter().map(|member| member.id).collect();
-    let pages = prove(handle, &peers, (from, to), chain, expected).await?;
+    let pages = prove(handle, &others, (from, to), chain, expected).await?;
     let mut next = from;
     for (last, proven) in pages {
         let mut page = Vec::new();
         while next <= last {
-            let records = fetch(handle, &peers, next, last).await?;
+            let records = fetch(handle, &others, next, last).await?;
             (next, chain) = link(&records, next, chain)?;
             page.extend(records);
         }
@@ -66,8 +101,8 @@ async fn fill(handle: &Handle, from: Seq, to: Seq) -> anyhow::Result<()> {
         handle.push(Input::Backfill(page, done)).map_err(|error| anyhow::anyhow!("{error}"))?;
         stored.await.context("the replica stopped")?;
     }
-    tracing::info!(from, to, "history is complete again");
-    Ok(())
+    tracing::info!(from, to, "these records are here again");
+    Ok(Filled::Whole)
 }
 
 /// Walks the chain over a gap; answers it at the end of each page.
@@ -109,7 +144,7 @@ fn link(records: &[(Seq, Vec<u8>)], mut next: Seq, mut chain: Chain) -> anyhow::
 }
 
 async fn fetch(handle: &Handle, peers: &[u64], from: Seq, to: Seq) -> anyhow::Result<Vec<(Seq, Vec<u8>)>> {
-    for peer in peers.iter().filter(|peer| **peer != handle.id()) {
+    for peer in peers {
         let request = PeerRequest::Records { from, to };
         match handle.ask_peer(*peer, &request, PEER_REQUEST_DEADLINE).await {
             Ok(PeerAnswer::Records(records)) if !records.is_empty() => return Ok(records),

@@ -92,9 +92,11 @@ impl Handle {
         self.change_members(MemberRequest::Add(id)).await
     }
 
-    /// Takes a controller out for good.
-    pub async fn remove_member(&self, id: ControllerId) -> Result<(), SubmitError> {
-        self.change_members(MemberRequest::Remove(id)).await
+    /// Takes a controller out for good; with `lose_records` also one that may be the last which has records that the
+    /// leader lacks.
+    pub async fn remove_member(&self, id: ControllerId, lose_records: bool) -> Result<(), SubmitError> {
+        let remove = if lose_records { MemberRequest::RemoveAnyway } else { MemberRequest::Remove };
+        self.change_members(remove(id)).await
     }
 
     /// Hands leadership to another controller.
@@ -130,16 +132,27 @@ impl Handle {
         }
         let change = match request {
             MemberRequest::Add(id) => MembershipChange::AddLearner(id),
-            MemberRequest::Remove(id) if id == self.id() => {
+            MemberRequest::Remove(id) | MemberRequest::RemoveAnyway(id) if id == self.id() => {
                 return failed(format!(
                     "controller {id} leads: hand leadership over first (stele cluster transfer-leader)"
                 ));
             }
-            MemberRequest::Remove(id) => {
+            MemberRequest::Remove(id) | MemberRequest::RemoveAnyway(id) => {
                 if let Some(why) = self.keys_need(id).await {
                     return failed(why);
                 }
-                MembershipChange::Remove(id)
+                if matches!(request, MemberRequest::Remove(_))
+                    && let Some(why) = self.records_need(id).await
+                {
+                    return failed(why);
+                }
+                // What the leader lacks was looked for, or is given up.
+                let is_complete = self.history().gaps.is_empty();
+                if is_complete {
+                    MembershipChange::Remove(id)
+                } else {
+                    MembershipChange::RemoveRegardless(id)
+                }
             }
             MemberRequest::Transfer(to) => {
                 if let Some(why) = self.is_unfit_to_lead(to).await {

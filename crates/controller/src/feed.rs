@@ -20,11 +20,17 @@ impl FeedSource for Log {
         if seq >= committed {
             return Ok(Vec::new());
         }
+        let limit = limit.min((committed - seq) as usize);
+        let next = seq + 1;
+        // What nobody has any more must not keep back what follows.
+        if let Some(to) = self.0.lost_from(next) {
+            return Ok((next..=to).take(limit).map(FeedRecord::lost).collect());
+        }
         let mut feed = Vec::new();
-        for (seq, stored, _) in self.past().records(seq + 1, limit.min((committed - seq) as usize))? {
+        for (seq, stored, _) in self.past().records(next, limit)? {
             let record = stored.decode()?;
             let json = serde_json::to_vec(&record)?;
-            let digest = Digest::of(&[&stored.leaf]);
+            let digest = Some(Digest::of(&[&stored.leaf]));
             feed.push(FeedRecord { seq, kind: record.header.kind, digest, json: json.into() });
         }
         Ok(feed)

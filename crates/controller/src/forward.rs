@@ -47,6 +47,8 @@ pub(crate) enum MemberRequest {
     Add(ControllerId),
     Remove(ControllerId),
     Transfer(ControllerId),
+    /// Also one that may be the last which has records.
+    RemoveAnyway(ControllerId),
 }
 
 /// The answer to a [`PeerRequest`].

@@ -94,6 +94,8 @@ pub(crate) struct Inner {
     pub(crate) paced: watch::Receiver<Published>,
     pub(crate) committed: watch::Receiver<Seq>,
     pub(crate) reader: Reader,
+    /// The last record of those that no controller has any more, as far as known.
+    pub(crate) lost_through: std::sync::atomic::AtomicU64,
     pub(crate) past: Past,
     pub(crate) reached: Reached,
     pub(crate) proofs: Proofs,

@@ -4,8 +4,10 @@
 //! no copy of the history. Were it to count for one, replacing controllers one after the other would end with
 //! nobody who has the beginning.
 
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use futures::future::join_all;
 use serde::{Deserialize, Serialize};
 use stele_consensus::MembershipChange;
 use stele_model::{ControllerId, Seq};
@@ -14,7 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::forward::{PeerAnswer, PeerRequest};
 use crate::handle::Handle;
-use crate::limits::{HISTORY_DEADLINE, HOUSEKEEPING_INTERVAL, LEARNER_NOTICE_INTERVAL};
+use crate::limits::{HAND_OVER_INTERVAL, HISTORY_DEADLINE, HOUSEKEEPING_INTERVAL, LEARNER_NOTICE_INTERVAL};
 use crate::replica::Input;
 
 /// The records that a controller has.
@@ -32,6 +34,57 @@ impl History {
         let gap = self.gaps.first().copied();
         gap.or((self.last < through).then_some((self.last + 1, through)))
     }
+
+    /// How many records before the last one are missing.
+    fn lacking(&self) -> u64 {
+        self.gaps.iter().map(|(from, to)| to - from + 1).sum()
+    }
+
+    /// Of the records from one on, the last of those that are here without a break; nothing if that one is not.
+    fn reaches(&self, from: Seq) -> Option<Seq> {
+        if self.last < from || self.gaps.iter().any(|(first, to)| (*first..=*to).contains(&from)) {
+            return None;
+        }
+        let next = self.gaps.iter().map(|(first, _)| *first).filter(|first| *first > from).min();
+        Some(next.map_or(self.last, |first| first - 1))
+    }
+}
+
+/// Whether others have the records of a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// As far as they say.
+    Perhaps,
+    /// Nobody who answers has this one.
+    Away(Seq),
+    /// All answered, and nobody has this one.
+    Lost(Seq),
+}
+
+/// The first record of a range that none of them has.
+fn first_missing(histories: &[History], (mut from, to): (Seq, Seq)) -> Option<Seq> {
+    while from <= to {
+        match histories.iter().filter_map(|history| history.reaches(from)).max() {
+            Some(last) => from = last + 1,
+            None => return Some(from),
+        }
+    }
+    None
+}
+
+/// The records of a range that none of some has, as inclusive ranges.
+fn missing(histories: &[History], (mut from, to): (Seq, Seq)) -> Vec<(Seq, Seq)> {
+    let mut missing = Vec::new();
+    while let Some(first) = first_missing(histories, (from, to)) {
+        let begins = |history: &History| {
+            let after = history.gaps.iter().map(|(_, to)| to + 1);
+            after.filter(|seq| *seq > first && history.reaches(*seq).is_some()).min()
+        };
+        let last = histories.iter().filter_map(begins).min().map_or(to, |next| (next - 1).min(to));
+        missing.push((first, last));
+        from = last + 1;
+    }
+    missing
 }
 
 /// Has learners vote once they have the whole log, for ever.
@@ -75,6 +128,66 @@ impl Handle {
         }
     }
 
+    /// If a record is one of those that no controller has any more: the last of those with it.
+    pub(crate) fn lost_from(&self, seq: Seq) -> Option<Seq> {
+        let through = self.0.lost_through.load(Ordering::Relaxed);
+        let lost = self.reader().gaps().into_iter().filter(|(_, to)| *to <= through);
+        lost.filter(|(from, to)| (*from..=*to).contains(&seq)).map(|(_, to)| to).next()
+    }
+
+    /// Looks for the records of a range with all others.
+    pub(crate) async fn look_for(&self, others: &[ControllerId], range: (Seq, Seq)) -> Found {
+        let answers = join_all(others.iter().map(|other| self.history_of(*other))).await;
+        let (mut histories, mut is_sure) = (Vec::new(), true);
+        for answer in answers {
+            match answer {
+                Ok(Some(history)) => histories.push(history),
+                // It cannot say, and may have all.
+                Ok(None) => return Found::Perhaps,
+                Err(_) => is_sure = false,
+            }
+        }
+        match first_missing(&histories, range) {
+            None => Found::Perhaps,
+            Some(seq) if is_sure => Found::Lost(seq),
+            Some(seq) => Found::Away(seq),
+        }
+    }
+
+    /// Why a controller should not be removed, if so: it may be the last that has records which the leader lacks.
+    pub(crate) async fn records_need(&self, id: ControllerId) -> Option<String> {
+        let gaps = self.history().gaps;
+        if gaps.is_empty() {
+            return None;
+        }
+        let control = self.published().state.control;
+        let members = control.voters.iter().chain(&control.learners).copied();
+        let staying: Vec<_> = members.filter(|other| *other != id && *other != self.id()).collect();
+        let answers = join_all(staying.into_iter().map(|other| self.history_of(other))).await;
+        let kept: Vec<_> = answers.into_iter().filter_map(|answer| answer.ok().flatten()).collect();
+        let needed: Vec<_> = gaps.into_iter().flat_map(|gap| missing(&kept, gap)).collect();
+        let (from, to) = *needed.first()?;
+        let advice = format!(
+            "Wait until they have been fetched (stele cluster status), or hand leadership to a controller that lacks \
+             none (stele cluster transfer-leader). If they are lost in any case: stele cluster remove {id} --lose-records"
+        );
+        match self.history_of(id).await {
+            Ok(Some(history))
+                if needed.iter().all(|range| missing(std::slice::from_ref(&history), *range) == [*range]) =>
+            {
+                None
+            }
+            Ok(Some(_)) => Some(format!(
+                "controller {id} is not removed while the leader lacks records {from} to {to}, which nobody else has. \
+                 {advice}"
+            )),
+            Ok(None) | Err(_) => Some(format!(
+                "controller {id} is not removed while the leader lacks records {from} to {to}: it does not say whether \
+                 it has them, and nobody else does. {advice}"
+            )),
+        }
+    }
+
     async fn promote(&self, id: ControllerId, through: Seq) -> Result<(), String> {
         let history = self.history_of(id).await.map_err(|error| error.to_string())?;
         // What the leader lacks itself may be lost for good: then nobody who waits for it would ever vote.
@@ -95,14 +208,15 @@ impl Handle {
         }
     }
 
-    /// Why a controller should not lead, if so. Whoever leads decides who is removed, and keeps one whole log by
-    /// being one; where the leader itself lacks records, nothing is kept by staying.
+    /// Why a controller should not lead, if so. Whoever leads decides who is removed and what is gone back to, and
+    /// keeps one whole log by being one.
     pub(crate) async fn is_unfit_to_lead(&self, id: ControllerId) -> Option<String> {
-        if id == self.id() || !self.history().gaps.is_empty() {
+        if id == self.id() {
             return None;
         }
         // One that does not answer gets leadership only if Raft finds it up to date.
-        let (from, to) = self.history_of(id).await.ok()??.lacks(0)?;
+        let history = self.history_of(id).await.ok()??;
+        let (from, to) = history.lacks(0).filter(|_| history.lacking() > self.history().lacking())?;
         Some(format!(
             "controller {id} is not to lead while it lacks records {from} to {to}: wait until it has fetched them \
              (stele cluster status --addr, with its own), or choose another controller"
@@ -110,8 +224,31 @@ impl Handle {
     }
 }
 
+/// Whoever leads and lacks records hands leadership to a voter that lacks fewer, for ever.
+pub(crate) async fn hand_over(handle: Handle) {
+    loop {
+        tokio::time::sleep(HAND_OVER_INTERVAL).await;
+        let (published, lacking) = (handle.published(), handle.history().lacking());
+        if !published.leads || lacking == 0 {
+            continue;
+        }
+        let voters = published.state.control.voters.iter().copied().filter(|id| *id != handle.id());
+        let answers =
+            join_all(voters.map(async |id| Some((handle.history_of(id).await.ok()??.lacking(), id))));
+        let fewest = answers.await.into_iter().flatten().min();
+        if let Some((fewer, to)) = fewest.filter(|(fewer, _)| *fewer < lacking) {
+            let (answer, transferred) = oneshot::channel();
+            let pushed = handle.push(Input::Transfer(to, answer));
+            let handed = pushed.is_ok() && matches!(transferred.await, Ok(Ok(())));
+            tracing::info!(to, lacking, fewer, handed, "another controller has more of the history");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use super::*;
 
     #[test]
@@ -122,5 +259,24 @@ mod tests {
         assert_eq!(history(0, &[]).lacks(9), Some((1, 9)));
         assert_eq!(history(12, &[(3, 5)]).lacks(9), Some((3, 5)));
         assert_eq!(history(12, &[(3, 5)]).lacks(0), Some((3, 5)), "wherever it is");
+    }
+
+    #[test]
+    fn what_one_lacks_another_may_have() {
+        let history = |last, gaps: &[_]| History { last, gaps: gaps.to_vec() };
+        let (whole, late) = (history(9, &[]), history(20, &[(1, 8), (12, 14)]));
+        assert_eq!(first_missing(&[], (3, 7)), Some(3));
+        assert_eq!(first_missing(from_ref(&whole), (3, 7)), None);
+        assert_eq!(first_missing(from_ref(&whole), (3, 10)), Some(10));
+        assert_eq!(first_missing(&[late.clone(), whole.clone()], (3, 11)), None, "each has a part");
+        assert_eq!(first_missing(&[late.clone(), whole.clone()], (3, 30)), Some(12));
+
+        assert_eq!(missing(&[], (3, 7)), [(3, 7)]);
+        assert_eq!(missing(from_ref(&whole), (3, 7)), []);
+        assert_eq!(missing(from_ref(&late), (3, 30)), [(3, 8), (12, 14), (21, 30)]);
+        assert_eq!(missing(from_ref(&late), (13, 13)), [(13, 13)]);
+        assert_eq!(missing(&[late, whole], (3, 30)), [(12, 14), (21, 30)]);
+        // What begins where another one's is missing, too, begins nowhere.
+        assert_eq!(missing(&[history(20, &[(1, 5), (6, 9)])], (2, 20)), [(2, 9)]);
     }
 }

@@ -157,6 +157,8 @@ pub const PEER_REQUEST_DEADLINE: Duration = Duration::from_secs(8);
 pub const LEARNER_NOTICE_INTERVAL: Duration = Duration::from_secs(10);
 /// Longest another controller may take to say which records it has.
 pub const HISTORY_DEADLINE: Duration = Duration::from_secs(2);
+/// Between two looks of a leader that lacks records whether another controller lacks fewer.
+pub const HAND_OVER_INTERVAL: Duration = Duration::from_secs(20);
 /// Life of a controller's certificates, for its signatures and for TLS: 5 years.
 pub const CERTIFICATE_LIFE: Duration = stele_peer::ca::CERTIFICATE_VALIDITY;
 /// Before the end of a controller's certificates, from when on it is a problem, and is said at each start.

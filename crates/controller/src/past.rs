@@ -38,7 +38,10 @@ pub enum PastError {
     #[error(transparent)]
     Delta(#[from] DeltaError),
     /// Records are missing here.
-    #[error("the record {0} is not here yet: this controller is still fetching history; ask another one")]
+    #[error(
+        "the record {0} is not here: this controller still fetches history, or the record was lost with a quorum; \
+         ask another controller"
+    )]
     Missing(Seq),
 }
 
@@ -216,7 +219,7 @@ impl Past {
         if let Some(state) = self.known().states.again(seq) {
             return Ok(state);
         }
-        let milestone = at_or_before(seq).min(self.milestones.through()?);
+        let milestone = self.milestone_before(seq)?;
         let mut state = match milestone {
             0 => self.snapshot_before(seq)?,
             _ => self.milestone(milestone)?.filled(later, seq),
@@ -236,7 +239,7 @@ impl Past {
         if let Some(state) = self.known().targets.again(seq) {
             return Ok(state);
         }
-        let milestone = at_or_before(seq).min(self.milestones.through()?);
+        let milestone = self.milestone_before(seq)?;
         let state = if milestone == 0 {
             self.state_at(seq, later)?
         } else {
@@ -264,7 +267,7 @@ impl Past {
         later: &State,
         apps: BTreeSet<AppEnv>,
     ) -> Result<State, PastError> {
-        let milestone = at_or_before(seq).min(self.milestones.through()?);
+        let milestone = self.milestone_before(seq)?;
         // Whoever asks for another app at the same point may ask for more of them, and all of State is kept.
         let is_rebuilt_whole =
             milestone == 0 || seq - milestone >= MILESTONE_INTERVAL_RECORDS || self.known().asks_again(seq);
@@ -349,7 +352,7 @@ impl Past {
 
     /// State right after a record with everything that belongs to it: for its digest.
     pub(crate) fn whole_state_at(&self, seq: Seq, later: &State) -> Result<State, PastError> {
-        let milestone = at_or_before(seq).min(self.milestones.through()?);
+        let milestone = self.milestone_before(seq)?;
         let mut state = if milestone == 0 {
             self.snapshot_before(seq)?
         } else {
@@ -404,8 +407,21 @@ impl Past {
         Ok(())
     }
 
-    /// Before the first milestone there may be a snapshot; as the one that came instead of history,
-    /// which is still being fetched.
+    /// The milestone that rebuilding begins at. Zero where there is none, or where records are missing after it:
+    /// then a snapshot is after those.
+    fn milestone_before(&self, seq: Seq) -> Result<Seq, PastError> {
+        let milestone = at_or_before(seq).min(self.milestones.through()?);
+        let gaps = self.reader.gaps();
+        // The snapshot that came instead of records is of the last of them.
+        if gaps.iter().any(|(from, to)| *from <= seq && seq < *to) {
+            return Err(PastError::Missing(seq));
+        }
+        let is_cut_off = gaps.iter().any(|(from, to)| milestone < *to && *from <= seq);
+        Ok(if is_cut_off { 0 } else { milestone })
+    }
+
+    /// Before the first milestone there may be a snapshot; as the one that came instead of history, which is still
+    /// being fetched or lost for good.
     fn snapshot_before(&self, seq: Seq) -> Result<State, PastError> {
         match self.reader.snapshot_at_or_before(seq)?.map(|snapshot| Snapshot::decode(&snapshot.data)) {
             Some(Ok(snapshot)) => Ok(snapshot.state),
@@ -516,11 +532,21 @@ impl Past {
 
     /// The last record at or before a time; zero when there is none.
     pub(crate) fn seq_at(&self, time: Time, last: Seq) -> Result<Seq, PastError> {
+        let gaps = self.reader.gaps();
         let (mut low, mut high) = (0, last);
         // Log time is strictly increasing, so it can be searched by halves.
         while low < high {
             let middle = low + (high - low).div_ceil(2);
-            if self.header(middle)?.time <= time {
+            if let Some(&(from, to)) = gaps.iter().find(|(from, to)| *from <= middle && middle <= *to) {
+                // Whoever is not inside of what is missing is on one side of it.
+                if to < high && self.header(to + 1)?.time <= time {
+                    low = to + 1;
+                } else if low < from - 1 && self.header(from - 1)?.time > time {
+                    high = from - 2;
+                } else {
+                    return Err(PastError::Missing(middle));
+                }
+            } else if self.header(middle)?.time <= time {
                 low = middle;
             } else {
                 high = middle - 1;

@@ -2,14 +2,15 @@
 
 use stele_bus::Auth;
 use stele_bus::join::NatsAccess;
-use stele_codec::Chain;
-use stele_consensus::{ConfState, WriteBatch};
-use stele_model::Event;
+use stele_codec::{Chain, Snapshot};
+use stele_consensus::{ConfState, SnapshotHead, StoredSnapshot, WriteBatch};
 use stele_model::value::Sealed;
+use stele_model::{Event, Time};
 
 use super::*;
 use crate::found::{Founding, Place, found};
 use crate::opening;
+use crate::past::{Past, PastError};
 
 /// Certificates are issued as of now.
 fn now() -> Moment {
@@ -235,4 +236,55 @@ fn keys_that_are_gone_are_named() {
     }
     let missing = vec![("shop/web@prod".to_owned(), 2)];
     assert_eq!(look_for_keys(config, &state).unwrap(), (2, missing));
+}
+
+#[test]
+fn what_is_before_and_behind_missing_records_can_be_looked_at() {
+    let (mut fleet, mut store) = Fleet::left();
+    let mut known = vec![fleet.leader.state().clone()];
+    let mut decide = |fleet: &mut Fleet| {
+        fleet.ask(Command::RecordMembership {
+            voters: vec![1, 2, 3],
+            learners: vec![known.len() as u64 + 10],
+        });
+        let closed = fleet.close();
+        known.push(fleet.leader.state().clone());
+        closed
+    };
+    for _ in 0..3 {
+        decide(&mut fleet);
+    }
+    // It gets State instead of these, and goes on from there.
+    let at = fleet.leader.state().clone();
+    let snapshot = Snapshot { chain: fleet.leader.chain(), state: at.clone() };
+    let conf_state = ConfState { voters: vec![1, 2, 3], ..ConfState::default() };
+    let head = SnapshotHead { seq: at.seq, index: fleet.index, term: TERM, conf_state, retired: Vec::new() };
+    let install = Some(StoredSnapshot { head, data: snapshot.encode() });
+    store.write(WriteBatch { install, sync: true, ..WriteBatch::default() }).unwrap();
+    for _ in 0..3 {
+        let (index, bytes, records) = decide(&mut fleet);
+        append(&mut store, index, bytes, index);
+        store.write(WriteBatch { records, applied: Some(index), ..WriteBatch::default() }).unwrap();
+    }
+
+    let last = fleet.leader.state();
+    let past = Past::new(store.reader(), 1 << 20);
+    for (number, state) in known.iter().enumerate() {
+        let (found, at_time) = (past.state_at(state.seq, last), past.seq_at(state.time, last.seq));
+        match number {
+            // Whether a missing record is of the same time, nobody knows.
+            0 => assert_eq!(found.unwrap(), *state),
+            1 | 2 => assert!(matches!(found, Err(PastError::Missing(_))), "{number}"),
+            // The snapshot is of the last one.
+            3 => assert_eq!(found.unwrap().target, state.target),
+            _ => {
+                assert_eq!((found.unwrap(), at_time.unwrap()), (state.clone(), state.seq), "{number}");
+                continue;
+            }
+        }
+        assert!(matches!(at_time, Err(PastError::Missing(_))), "{number}: {at_time:?}");
+    }
+    let early = Time(known[0].time.0 - 1);
+    assert_eq!(past.seq_at(early, last.seq).unwrap(), known[0].seq - 1);
+    assert_eq!(past.seq_at(Time(u64::MAX), last.seq).unwrap(), last.seq);
 }

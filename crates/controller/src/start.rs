@@ -163,6 +163,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         proofs: proof::Proofs::new(reader.clone(), witnesses(&config)?, digested.clone()),
         public_tree: config.public_tree,
         reader,
+        lost_through: std::sync::atomic::AtomicU64::new(0),
         peers,
         keyring,
         making_keys: tokio::sync::Mutex::default(),
@@ -216,6 +217,7 @@ fn tasks(
     tasks.spawn(endless(Box::pin(feed::run(handle.clone()))));
     tasks.spawn(endless(Box::pin(backfill::run(handle.clone()))));
     tasks.spawn(endless(Box::pin(history::promote(handle.clone()))));
+    tasks.spawn(endless(Box::pin(history::hand_over(handle.clone()))));
     tasks.spawn(endless(Box::pin(key_copies::run(handle.clone()))));
     tasks.spawn(endless(Box::pin(crate::request_keys::run(handle.clone()))));
     tasks.spawn(crate::scrub::run(handle.clone()));

@@ -6,16 +6,25 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use stele_api::wire::{ClusterAnswer, MemberRole, NodesAnswer};
+use stele_consensus::{LogStore as _, WriteBatch};
+use stele_store::{Identity, Settings, Store};
 use stele_testkit::limits::{DEADLINE, RECOVERY_DEADLINE};
 use stele_testkit::load::{Load, broken_promises};
 use stele_testkit::{Cluster, ClusterConfig, Process, Programs, eventually, fetch_log, registry};
+use ureq::http::Method;
 
 const NODES: [&str; 3] = ["eu-1", "us-1", "ap-1"];
 /// Between two tries of a recovery that is killed, each a little later than the one before.
 const KILL_STEP: Duration = Duration::from_millis(15);
 const KILLS: u32 = 6;
+/// Commands in one request.
+const BATCH: u64 = 500;
+/// More records than lie between two milestones.
+const BEFORE: u64 = 2_500;
+/// And with these, more than lie between two snapshots.
+const MISSED: u64 = 10_500;
 
 /// Asks the leader alone, since others may be gone.
 fn apply(cluster: &Cluster, leader: u64, image: char) {
@@ -281,4 +290,125 @@ fn nothing_that_the_controller_that_is_left_had_is_lost() {
     let log = fetch_log(&cluster.client(left).unwrap(), last).unwrap();
     assert_eq!(broken_promises(&promises, &log.records), Vec::<String>::new());
     assert_eq!(log.folded, log.told);
+}
+
+/// Writes so many records.
+fn fill(cluster: &Cluster, leader: u64, records: u64) {
+    let client = cluster.client(leader).unwrap();
+    for batch in 0..records / BATCH {
+        let command = |at: u64| {
+            let body = json!({"labels": {"count": (batch * BATCH + at).to_string()}});
+            json!({"method": "PUT", "path": "/v1/nodes/eu-1/labels", "body": body})
+        };
+        let commands: Vec<_> = (0..BATCH).map(command).collect();
+        let body = json!({"commands": commands}).to_string();
+        let answer = client.send(Method::POST, "/v1/batch", &[], Some(&body)).unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    }
+}
+
+fn store_of(cluster: &Cluster, id: u64) -> Store {
+    let identity = Identity { fleet: cluster.fleet().to_owned(), node: id };
+    Store::open(&cluster.folder(id).unwrap().join("data/log"), &identity, &Settings::default()).unwrap()
+}
+
+/// Asks one controller for the fleet's past.
+fn past(cluster: &Cluster, id: u64, seq: u64) -> (u16, String) {
+    let path = format!("/v1/show?at=seq:{seq}&digest=true&consistency=stale");
+    let answer = cluster.client(id).unwrap().send(Method::GET, &path, &[], None).unwrap();
+    (answer.status, answer.body.to_string())
+}
+
+#[test]
+fn a_fleet_goes_on_without_records_that_only_the_lost_ones_had() {
+    let mut cluster = Cluster::start(ClusterConfig::simulated("lost")).unwrap();
+    let leader = cluster.leader().unwrap();
+    let left = cluster.ids().into_iter().find(|id| *id != leader).unwrap();
+    apply(&cluster, leader, 'a');
+    fill(&cluster, leader, BEFORE);
+    let last = seq_of(&cluster, leader);
+    eventually(DEADLINE, "it has all", || (seq_of(&cluster, left) >= last).then_some(())).unwrap();
+    cluster.stop(left).unwrap();
+    fill(&cluster, leader, MISSED);
+    apply(&cluster, leader, 'b');
+    eventually(DEADLINE, "a snapshot is made", || {
+        cluster.process(leader).ok()?.log().contains("made a snapshot of State").then_some(())
+    })
+    .unwrap();
+    for id in cluster.ids().into_iter().filter(|id| *id != left) {
+        cluster.stop(id).unwrap();
+    }
+    // It got a snapshot at the very last moment, and none of the records before it.
+    let theirs = store_of(&cluster, leader);
+    let newest = theirs.reader().snapshots().unwrap().into_iter().rfind(|info| info.index > 0).unwrap();
+    let snapshot = theirs.reader().snapshot(newest.seq).unwrap().unwrap();
+    drop(theirs);
+    let mut store = store_of(&cluster, left);
+    let from = store.index().last_seq() + 1;
+    store.write(WriteBatch { install: Some(snapshot), sync: true, ..WriteBatch::default() }).unwrap();
+    drop(store);
+    for id in cluster.ids().into_iter().filter(|id| *id != left) {
+        cluster.wipe(id).unwrap();
+    }
+
+    let to = newest.seq;
+    assert_eq!(plan(&cluster, left)["missing_records"], json!([[from, to]]));
+    let output = recover(&cluster, &config_of(&cluster, left), &["--yes"]).output().unwrap();
+    assert!(output.status.success() && said(&output).contains("LOST for good"), "{}", said(&output));
+    cluster.restart(left).unwrap();
+    assert_eq!(cluster.leader().unwrap(), left);
+    agents_are_in(&cluster, 2);
+
+    // What is before and behind them is there, to look at and to go back to.
+    apply(&cluster, left, 'c');
+    assert_eq!(past(&cluster, left, from - 1).0, 200);
+    let (status, why) = past(&cluster, left, from + 1);
+    assert!(status == 503 && why.contains("lost with a quorum"), "{status} {why}");
+    assert_eq!(past(&cluster, left, to + 1).0, 200);
+    apply(&cluster, left, 'd');
+    let mut command = cluster.cli(&["rollback", "app:shop/web", "--to", "prev", "--wait", "--yes"]);
+    let one = format!("http://{}", cluster.api(left).unwrap());
+    let output = command.env("STELE_ADDR", &one).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let seq = seq_of(&cluster, left);
+    eventually(DEADLINE, "the feed shows all of it", || {
+        feed(&cluster, seq).filter(|(event, _)| event["header"]["seq"] == seq)
+    })
+    .unwrap();
+
+    // New ones vote, though they get none of it. Whoever has nothing that is missed may go, and who does not answer
+    // goes by word.
+    let (fourth, fifth, sixth) = (grow(&mut cluster), grow(&mut cluster), grow(&mut cluster));
+    assert_ne!(past(&cluster, fourth, from - 1).0, 200);
+    fill(&cluster, left, BATCH);
+    let since = seq_of(&cluster, left);
+    eventually(DEADLINE, "the new ones have it", || (past(&cluster, fourth, since).0 == 200).then_some(()))
+        .unwrap();
+    cluster.remove(fourth).unwrap();
+    cluster.kill(fourth).unwrap();
+    cluster.kill(sixth).unwrap();
+    let gone = sixth.to_string();
+    let output =
+        cluster.cli(&["cluster", "remove", &gone, "--yes"]).env("STELE_ADDR", &one).output().unwrap();
+    assert!(!output.status.success() && said(&output).contains("--lose-records"), "{}", said(&output));
+    let lose = ["cluster", "remove", &gone, "--yes", "--lose-records"];
+    let output = cluster.cli(&lose).env("STELE_ADDR", &one).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    // It is to lead, because it has most of the history: what is gone back to is looked up by whoever leads. While it
+    // is away, another one does.
+    let output = cluster.output_of(&["cluster", "transfer-leader", &fifth.to_string()]).unwrap();
+    assert!(!output.status.success() && said(&output).contains("is not to lead"), "{}", said(&output));
+    grow(&mut cluster);
+    cluster.kill(left).unwrap();
+    let leader = cluster.leader_besides(left).unwrap();
+    apply(&cluster, leader, 'e');
+    let remove = ["cluster", "remove", &left.to_string(), "--yes"];
+    let mut command = cluster.cli(&remove);
+    let output =
+        command.env("STELE_ADDR", format!("http://{}", cluster.api(leader).unwrap())).output().unwrap();
+    assert!(!output.status.success() && said(&output).contains("--lose-records"), "{}", said(&output));
+    cluster.restart(left).unwrap();
+    eventually(DEADLINE, "it leads again", || (cluster.leader_now()? == left).then_some(())).unwrap();
+    let point = format!("seq:{seq}");
+    cluster.run_cli(&["rollback", "app:shop/web", "--to", &point, "--wait", "--yes"]).unwrap();
 }

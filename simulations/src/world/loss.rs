@@ -3,7 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use stele_model::ControllerId;
+use stele_consensus::MembershipChange;
+use stele_consensus::memory::MemoryStore;
+use stele_model::{ControllerId, Seq};
 
 use super::{Event, World};
 use crate::limits::{LOSS_SETTLES_US, VOTERS_MIN};
@@ -66,6 +68,52 @@ impl World {
         }
         let now = self.now_us;
         self.trace.say(now, || format!("all controllers but {left} are lost"));
+    }
+
+    /// The first record that nobody has any more, because it was lost with a quorum.
+    pub(crate) fn first_lost(&self, from: Seq, to: Seq) -> Option<Seq> {
+        let is_held = |seq: &Seq| self.stores().any(|(_, store)| store.records().contains_key(seq));
+        (from..=to).find(|seq| !is_held(seq)).filter(|_| self.loss == Loss::Recovered)
+    }
+
+    /// The last record of a controller's gaps that nobody can fill any more, as it finds when it asks all others.
+    pub(super) fn lost_through(&self, id: ControllerId) -> Seq {
+        let store =
+            self.controllers.get(&id).and_then(|it| it.disk()).filter(|_| self.loss == Loss::Recovered);
+        let gaps = store.into_iter().flat_map(MemoryStore::gaps);
+        gaps.filter(|(from, to)| self.first_lost(*from, *to).is_some())
+            .map(|(_, to)| *to)
+            .max()
+            .unwrap_or_default()
+    }
+
+    /// Whether some controller lacks a record, in a fleet that went on without a quorum.
+    pub(super) fn is_missing(&self, seq: Seq) -> bool {
+        let lacks = |store: &MemoryStore| store.gaps().iter().any(|(from, to)| *from <= seq && seq <= *to);
+        self.loss == Loss::Recovered && self.stores().any(|(_, store)| lacks(store))
+    }
+
+    /// How a controller is removed: also under a leader that lacks records, if no other one would miss those of the
+    /// one removed, or if its disk is damaged and nobody waits for it any more.
+    pub(crate) fn removal(&self, id: ControllerId) -> MembershipChange {
+        let head = self.oracle.borrow().head();
+        let held = |of: ControllerId| {
+            let stores = self.stores().filter(move |(it, _)| *it == of);
+            stores.flat_map(|(_, store)| store.records().keys().copied()).filter(move |seq| *seq <= head)
+        };
+        let others: BTreeSet<_> = self.living().into_iter().filter(|it| *it != id).flat_map(held).collect();
+        let is_broken = self.controllers.get(&id).is_some_and(|it| it.broken);
+        let is_missed = !is_broken && held(id).any(|seq| !others.contains(&seq));
+        if self.loss == Loss::Recovered && !is_missed {
+            MembershipChange::RemoveRegardless(id)
+        } else {
+            MembershipChange::Remove(id)
+        }
+    }
+
+    fn stores(&self) -> impl Iterator<Item = (ControllerId, &MemoryStore)> {
+        let living = self.controllers.values().filter(|it| !it.retired);
+        living.filter_map(|it| Some((it.id, it.disk()?)))
     }
 
     /// The others are lost now, or the fleet that goes on may grow.

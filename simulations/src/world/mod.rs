@@ -592,6 +592,14 @@ impl World {
         }
     }
 
+    fn change_members(&mut self, leader: ControllerId, change: MembershipChange) {
+        if let Some(process) = self.controllers.get_mut(&leader).and_then(|it| it.process.as_mut())
+            && process.change_members(change)
+        {
+            self.turn(leader);
+        }
+    }
+
     /// Whoever looks after a fleet removes a controller whose disk is damaged, and adds a new one.
     pub(crate) fn replace_broken(&mut self) {
         self.end_starved();
@@ -599,11 +607,7 @@ impl World {
             self.controllers.values().filter(|it| it.broken && !it.retired).map(|it| it.id).collect();
         let Some(leader) = self.leader() else { return };
         for id in &broken {
-            if let Some(process) = self.controllers.get_mut(&leader).and_then(|it| it.process.as_mut())
-                && process.change_members(MembershipChange::Remove(*id))
-            {
-                self.turn(leader);
-            }
+            self.change_members(leader, self.removal(*id));
         }
         let voters = self.oracle.borrow().state.control.voters.len();
         if broken.is_empty() && self.living().len() < VOTERS_MIN && voters < VOTERS_MIN {

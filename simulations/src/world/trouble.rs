@@ -391,7 +391,7 @@ impl World {
 
     fn remove_controller(&mut self, pick: u64) {
         let Some(leader) = self.leader() else { return };
-        let Some(process) = self.controllers.get_mut(&leader).and_then(|it| it.process.as_mut()) else {
+        let Some(process) = self.controllers.get(&leader).and_then(|it| it.process.as_ref()) else {
             return;
         };
         let mut voters = process.status().conf_state.voters;
@@ -400,8 +400,6 @@ impl World {
         }
         voters.retain(|id| *id != leader);
         let count = voters.len() as u64;
-        if process.change_members(MembershipChange::Remove(voters[(pick % count) as usize])) {
-            self.turn(leader);
-        }
+        self.change_members(leader, self.removal(voters[(pick % count) as usize]));
     }
 }

@@ -112,7 +112,22 @@ pub struct Certified {
     pub peer: String,
 }
 
-/// Takes away what the path names: a token, a node or a controller. All of it may be left out.
+/// Takes a controller out. All of it may be left out.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveMemberRequest {
+    /// Why, for the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Where else it is written about.
+    #[serde(default)]
+    pub links: Links,
+    /// Also when it may be the last that has records which the leader lacks.
+    #[serde(default)]
+    pub lose_records: bool,
+}
+
+/// Takes away what the path names: a token or a node. All of it may be left out.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WithdrawRequest {

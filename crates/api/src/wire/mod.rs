@@ -23,7 +23,7 @@ pub use changes::{
 };
 pub use cluster::{
     AddMemberRequest, Certified, ClusterAnswer, ControllerStatus, HealthAnswer, LabelsRequest, LeaderRequest,
-    MemberRole, NodeTokenAnswer, NodeTokenRequest, NodesAnswer, WithdrawRequest,
+    MemberRole, NodeTokenAnswer, NodeTokenRequest, NodesAnswer, RemoveMemberRequest, WithdrawRequest,
 };
 pub use erasure::{ErasedSubject, ErasureAnswer, ErasureRequest, ErasuresAnswer, ReasonAnswer};
 pub use history::{

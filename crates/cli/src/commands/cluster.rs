@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use stele_api::wire::{
-    AddMemberRequest, Certified, ClusterAnswer, LeaderRequest, MemberRole, WithdrawRequest,
+    AddMemberRequest, Certified, ClusterAnswer, LeaderRequest, MemberRole, RemoveMemberRequest,
 };
 use stele_model::ControllerId;
 use ureq::http::Method;
@@ -90,8 +90,9 @@ fn print(terminal: Terminal, answer: &ClusterAnswer) -> Result<(), Failure> {
         });
         let table =
             table(&["ID", "ROLE", "CONNECTED", "LAG", "API", "PEER", "CERTIFIED UNTIL"], rows.collect());
-        let missing =
-            answer.missing.iter().map(|(from, to)| format!("\nit still fetches records {from} to {to}"));
+        let missing = answer.missing.iter().map(|(from, to)| {
+            format!("\nit lacks records {from} to {to}, and fetches what others have of them")
+        });
         format!(
             "fleet {}, term {}, seq {}, answered by controller {}{}\n\n{table}",
             or_dash(answer.fleet.as_ref()),
@@ -151,6 +152,9 @@ pub(crate) struct RemoveMember {
     /// Do not ask
     #[arg(short, long)]
     yes: bool,
+    /// Remove it although it may be the last that has records which the leader lacks. They are lost then
+    #[arg(long)]
+    lose_records: bool,
     #[command(flatten)]
     change: ChangeOptions,
 }
@@ -158,9 +162,14 @@ pub(crate) struct RemoveMember {
 impl RemoveMember {
     fn run(self, session: &Session) -> Result<(), Failure> {
         let client = session.client()?;
-        Session::confirm(&format!("Remove controller {} for ever?", self.id), self.yes)?;
+        let lost = if self.lose_records { ", and with it whatever records no other has" } else { "" };
+        Session::confirm(&format!("Remove controller {} for ever{lost}?", self.id), self.yes)?;
         let path = format!("/v1/cluster/members/{}", self.id);
-        let request = WithdrawRequest { reason: self.change.reason.clone(), links: self.change.links() };
+        let request = RemoveMemberRequest {
+            reason: self.change.reason.clone(),
+            links: self.change.links(),
+            lose_records: self.lose_records,
+        };
         let answer: ClusterAnswer =
             client.write(Method::DELETE, &path, Some(&request), &self.change.conditions())?;
         print(session.terminal, &answer)

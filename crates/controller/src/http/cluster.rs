@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use stele_api::ProblemKind;
 use stele_api::wire::{
     AddMemberRequest, Certified, ClusterAnswer, ControllerStatus, HealthAnswer, LeaderRequest, MemberRole,
-    WithdrawRequest,
+    RemoveMemberRequest,
 };
 use stele_model::{Command, ControllerId, Scope, State, admit};
 
@@ -148,7 +148,7 @@ pub(super) async fn add_member(handle: &Handle, asked: &Asked) -> Answered {
 }
 
 pub(super) async fn remove_member(handle: &Handle, asked: &Asked) -> Answered {
-    let WithdrawRequest { reason, links } = asked.body_or_default()?;
+    let RemoveMemberRequest { reason, links, lose_records } = asked.body_or_default()?;
     let id: ControllerId = asked.path("id")?;
     let command = Command::ForgetController { controller: id };
     let request = asked.submission(handle, command, None, Why { reason, links }).await?;
@@ -165,7 +165,7 @@ pub(super) async fn remove_member(handle: &Handle, asked: &Asked) -> Answered {
         );
     }
     if is_member {
-        handle.remove_member(id).await?;
+        handle.remove_member(id, lose_records).await?;
         wait_until_left(handle, id).await?;
     }
     asked.submit_as_is(handle, request).await?;

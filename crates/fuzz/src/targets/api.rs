@@ -10,8 +10,9 @@ use stele_api::wire::{
     AddMemberRequest, ApplyRequest, BatchRequest, CandidatesQuery, ConfigRequest, ConsistencyQuery,
     ConvergenceQuery, DeployRequest, DiffQuery, ErasureRequest, EventsQuery, HistoryQuery, InclusionQuery,
     LabelsRequest, LeaderRequest, LogsQuery, MarkRequest, NodeTokenRequest, ReadQuery, ReasonQuery,
-    RecordsQuery, RemoveRequest, ReviewRequest, RollbackRequest, SecretRequest, ShowQuery, StatusQuery,
-    TokenRequest, UndoRequest, UnlatchRequest, WhatIfRequest, WhyQuery, WithdrawRequest,
+    RecordsQuery, RemoveMemberRequest, RemoveRequest, ReviewRequest, RollbackRequest, SecretRequest,
+    ShowQuery, StatusQuery, TokenRequest, UndoRequest, UnlatchRequest, WhatIfRequest, WhyQuery,
+    WithdrawRequest,
 };
 use stele_model::wire::Signed;
 
@@ -216,9 +217,8 @@ fn reader(operation: Operation) -> Option<Read> {
         Operation::CreateToken => as_body::<TokenRequest>,
         Operation::AddMember => as_body::<AddMemberRequest>,
         Operation::TransferLeader => as_body::<LeaderRequest>,
-        Operation::RemoveNode | Operation::RevokeToken | Operation::RemoveMember => {
-            as_body::<WithdrawRequest>
-        }
+        Operation::RemoveMember => as_body::<RemoveMemberRequest>,
+        Operation::RemoveNode | Operation::RevokeToken => as_body::<WithdrawRequest>,
         _ => return None,
     })
 }
