@@ -51,6 +51,21 @@ impl ControllerBus {
         self.link.is_up()
     }
 
+    /// Largest assignment that can be sent, in bytes: a NATS server may carry less than Stele needs. What it
+    /// carries is known once it is reached.
+    pub fn assignment_bytes_max(&self) -> usize {
+        if self.is_connected() {
+            ASSIGNMENT_BYTES_MAX.min(self.link.client.max_payload())
+        } else {
+            ASSIGNMENT_BYTES_MAX
+        }
+    }
+
+    /// Whether an assignment of so many bytes could be sent now.
+    pub fn check_assignment(&self, bytes: usize) -> Result<(), Error> {
+        self.link.check("an assignment", bytes, ASSIGNMENT_BYTES_MAX)
+    }
+
     /// Tells of every connection lost and made.
     pub fn connections(&self) -> watch::Receiver<Connection> {
         self.link.connections()

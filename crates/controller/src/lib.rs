@@ -60,6 +60,9 @@ mod retention;
 mod scrub;
 mod secrets;
 mod serving;
+mod sizes;
+#[cfg(test)]
+mod small_fleet;
 mod snapshots;
 mod start;
 mod statements;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 pub use stele_ledger::limits::MILESTONE_INTERVAL_RECORDS;
+use stele_model::limits::{KEPT_IMAGES_MAX, REPOSITORY_BYTES_MAX};
 
 /// Requests and messages waiting for the replica's thread; more are answered 429.
 pub const INPUT_QUEUE_MAX: usize = 8192;
@@ -149,6 +150,14 @@ pub const ASSIGNMENTS_HELD_MAX: Duration = Duration::from_secs(2);
 pub const RESEND_INTERVAL: Duration = Duration::from_secs(5);
 /// Longest until the next heartbeat of such a node has it offered again. A node that reconnects asks by itself.
 pub const RESEND_INTERVAL_MAX: Duration = Duration::from_secs(20);
+/// Bytes of specs that are measured to tell what assignments take, before it is told of those measured so far alone:
+/// for one that is published, and for all that a question for the status asks about.
+pub const SIZED_SPECS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Nodes of which a question for the status looks up which images they keep, because that may make their assignments
+/// too large.
+pub const SIZED_IMAGES_MAX: usize = 256;
+/// What the images that a node keeps take of its assignment, most, in bytes.
+pub const KEPT_IMAGES_BYTES_MAX: usize = KEPT_IMAGES_MAX * (REPOSITORY_BYTES_MAX + 128);
 /// Longest a registry may take to resolve a tag.
 pub const RESOLVE_DEADLINE: Duration = Duration::from_secs(15);
 /// Longest a request to another controller may take.

@@ -9,16 +9,20 @@ use stele_bus::{Audience, SyncReply, purposes};
 use stele_model::event::EnrolledNode;
 use stele_model::signature::PublicKey;
 use stele_model::state::Assigned;
-use stele_model::wire::{Assignment, Heartbeat, ImagePolicy, Position, Signed, SyncRequest};
+use stele_model::wire::{
+    Assignment, AssignmentVersion, Heartbeat, ImagePolicy, Position, Signed, SyncRequest,
+};
 use stele_model::{NodeName, Seq, State};
 use tokio::sync::watch;
 
 use crate::app::Published;
 use crate::handle::Handle;
+use crate::identity::Identity;
 use crate::limits::{
     ASSIGNMENT_REST_MAX, ASSIGNMENT_REST_PER_INSTANCE, ASSIGNMENTS_HELD_MAX, ASSIGNMENTS_PER_TURN,
     RESEND_INTERVAL, RESEND_INTERVAL_MAX,
 };
+use crate::sizes::{Sizes, bytes_at_least};
 
 /// When each node was last heard of, by this controller.
 pub(crate) type Heard = Arc<Mutex<BTreeMap<NodeName, Instant>>>;
@@ -72,7 +76,7 @@ impl Offers {
         true
     }
 
-    /// It could not be sent, which says nothing about how slow the node is.
+    /// It could not be sent for now, which says nothing about how slow the node is.
     fn not_sent(&self, node: &NodeName) {
         if let Some(sent) = self.lock().get_mut(node) {
             sent.again = 0;
@@ -117,6 +121,24 @@ enum Turn {
     Never,
 }
 
+/// A node's assignment, without what fills it.
+pub(crate) fn empty_assignment(
+    identity: &Identity,
+    node: &NodeName,
+    version: AssignmentVersion,
+    images: Option<ImagePolicy>,
+) -> Assignment {
+    Assignment {
+        fleet: identity.fleet.clone(),
+        node: node.clone(),
+        version,
+        instances: Vec::new(),
+        keys: Vec::new(),
+        images,
+        controller: identity.certificate.clone(),
+    }
+}
+
 /// The signed assignment of a node, from committed State.
 async fn assignment(
     handle: &Handle,
@@ -125,18 +147,28 @@ async fn assignment(
     images: ImagePolicy,
 ) -> anyhow::Result<Signed> {
     let identity = handle.identity();
-    let instances = state.assigned_instances(&node.name).map_err(|why| anyhow::anyhow!(why))?;
-    let keys = handle.wrapped_keys(instances.iter().map(|instance| &instance.spec.container), node).await?;
-    let assignment = Assignment {
-        fleet: identity.fleet.clone(),
-        node: node.name.clone(),
-        version: state.assignment_version(&node.name),
-        instances,
-        keys,
-        images: Some(images),
-        controller: identity.certificate.clone(),
-    };
+    let version = state.assignment_version(&node.name);
+    let mut assignment = empty_assignment(identity, &node.name, version, Some(images));
+    let (mut bytes, max) = (0, handle.bus().assignment_bytes_max());
+    for instance in state.assigned_instances(&node.name) {
+        let instance = instance.map_err(|why| anyhow::anyhow!(why))?;
+        bytes += bytes_at_least(&instance.spec);
+        // What cannot be sent is not made: it may be a hundred times as large as what can, and memory is everybody's.
+        if bytes > max {
+            let rest = empty_assignment(identity, &node.name, version, assignment.images.clone());
+            handle.bus().check_assignment(Sizes::default().of(state, &rest).max(bytes))?;
+        }
+        assignment.instances.push(instance);
+    }
+    let containers = assignment.instances.iter().map(|instance| &instance.spec.container);
+    assignment.keys = handle.wrapped_keys(containers, node).await?;
     Ok(identity.sign(purposes::ASSIGNMENT, &assignment))
+}
+
+/// Whether nothing helps but another assignment, or another NATS server.
+fn is_too_large(error: &anyhow::Error) -> bool {
+    use stele_bus::Error::{ServerPayload, TooLarge};
+    matches!(error.downcast_ref(), Some(TooLarge { .. } | ServerPayload { .. }))
 }
 
 async fn publish(handle: &Handle, offers: &Offers, state: &State, node: &EnrolledNode) {
@@ -152,7 +184,10 @@ async fn publish(handle: &Handle, offers: &Offers, state: &State, node: &Enrolle
     if let Err(error) = published {
         // Its heartbeats will show that it is behind, and it is offered again.
         tracing::warn!(node = %node.name, error = %format!("{error:#}"), "an assignment was not published");
-        offers.not_sent(&node.name);
+        // What is too large is so again: it is offered as seldom as to a node that is slow.
+        if !is_too_large(&error) {
+            offers.not_sent(&node.name);
+        }
     }
 }
 
@@ -476,6 +511,15 @@ mod tests {
         );
         assert!(offers.is_due(&node, 8, false, now), "that is another one");
         assert!(offers.is_due(&node, 8, false, now + RESEND_INTERVAL), "which counts from its own beginning");
+    }
+
+    #[test]
+    fn what_is_too_large_is_told_apart_from_what_cannot_be_sent_for_now() {
+        let too_large = stele_bus::Error::TooLarge { what: "an assignment", bytes: 2, max: 1 };
+        let server = stele_bus::Error::ServerPayload { what: "an assignment", bytes: 2, max: 1, wanted: 3 };
+        assert!(is_too_large(&too_large.into()) && is_too_large(&server.into()));
+        assert!(!is_too_large(&stele_bus::Error::Disconnected.into()));
+        assert!(!is_too_large(&anyhow::anyhow!("a data key is not there")));
     }
 
     #[test]

@@ -138,17 +138,8 @@ impl Handle {
         containers: impl Iterator<Item = &'a Container>,
         node: &EnrolledNode,
     ) -> Result<Vec<WrappedKey>, KeyringError> {
-        let mut needed = BTreeSet::new();
-        for container in containers {
-            let files = container.files.values().map(|file| &file.content);
-            for value in container.env.values().chain(files) {
-                if let EnvValue::Value(Value::Sealed(sealed)) = value {
-                    needed.insert((sealed.subject.clone(), sealed.key_version));
-                }
-            }
-        }
         let mut keys = Vec::new();
-        for (subject, version) in needed {
+        for (subject, version) in sealed_with(containers) {
             let Some(key) = self.key(&subject, version).await? else {
                 // Erased: the node will say that it cannot open the value.
                 tracing::warn!(%subject, version, node = %node.name, "a data key is gone");
@@ -162,4 +153,21 @@ impl Handle {
         }
         Ok(keys)
     }
+}
+
+/// A data key: whose it is, and which of its owner's.
+pub(crate) type SealedWith = (String, u32);
+
+/// The data keys of everything sealed in some containers.
+pub(crate) fn sealed_with<'a>(containers: impl IntoIterator<Item = &'a Container>) -> BTreeSet<SealedWith> {
+    let mut needed = BTreeSet::new();
+    for container in containers {
+        let files = container.files.values().map(|file| &file.content);
+        for value in container.env.values().chain(files) {
+            if let EnvValue::Value(Value::Sealed(sealed)) = value {
+                needed.insert((sealed.subject.clone(), sealed.key_version));
+            }
+        }
+    }
+    needed
 }

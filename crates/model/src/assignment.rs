@@ -9,13 +9,16 @@ use crate::state::State;
 use crate::wire::AssignedInstance;
 
 impl State {
-    /// Everything a node has been told to run, with the specs filled in. An error says that State
-    /// contradicts itself, which nobody must be told to act upon.
-    pub fn assigned_instances(&self, node: &NodeName) -> Result<Vec<AssignedInstance>, String> {
-        let Some(assigned) = self.assigned.get(node) else { return Ok(Vec::new()) };
+    /// Everything a node has been told to run, with the specs filled in, one by one: all of it may be large. An error
+    /// says that State contradicts itself, which nobody must be told to act upon.
+    pub fn assigned_instances(
+        &self,
+        node: &NodeName,
+    ) -> impl Iterator<Item = Result<AssignedInstance, String>> {
+        let assigned = self.assigned.get(node).into_iter().flat_map(|assigned| &assigned.instances);
         // Instances of one service are together, and mostly made of the same: that is hashed once.
         let mut last: Option<(&InstanceId, &Revision, InstanceSpec, Digest)> = None;
-        let filled = assigned.instances.iter().map(|(id, to)| {
+        assigned.map(move |(id, to)| {
             let same = last.take().filter(|(other, revision, ..)| {
                 (&other.slot.app_env, &other.slot.service) == (&id.slot.app_env, &id.slot.service)
                     && **revision == *to.revision
@@ -40,8 +43,7 @@ impl State {
                 spec_digest: *to.spec,
                 replaces: to.replaces.clone(),
             })
-        });
-        filled.collect()
+        })
     }
 
     /// The nodes that are told something else than at an earlier State of the same log, in order of name.
