@@ -23,6 +23,7 @@ mod scan;
 mod scopes;
 mod status;
 mod undo;
+mod untold;
 mod what_if;
 mod why;
 

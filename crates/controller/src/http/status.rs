@@ -18,6 +18,7 @@ use super::asked::Asked;
 use super::failure::Failure;
 use super::problems::{certificates, leftovers, problems};
 use super::scopes::check_known;
+use super::untold::untold;
 use super::{Answered, json};
 use crate::handle::Handle;
 
@@ -108,9 +109,12 @@ pub(super) async fn status(handle: &Handle, asked: &Asked) -> Answered {
         told.into_iter().filter_map(|(app_env, told)| app(&state, &query.scope, &app_env, told)).collect();
     let mut problems = problems(&state, &asked.state, &apps, &nodes);
     problems.extend(leftovers(&state, &query.scope, apps_of(&state, &query.scope)));
-    // They are the fleet's own, and of now.
-    if query.scope == Scope::fleet() && state.seq == asked.state.seq {
-        problems.extend(certificates(&state, &handle.connections_until(), handle.now()));
+    // What fits a message and who is certified is not in State: it is of now.
+    if state.seq == asked.state.seq {
+        problems.extend(untold(handle, &state, &nodes).await);
+        if query.scope == Scope::fleet() {
+            problems.extend(certificates(&state, &handle.connections_until(), handle.now()));
+        }
     }
     let (seq, time, scope) = (state.seq, state.time, query.scope);
     let mut answer = StatusAnswer { seq, time, apps, nodes, problems, scope };
