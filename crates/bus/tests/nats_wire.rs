@@ -58,12 +58,29 @@ async fn a_server_that_carries_too_little_is_named_as_the_cause() {
     let server = stele_bus::server::NatsServer::spawn(config).await.unwrap();
     let nats = Nats { server, dir };
     let controller = nats.controller().await;
+    assert_eq!(controller.assignment_bytes_max(), 4096);
     let big = signed(&"x".repeat(5000));
     let error = controller
         .publish_assignment(&"eu".parse().unwrap(), &"eu-1".parse().unwrap(), &big)
         .await
         .unwrap_err();
     assert!(error.to_string().contains("raise its max_payload from 4096 to 8388608"), "{error}");
+    // The same is said before there is anything to send.
+    controller.check_assignment(4096).unwrap();
+    let before = controller.check_assignment(4097).unwrap_err();
+    assert!(matches!(before, Error::ServerPayload { bytes: 4097, max: 4096, .. }), "{before}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_reached_bounds_nothing() {
+    let nats = Nats::start().await;
+    let config = nats.config("controller");
+    nats.server.stop();
+    let controller = ControllerBus::connect(config).await.unwrap();
+    let most = stele_bus::limits::ASSIGNMENT_BYTES_MAX;
+    assert_eq!(controller.assignment_bytes_max(), most);
+    assert!(matches!(controller.check_assignment(1), Err(Error::Disconnected)));
+    assert!(matches!(controller.check_assignment(most + 1), Err(Error::TooLarge { .. })));
 }
 
 #[tokio::test]
