@@ -78,7 +78,7 @@ impl Signer {
             fleet: self.certificate.body.fleet.clone(),
             node: node.clone(),
             version: state.assignment_version(node),
-            instances: state.assigned_instances(node).ok()?,
+            instances: state.assigned_instances(node).collect::<Result<_, _>>().ok()?,
             keys: Vec::new(),
             controller: self.certificate.clone(),
             // Images are no part of what nodes are told here: nothing is removed.

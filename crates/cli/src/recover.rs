@@ -20,6 +20,9 @@ pub(crate) struct Recover {
     /// Why, for the log
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+    /// Its log is an older copy, from a backup: go on with it even if it votes alone
+    #[arg(long)]
+    restored: bool,
     /// Only show what would be done
     #[arg(long, conflicts_with = "yes")]
     plan: bool,
@@ -33,18 +36,22 @@ impl Recover {
         log_to_stderr("warn");
         let terminal = session.terminal;
         let config = Config::read(&self.config).map_err(failed)?;
-        let survivor = Survivor::examine(&config, self.reason.as_deref()).map_err(failed)?;
+        let survivor = Survivor::examine(&config, self.reason.as_deref(), self.restored).map_err(failed)?;
         if self.plan {
             return terminal.answer(survivor.found(), |found| {
                 format!("{}\n\nNothing was done: this was a plan.", told(found))
             });
         }
         terminal.note(&told(survivor.found()))?;
-        let question = format!(
-            "Give up {} for ever, and go on with controller {} alone?",
-            controllers(&survivor.found().given_up),
-            survivor.found().controller
-        );
+        let Found { given_up, controller, .. } = survivor.found();
+        let question = if given_up.is_empty() {
+            format!("Go on with this copy of controller {controller}'s log?")
+        } else {
+            format!(
+                "Give up {} for ever, and go on with controller {controller} alone?",
+                controllers(given_up)
+            )
+        };
         Session::confirm(&question, self.yes)?;
         let found = survivor.recover().map_err(failed)?;
         terminal.answer(&found, |found| {
@@ -112,7 +119,7 @@ fn told(found: &Found) -> String {
     });
     lines.push(String::new());
     lines.push(format!(
-        "To be done: {} given up for ever, epoch {}, records up to seq {}.",
+        "To be done: {} given up for ever, epoch {}, records up to seq {}. Nodes then run what this log says.",
         controllers(&found.given_up),
         found.epoch,
         found.recovered_seq

@@ -74,8 +74,9 @@ pub struct Survivor {
 
 impl Survivor {
     /// Looks at the folder of a controller that does not run, and decides what its recovery would write. Nothing is
-    /// changed but what every start of the controller does.
-    pub fn examine(config: &Config, reason: Option<&str>) -> anyhow::Result<Self> {
+    /// changed but what every start of the controller does. One that votes alone goes on by itself, unless what it has
+    /// is an older copy of its log, which is `restored`: nodes would refuse what it tells them.
+    pub fn examine(config: &Config, reason: Option<&str>, restored: bool) -> anyhow::Result<Self> {
         let store = open(config)?;
         let id = config.id;
         let index = store.index();
@@ -90,8 +91,9 @@ impl Survivor {
         );
         let tail = unapplied(&store)?;
         ensure!(
-            !is_alone(index, id, &tail),
-            "controller {id} votes alone: it waits for nobody, and nothing is to be recovered (stele controller run)"
+            restored || !is_alone(index, id, &tail),
+            "controller {id} votes alone: it waits for nobody, and nothing is to be recovered (stele controller run). \
+             If its log is an older copy, from a backup: --restored"
         );
         let (state, chain, _) = rebuild(&store)?;
         let mut ledger: Ledger<()> = Ledger::new(config.fleet.as_str(), state, chain);

@@ -108,6 +108,7 @@ pub(super) fn recover(
     state: &State,
     controller: ControllerId,
     given_up: &[ControllerId],
+    now: Time,
 ) -> Result<Vec<Event>, Rejection> {
     let control = &state.control;
     let Some(fleet) = &control.fleet else {
@@ -125,9 +126,11 @@ pub(super) fn recover(
     if let Some(left) = members.copied().find(|id| *id != controller && !given_up.contains(id)) {
         return Err(invalid(format!("controller {left} is a member, and is not given up")));
     }
-    let Some(epoch) = fleet.epoch.checked_add(u64::from(!planted!(EpochKept))) else {
+    let Some(next) = fleet.epoch.checked_add(1) else {
         return Err(invalid("there is no epoch after the last one"));
     };
+    // Another copy of this log may go on, too, or this one once more: of those, nodes follow the one that did so last.
+    let epoch = if planted!(EpochKept) { fleet.epoch } else { next.max(now.0 / 1_000_000) };
     let forgotten = given_up.iter().filter(|id| control.controllers.contains_key(*id));
     let forgotten: Vec<_> = forgotten.map(|id| Event::ControllerRemoved { controller: *id }).collect();
     let given_up = given_up.into_iter().collect();

@@ -157,7 +157,9 @@ fn decide_command(state: &State, request: &Request, context: &Context) -> Result
         Command::RecordRefusal { action, scope, why } => {
             Ok(fleet::record_refusal(state, &request.principal, action, scope, why, context.now))
         }
-        Command::RecoverFleet { controller, given_up } => fleet::recover(state, *controller, given_up),
+        Command::RecoverFleet { controller, given_up } => {
+            fleet::recover(state, *controller, given_up, context.now)
+        }
     }
 }
 
