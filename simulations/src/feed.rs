@@ -1,7 +1,7 @@
 //! A controller's publisher of the public feed: the controller's and the bus's `feed.rs` without
 //! their tasks. What is done next is the product's own decision.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use stele_codec::StoredRecord;
 use stele_feed::limits::FEED_CHECK_MS;
@@ -28,8 +28,8 @@ pub(crate) struct Feed {
     pub(crate) rival_until: u64,
     /// What leaves for the server.
     pub(crate) out: Vec<(Tag, Request)>,
-    /// The last record of those that nobody has any more.
-    pub(crate) lost_through: Seq,
+    /// The records that nobody has any more.
+    pub(crate) lost: BTreeSet<Seq>,
     /// Whether the disk does not give a record that is needed.
     pub(crate) starved: bool,
     /// What was taken for published, and on which stream.
@@ -63,13 +63,8 @@ struct Asked {
 impl Process {
     /// Committed records after a seq, as many as there are without a gap, or what stands for those that are lost.
     fn shown(&self, after: Seq, to: Seq) -> Vec<Shown> {
-        let gaps = self.store().gaps();
-        let is_lost = |seq| {
-            let gap = gaps.iter().find(|(from, to)| *from <= seq && seq <= *to);
-            gap.is_some_and(|(_, to)| *to <= self.feed.lost_through)
-        };
         let read = |seq| {
-            if is_lost(seq) {
+            if self.feed.lost.contains(&seq) {
                 return Some((seq, LOST));
             }
             let bytes = self.store().record(seq).ok()??;

@@ -93,6 +93,7 @@ fn live(world: &mut World) {
         }
         world.retire_removed();
         world.replace_broken();
+        world.hand_over();
         match unsettled(world) {
             None => break,
             Some(why) if world.now_us >= end => {

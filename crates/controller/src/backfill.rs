@@ -1,6 +1,6 @@
 //! Fetching the history that an installed snapshot skipped, and proving it before it is kept.
 
-use std::sync::atomic::Ordering;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -23,8 +23,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 enum Filled {
     /// Its records are here.
     Whole,
-    /// No controller has this one.
-    Lost(Seq),
+    /// No controller has these of them, and none of the others can be proven without.
+    Lost(Vec<(Seq, Seq)>),
 }
 
 /// Fills gaps in the records, for ever.
@@ -33,35 +33,36 @@ pub(crate) async fn run(handle: Handle) {
     loop {
         let gaps = handle.reader().gaps();
         let is_complete = gaps.is_empty();
-        let (mut filled, mut lost) = (false, 0);
+        let (mut filled, mut lost) = (false, Vec::new());
         // What cannot be had keeps nothing else back.
         for (from, to) in gaps {
             match fill(&handle, from, to).await {
                 Ok(Filled::Whole) => filled = true,
-                Ok(Filled::Lost(seq)) => {
-                    tracing::warn!(
-                        from,
-                        to,
-                        seq,
-                        "history is not complete, and never will be: no controller has it"
-                    );
-                    lost = to;
-                }
+                Ok(Filled::Lost(ranges)) => lost.extend(ranges),
                 Err(error) => {
                     tracing::warn!(from, to, error = %format!("{error:#}"), "history is not complete yet");
                 }
             }
         }
-        handle.0.lost_through.store(lost, Ordering::Relaxed);
+        let is_lost = !lost.is_empty();
+        note_lost(&handle, lost);
         if filled {
             continue;
         }
         // A gap only comes with a snapshot, which is published. What nobody has may come back with a controller.
-        let pause = if is_complete || lost > 0 { LOOK_AGAIN } else { RETRY };
+        let pause = if is_complete || is_lost { LOOK_AGAIN } else { RETRY };
         let _ = tokio::time::timeout(pause, published.changed()).await;
         if !is_complete {
             tokio::time::sleep(pause).await;
         }
+    }
+}
+
+fn note_lost(handle: &Handle, lost: Vec<(Seq, Seq)>) {
+    let mut known = handle.0.lost.lock().unwrap_or_else(PoisonError::into_inner);
+    if *known != lost {
+        tracing::warn!(records = ?lost, "no controller has these records any more");
+        *known = lost;
     }
 }
 
@@ -76,16 +77,20 @@ async fn fill(handle: &Handle, from: Seq, to: Seq) -> anyhow::Result<Filled> {
     // Nobody is to send all that comes before what is lost ever again.
     match handle.look_for(&others, (from, to)).await {
         Found::Perhaps => {}
-        Found::Away(seq) => anyhow::bail!("no controller that answers has record {seq}"),
-        Found::Lost(seq) => return Ok(Filled::Lost(seq)),
+        Found::Away(missing) => anyhow::bail!("no controller that answers has records {missing:?}"),
+        Found::Lost(missing) => return Ok(Filled::Lost(missing)),
     }
-    let mut chain = if from == 1 {
-        Chain::GENESIS
-    } else {
-        let bytes = handle.reader().record(from - 1)?.context("the record before the gap is gone")?;
-        StoredRecord::from_bytes(&bytes)?.1
+    let reader = handle.reader();
+    let mut chain = match reader.record(from - 1)? {
+        _ if from == 1 => Chain::GENESIS,
+        Some(bytes) => StoredRecord::from_bytes(&bytes)?.1,
+        // Another gap ends there.
+        None => {
+            let before = reader.snapshot(from - 1)?.context("the record before the gap is gone")?;
+            Snapshot::chain_of(&before.data)?
+        }
     };
-    let snapshot = handle.reader().snapshot(to)?.context("the snapshot after the gap is gone")?;
+    let snapshot = reader.snapshot(to)?.context("the snapshot after the gap is gone")?;
     let expected = Snapshot::chain_of(&snapshot.data)?;
     let pages = prove(handle, &others, (from, to), chain, expected).await?;
     let mut next = from;

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use crate::forward::{MemberRequest, PeerAnswer, PeerRequest};
 use crate::handle::{Handle, SubmitError};
-use crate::limits::PEER_REQUEST_DEADLINE;
+use crate::limits::{PEER_REQUEST_DEADLINE, REMOVAL_DEADLINE};
 use crate::replica::Input;
 
 /// One controller, as another sees it.
@@ -138,21 +138,7 @@ impl Handle {
                 ));
             }
             MemberRequest::Remove(id) | MemberRequest::RemoveAnyway(id) => {
-                if let Some(why) = self.keys_need(id).await {
-                    return failed(why);
-                }
-                if matches!(request, MemberRequest::Remove(_))
-                    && let Some(why) = self.records_need(id).await
-                {
-                    return failed(why);
-                }
-                // What the leader lacks was looked for, or is given up.
-                let is_complete = self.history().gaps.is_empty();
-                if is_complete {
-                    MembershipChange::Remove(id)
-                } else {
-                    MembershipChange::RemoveRegardless(id)
-                }
+                return self.remove_here(id, matches!(request, MemberRequest::RemoveAnyway(_))).await;
             }
             MemberRequest::Transfer(to) => {
                 if let Some(why) = self.is_unfit_to_lead(to).await {
@@ -169,13 +155,39 @@ impl Handle {
                 };
             }
         };
+        self.propose_change(change).await
+    }
+
+    /// Removes a controller, if nobody misses what it has. Two are not removed at once: each might count on the other.
+    async fn remove_here(&self, id: ControllerId, lose_records: bool) -> PeerAnswer {
+        let _alone = self.0.removing.lock().await;
+        if let Some(why) = self.keys_need(id).await {
+            return PeerAnswer::Failed(why);
+        }
+        // Before it is asked: what comes to be missing meanwhile, the replica refuses by itself.
+        let is_complete = self.history().gaps.is_empty();
+        if !lose_records && let Some(why) = self.records_need(id).await {
+            return PeerAnswer::Failed(why);
+        }
+        let remove = if is_complete { MembershipChange::Remove } else { MembershipChange::RemoveRegardless };
+        let answer = self.propose_change(remove(id)).await;
+        if matches!(answer, PeerAnswer::Ok) {
+            let mut watch = self.watch();
+            let left = watch.wait_for(|published| !published.state.control.voters.contains(&id));
+            // Whoever asked waits for it, too, and longer.
+            let _ = tokio::time::timeout(REMOVAL_DEADLINE, left).await;
+        }
+        answer
+    }
+
+    async fn propose_change(&self, change: MembershipChange) -> PeerAnswer {
         let (answer, changed) = oneshot::channel();
         if self.push(Input::Membership(change, answer)).is_err() {
             return PeerAnswer::Busy;
         }
         match changed.await {
             Ok(Ok(())) => PeerAnswer::Ok,
-            Ok(Err(error)) => failed(error.to_string()),
+            Ok(Err(error)) => PeerAnswer::Failed(error.to_string()),
             Err(_) => PeerAnswer::Unknown,
         }
     }

@@ -94,8 +94,10 @@ pub(crate) struct Inner {
     pub(crate) paced: watch::Receiver<Published>,
     pub(crate) committed: watch::Receiver<Seq>,
     pub(crate) reader: Reader,
-    /// The last record of those that no controller has any more, as far as known.
-    pub(crate) lost_through: std::sync::atomic::AtomicU64,
+    /// Ranges of records that no controller has any more, as far as known.
+    pub(crate) lost: std::sync::Mutex<Vec<(Seq, Seq)>>,
+    /// Held while a controller is removed: of two at once, each might count on the other's records.
+    pub(crate) removing: tokio::sync::Mutex<()>,
     pub(crate) past: Past,
     pub(crate) reached: Reached,
     pub(crate) proofs: Proofs,

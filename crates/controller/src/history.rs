@@ -4,7 +4,7 @@
 //! no copy of the history. Were it to count for one, replacing controllers one after the other would end with
 //! nobody who has the beginning.
 
-use std::sync::atomic::Ordering;
+use std::sync::PoisonError;
 use std::time::Instant;
 
 use futures::future::join_all;
@@ -16,7 +16,10 @@ use tokio::sync::oneshot;
 
 use crate::forward::{PeerAnswer, PeerRequest};
 use crate::handle::Handle;
-use crate::limits::{HAND_OVER_INTERVAL, HISTORY_DEADLINE, HOUSEKEEPING_INTERVAL, LEARNER_NOTICE_INTERVAL};
+use crate::limits::{
+    HAND_OVER_INTERVAL, HAND_OVER_INTERVAL_MAX, HAND_OVER_LAG_RECORDS_MAX, HISTORY_DEADLINE,
+    HOUSEKEEPING_INTERVAL, LEARNER_NOTICE_INTERVAL,
+};
 use crate::replica::Input;
 
 /// The records that a controller has.
@@ -51,14 +54,14 @@ impl History {
 }
 
 /// Whether others have the records of a range.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
     /// As far as they say.
     Perhaps,
-    /// Nobody who answers has this one.
-    Away(Seq),
-    /// All answered, and nobody has this one.
-    Lost(Seq),
+    /// Nobody who answers has these.
+    Away(Vec<(Seq, Seq)>),
+    /// All answered, and nobody has these.
+    Lost(Vec<(Seq, Seq)>),
 }
 
 /// The first record of a range that none of them has.
@@ -130,9 +133,8 @@ impl Handle {
 
     /// If a record is one of those that no controller has any more: the last of those with it.
     pub(crate) fn lost_from(&self, seq: Seq) -> Option<Seq> {
-        let through = self.0.lost_through.load(Ordering::Relaxed);
-        let lost = self.reader().gaps().into_iter().filter(|(_, to)| *to <= through);
-        lost.filter(|(from, to)| (*from..=*to).contains(&seq)).map(|(_, to)| to).next()
+        let lost = self.0.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        lost.iter().find(|(from, to)| (*from..=*to).contains(&seq)).map(|(_, to)| *to)
     }
 
     /// Looks for the records of a range with all others.
@@ -147,10 +149,10 @@ impl Handle {
                 Err(_) => is_sure = false,
             }
         }
-        match first_missing(&histories, range) {
-            None => Found::Perhaps,
-            Some(seq) if is_sure => Found::Lost(seq),
-            Some(seq) => Found::Away(seq),
+        match missing(&histories, range) {
+            missing if missing.is_empty() => Found::Perhaps,
+            missing if is_sure => Found::Lost(missing),
+            missing => Found::Away(missing),
         }
     }
 
@@ -216,31 +218,43 @@ impl Handle {
         }
         // One that does not answer gets leadership only if Raft finds it up to date.
         let history = self.history_of(id).await.ok()??;
-        let (from, to) = history.lacks(0).filter(|_| history.lacking() > self.history().lacking())?;
+        let own = self.history().lacking();
+        let (from, to) = history.lacks(0).filter(|_| history.lacking() > own)?;
+        let or_stop = if own > 0 { ", or stop this one: then another one leads" } else { "" };
         Some(format!(
             "controller {id} is not to lead while it lacks records {from} to {to}: wait until it has fetched them \
-             (stele cluster status --addr, with its own), or choose another controller"
+             (stele cluster status --addr, with its own), or choose another controller{or_stop}"
         ))
     }
 }
 
-/// Whoever leads and lacks records hands leadership to a voter that lacks fewer, for ever.
+/// Whoever leads and lacks records hands leadership to a voter that lacks fewer, for ever. What that one does not keep,
+/// because its clock is off or it is slow, it gets again ever more seldom.
 pub(crate) async fn hand_over(handle: Handle) {
+    let mut pause = HAND_OVER_INTERVAL;
     loop {
-        tokio::time::sleep(HAND_OVER_INTERVAL).await;
-        let (published, lacking) = (handle.published(), handle.history().lacking());
-        if !published.leads || lacking == 0 {
+        tokio::time::sleep(pause).await;
+        let (published, own) = (handle.published(), handle.history());
+        if own.gaps.is_empty() {
+            pause = HAND_OVER_INTERVAL;
+            continue;
+        }
+        if !published.leads {
             continue;
         }
         let voters = published.state.control.voters.iter().copied().filter(|id| *id != handle.id());
-        let answers =
-            join_all(voters.map(async |id| Some((handle.history_of(id).await.ok()??.lacking(), id))));
-        let fewest = answers.await.into_iter().flatten().min();
-        if let Some((fewer, to)) = fewest.filter(|(fewer, _)| *fewer < lacking) {
+        let answers = join_all(voters.map(async |id| Some((handle.history_of(id).await.ok()??, id)))).await;
+        // Who is behind what is committed will lack that, too, if it gets State instead.
+        let keeps_up = |history: &History| history.last + HAND_OVER_LAG_RECORDS_MAX >= own.last;
+        let fit = answers.into_iter().flatten().filter(|(history, _)| keeps_up(history));
+        let Some((fewest, to)) = fit.map(|(history, id)| (history.lacking(), id)).min() else { continue };
+        if fewest < own.lacking() {
+            tracing::info!(to, fewest, lacking = own.lacking(), "another controller has more of the history");
             let (answer, transferred) = oneshot::channel();
-            let pushed = handle.push(Input::Transfer(to, answer));
-            let handed = pushed.is_ok() && matches!(transferred.await, Ok(Ok(())));
-            tracing::info!(to, lacking, fewer, handed, "another controller has more of the history");
+            if handle.push(Input::Transfer(to, answer)).is_ok() {
+                let _ = transferred.await;
+            }
+            pause = (pause * 2).min(HAND_OVER_INTERVAL_MAX);
         }
     }
 }

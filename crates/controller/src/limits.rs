@@ -166,8 +166,14 @@ pub const PEER_REQUEST_DEADLINE: Duration = Duration::from_secs(8);
 pub const LEARNER_NOTICE_INTERVAL: Duration = Duration::from_secs(10);
 /// Longest another controller may take to say which records it has.
 pub const HISTORY_DEADLINE: Duration = Duration::from_secs(2);
+/// Longest that one removal keeps another waiting. It ends before whoever asked another controller for it gives up.
+pub const REMOVAL_DEADLINE: Duration = Duration::from_secs(3);
 /// Between two looks of a leader that lacks records whether another controller lacks fewer.
-pub const HAND_OVER_INTERVAL: Duration = Duration::from_secs(20);
+pub const HAND_OVER_INTERVAL: Duration = Duration::from_secs(10);
+/// Longest between two such looks, after some that led to nothing lasting.
+pub const HAND_OVER_INTERVAL_MAX: Duration = Duration::from_mins(10);
+/// How many records such a controller may be behind.
+pub const HAND_OVER_LAG_RECORDS_MAX: u64 = 1_000;
 /// Life of a controller's certificates, for its signatures and for TLS: 5 years.
 pub const CERTIFICATE_LIFE: Duration = stele_peer::ca::CERTIFICATE_VALIDITY;
 /// Before the end of a controller's certificates, from when on it is a problem, and is said at each start.

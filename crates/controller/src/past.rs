@@ -87,6 +87,18 @@ fn steps_to(milestone: Seq) -> Vec<Seq> {
     std::iter::once(milestone).chain(bases_of(milestone)).collect()
 }
 
+/// Ranges in order, each with those that follow it at once.
+fn joined(ranges: Vec<(Seq, Seq)>) -> Vec<(Seq, Seq)> {
+    let mut joined: Vec<(Seq, Seq)> = Vec::new();
+    for (from, to) in ranges {
+        match joined.last_mut() {
+            Some(before) if before.1 + 1 == from => before.1 = to,
+            _ => joined.push((from, to)),
+        }
+    }
+    joined
+}
+
 /// What was read of a milestone's bytes, or which milestone it is that cannot be read.
 fn at_milestone<T>(seq: Seq, read: Result<T, DecodeError>) -> Result<T, MilestoneError> {
     read.map_err(|error| MilestoneError::Decode { seq, error })
@@ -199,6 +211,12 @@ impl Past {
     ) -> Result<Vec<(Seq, StoredRecord, Chain)>, PastError> {
         let to = from.saturating_add(limit.max(1) as u64 - 1);
         let records = self.reader.records(from..=to, RECORDS_PER_READ_BYTES)?;
+        // Nothing comes from beyond the end, nor from a gap: only the end may be taken for one.
+        if records.is_empty()
+            && self.reader.gaps().iter().any(|(first, last)| *first <= from && from <= *last)
+        {
+            return Err(PastError::Missing(from));
+        }
         records
             .into_iter()
             .map(|(seq, bytes)| {
@@ -532,7 +550,7 @@ impl Past {
 
     /// The last record at or before a time; zero when there is none.
     pub(crate) fn seq_at(&self, time: Time, last: Seq) -> Result<Seq, PastError> {
-        let gaps = self.reader.gaps();
+        let gaps = joined(self.reader.gaps());
         let (mut low, mut high) = (0, last);
         // Log time is strictly increasing, so it can be searched by halves.
         while low < high {
@@ -576,6 +594,12 @@ mod tests {
         let principal = stele_model::decide::system();
         state.control.reviews = (1..=number).map(|seq| (seq, principal.clone())).collect();
         Outline::of(&state)
+    }
+
+    #[test]
+    fn ranges_that_touch_are_one() {
+        assert_eq!(joined(vec![(1, 3), (4, 4), (5, 9), (11, 12)]), [(1, 9), (11, 12)]);
+        assert_eq!(joined(Vec::new()), []);
     }
 
     #[test]

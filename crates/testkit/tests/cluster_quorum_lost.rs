@@ -374,6 +374,14 @@ fn a_fleet_goes_on_without_records_that_only_the_lost_ones_had() {
     let (status, why) = past(&cluster, left, from + 1);
     assert!(status == 503 && why.contains("lost with a quorum"), "{status} {why}");
     assert_eq!(past(&cluster, left, to + 1).0, 200);
+    // Whoever follows events is not kept waiting for them.
+    eventually(DEADLINE, "events go on behind them", || {
+        let path = format!("/v1/events?after={}&limit=2&consistency=stale", from - 2);
+        let page: Value = cluster.client(left).ok()?.read(&path).ok()?;
+        let seqs = [&page["events"][0]["header"]["seq"], &page["events"][1]["header"]["seq"]];
+        (seqs == [from - 1, to + 1]).then_some(())
+    })
+    .unwrap();
     apply(&cluster, left, 'd');
     let mut command = cluster.cli(&["rollback", "app:shop/web", "--to", "prev", "--wait", "--yes"]);
     let one = format!("http://{}", cluster.api(left).unwrap());

@@ -1,13 +1,14 @@
 //! The fault that no quorum outlasts: all controllers but one are lost with their disks, and the fleet goes on with what
 //! that one has.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use stele_consensus::MembershipChange;
 use stele_consensus::memory::MemoryStore;
 use stele_model::{ControllerId, Seq};
 
 use super::{Event, World};
+use crate::controller::Controller;
 use crate::limits::{LOSS_SETTLES_US, VOTERS_MIN};
 
 /// Between two looks whether a fleet that went on may have another controller, in microseconds.
@@ -70,27 +71,21 @@ impl World {
         self.trace.say(now, || format!("all controllers but {left} are lost"));
     }
 
-    /// The first record that nobody has any more, because it was lost with a quorum.
+    /// Whether nobody has a record any more, because it was lost with a quorum.
+    pub(super) fn is_lost(&self, seq: Seq) -> bool {
+        self.loss == Loss::Recovered && !self.stores().any(|(_, store)| store.records().contains_key(&seq))
+    }
+
+    /// The first record of some that nobody has any more.
     pub(crate) fn first_lost(&self, from: Seq, to: Seq) -> Option<Seq> {
-        let is_held = |seq: &Seq| self.stores().any(|(_, store)| store.records().contains_key(seq));
-        (from..=to).find(|seq| !is_held(seq)).filter(|_| self.loss == Loss::Recovered)
+        (from..=to).find(|seq| self.is_lost(*seq))
     }
 
-    /// The last record of a controller's gaps that nobody can fill any more, as it finds when it asks all others.
-    pub(super) fn lost_through(&self, id: ControllerId) -> Seq {
-        let store =
-            self.controllers.get(&id).and_then(|it| it.disk()).filter(|_| self.loss == Loss::Recovered);
-        let gaps = store.into_iter().flat_map(MemoryStore::gaps);
-        gaps.filter(|(from, to)| self.first_lost(*from, *to).is_some())
-            .map(|(_, to)| *to)
-            .max()
-            .unwrap_or_default()
-    }
-
-    /// Whether some controller lacks a record, in a fleet that went on without a quorum.
-    pub(super) fn is_missing(&self, seq: Seq) -> bool {
-        let lacks = |store: &MemoryStore| store.gaps().iter().any(|(from, to)| *from <= seq && seq <= *to);
-        self.loss == Loss::Recovered && self.stores().any(|(_, store)| lacks(store))
+    /// The records that nobody has any more, as a controller finds when it asks all others.
+    pub(super) fn lost_at(&self, id: ControllerId) -> BTreeSet<Seq> {
+        let store = self.controllers.get(&id).and_then(Controller::disk);
+        let gaps = store.filter(|_| self.loss == Loss::Recovered).into_iter().flat_map(MemoryStore::gaps);
+        gaps.flat_map(|(from, to)| *from..=*to).filter(|seq| self.is_lost(*seq)).collect()
     }
 
     /// How a controller is removed: also under a leader that lacks records, if no other one would miss those of the
@@ -108,6 +103,21 @@ impl World {
             MembershipChange::RemoveRegardless(id)
         } else {
             MembershipChange::Remove(id)
+        }
+    }
+
+    /// A leader that lacks records hands over to a voter that lacks fewer.
+    pub(crate) fn hand_over(&mut self) {
+        let Some(leader) = self.leader().filter(|_| self.loss == Loss::Recovered) else { return };
+        let held: BTreeMap<_, _> = self.stores().map(|(id, store)| (id, store.records().len())).collect();
+        let Some(process) = self.controllers.get_mut(&leader).and_then(|it| it.process.as_mut()) else {
+            return;
+        };
+        let voters = process.status().conf_state.voters;
+        let most = voters.iter().max_by_key(|id| held.get(id)).copied();
+        if let Some(to) = most.filter(|to| held.get(to) > held.get(&leader)) {
+            process.transfer(to);
+            self.turn(leader);
         }
     }
 

@@ -27,11 +27,11 @@ impl World {
     /// A controller does what it can for the feed.
     pub(super) fn publish(&mut self, id: ControllerId) {
         let (now, connection) = (self.now_us, (self.bus_up, self.bus_count));
-        let lost_through = self.lost_through(id);
+        let lost = self.lost_at(id);
         let Some(controller) = self.controllers.get_mut(&id) else { return };
         let (incarnation, local) = (controller.incarnation, controller.clock.local_us(now));
         let Some(process) = &mut controller.process else { return };
-        process.feed.lost_through = lost_through;
+        process.feed.lost = lost;
         process.serve_feed(local, connection);
         let (out, claims) = (std::mem::take(&mut process.feed.out), std::mem::take(&mut process.feed.claims));
         let complaint = process.feed.complaint.take();
@@ -144,7 +144,7 @@ impl World {
         let mut oracle = self.oracle.borrow_mut();
         oracle.require(at == seq, "the-feed-has-no-gap", || format!("record {seq} became message {at}"));
         let own = oracle.records.get(seq as usize - 1).and_then(|bytes| leaf(bytes));
-        let is_lost = digest == LOST && self.is_missing(seq);
+        let is_lost = digest == LOST && self.is_lost(seq);
         oracle.require(own == Some(digest) || is_lost, "the-feed-shows-the-log", || {
             format!("message {at} shows {digest}, the log has {own:?}")
         });
@@ -163,7 +163,7 @@ impl World {
         }
         let wrong = (first..=oracle.head()).zip(&shown).find(|(seq, shown)| {
             let own = oracle.records.get(*seq as usize - 1).and_then(|bytes| leaf(bytes));
-            let is_lost = **shown == Some((*seq, LOST)) && self.is_missing(*seq);
+            let is_lost = **shown == Some((*seq, LOST)) && self.is_lost(*seq);
             **shown != own.map(|digest| (*seq, digest)) && !is_lost
         });
         wrong.map(|(seq, shown)| format!("the public feed shows {shown:?} as {seq}"))

@@ -39,7 +39,7 @@ pub struct ClusterAnswer {
     pub answered_by: ControllerId,
     /// The last record it has committed.
     pub seq: Seq,
-    /// Ranges of records the answering controller still fetches, both ends included.
+    /// Ranges of records the answering controller lacks, both ends included. It fetches what others have of them.
     pub missing: Vec<(Seq, Seq)>,
     /// All controllers.
     pub controllers: Vec<ControllerStatus>,
@@ -123,7 +123,7 @@ pub struct RemoveMemberRequest {
     #[serde(default)]
     pub links: Links,
     /// Also when it may be the last that has records which the leader lacks.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub lose_records: bool,
 }
 

@@ -53,7 +53,7 @@ impl Source for FromStore {
             Ok(()) => match malformed {
                 Some(failure) => Err(failure),
                 None if next == from => Err(Failure::Failed(format!(
-                    "record {from} is not in {}: its controller was still fetching history",
+                    "record {from} is not in {}: its controller still had to fetch it, or it was lost with a quorum",
                     self.0.path().display()
                 ))),
                 None => Ok(()),

@@ -35,8 +35,8 @@ pub(super) async fn owed(handle: &Handle, asked: &Asked) -> Answered {
     let state = state_at(handle, &asked.state, &stele_model::Scope::fleet(), query.at.as_deref()).await?;
     let mut owed = Vec::new();
     for rollback in state.control.reviews.keys() {
-        // Where its record is still being fetched from the others, there is nothing to tell of it yet.
-        let Some(record) = scan::record(handle, *rollback).await? else { continue };
+        // Where its record is missing, there is nothing to tell of it.
+        let Some(record) = scan::record_here(handle, *rollback).await? else { continue };
         let Event::RolledBack { scope, point, .. } = record.event else { continue };
         owed.push(ReviewOwed {
             rollback: *rollback,

@@ -6,13 +6,22 @@ use stele_model::{Header, Record, Seq};
 
 use super::failure::Failure;
 use super::limits::RECORDS_PER_SCAN;
-use crate::handle::Handle;
+use crate::handle::{Handle, ReadError};
+use crate::past::PastError;
 
 fn damaged(error: &impl std::fmt::Display) -> Failure {
     Failure::new(ProblemKind::Internal, error.to_string())
 }
 
-/// One record, when this controller has it.
+/// One record, also when it is missing here.
+pub(super) async fn record_here(handle: &Handle, seq: Seq) -> Result<Option<Record>, Failure> {
+    match handle.records(seq, 1).await {
+        Err(ReadError::Past(PastError::Missing(_))) => Ok(None),
+        _ => record(handle, seq).await,
+    }
+}
+
+/// One record of the log.
 pub(super) async fn record(handle: &Handle, seq: Seq) -> Result<Option<Record>, Failure> {
     let found = handle.records(seq, 1).await?;
     let stored = found.first().filter(|(at, ..)| *at == seq).map(|(_, stored, _)| stored);

@@ -52,7 +52,10 @@ pub enum TreeError {
     #[error(transparent)]
     Note(#[from] NoteError),
     /// Records are missing here.
-    #[error("the record {0} is not here yet: this controller is still fetching history; ask another one")]
+    #[error(
+        "the record {0} is not here: this controller still fetches history, or the record was lost with a quorum; \
+         ask another controller"
+    )]
     Missing(Seq),
     /// Nothing was signed yet.
     #[error("this controller has signed no checkpoint yet: its tree of the log is still being built")]

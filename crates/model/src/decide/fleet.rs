@@ -129,7 +129,7 @@ pub(super) fn recover(
     let Some(next) = fleet.epoch.checked_add(1) else {
         return Err(invalid("there is no epoch after the last one"));
     };
-    // Another copy of this log may go on, too, or this one once more: of those, nodes follow the one that did so last.
+    // Another copy of this log may have gone on, or this one before: nodes follow the one that does so last.
     let epoch = if planted!(EpochKept) { fleet.epoch } else { next.max(now.0 / 1_000_000) };
     let forgotten = given_up.iter().filter(|id| control.controllers.contains_key(*id));
     let forgotten: Vec<_> = forgotten.map(|id| Event::ControllerRemoved { controller: *id }).collect();
