@@ -321,6 +321,12 @@ fn store_of(cluster: &Cluster, id: u64) -> Store {
     Store::open(&cluster.folder(id).unwrap().join("data/log"), &identity, &Settings::default()).unwrap()
 }
 
+/// Asks one controller to remove another.
+fn remove(cluster: &Cluster, id: u64, at: u64, more: &[&str]) -> Output {
+    let mut command = cluster.cli(&[&["cluster", "remove", &id.to_string(), "--yes"], more].concat());
+    command.env("STELE_ADDR", format!("http://{}", cluster.api(at).unwrap())).output().unwrap()
+}
+
 /// Asks one controller for the fleet's past.
 fn past(cluster: &Cluster, id: u64, seq: u64) -> (u16, String) {
     let path = format!("/v1/show?at=seq:{seq}&digest=true&consistency=stale");
@@ -339,7 +345,6 @@ fn a_fleet_goes_on_without_records_that_only_the_lost_ones_had() {
     eventually(DEADLINE, "it has all", || (seq_of(&cluster, left) >= last).then_some(())).unwrap();
     cluster.stop(left).unwrap();
     fill(&cluster, leader, MISSED);
-    apply(&cluster, leader, 'b');
     eventually(DEADLINE, "a snapshot is made", || {
         cluster.process(leader).ok()?.log().contains("made a snapshot of State").then_some(())
     })
@@ -403,31 +408,25 @@ fn a_fleet_goes_on_without_records_that_only_the_lost_ones_had() {
         .unwrap();
     cluster.remove(fourth).unwrap();
     cluster.kill(fourth).unwrap();
-    cluster.kill(sixth).unwrap();
-    let gone = sixth.to_string();
-    let output =
-        cluster.cli(&["cluster", "remove", &gone, "--yes"]).env("STELE_ADDR", &one).output().unwrap();
-    assert!(!output.status.success() && said(&output).contains("--lose-records"), "{}", said(&output));
-    let lose = ["cluster", "remove", &gone, "--yes", "--lose-records"];
-    let output = cluster.cli(&lose).env("STELE_ADDR", &one).output().unwrap();
-    assert!(output.status.success(), "{}", said(&output));
     // It is to lead, because it has most of the history: what is gone back to is looked up by whoever leads. While it
     // is away, another one does.
     let output = cluster.output_of(&["cluster", "transfer-leader", &fifth.to_string()]).unwrap();
     assert!(!output.status.success() && said(&output).contains("is not to lead"), "{}", said(&output));
-    grow(&mut cluster);
     cluster.kill(left).unwrap();
     let leader = cluster.leader_besides(left).unwrap();
-    apply(&cluster, leader, 'e');
-    let remove = ["cluster", "remove", &left.to_string(), "--yes"];
-    let mut command = cluster.cli(&remove);
-    let output =
-        command.env("STELE_ADDR", format!("http://{}", cluster.api(leader).unwrap())).output().unwrap();
+    fill(&cluster, leader, BATCH);
+    let output = remove(&cluster, left, leader, &[]);
     assert!(!output.status.success() && said(&output).contains("--lose-records"), "{}", said(&output));
     cluster.restart(left).unwrap();
     eventually(DEADLINE, "it leads again", || (cluster.leader_now()? == left).then_some(())).unwrap();
     let point = format!("seq:{seq}");
     cluster.run_cli(&["rollback", "app:shop/web", "--to", &point, "--wait", "--yes"]).unwrap();
+    cluster.kill(sixth).unwrap();
+    let output = remove(&cluster, sixth, left, &[]);
+    assert!(!output.status.success() && said(&output).contains("--lose-records"), "{}", said(&output));
+    let output = remove(&cluster, sixth, left, &["--lose-records"]);
+    assert!(output.status.success(), "{}", said(&output));
+    apply(&cluster, left, 'e');
 }
 
 #[test]
