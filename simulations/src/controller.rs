@@ -16,7 +16,7 @@ use stele_ledger::limits::STATE_DIGEST_INTERVAL_RECORDS;
 use stele_ledger::{Fitness, Moment, Outcome, Submitted, system_request};
 use stele_model::signature::Certificate;
 use stele_model::{Command, ControllerId, Digest, Idempotency, Links, Point, Request, Seq, State};
-use stele_planner::Dirty;
+use stele_planner::{Dirty, Watch};
 use stele_planted::{Bug, is_planted};
 
 use crate::app::{App, Reading, told_state};
@@ -51,7 +51,8 @@ pub(crate) struct Process {
     /// What it does with what Raft hands out.
     pub(crate) app: App,
     waiting_reads: Vec<Reading>,
-    standing: Vec<Command>,
+    standing: Command,
+    watch: Watch,
     ticked_us: u64,
     /// Whether it will be asked in a moment to tell what it committed.
     will_tell: bool,
@@ -195,7 +196,8 @@ impl Controller {
             driver,
             app,
             waiting_reads: Vec::new(),
-            standing: vec![standing],
+            standing,
+            watch: Watch::default(),
             ticked_us: now_us,
             will_tell: false,
             kept_us: now_us,
@@ -528,9 +530,7 @@ impl Process {
                         learners: members.learners,
                     });
                 }
-                for command in self.standing.clone() {
-                    self.submit_own(command);
-                }
+                self.submit_own(self.standing.clone());
                 if self.app.ledger.is_full() {
                     self.app.dirty = Dirty::All;
                     return;
@@ -550,7 +550,7 @@ impl Process {
                 self.app.ledger.speculative()
             };
             let Some(state) = state else { return };
-            if let Some(command) = stele_planner::plan_app(state, &app_env, now)
+            if let Some(command) = self.watch.plan_app(state, &app_env, now)
                 && self.submit_own(command)
                 && !is_planted(Bug::PlanOnCommitted)
             {
@@ -592,8 +592,8 @@ impl Process {
             return;
         }
         self.kept_us = now_us;
-        for app_env in stele_planner::on_their_way(self.app.ledger.state()) {
-            self.app.dirty.add(app_env.clone());
+        for app_env in self.watch.due(self.app.ledger.state()) {
+            self.app.dirty.add(app_env);
         }
         let status = self.driver.status();
         if status.role == Role::Leader {

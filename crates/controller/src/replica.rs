@@ -15,7 +15,7 @@ use stele_consensus::{
 use stele_ledger::limits::STATE_DIGEST_INTERVAL_RECORDS;
 use stele_ledger::{Fitness, Outcome, Submitted, system_request};
 use stele_model::{AppEnv, Command, ControllerId, Request, Seq, State};
-use stele_planner::Dirty;
+use stele_planner::{Dirty, Watch};
 use stele_store::Store;
 use tokio::sync::oneshot;
 
@@ -53,6 +53,7 @@ pub(crate) struct Replica {
     /// Commands to give again and again until they are no news.
     standing: Vec<Command>,
     waiting_reads: Vec<Reading>,
+    watch: Watch,
     /// Until when the conductor looks at no app.
     conductor_rests: Instant,
     /// The app the conductor looked at last: the next is another's turn.
@@ -89,6 +90,7 @@ impl Replica {
             inputs,
             standing,
             waiting_reads: Vec::new(),
+            watch: Watch::default(),
             conductor_rests: now,
             looked_at: None,
             assigned: None,
@@ -312,7 +314,7 @@ impl Replica {
             let Some(now) = self.app.ledger.time(self.app.now()) else { return };
             let Some(state) = self.app.ledger.speculative() else { return };
             let looked = Instant::now();
-            let command = stele_planner::plan_app(state, &app_env, now);
+            let command = self.watch.plan_app(state, &app_env, now);
             let assigns = matches!(command, Some(Command::Assign { .. }));
             // One that was refused or changed nothing would be given for ever.
             if command.is_some_and(|command| self.submit(command)) {
@@ -395,8 +397,8 @@ impl Replica {
         }
         self.kept = Instant::now();
         // Deadlines pass without anything being committed.
-        for app_env in stele_planner::on_their_way(self.app.ledger.state()) {
-            self.app.dirty.add(app_env.clone());
+        for app_env in self.watch.due(self.app.ledger.state()) {
+            self.app.dirty.add(app_env);
         }
         let status = self.driver.status();
         if status.role == stele_consensus::Role::Leader {

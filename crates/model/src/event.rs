@@ -308,6 +308,16 @@ pub enum Pin {
     Absent,
 }
 
+impl Pin {
+    /// What the app is there, if it is.
+    pub fn revision(&self) -> Option<&Revision> {
+        match self {
+            Self::Revision(revision) => Some(revision),
+            Self::Absent => None,
+        }
+    }
+}
+
 /// Something a rollback could not bring back as it was.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Deviation {

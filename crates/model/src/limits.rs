@@ -45,6 +45,11 @@ pub const REPORTED_INSTANCE_BYTES: usize = 512;
 /// Names of the nodes that told, and of the apps they told of, in one record's header, in bytes: the rest of a header
 /// has room beside them.
 pub const REPORTED_SCOPES_BYTES_MAX: usize = HEADER_BYTES_MAX / 4 * 3;
+/// What a rollback could not bring back as it was, in one record, in bytes of text and `DEVIATION_BYTES` for each: well
+/// below a payload, whatever encoding adds.
+pub const DEVIATIONS_BYTES_MAX: usize = PAYLOAD_BYTES_MAX / 2;
+/// More than encoding adds to a deviation, in bytes.
+pub const DEVIATION_BYTES: usize = 32;
 /// Largest encoded decision (all records of one command), in bytes.
 pub const DECISION_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Largest record header, in bytes (a leaf must stay a C2SP tlog-tiles entry).

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::annals::Annals;
 use crate::digest::Digest;
-use crate::event::{Contacts, DeploymentKind, EnrolledNode, JoinToken, Outcome, Pin, Token};
+use crate::event::{Contacts, DeploymentKind, EnrolledNode, Holder, JoinToken, Outcome, Pin, Token};
 use crate::flat_map::FlatMap;
 use crate::ids::{
     AppEnv, AppId, ControllerId, EnvironmentName, FleetName, InstanceId, NodeName, Place, PrincipalId,
@@ -295,6 +295,16 @@ impl State {
     /// Number of a release, `v12`.
     pub fn release_number(&self, release: &Digest) -> Option<u32> {
         self.history.releases.get(release).map(|record| record.number)
+    }
+
+    /// Whether a release was rejected by a rollback, and nobody has unlatched its app since.
+    pub fn is_latched(&self, app_env: &AppEnv, release: &Digest) -> bool {
+        self.control.latches.get(app_env).is_some_and(|rejected| rejected.contains(release))
+    }
+
+    /// Whether a program holds a principal's token.
+    pub(crate) fn is_service(&self, principal: &PrincipalId) -> bool {
+        self.control.tokens.get(principal).is_some_and(|token| token.holder == Holder::Service)
     }
 
     /// The highest release number of an app; zero when it has none.

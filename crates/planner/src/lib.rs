@@ -36,11 +36,13 @@ mod replace;
 pub mod retention;
 mod rollout;
 mod simulate;
+mod watch;
 
 pub use cause::cause;
 pub use dirty::Dirty;
 pub use placement::{Unplaced, place};
 pub use simulate::{Simulated, Step, simulate};
+pub use watch::Watch;
 
 use std::collections::BTreeSet;
 
@@ -60,22 +62,18 @@ pub fn apps(state: &State) -> BTreeSet<AppEnv> {
     state.target.intent.keys().chain(assigned).chain(state.history.latest.keys()).cloned().collect()
 }
 
-/// The apps whose next step may be due by the passing of time alone.
-pub fn on_their_way(state: &State) -> impl Iterator<Item = &AppEnv> {
-    state
-        .history
-        .latest
-        .iter()
-        .filter(|(_, seq)| state.history.deployments.get(*seq).is_some_and(|it| it.finished.is_none()))
-        .map(|(app_env, _)| app_env)
-}
-
 /// The next command for one app in one environment, if there is anything to do.
 pub fn plan_app(state: &State, app_env: &AppEnv, now: Time) -> Option<Command> {
+    look(state, app_env, now).0
+}
+
+/// The same, and whether there is room for all of it.
+fn look(state: &State, app_env: &AppEnv, now: Time) -> (Option<Command>, bool) {
     let (mut slots, unplaced) = place(state, app_env);
+    let has_room = unplaced.is_none();
     if !slots.is_empty() {
         slots.truncate(limits::SLOTS_PER_COMMAND_MAX);
-        return Some(Command::Place { app_env: app_env.clone(), slots });
+        return (Some(Command::Place { app_env: app_env.clone(), slots }), has_room);
     }
-    rollout::advance(state, app_env, unplaced, now)
+    (rollout::advance(state, app_env, unplaced, now), has_room)
 }

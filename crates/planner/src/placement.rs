@@ -50,19 +50,27 @@ pub fn place(state: &State, app_env: &AppEnv) -> (Vec<Change>, Option<Unplaced>)
         });
     let mut unplaced = None;
     let mut added = BTreeMap::new();
+    let mut waiting = BTreeSet::new();
     // Most looks find nothing to place; only a new slot needs to know every other app's.
     let mut room = None;
     for (name, service) in revisions.everywhere().into_iter().flat_map(|release| &release.services) {
-        let lacking = lacks(state, app_env, (name, service), revisions.is_pinned(), &staying, &leaving);
+        let homeless = homeless(state, app_env, (name, service), &leaving);
+        let lacking = lacks(state, app_env, (name, service), revisions.is_pinned(), &staying, homeless.len());
         if lacking == 0 {
+            unplaced = unplaced.or_else(|| vanishing(state, app_env, (name, service)));
             continue;
         }
         let room = room.get_or_insert_with(|| Room::new(state, app_env, &staying, &leaving));
         let (slots, without) = add(state, app_env, (name, service, lacking), &staying, room);
+        if revisions.is_pinned() {
+            let left = homeless.into_iter().filter(|slot| !slots.contains_key(slot));
+            waiting.extend(left.take(lacking.saturating_sub(slots.len())));
+        }
         added.extend(slots);
         unplaced = unplaced.or(without);
     }
     let left = leaving.iter().filter(|placed| !added.contains_key(placed.slot));
+    let left = left.filter(|placed| !waiting.contains(placed.slot));
     let cleared: Vec<_> = left.map(|placed| (placed.slot.clone(), None)).collect();
     let is_new = |(slot, node): &(Slot, NodeName)| state.target.placement.get(slot) != Some(node);
     let set = added.into_iter().filter(is_new).map(|(slot, node)| (slot, Some(node)));
@@ -89,8 +97,47 @@ fn stays(state: &State, placed: &Placed<'_>) -> bool {
         Placement::Replicas { count, .. } => placed.slot.index < count,
         Placement::Every { .. } => true,
     };
-    state.selects(service.placement.nodes(), enrolled)
-        && (counts || is_pinned(state, &placed.slot.app_env, placed.node))
+    may_be_on(state, service, enrolled) && (counts || is_pinned(state, &placed.slot.app_env, placed.node))
+}
+
+fn may_be_on(state: &State, service: &Service, node: &EnrolledNode) -> bool {
+    state.selects(service.placement.nodes(), node)
+}
+
+/// Whether a slot is where an instance may be. While places of its app are pinned, one that may not waits there for a
+/// node: nothing else would say that there is one to be placed.
+pub(crate) fn has_home(state: &State, service: &Service, node: &NodeName) -> bool {
+    state.control.nodes.get(node).is_some_and(|node| may_be_on(state, service, node))
+}
+
+/// The replicas of a service that lost their node outside of pinned places.
+fn homeless<'a>(
+    state: &State,
+    app_env: &AppEnv,
+    (name, service): (&ServiceName, &Service),
+    leaving: &[Placed<'a>],
+) -> Vec<&'a Slot> {
+    let Placement::Replicas { count, .. } = service.placement else { return Vec::new() };
+    leaving
+        .iter()
+        .filter(|placed| placed.slot.service == *name && placed.slot.index < count)
+        .filter(|placed| !is_pinned(state, app_env, placed.node))
+        .map(|placed| placed.slot)
+        .collect()
+}
+
+/// A slot of a service that would come to an end by a deployment, because it is to run on every node that matches and
+/// none does: that is a mistyped label more often than what somebody wants, and would look like success.
+fn vanishing(state: &State, app_env: &AppEnv, (name, service): (&ServiceName, &Service)) -> Option<Unplaced> {
+    let Placement::Every { nodes } = &service.placement else { return None };
+    state.running_deployment(app_env)?;
+    let is_matched = || state.control.nodes.values().any(|node| state.selects(nodes, node));
+    let mut told = state.assigned_to(app_env);
+    let mut is_there = || told.any(|(_, id, _)| id.slot.service == *name);
+    (!is_matched() && is_there()).then(|| Unplaced {
+        slot: Slot::new(app_env.clone(), name.clone(), 0),
+        reason: format!("no node matches {:?}, and what runs would be stopped", nodes.to_string()),
+    })
 }
 
 /// How many slots a service has too few.
@@ -100,17 +147,13 @@ fn lacks(
     (name, service): (&ServiceName, &Service),
     has_pins: bool,
     staying: &[Placed<'_>],
-    leaving: &[Placed<'_>],
+    homeless: usize,
 ) -> usize {
     let mine = staying.iter().filter(|placed| placed.slot.service == *name);
     match &service.placement {
         Placement::Replicas { count, .. } if !has_pins => (*count as usize).saturating_sub(mine.count()),
         // Only what lost its node is placed anew.
-        Placement::Replicas { count, .. } => leaving
-            .iter()
-            .filter(|placed| placed.slot.service == *name && placed.slot.index < *count)
-            .filter(|placed| !is_pinned(state, app_env, placed.node))
-            .count(),
+        Placement::Replicas { .. } => homeless,
         Placement::Every { .. } => {
             let has: BTreeSet<_> = mine.map(|placed| placed.node).collect();
             open_nodes(state, app_env, service).filter(|node| !has.contains(&node.name)).count()

@@ -62,6 +62,15 @@ impl<'a> Ports<'a> {
         })
     }
 
+    /// Whether what should be in an instance's slot on a node has a port there.
+    pub(crate) fn is_to_have(&self, node: &NodeName, id: &InstanceId, port: u16) -> bool {
+        let state = self.state;
+        let revisions = state.revisions(&id.slot.app_env);
+        let service = revisions.service(&id.slot.service, node);
+        state.target.placement.get(&id.slot) == Some(node)
+            && service.is_some_and(|service| host_ports(service).any(|held| held.host == Some(port)))
+    }
+
     /// The instances that hold ports of a node which a service wants: those that it should run, and those that are
     /// not gone yet. What has ended holds none, even if it cannot be removed.
     pub(crate) fn holders(&mut self, node: &NodeName, service: &Service) -> Vec<Holder<'a>> {

@@ -22,6 +22,10 @@ pub(crate) struct Step<'a, 'b> {
     /// Whether the app is looked at until its deployment ends.
     is_deployed: bool,
     changes: Changes<'a>,
+    /// What should not be there any more, and serves until what should be there is well.
+    lasting: BTreeMap<(&'a NodeName, &'a InstanceId), Running<'a>>,
+    /// Slots of each service that are filled and not well yet.
+    in_progress: BTreeMap<&'a ServiceName, u32>,
     ports: Ports<'a>,
     /// What is left as it is and does not serve.
     held: Option<&'b Down<'a>>,
@@ -44,23 +48,31 @@ struct Wait {
 }
 
 impl<'a, 'b> Step<'a, 'b> {
-    /// One that withdraws what should not be there any more.
+    /// One that withdraws what should not be there any more: while a deployment that is no rollback goes on, what serves
+    /// stays until all that should be there is well, or needs its place. Of a service that is renamed, or has fewer
+    /// replicas, a release that does not work must not stop what does.
     pub(crate) fn new(
         state: &'a State,
         wanted: &'b [Wanted<'a>],
-        left: &[Running<'a>],
+        left: Vec<Running<'a>>,
         held: Option<&'b Down<'a>>,
         pace: Pace,
         is_deployed: bool,
     ) -> Self {
         let mut changes = Changes::new(state);
-        for running in left {
+        let is_gated = is_deployed && pace == Pace::Careful && !wanted.iter().all(|slot| slot.is_good);
+        let serves = |running: &Running<'_>| state.is_healthy(running.node, running.id);
+        let (lasting, left): (Vec<_>, Vec<_>) =
+            left.into_iter().partition(|running| is_gated && serves(running));
+        for running in &left {
             if changes.is_full() {
                 break;
             }
             changes.withdraw(running);
         }
         Self {
+            lasting: lasting.into_iter().map(|running| ((running.node, running.id), running)).collect(),
+            in_progress: BTreeMap::new(),
             state,
             wanted,
             pace,
@@ -76,7 +88,7 @@ impl<'a, 'b> Step<'a, 'b> {
 
     /// Makes the changes that may be made now.
     pub(crate) fn replace(&mut self) {
-        let mut services: BTreeMap<&ServiceName, Vec<&'b Wanted<'a>>> = BTreeMap::new();
+        let mut services: BTreeMap<&'a ServiceName, Vec<&'b Wanted<'a>>> = BTreeMap::new();
         for slot in self.wanted {
             services.entry(&slot.slot.service).or_default().push(slot);
         }
@@ -96,7 +108,7 @@ impl<'a, 'b> Step<'a, 'b> {
         down.min(budget.saturating_sub(1))
     }
 
-    fn replace_service(&mut self, service: &ServiceName, mut slots: Vec<&'b Wanted<'a>>) {
+    fn replace_service(&mut self, service: &'a ServiceName, mut slots: Vec<&'b Wanted<'a>>) {
         let (mut in_progress, mut empty) = (0, 0);
         for slot in &slots {
             if slot.fresh.is_none() {
@@ -109,6 +121,7 @@ impl<'a, 'b> Step<'a, 'b> {
                 in_progress += 1;
             }
         }
+        self.in_progress.insert(service, in_progress);
         // What serves nobody is replaced first.
         let state = self.state;
         let serves =
@@ -169,13 +182,18 @@ impl<'a, 'b> Step<'a, 'b> {
                 why: format!("{} has {INSTANCES_PER_NODE_MAX} instances, the most it may have", slot.node),
                 ..Wait::default()
             };
-            rivals.push(here().min_by_key(serves).ok_or_else(full)?);
+            match here().min_by_key(serves) {
+                Some(rival) => rivals.push(rival),
+                None if self.withdraw_lasting(|(node, _)| *node == slot.node) => {}
+                None => return Err(full()),
+            }
         }
         // Of several, those that earlier deployments left failed may never have started. The node waits for all.
         let rival = rivals.iter().copied().find(serves).or(rivals.first().copied());
         self.free_ports(slot, rival.is_some())?;
         self.changes.assign(slot, rival.map(|rival| rival.id));
-        if !slot.stale.is_empty() {
+        // For one without any before it, another may have made way.
+        if !slot.stale.is_empty() || !self.lasting.is_empty() {
             self.begin(slot.slot);
         }
         for rival in rivals {
@@ -185,7 +203,7 @@ impl<'a, 'b> Step<'a, 'b> {
     }
 
     /// Whether a slot's ports are free: those of the app's own instances that hold one for another slot go, and while
-    /// a deployment runs, which ends some day, what goes already is waited for. What its own node waits for anyway, as
+    /// a deployment runs, which ends some day, what goes already or is to be replaced by what holds none is waited for. What its own node waits for anyway, as
     /// what came before the one it replaces, is not; nor a node that is not heard of, which cannot say that anything
     /// is gone.
     fn free_ports(&mut self, slot: &'b Wanted<'a>, replaces: bool) -> Result<(), Wait> {
@@ -195,11 +213,14 @@ impl<'a, 'b> Step<'a, 'b> {
         }
         for Holder { id, port, leaves, stop_ms } in self.ports.holders(slot.node, slot.service) {
             let is_of_slot = id.slot == *slot.slot;
+            let is_own = id.slot.app_env == slot.slot.app_env;
             let is_awaited = if leaves.is_some() {
                 self.is_deployed && !(is_of_slot && replaces)
+            } else if is_own {
+                !is_of_slot && self.withdraw_holder(slot, id)
             } else {
-                let is_own = id.slot.app_env == slot.slot.app_env;
-                is_own && !is_of_slot && self.withdraw_holder(slot.node, id)
+                // What its own app is about to replace goes, too.
+                self.is_deployed && !self.ports.is_to_have(slot.node, id, port)
             };
             if is_awaited {
                 let why = || Wait {
@@ -216,9 +237,39 @@ impl<'a, 'b> Step<'a, 'b> {
         wait.map_or(Ok(()), Err)
     }
 
+    /// Withdraws the first of those that serve and should not be there any more for which this is true.
+    fn withdraw_lasting(&mut self, is_meant: impl Fn(&(&NodeName, &InstanceId)) -> bool) -> bool {
+        let Some(key) = self.lasting.keys().find(|key| is_meant(key)).copied() else { return false };
+        if let Some(running) = self.lasting.remove(&key) {
+            self.changes.withdraw(&running);
+        }
+        true
+    }
+
+    /// Has what should not be there any more make way for a slot, as many at a time as the slot's service may lack.
+    fn make_way_for(&mut self, slot: &'b Wanted<'a>, id: &InstanceId) {
+        let service = &slot.slot.service;
+        let mut busy = self.in_progress.get(service).copied().unwrap_or_default() + self.begun_of(service);
+        // Those for which something went already, and is not gone yet.
+        for other in self.wanted.iter().filter(|it| it.slot.service == *service && it.fresh.is_none()) {
+            let mut holders = self.ports.holders(other.node, other.service).into_iter();
+            let is_own = |holder: &Holder<'_>| holder.id.slot.app_env == other.slot.app_env;
+            busy += u32::from(holders.any(|holder| holder.leaves.is_some() && is_own(&holder)));
+        }
+        if busy < slot.service.update.max_unavailable {
+            self.withdraw_lasting(|(node, other)| *node == slot.node && *other == id);
+            self.begin(slot.slot);
+        }
+    }
+
     /// Whether an instance of the app's own goes, now or as soon as its service can do without it.
-    fn withdraw_holder(&mut self, node: &'a NodeName, id: &'a InstanceId) -> bool {
+    fn withdraw_holder(&mut self, slot: &'b Wanted<'a>, id: &'a InstanceId) -> bool {
+        let node = slot.node;
         if self.changes.is_withdrawn(node, id) {
+            return true;
+        }
+        if self.lasting.contains_key(&(node, id)) {
+            self.make_way_for(slot, id);
             return true;
         }
         let (state, wanted, changes) = (self.state, self.wanted, &self.changes);

@@ -11,7 +11,7 @@ use stele_model::wire::{InstanceReport, Phase};
 use stele_model::{AppEnv, Command, Digest, InstanceId, NodeName, Revision, Seq, Slot, Specs, State, Time};
 
 use crate::deadline::{failure, leftover, nobody_saw, unproven};
-use crate::placement::Unplaced;
+use crate::placement::{Unplaced, has_home};
 use crate::replace::Step;
 
 /// An instance a node has been told to run.
@@ -83,7 +83,7 @@ pub(crate) fn advance(
         Some((_, deployment)) if deployment.kind == DeploymentKind::Rollback => Pace::Rescue,
         _ => Pace::Careful,
     };
-    let mut step = Step::new(state, &wanted, &left, held.as_ref(), pace, deployment.is_some());
+    let mut step = Step::new(state, &wanted, left, held.as_ref(), pace, deployment.is_some());
     step.replace();
     let (changes, waiting) = step.end();
     if !changes.is_empty() {
@@ -199,6 +199,10 @@ fn wanted_slots<'a>(
             left.extend(stale);
             continue;
         };
+        if revisions.is_pinned() && !has_home(state, service, node) {
+            left.extend(stale);
+            continue;
+        }
         let fresh = stale
             .iter()
             .position(|instance| {

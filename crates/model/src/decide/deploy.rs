@@ -179,7 +179,7 @@ fn unknown_environment(state: &State, app_env: &AppEnv) -> Rejection {
 }
 
 fn check_latch(state: &State, app_env: &AppEnv, release: &Digest) -> Result<(), Rejection> {
-    if !state.control.latches.get(app_env).is_some_and(|rejected| rejected.contains(release)) {
+    if !state.is_latched(app_env, release) {
         return Ok(());
     }
     let name = state.release_number(release).map_or_else(|| release.short(), |number| format!("v{number}"));
@@ -203,15 +203,22 @@ fn newest_config(state: &State, app_env: &AppEnv) -> Option<Digest> {
     state.history.config_versions.get(&(app_env.clone(), version)).copied()
 }
 
+/// Those in force where the app is deployed, which after a rollback are not the newest: what was rolled back comes back
+/// when somebody sets it again. What nobody can read any more is no use to go on with.
 fn current_secrets(
     state: &State,
     app_env: &AppEnv,
     release: &Release,
 ) -> Result<FlatMap<SecretName, u32>, Rejection> {
+    let in_force = |name: &SecretName| {
+        let version = *state.target.intent.get(app_env)?.secrets.get(name)?;
+        let sealed = state.history.secrets.get(&(app_env.clone(), name.clone(), version))?;
+        (!state.is_erased(sealed)).then_some(version)
+    };
     let mut secrets = Vec::new();
     let mut missing = Vec::new();
     for name in State::secrets_of(release) {
-        match state.newest_secret(app_env, &name) {
+        match in_force(&name).unwrap_or_else(|| state.newest_secret(app_env, &name)) {
             0 => missing.push(name),
             version => secrets.push((name, version)),
         }

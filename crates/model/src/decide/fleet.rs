@@ -271,10 +271,15 @@ pub(super) fn label(
 pub(super) fn remove_node(state: &State, node: &NodeName) -> Result<Vec<Event>, Rejection> {
     known_node(state, node)?;
     let mut events = Vec::new();
-    // Its instances go with it: whoever places them again must find the slots free.
+    // Its instances go with it: whoever places them again must find the slots free. Only where places of an app are
+    // pinned do its slots say how many are to be placed elsewhere, so that those stay until they are.
     let mut apps: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for (slot, _) in state.target.placement.iter().filter(|(_, on)| *on == node) {
-        apps.entry(slot.app_env.clone()).or_default().push((slot.clone(), None));
+        let app_env = &slot.app_env;
+        let is_counted = state.pins(app_env).next().is_some() && state.pin_at(app_env, node).is_none();
+        if !is_counted {
+            apps.entry(app_env.clone()).or_default().push((slot.clone(), None));
+        }
     }
     for (app_env, slots) in apps {
         events.extend(placement_changes(&app_env, &slots));

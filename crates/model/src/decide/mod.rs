@@ -114,7 +114,7 @@ fn decide_command(state: &State, request: &Request, context: &Context) -> Result
         Command::Remove { app_env } => deploy::remove(state, app_env),
         Command::SetConfig { app_env, variables } => deploy::set_config(state, app_env, variables),
         Command::SetSecret { app_env, name, value } => deploy::set_secret(state, app_env, name, value),
-        Command::Rollback { .. } => rollback::rollback(state, &request.command, context),
+        Command::Rollback { .. } => rollback::rollback(state, &request.principal, &request.command, context),
         Command::Undo { .. } => undo::undo(state, &request.principal, &request.command, context),
         Command::MarkPoint { scope, seq, bad } => review::mark_point(state, scope, *seq, *bad),
         Command::Review { rollback } => review::review(state, &request.principal, *rollback),

@@ -11,13 +11,19 @@ pub use plan::{NodeChange, RollbackPlan, plan_rollback};
 use super::{Context, deploy, rollout};
 use crate::command::Command;
 use crate::event::{DeploymentKind, Deviation, Event};
-use crate::ids::Place;
+use crate::ids::{Place, PrincipalId};
+use crate::limits::{DEVIATION_BYTES, DEVIATIONS_BYTES_MAX};
 use crate::point::Point;
 use crate::rejection::{Rejection, RejectionKind};
 use crate::scope::Scope;
 use crate::state::State;
 
-pub(super) fn rollback(state: &State, command: &Command, context: &Context) -> Result<Vec<Event>, Rejection> {
+pub(super) fn rollback(
+    state: &State,
+    principal: &PrincipalId,
+    command: &Command,
+    context: &Context,
+) -> Result<Vec<Event>, Rejection> {
     let Command::Rollback {
         scope,
         except,
@@ -37,6 +43,9 @@ pub(super) fn rollback(state: &State, command: &Command, context: &Context) -> R
         return Err(Rejection::new(RejectionKind::NotFound, format!("State at seq {seq} is not at hand")));
     };
     check_scope(state, scope)?;
+    for excepted in except {
+        check_place(state, excepted)?;
+    }
     check_exceptions(scope, except)?;
     let mut plans = plan_rollback(state, past, scope, except);
     for plan in plans.iter_mut().filter(|plan| plan.is_change(state)) {
@@ -67,6 +76,7 @@ pub(super) fn rollback(state: &State, command: &Command, context: &Context) -> R
     if plans.is_empty() {
         return Ok(Vec::new());
     }
+    check_latches(state, principal, &plans)?;
     if !*pass_barriers {
         check_barriers(&plans, command, point)?;
     }
@@ -85,6 +95,7 @@ pub(super) fn rollback(state: &State, command: &Command, context: &Context) -> R
         }
     }
     let before = state.target_digest(scope);
+    let deviations = bounded(deviations, DEVIATIONS_BYTES_MAX);
     events.push(Event::RolledBack {
         scope: scope.to_string(),
         except: except.clone(),
@@ -117,7 +128,53 @@ fn check_scope(state: &State, scope: &Scope) -> Result<(), Rejection> {
         return Err(Rejection::new(RejectionKind::NotFound, format!("region {region} has no node"))
             .with_next("stele node list"));
     }
+    check_place(state, scope)
+}
+
+/// A node outside of the region that is named with it is in neither of the two: nothing is.
+fn check_place(state: &State, scope: &Scope) -> Result<(), Rejection> {
+    if let (Some(node), Some(region)) = (&scope.node, &scope.region)
+        && let Some(own) = state.region_of(node).filter(|own| *own != region)
+    {
+        return Err(Rejection::new(
+            RejectionKind::Invalid,
+            format!("node {node} is in region {own}, not in {region}: nothing is in {scope}"),
+        ));
+    }
     Ok(())
+}
+
+/// Going back is no way around a latch for automation either: to the release before a bad one and back again, it would
+/// deploy what a person has rejected.
+fn check_latches(state: &State, principal: &PrincipalId, plans: &[RollbackPlan]) -> Result<(), Rejection> {
+    if !state.is_service(principal) {
+        return Ok(());
+    }
+    let Some(plan) = plans.iter().find(|plan| plan.is_latched(state)) else { return Ok(()) };
+    let app_env = &plan.app_env;
+    Err(Rejection::new(
+        RejectionKind::Forbidden,
+        format!("{app_env} is latched against the release that it would go back to: a person must do this"),
+    )
+    .with_next(format!("stele unlatch {app_env}")))
+}
+
+/// As many deviations as the log has room for, and how many more there are. Where many nodes are lost, each of their
+/// instances is one, and that must not keep anybody from going back.
+fn bounded(mut deviations: Vec<Deviation>, bytes_max: usize) -> Vec<Deviation> {
+    let mut bytes = 0;
+    let room = deviations.iter().take_while(|Deviation { what, why }| {
+        bytes += what.len() + why.len() + DEVIATION_BYTES;
+        bytes <= bytes_max
+    });
+    let kept = room.count();
+    let more = deviations.len() - kept;
+    if more > 0 {
+        deviations.truncate(kept);
+        let what = format!("{more} more");
+        deviations.push(Deviation { what, why: "the log has no room for all of them".to_owned() });
+    }
+    deviations
 }
 
 fn check_barriers(plans: &[RollbackPlan], command: &Command, point: &str) -> Result<(), Rejection> {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::nodes::{self, Growth};
 use super::{place_of, preflight};
-use crate::event::{Deviation, Pin};
+use crate::event::{DeploymentKind, Deviation, Pin};
 use crate::hold::is_within_a_pin;
 use crate::ids::{AppEnv, NodeName, Place, RegionName, ServiceName, Slot};
 use crate::release::{Placement, Protocol, Revision, Service};
@@ -198,24 +198,58 @@ impl Part {
     }
 }
 
-/// Why places that are excepted cannot be left as they are: what is in force there has not come to be, so that they would
-/// go on with it.
-pub(super) fn unfinished(state: &State, app_env: &AppEnv, scope: &Scope, held: &[&Scope]) -> Vec<String> {
-    let Some(hold) = state.unsuccessful(app_env).filter(|_| !held.is_empty()) else { return Vec::new() };
+/// Whether an instance is what it should be, and well as far as its node can say.
+fn is_done<'a>(state: &'a State, app_env: &'a AppEnv) -> impl FnMut(&Slot, &NodeName) -> bool + use<'a> {
     let revisions = state.revisions(app_env);
     let mut specs = Specs::new(state, app_env);
-    let mut is_done = |slot: &Slot, node: &NodeName| {
+    move |slot, node| {
         let spec = revisions.at(node).and_then(|revision| specs.of(revision, &slot.service));
         spec.is_some_and(|spec| {
-            // One that is not healthy would end the rollback.
-            let is_reachable = state.is_reachable(node);
-            if is_reachable {
+            if state.is_reachable(node) {
                 state.is_healthy_as(slot, node, spec)
             } else {
                 state.is_assigned(slot, node, spec)
             }
         })
+    }
+}
+
+/// Whether what is to be restored was asked for since, and the way there failed before it was all there: it stays as it
+/// is until somebody asks again.
+pub(super) fn is_half_way(
+    state: &State,
+    past: &State,
+    app_env: &AppEnv,
+    scope: &Scope,
+    held: &[&Scope],
+) -> bool {
+    let Some((seq, latest)) = state.latest_deployment(app_env) else { return false };
+    let went_back = matches!(latest.kind, DeploymentKind::Rollback | DeploymentKind::Undo);
+    let is_about_the_same = state.is_of_places(seq, latest) == place_of(scope).is_some();
+    if !went_back || !is_about_the_same || seq <= past.seq || !latest.has_failed() {
+        return false;
+    }
+    let covered = |node: &NodeName| {
+        let region = state.region_of(node);
+        scope.covers_node(node, region) && !held.iter().any(|held| held.covers_node(node, region))
     };
+    let mut is_done = is_done(state, app_env);
+    let (mut slots, mut are_done) = (0, true);
+    for (slot, node) in state.slots(app_env).filter(|(_, node)| covered(node)) {
+        slots += 1;
+        are_done &= is_done(slot, node);
+    }
+    // What was to go may be there still.
+    let told = state.assigned_to(app_env).filter(|(node, ..)| covered(node)).count();
+    !are_done || told != slots
+}
+
+/// Why places that are excepted cannot be left as they are: what is in force there has not come to be, so that they would
+/// go on with it.
+pub(super) fn unfinished(state: &State, app_env: &AppEnv, scope: &Scope, held: &[&Scope]) -> Vec<String> {
+    let Some(hold) = state.unsuccessful(app_env).filter(|_| !held.is_empty()) else { return Vec::new() };
+    // One that is not healthy would end the rollback.
+    let mut is_done = is_done(state, app_env);
     let places = held.iter().filter_map(|scope| place_of(scope)).filter(|place| {
         state.slots(app_env).any(|(slot, node)| {
             let region = state.region_of(node);

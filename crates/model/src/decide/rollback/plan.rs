@@ -8,7 +8,7 @@ use super::{place_of, places, preflight};
 use crate::digest::Digest;
 use crate::event::{Deviation, Pin};
 use crate::ids::{AppEnv, NodeName, Place, Seq, Slot};
-use crate::release::Revision;
+use crate::release::{Placement, Revision, Service};
 use crate::scope::Scope;
 use crate::specs::Specs;
 use crate::state::State;
@@ -40,6 +40,8 @@ pub struct RollbackPlan {
     pub rejected: Option<Digest>,
     /// Whether all of the app is decided on, and not a place alone.
     pub for_all: bool,
+    /// Whether it is what it should be already, and the last way there failed before it was all there.
+    pub again: bool,
 }
 
 /// What would happen on one node.
@@ -116,11 +118,10 @@ fn plan_app(state: &State, past: &State, app_env: &AppEnv, scope: &Scope, held: 
         // Nothing but what is excepted would be said anew.
         pins.clear();
     }
-    let blocked = if pins.is_empty() && slots.is_empty() && in_intent(state, app_env) == to {
-        Vec::new()
-    } else {
-        places::unfinished(state, app_env, scope, held)
-    };
+    let is_same = pins.is_empty() && slots.is_empty() && in_intent(state, app_env) == to;
+    let again = is_same && places::is_half_way(state, past, app_env, scope, held);
+    let blocked =
+        if is_same && !again { Vec::new() } else { places::unfinished(state, app_env, scope, held) };
     let barriers = state
         .history
         .barriers
@@ -144,6 +145,7 @@ fn plan_app(state: &State, past: &State, app_env: &AppEnv, scope: &Scope, held: 
         barriers,
         rejected,
         for_all: place.is_none(),
+        again,
     }
 }
 
@@ -159,6 +161,14 @@ fn whole(state: &State, past: &State, app_env: &AppEnv) -> (Vec<(Slot, Option<No
     let mut gone = Vec::new();
     let growth = Growth::of(state, past, app_env);
     let revisions = past.revisions(app_env);
+    // While places are pinned, the planner places anew only what a slot waits for at the node that it lost.
+    let is_counted = |slot: &Slot, service: Option<&Service>, node: &NodeName| {
+        let is_replica = service.is_some_and(|service| match service.placement {
+            Placement::Replicas { count, .. } => slot.index < count,
+            Placement::Every { .. } => false,
+        });
+        is_replica && revisions.is_pinned() && past.pin_at(app_env, node).is_none()
+    };
     for (slot, then, now) in past.slots_beside(state, app_env) {
         let Some(node) = then else {
             if now.is_some_and(|node| !growth.has(&slot.service, node)) {
@@ -169,6 +179,9 @@ fn whole(state: &State, past: &State, app_env: &AppEnv) -> (Vec<(Slot, Option<No
         let service = revisions.service(&slot.service, node);
         if let Some(why) = nodes::unfit(state, past, service, node) {
             deviations.push(nodes::placed_anew(slot, service, &why));
+            if now.is_none() && is_counted(slot, service, node) {
+                slots.push((slot.clone(), Some(node.clone())));
+            }
         } else if now != then {
             slots.push((slot.clone(), Some(node.clone())));
         }
@@ -183,7 +196,15 @@ impl RollbackPlan {
     /// Whether anything would be another than it is.
     pub fn is_change(&self, state: &State) -> bool {
         let now = state.target.intent.get(&self.app_env).map(AsRef::as_ref);
-        now != self.to.as_ref() || !self.slots.is_empty() || !self.pins.is_empty()
+        now != self.to.as_ref() || !self.slots.is_empty() || !self.pins.is_empty() || self.again
+    }
+
+    /// Whether something would become what was rejected by a rollback.
+    pub(super) fn is_latched(&self, state: &State) -> bool {
+        let now = state.target.intent.get(&self.app_env).map(AsRef::as_ref);
+        let changed = self.to.as_ref().filter(|to| now != Some(*to));
+        let pinned = self.pins.iter().filter_map(|(_, pin)| pin.as_ref()?.revision());
+        changed.into_iter().chain(pinned).any(|revision| state.is_latched(&self.app_env, &revision.release))
     }
 
     /// Sets what the plan says in a State's target.
@@ -235,7 +256,8 @@ impl RollbackPlan {
                     if let Some(was) = was {
                         changed(was, |change| &mut change.removed);
                     }
-                    if let Some(is) = is {
+                    // On a node that is gone it waits for another one.
+                    if let Some(is) = is.filter(|node| state.control.nodes.contains_key(*node)) {
                         changed(is, |change| &mut change.added);
                     }
                 }

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use super::{Context, deploy, rollout};
 use crate::command::Command;
-use crate::event::{DeploymentKind, Event, Holder};
+use crate::event::{DeploymentKind, Event};
 use crate::header::Decision;
 use crate::ids::{PrincipalId, Seq};
 use crate::limits::{REASON_BYTES_MAX, UNDO_DECISIONS_MAX};
@@ -118,9 +118,8 @@ fn check(
         );
     }
     // A latch is there to stop automation, by whatever way it comes.
-    let is_service = state.control.tokens.get(principal).is_some_and(|token| token.holder == Holder::Service);
     let latched = plan.apps.iter().find(|app| app.is_latched(state));
-    if let Some(app) = latched.filter(|_| is_service) {
+    if let Some(app) = latched.filter(|_| state.is_service(principal)) {
         let message = format!("{} is latched against that release: a person must undo this", app.app_env);
         return Err(Rejection::new(RejectionKind::Forbidden, message)
             .with_next(format!("stele unlatch {}", app.app_env)));

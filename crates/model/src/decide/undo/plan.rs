@@ -245,8 +245,8 @@ impl UndoneApp {
 
     /// Whether what it would become was rejected by a rollback.
     pub(super) fn is_latched(&self, state: &State) -> bool {
-        let latched = state.control.latches.get(&self.app_env);
-        self.to.as_ref().is_some_and(|to| latched.is_some_and(|releases| releases.contains(&to.release)))
+        let pinned = self.pins.iter().filter_map(|(_, pin)| pin.as_ref()?.revision());
+        self.to.iter().chain(pinned).any(|revision| state.is_latched(&self.app_env, &revision.release))
     }
 
     /// Sets what the plan says in a State, so that it can be looked at; digests of State are not kept up.

@@ -1,0 +1,80 @@
+//! What is looked at again though nothing of it changed.
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+
+use stele_model::{AppEnv, Command, State, Time};
+
+use crate::limits::WITHOUT_ROOM_PER_LOOK_MAX;
+
+/// Apps to look at again and again: those on their way, whose deadlines pass, and those that found no room, which others
+/// may leave at any time.
+#[derive(Clone, Debug, Default)]
+pub struct Watch {
+    without_room: BTreeSet<AppEnv>,
+    /// The one of them that was due last: the next are others' turn.
+    last: Option<AppEnv>,
+}
+
+impl Watch {
+    /// The next command for one app in one environment, if there is anything to do.
+    pub fn plan_app(&mut self, state: &State, app_env: &AppEnv, now: Time) -> Option<Command> {
+        let (command, has_room) = crate::look(state, app_env, now);
+        if has_room {
+            self.without_room.remove(app_env);
+        } else {
+            self.without_room.insert(app_env.clone());
+        }
+        command
+    }
+
+    /// The apps to look at now: all that are on their way, and some that had no room.
+    pub fn due(&mut self, state: &State) -> Vec<AppEnv> {
+        let mut due: Vec<_> = on_their_way(state).cloned().collect();
+        let after = self.last.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let later = self.without_room.range((after.clone(), Bound::Unbounded));
+        let earlier = self.without_room.iter().take_while(|app_env| match &after {
+            Bound::Excluded(last) => *app_env <= last,
+            _ => false,
+        });
+        let turn: Vec<_> = later.chain(earlier).take(WITHOUT_ROOM_PER_LOOK_MAX).cloned().collect();
+        self.last = turn.last().cloned();
+        due.extend(turn);
+        due
+    }
+}
+
+/// The apps whose next step may be due by the passing of time alone.
+fn on_their_way(state: &State) -> impl Iterator<Item = &AppEnv> {
+    state
+        .history
+        .latest
+        .iter()
+        .filter(|(_, seq)| state.history.deployments.get(*seq).is_some_and(|it| it.finished.is_none()))
+        .map(|(app_env, _)| app_env)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn those_without_room_take_turns() {
+        let many = 2 * WITHOUT_ROOM_PER_LOOK_MAX + 1;
+        let apps: BTreeSet<AppEnv> =
+            (0..many).map(|at| format!("shop/app-{at}@prod").parse().unwrap()).collect();
+        let mut watch = Watch { without_room: apps.clone(), last: None };
+        let mut seen = BTreeSet::new();
+        for _ in 0..3 {
+            let due = watch.due(&State::default());
+            assert_eq!(due.len(), WITHOUT_ROOM_PER_LOOK_MAX);
+            seen.extend(due);
+        }
+        assert_eq!(seen, apps);
+        let few = apps.into_iter().take(1).collect();
+        let mut watch = Watch { without_room: few, last: watch.last };
+        assert_eq!(watch.due(&State::default()).len(), 1);
+        assert_eq!(watch.due(&State::default()).len(), 1);
+    }
+}
