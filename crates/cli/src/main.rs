@@ -18,6 +18,7 @@ mod files;
 mod folder;
 mod limits;
 mod lines;
+mod new_admin;
 mod options;
 mod progress;
 mod recover;

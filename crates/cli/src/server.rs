@@ -16,6 +16,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::exit::Failure;
 use crate::limits::REQUESTS_NICENESS;
+use crate::new_admin::NewAdmin;
 use crate::recover::Recover;
 use crate::renew::Renew;
 use crate::session::Session;
@@ -63,6 +64,13 @@ pub(crate) enum Controller {
         followers first. See docs/operators.md, \"Renew certificates\"."
     )]
     Renew(Renew),
+    /// Leave a new administrator's token for a controller: the way back when no administrator's is valid any more
+    #[command(
+        after_help = "Example:\n  stele controller new-admin --config fleet/controller-1/controller.json\n\n\
+        Run it on a controller's host, and start the controller again: it makes the token known, once there is\n\
+        a leader, unless an administrator's token is valid. What was left is worth nothing after a day."
+    )]
+    NewAdmin(NewAdmin),
 }
 
 #[derive(Args, Debug)]
@@ -162,6 +170,7 @@ impl Controller {
             Self::Run(it) => it.run(),
             Self::Recover(it) => it.run(session),
             Self::Renew(it) => it.run(session),
+            Self::NewAdmin(it) => it.run(session),
         }
     }
 }

@@ -176,6 +176,8 @@ pub const HAND_OVER_INTERVAL_MAX: Duration = Duration::from_mins(10);
 pub const HAND_OVER_LAG_RECORDS_MAX: u64 = 1_000;
 /// Life of a controller's certificates, for its signatures and for TLS: 5 years.
 pub const CERTIFICATE_LIFE: Duration = stele_peer::ca::CERTIFICATE_VALIDITY;
+/// For how long a new administrator that was left beside a controller's configuration may be made known.
+pub const NEW_ADMIN_LIFE: Duration = Duration::from_hours(24);
 /// Before the end of a controller's certificates, from when on it is a problem, and is said at each start.
 pub const CERTIFICATE_WARNING: Duration = Duration::from_hours(90 * 24);
 /// Renewals of one controller's certificates in a day, each with files of its own.

@@ -8,10 +8,7 @@
 //! starts. The controller may run meanwhile, because it reads these files at its start only.
 
 use std::ffi::OsString;
-use std::fs::{File, Metadata, OpenOptions, Permissions};
-use std::io::{self, Write as _};
 use std::net::IpAddr;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -26,6 +23,7 @@ use stele_peer::ca::Issued;
 use crate::config::{Config, read_key, read_text};
 use crate::found::{authority, certified_until, root_key, root_key_file};
 use crate::limits::RENEWALS_PER_DAY_MAX;
+use crate::own_files::{replace, sync_folder_of, write_new};
 use crate::when::{day, since_1970, written};
 
 /// Until when a certificate is good, and would be.
@@ -183,21 +181,7 @@ impl Renewal {
 
     /// From here on, the controller starts with them.
     fn replace_config(&self) -> anyhow::Result<()> {
-        let mut name = self.config.as_os_str().to_owned();
-        name.push(".part");
-        let part = PathBuf::from(name);
-        // Of a renewal that was interrupted.
-        match std::fs::remove_file(&part) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("cannot write {}", part.display()));
-            }
-            _ => {}
-        }
-        write_new(&part, &self.renewed, &self.config)?;
-        std::fs::rename(&part, &self.config)
-            .inspect_err(|_| drop(std::fs::remove_file(&part)))
-            .with_context(|| format!("cannot replace {}", self.config.display()))?;
-        sync_folder_of(&self.config)
+        replace(&self.config, &self.renewed, &self.config)
     }
 
     /// What was begun and came to nothing leaves nothing, unless the configuration may name it already.
@@ -273,32 +257,6 @@ fn new_files(own: &Config, now: Time) -> anyhow::Result<(PathBuf, PathBuf)> {
 fn name_anew(written: &mut PathBuf, new: &Path) {
     let name = new.file_name().map(OsString::from).unwrap_or_default();
     *written = written.with_file_name(name);
-}
-
-/// Writes a file that was not there, for those who may read another one: whoever renews need not be who runs it.
-fn write_new(path: &Path, text: &str, like: &Path) -> anyhow::Result<()> {
-    let present = std::fs::metadata(like).with_context(|| format!("cannot read {}", like.display()))?;
-    let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    let mut file = create().with_context(|| format!("cannot write {}", path.display()))?;
-    fill(&mut file, text, &present)
-        .inspect_err(|_| drop(std::fs::remove_file(path)))
-        .with_context(|| format!("cannot write {} for those who read {}", path.display(), like.display()))
-}
-
-fn fill(file: &mut File, text: &str, like: &Metadata) -> io::Result<()> {
-    file.write_all(text.as_bytes())?;
-    let made = file.metadata()?;
-    if (made.uid(), made.gid()) != (like.uid(), like.gid()) {
-        fchown(&*file, Some(like.uid()), Some(like.gid()))?;
-    }
-    file.set_permissions(Permissions::from_mode(like.mode() & 0o777))?;
-    file.sync_all()
-}
-
-fn sync_folder_of(path: &Path) -> anyhow::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let sync = || File::open(folder)?.sync_all();
-    sync().with_context(|| format!("cannot write {}", folder.display()))
 }
 
 #[cfg(test)]

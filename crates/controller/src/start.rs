@@ -229,6 +229,11 @@ fn tasks(
     tasks.spawn(endless(Box::pin(crate::erasure::run(handle.clone()))));
     tasks.spawn(endless(Box::pin(archive::run(handle.clone()))));
     tasks.spawn(endless(Box::pin(mirror::run(handle.clone()))));
+    let (to, own) = (handle.clone(), config.clone());
+    tasks.spawn(async move {
+        crate::new_admin::make_known(&to, &own).await;
+        std::future::pending().await
+    });
     tasks.spawn(endless(Box::pin(follow_members(handle.clone(), config))));
     tasks
 }

@@ -167,6 +167,12 @@ pub enum Command {
         /// The token.
         token: Token,
     },
+    /// Make an administrator's token known, if none is valid any more: a controller asks for it on the word of whoever
+    /// governs its host.
+    RestoreAdmin {
+        /// The token.
+        token: Token,
+    },
     /// Stop believing a principal's token.
     RevokeToken {
         /// Whose.

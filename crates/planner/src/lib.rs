@@ -42,7 +42,7 @@ pub use cause::cause;
 pub use dirty::Dirty;
 pub use placement::{Unplaced, place};
 pub use simulate::{Simulated, Step, simulate};
-pub use watch::Watch;
+pub use watch::{Watch, on_their_way};
 
 use std::collections::BTreeSet;
 

@@ -45,7 +45,7 @@ impl Watch {
 }
 
 /// The apps whose next step may be due by the passing of time alone.
-fn on_their_way(state: &State) -> impl Iterator<Item = &AppEnv> {
+pub fn on_their_way(state: &State) -> impl Iterator<Item = &AppEnv> {
     state
         .history
         .latest

@@ -4,8 +4,8 @@
 
 mod world;
 
-use stele_model::event::Outcome;
-use stele_model::{AppEnv, Command, Scope, State};
+use stele_model::event::{Holder, Outcome, Role, Token};
+use stele_model::{AppEnv, Command, Digest, Request, Scope, State, Time};
 use stele_planner::Watch;
 use world::{Place, Spec, World, image_digest, name, request, rollback, set_secret};
 
@@ -264,4 +264,27 @@ fn a_port_that_another_app_is_about_to_give_up_is_waited_for() {
     works.settle();
     assert_eq!(works.ended(WEB), Some(Outcome::Succeeded));
     assert_eq!(works.ended(CART), Some(Outcome::Succeeded));
+}
+
+#[test]
+fn who_governs_a_controller_makes_an_administrator_where_none_is_left() {
+    let mut world = World::new();
+    let token = |principal: &str, role, world: &World| Token {
+        principal: name(principal),
+        hash: Digest::of(&[principal.as_bytes(), b"new"]),
+        role,
+        holder: Holder::Person,
+        expires: Time(world.state.time.0 + 60 * 86_400 * 1_000_000),
+    };
+    let restore = |token| request("system", Command::RestoreAdmin { token });
+    assert_eq!(world.ask(&restore(token("eve", Role::Admin, &world))).unwrap(), None, "one is valid");
+    world.pass(31 * 86_400);
+    assert!(world.ask(&request("admin", Command::Remove { app_env: name(WEB) })).is_err());
+    assert!(world.ask(&restore(token("dana", Role::Deployer, &world))).is_err());
+    let by_somebody = Request { principal: name("dana"), ..restore(token("dana", Role::Admin, &world)) };
+    assert!(world.ask(&by_somebody).is_err());
+    world.ask(&restore(token("dana", Role::Admin, &world))).unwrap().unwrap();
+    assert_eq!(world.ask(&restore(token("eve", Role::Admin, &world))).unwrap(), None);
+    let token = token("admin", Role::Admin, &world);
+    world.dana(Command::CreateToken { token }).unwrap().unwrap();
 }

@@ -38,9 +38,7 @@ pub(super) fn create(
             format!("this log is of fleet {} already", present.name),
         ));
     }
-    if admin.role != Role::Admin || admin.holder != Holder::Person {
-        return Err(invalid("the first token is an administrator's"));
-    }
+    check_admin(admin)?;
     check_expiry(admin.expires, now)?;
     Ok(vec![
         Event::FleetCreated { fleet: fleet.clone(), root: root.clone(), epoch: 1 },
@@ -151,10 +149,34 @@ fn check_expiry(expires: Time, now: Time) -> Result<(), Rejection> {
     Ok(())
 }
 
+fn check_admin(token: &Token) -> Result<(), Rejection> {
+    if token.role != Role::Admin || token.holder != Holder::Person {
+        return Err(invalid("it must be the token of a person who administers the fleet"));
+    }
+    Ok(())
+}
+
+/// Those who can administer the fleet.
+fn admins(state: &State, now: Time) -> impl Iterator<Item = &Token> {
+    let tokens = state.control.tokens.values();
+    tokens.filter(move |token| token.role == Role::Admin && token.expires > now)
+}
+
 /// Whether somebody else can still administer the fleet.
 fn has_other_admin(state: &State, principal: &PrincipalId, now: Time) -> bool {
-    let tokens = state.control.tokens.values();
-    tokens.into_iter().any(|it| it.role == Role::Admin && it.principal != *principal && it.expires > now)
+    admins(state, now).any(|token| token.principal != *principal)
+}
+
+/// Tokens end, and only an administrator makes another. While one is valid, nobody gets around them.
+pub(super) fn restore_admin(state: &State, token: &Token, now: Time) -> Result<Vec<Event>, Rejection> {
+    if state.control.fleet.is_none() {
+        return Err(Rejection::new(RejectionKind::Conflict, "the fleet is not created yet"));
+    }
+    if admins(state, now).next().is_some() {
+        return Ok(Vec::new());
+    }
+    check_admin(token)?;
+    create_token(state, token, now)
 }
 
 fn last_admin(principal: &PrincipalId) -> Rejection {

@@ -127,6 +127,7 @@ fn decide_command(state: &State, request: &Request, context: &Context) -> Result
             }
         }
         Command::CreateToken { token } => fleet::create_token(state, token, context.now),
+        Command::RestoreAdmin { token } => fleet::restore_admin(state, token, context.now),
         Command::RevokeToken { principal } => fleet::revoke_token(state, principal, context.now),
         Command::CreateJoinToken { token } => fleet::create_join_token(state, token, context.now),
         Command::EnrollNode { join_token, node } => fleet::enroll(state, join_token, node, context.now),
