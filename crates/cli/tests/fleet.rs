@@ -258,3 +258,116 @@ fn a_dev_fleet_is_not_silently_another_one() {
     assert_eq!(refused.code, 1, "{refused:?}");
     assert!(refused.err.contains("made with --controllers 1 --runtime simulated"), "{refused:?}");
 }
+
+/// A spec with everything that is not simply written down: a tag, a secret, sealed values, and more services.
+fn many_things() -> String {
+    format!(
+        r#"
+app: shop/web
+owner: team-shop
+on_call: "+49 30 1"
+environments:
+  staging:
+  prod:
+    env: {{STAGE: prod}}
+    services: {{web: {{replicas: 2}}}}
+services:
+  web:
+    image: {}
+    command: ["httpd", "-f"]
+    env: {{VERSION: 1.20, PASSWORD: {{secret: db}}, KEY: {{value: hush, sealed: true}}}}
+    files:
+      /etc/x.conf: {{source: ./x.conf}}
+      /etc/key: {{content: "hush\ntoo\n", sealed: true, mode: "0400"}}
+    ports: ["8080"]
+    volumes: [{{memory: true, path: /tmp}}]
+    health: {{http: {{port: 8080}}, interval: 1s}}
+    resources: {{cpu: 0.5, memory: 64MiB}}
+    nodes: region
+    docker: {{Hostname: "web 1"}}
+  worker: {{image: {}, every_node: true, labels: {{a b: "yes"}}}}
+"#,
+        image(1),
+        image(2)
+    )
+}
+
+#[test]
+fn what_is_in_force_is_a_spec_that_changes_nothing() {
+    let fleet = Fleet::start();
+    fleet.write("web.yaml", &many_things());
+    fleet.write("x.conf", "workers = 4\n\n[log]\n\tlevel = 1\n");
+    assert_eq!(fleet.run(&["show", "shop/web@prod", "--spec"]).code, 4);
+    fleet.run_with_input(&["secret", "set", "shop/web@prod", "db"], "s3cret\n");
+    fleet.run(&["apply", "-f", "web.yaml", "--env", "prod", "--wait"]).ok();
+    fleet.run(&["config", "set", "shop/web@prod", "MOTTO=it's on", "--wait"]).ok();
+    let before = json(&fleet.run(&["show", "shop/web@prod", "-o", "json"]).ok());
+
+    let shown = fleet.run(&["show", "shop/web@prod", "--spec"]);
+    for missing in [
+        "services.web.env.KEY is sealed: the value in force in shop/web@prod is kept",
+        "services.web.files[\"/etc/key\"] is sealed",
+        "stele secret set shop/web@prod db",
+        r"stele config set shop/web@prod 'MOTTO=it'\''s on'",
+    ] {
+        assert!(shown.err.contains(missing) && shown.out.contains(missing), "{missing}: {shown:#?}");
+    }
+    for secret in ["hush", "s3cret"] {
+        assert!(!shown.out.contains(secret) && !shown.err.contains(secret), "{shown:#?}");
+    }
+    let yaml = shown.ok();
+    fleet.write("again.yaml", &yaml);
+    fleet.write("again.json", &fleet.run(&["show", "shop/web@prod", "--spec", "-o", "json"]).ok());
+    for file in ["again.yaml", "again.json"] {
+        let plan = fleet.run(&["apply", "-f", file, "--plan"]).ok();
+        assert!(plan.contains("nothing would change"), "{plan}");
+        let what_if = fleet.run(&["what-if", "-f", file]);
+        assert!(what_if.code == 0, "{what_if:?}");
+        let applied = fleet.run(&["apply", "-f", file]).ok();
+        assert!(applied.contains("nothing had to change"), "{applied}");
+    }
+    let after = json(&fleet.run(&["show", "shop/web@prod", "-o", "json"]).ok());
+    assert_eq!((&before["digest"], &before["apps"]), (&after["digest"], &after["apps"]));
+
+    // At three in the morning, one thing is changed, by whoever knows no password.
+    fleet.write("more.yaml", &yaml.replace("replicas: 2", "replicas: 3"));
+    let plan = json(&fleet.run(&["apply", "-f", "more.yaml", "--plan", "-o", "json"]).ok());
+    let differences = plan["differences"].as_array().unwrap().iter();
+    let paths: Vec<_> = differences.map(|it| it["path"].as_str().unwrap()).collect();
+    assert_eq!(paths, ["release", "services.web.placement.replicas.count"], "{plan:#}");
+    fleet.run(&["apply", "-f", "more.yaml", "--wait"]).ok();
+    let now = json(&fleet.run(&["show", "shop/web@prod", "-o", "json"]).ok());
+    let key =
+        |shown: &Value| shown["apps"][0]["content"]["services"]["web"]["container"]["env"]["KEY"].clone();
+    assert_eq!(key(&now), key(&before));
+    assert!(!key(&now).is_null());
+    let then = fleet.run(&["show", "shop/web@prod", "--spec", "--at", "v1"]);
+    assert!(then.out.contains("replicas: 2") && then.err.contains("--to v1"), "{then:#?}");
+    assert!(then.err.contains("KEY is sealed: the value in force"), "it is the same one still: {then:#?}");
+
+    // Another value was sealed since, or none: what an apply makes of that is said.
+    let other = many_things().replace("{value: hush, sealed: true}", "{value: hush-hush, sealed: true}");
+    fleet.write("other.yaml", &other.replace("      /etc/key", "      # /etc/key"));
+    fleet.run(&["apply", "-f", "other.yaml", "--env", "prod", "--wait"]).ok();
+    let then = fleet.run(&["show", "shop/web@prod", "--spec", "--at", "v1"]);
+    assert!(then.err.contains("env.KEY was another sealed value: the one in force now is kept"), "{then:#?}");
+    assert!(
+        then.err.contains("\"/etc/key\"] was sealed, and nothing sealed is in force there now"),
+        "{then:#?}"
+    );
+    let refused = fleet.run(&["apply", "-f", "again.yaml"]);
+    assert!(refused.code == 2 && refused.err.contains("again.yaml:"), "{refused:#?}");
+    assert!(refused.err.contains("\"/etc/key\"]: no sealed value is in force"), "{refused:#?}");
+
+    // Elsewhere there is nothing to keep, and nothing is deployed without it.
+    fleet.write("elsewhere.yaml", &yaml.replace("  prod: {}", "  staging: {}"));
+    let refused = fleet.run(&["apply", "-f", "elsewhere.yaml"]);
+    assert!(
+        refused.code == 2 && refused.err.contains("services.web.env.KEY: no sealed value"),
+        "{refused:#?}"
+    );
+    for no_app in ["fleet", "shop/web", "shop/web@prod,region:eu"] {
+        let refused = fleet.run(&["show", no_app, "--spec"]);
+        assert!(refused.code == 2 && refused.err.contains("one app in one environment"), "{refused:?}");
+    }
+}

@@ -194,6 +194,12 @@ pub struct ResourcesSpec {
     pub pids: Option<u32>,
 }
 
+impl ResourcesSpec {
+    pub(super) fn is_unbounded(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// How running instances are replaced.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

@@ -24,13 +24,40 @@ pub struct Draft {
     services: BTreeMap<ServiceName, ServiceSpec>,
 }
 
-/// A value to be sealed.
+/// A value that is sealed, or to be.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ValuePlace {
     /// An environment variable of a service.
     Env(ServiceName, String),
     /// A file of a service, by its path.
     File(ServiceName, String),
+}
+
+impl ValuePlace {
+    /// Where it stands in a spec, such as `services.web.env.KEY`.
+    pub fn path(&self) -> String {
+        let (service, kind, name) = match self {
+            Self::Env(service, key) => (service, "env", key),
+            Self::File(service, path) => (service, "files", path),
+        };
+        let mut path = "services".to_owned();
+        for member in [service.as_str(), kind, name] {
+            push_member(&mut path, member);
+        }
+        path
+    }
+
+    /// The sealed value a release has there.
+    pub fn sealed_in<'a>(&self, release: &'a Release) -> Option<&'a Sealed> {
+        let value = match self {
+            Self::Env(service, key) => release.services.get(service)?.container.env.get(key)?,
+            Self::File(service, path) => &release.services.get(service)?.container.files.get(path)?.content,
+        };
+        match value {
+            EnvValue::Value(value) => value.sealed(),
+            EnvValue::Secret(_) => None,
+        }
+    }
 }
 
 impl AppSpec {
@@ -154,20 +181,54 @@ impl Draft {
 
     /// Values that must be sealed before the release can be made.
     pub fn to_seal(&self) -> BTreeMap<ValuePlace, &str> {
-        let mut found = BTreeMap::new();
-        for (name, service) in &self.services {
-            for (key, value) in &service.env {
-                if let EnvSpec::ToSeal(text) = value {
-                    found.insert(ValuePlace::Env(name.clone(), key.clone()), text.as_str());
-                }
+        let to_seal = self.values().filter_map(|(place, value)| match value {
+            EnvSpec::ToSeal(text) => Some((place, text.as_str())),
+            _ => None,
+        });
+        to_seal.collect()
+    }
+
+    /// Whether it has values that only the release in force knows: see [`Self::kept`].
+    pub fn keeps_values(&self) -> bool {
+        self.values().any(|(_, value)| *value == EnvSpec::Kept)
+    }
+
+    /// Values that stay sealed as the release in force has them at the same places.
+    ///
+    /// # Errors
+    /// Every place where it has none.
+    pub fn kept(&self, in_force: Option<&Release>) -> Result<BTreeMap<ValuePlace, Sealed>, SpecErrors> {
+        let mut kept = BTreeMap::new();
+        let mut errors = Vec::new();
+        for (place, value) in self.values() {
+            if *value != EnvSpec::Kept {
+                continue;
             }
-            for (path, file) in &service.files {
-                if let FileContent::Inline(EnvSpec::ToSeal(text)) = &file.content {
-                    found.insert(ValuePlace::File(name.clone(), path.clone()), text.as_str());
-                }
+            if let Some(sealed) = in_force.and_then(|release| place.sealed_in(release)) {
+                kept.insert(place, sealed.clone());
+            } else {
+                let message = format!(
+                    "no sealed value is in force here in {}, which could be kept: write one beside `sealed: true`",
+                    self.app_env
+                );
+                errors.push(SpecError::new(place.path(), message, None));
             }
         }
-        found
+        if errors.is_empty() { Ok(kept) } else { Err(SpecErrors { file: None, errors }) }
+    }
+
+    /// All values of variables and files but for those that are read from elsewhere.
+    fn values(&self) -> impl Iterator<Item = (ValuePlace, &EnvSpec)> {
+        self.services.iter().flat_map(|(name, service)| {
+            let variables = service.env.iter();
+            let of_variables =
+                variables.map(|(key, value)| (ValuePlace::Env(name.clone(), key.clone()), value));
+            let of_files = service.files.iter().filter_map(|(path, file)| match &file.content {
+                FileContent::Inline(value) => Some((ValuePlace::File(name.clone(), path.clone()), value)),
+                FileContent::Source(..) => None,
+            });
+            of_variables.chain(of_files)
+        })
     }
 
     /// The release.
@@ -199,7 +260,7 @@ fn convert(
     let value = |spec: EnvSpec, place: ValuePlace| match spec {
         EnvSpec::Plain(text) => Ok(EnvValue::Value(Value::Plain(text))),
         EnvSpec::Secret(name) => Ok(EnvValue::Secret(name)),
-        EnvSpec::ToSeal(_) => match sealed.get(&place) {
+        EnvSpec::ToSeal(_) | EnvSpec::Kept => match sealed.get(&place) {
             Some(sealed) => Ok(EnvValue::Value(Value::Sealed(sealed.clone()))),
             None => Err("the value was not sealed"),
         },

@@ -16,6 +16,7 @@ mod starter;
 mod text_or_map;
 mod units;
 mod value;
+mod write_back;
 
 use std::collections::BTreeMap;
 
@@ -34,6 +35,7 @@ pub use source::Position;
 pub use starter::starter;
 pub use units::{Bytes, Cpu, Duration, Mode};
 pub use value::{EnvSpec, FileContent, FileSpec};
+pub use write_back::{WrittenBack, write_back};
 
 use source::Node;
 
@@ -70,7 +72,8 @@ pub struct ServiceSpec {
     /// Replaces the image's command.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
-    /// Environment variables: a text, `{secret: NAME}` or `{value: TEXT, sealed: true}`.
+    /// Environment variables: a text, `{secret: NAME}`, `{value: TEXT, sealed: true}`, or `{sealed: true}` to keep
+    /// the sealed value in force there.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, EnvSpec>,
     /// Files put into the container, read-only, by absolute path.
@@ -86,7 +89,7 @@ pub struct ServiceSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthSpec>,
     /// Bounds on what it may use. Absent ones are unbounded.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "ResourcesSpec::is_unbounded")]
     pub resources: ResourcesSpec,
     /// How many instances run, spread over regions and nodes. One unless said otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -95,7 +98,7 @@ pub struct ServiceSpec {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub every_node: bool,
     /// Which nodes it may run on, such as `region in (eu, us), disk=ssd`. All unless said otherwise.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Selector::is_any")]
     pub nodes: Selector,
     /// How running instances are replaced.
     #[serde(default)]

@@ -7,7 +7,7 @@ use stele_model::{Digest, Sealed, Value};
 
 use super::*;
 
-const WHOLE: &str = r#"
+pub(super) const WHOLE: &str = r#"
 app: shop/web
 owner: team-shop
 on_call: "+49 30 1"
@@ -148,7 +148,7 @@ fn errors_name_the_place_and_the_nearest_name() {
         "    resources: {cpu: lots}\n",
         "    command: httpd -f\n",
         "    env: {A: [1]}\n",
-        "    env: {A: {sealed: true}}\n",
+        "    env: {A: {sealed: false}}\n",
         "    env: {A: {secret: x, value: y}}\n",
         "    env: {A: {secrt: x}}\n",
         "    env: {\"A=B\": x}\n",

@@ -19,6 +19,8 @@ pub enum EnvSpec {
     ToSeal(String),
     /// The secret of that name, in the version current when deployed.
     Secret(SecretName),
+    /// The sealed value in force at the same place, as it is: nobody needs to know it to change something else.
+    Kept,
 }
 
 impl std::fmt::Debug for EnvSpec {
@@ -27,6 +29,7 @@ impl std::fmt::Debug for EnvSpec {
             Self::Plain(text) => write!(f, "{text:?}"),
             Self::ToSeal(_) => f.write_str("<to be sealed>"),
             Self::Secret(name) => write!(f, "<secret {name}>"),
+            Self::Kept => f.write_str("<kept as it is>"),
         }
     }
 }
@@ -45,14 +48,15 @@ impl<'de> Deserialize<'de> for EnvSpec {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         text_or_map::either(
             deserializer,
-            "a text, {secret: NAME} or {value: TEXT, sealed: true}",
+            "a text, {secret: NAME}, {value: TEXT, sealed: true} or {sealed: true}",
             |text| Ok(Self::Plain(text.to_owned())),
             |long: LongEnv| match (long.value, long.sealed, long.secret) {
                 (Some(value), true, None) => Ok(Self::ToSeal(value)),
                 (Some(value), false, None) => Ok(Self::Plain(value)),
                 (None, false, Some(name)) => Ok(Self::Secret(name)),
+                (None, true, None) => Ok(Self::Kept),
                 (None, true, Some(_)) => Err("a secret is always sealed: leave `sealed` out".to_owned()),
-                (None, _, None) => {
+                (None, false, None) => {
                     Err("write a text, {secret: NAME} or {value: TEXT, sealed: true}".to_owned())
                 }
                 (Some(_), _, Some(_)) => Err("write either `value` or `secret`, not both".to_owned()),
@@ -76,6 +80,11 @@ impl Serialize for EnvSpec {
                 map.serialize_entry("secret", name)?;
                 map.end()
             }
+            Self::Kept => {
+                let mut map = serializer.serialize_map(Some(1))?;
+                map.serialize_entry("sealed", &true)?;
+                map.end()
+            }
         }
     }
 }
@@ -87,7 +96,8 @@ impl JsonSchema for EnvSpec {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let secret = generator.subschema_for::<SecretName>();
         json_schema!({
-            "description": "A text, a reference to a secret, or a value the controller seals before it is logged.",
+            "description": "A text, a reference to a secret, or a value the controller seals before it is logged; `sealed: true` \
+                            alone keeps the sealed value in force there.",
             "anyOf": [
                 {"type": ["string", "number", "boolean"]},
                 {
@@ -104,13 +114,19 @@ impl JsonSchema for EnvSpec {
                     },
                     "required": ["value"],
                     "additionalProperties": false
+                },
+                {
+                    "type": "object",
+                    "properties": {"sealed": {"const": true}},
+                    "required": ["sealed"],
+                    "additionalProperties": false
                 }
             ]
         })
     }
 }
 
-/// A file put into the container: exactly one of `content`, `source` and `secret`.
+/// A file put into the container: exactly one of `content`, `source` and `secret`, or `sealed: true` alone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "LongFile", into = "LongFile")]
 #[schemars(with = "LongFile")]
@@ -144,7 +160,7 @@ struct LongFile {
     /// The secret whose value is the content.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     secret: Option<SecretName>,
-    /// Seal the content before it is logged.
+    /// Seal the content before it is logged; without a content, keep the sealed one in force there.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     sealed: bool,
     /// Permission bits in octal.
@@ -168,6 +184,7 @@ impl TryFrom<LongFile> for FileSpec {
                 return Err("a secret is always sealed: leave `sealed` out".to_owned());
             }
             (None, None, Some(name)) => FileContent::Inline(EnvSpec::Secret(name)),
+            (None, None, None) if long.sealed => FileContent::Inline(EnvSpec::Kept),
             _ => return Err("write exactly one of `content`, `source` and `secret`".to_owned()),
         };
         Ok(Self { content, mode: long.mode })
@@ -184,6 +201,7 @@ impl From<FileSpec> for LongFile {
                 long.sealed = true;
             }
             FileContent::Inline(EnvSpec::Secret(name)) => long.secret = Some(name),
+            FileContent::Inline(EnvSpec::Kept) => long.sealed = true,
             FileContent::Source(path, sealed) => {
                 long.source = Some(path);
                 long.sealed = sealed;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use stele_model::event::{Contacts, DeploymentKind, Outcome, TargetDigest};
 use stele_model::{
     AppEnv, Difference, Digest, FlatMap, Links, NodeName, PrincipalId, Record, Release, Scope, SecretName,
-    Seq, Slot, Time, Value,
+    Seq, ServiceName, Slot, Time, Value,
 };
 
 /// Deployments of a scope.
@@ -112,6 +112,9 @@ pub struct ShownApp {
     pub release_digest: Digest,
     /// Its content.
     pub content: Release,
+    /// What each service's image was asked for as, before a tag was resolved to the digest in force.
+    #[serde(default)]
+    pub images: FlatMap<ServiceName, String>,
     /// The config bundle in force.
     pub config: FlatMap<String, Value>,
     /// The version of each secret in force.

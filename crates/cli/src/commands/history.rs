@@ -7,6 +7,7 @@ use stele_api::wire::{DiffAnswer, HistoryAnswer, ShowAnswer};
 use stele_model::Scope;
 use stele_model::event::Outcome;
 
+use super::show_spec::ShowSpec;
 use crate::client::with_query;
 use crate::differences::summary;
 use crate::exit::Failure;
@@ -83,7 +84,7 @@ fn render_history(terminal: Terminal, answer: &HistoryAnswer) -> String {
 /// Show what should be, now or at any point, with its digest
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  stele show shop/web@prod\n  stele show shop/web@prod --at v3 --output yaml\n  stele show fleet --at \"2026-01-31T12:00:00Z\" --output json"
+    after_help = "Examples:\n  stele show shop/web@prod\n  stele show shop/web@prod --at v3 --output yaml\n  stele show shop/web@prod --spec > web.yaml   # to change and apply it without the file it came from\n  stele show fleet --at \"2026-01-31T12:00:00Z\" --output json"
 )]
 pub(crate) struct Show {
     /// Of what
@@ -94,12 +95,18 @@ pub(crate) struct Show {
     /// With the digest of all of State at that point, which may take a moment
     #[arg(long)]
     digest: bool,
+    /// As a spec, which changes nothing when it is applied where it is in force; what it cannot hold is said beside it
+    #[arg(long, conflicts_with = "digest")]
+    spec: bool,
     #[command(flatten)]
     read: ReadOptions,
 }
 
 impl Show {
     pub(crate) fn run(self, session: &Session) -> Result<(), Failure> {
+        if self.spec {
+            return ShowSpec { scope: &self.scope, at: self.at.as_deref(), read: self.read }.run(session);
+        }
         let path = with_query(
             "/v1/show",
             &[

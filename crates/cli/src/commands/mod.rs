@@ -18,6 +18,7 @@ mod reason;
 mod replay;
 mod review;
 mod rollback;
+mod show_spec;
 mod spec;
 mod status;
 mod token;

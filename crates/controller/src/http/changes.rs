@@ -74,8 +74,8 @@ pub(super) async fn apply(handle: &Handle, asked: &Asked) -> Answered {
     if let Some(response) = repeated(handle, asked).await? {
         return Ok(response);
     }
-    let (app_env, contacts, release) =
-        of_spec(handle, request.spec, request.environment, request.images).await?;
+    let app_env = named_by(&request.spec, request.environment.as_ref())?;
+    let (contacts, release) = of_spec(handle, &request.spec, &app_env, request.images, None).await?;
     let command = Command::Deploy {
         app_env: app_env.clone(),
         contacts: Some(contacts),
@@ -87,32 +87,52 @@ pub(super) async fn apply(handle: &Handle, asked: &Asked) -> Answered {
     carry_out(handle, asked, Change { app_env, command, plan: request.plan, why }).await
 }
 
-/// An app, who answers for it, and the release that a spec describes: images resolved, values sealed.
+fn in_spec(errors: SpecErrors) -> SpecErrors {
+    let errors =
+        errors.errors.into_iter().map(|error| SpecError { path: format!("spec.{}", error.path), ..error });
+    SpecErrors { file: None, errors: errors.collect() }
+}
+
+/// The app a spec is of, in the environment that is meant.
+pub(super) fn named_by(spec: &AppSpec, environment: Option<&EnvironmentName>) -> Result<AppEnv, Failure> {
+    let environment = spec.environment(environment).map_err(in_spec)?;
+    Ok(AppEnv::new(spec.app.clone(), environment))
+}
+
+/// Who answers for an app, and the release that its spec describes: images resolved, values sealed. What the spec
+/// keeps is what is in force in `state`, or else now.
 pub(super) async fn of_spec(
     handle: &Handle,
-    spec: AppSpec,
-    environment: Option<EnvironmentName>,
+    spec: &AppSpec,
+    app_env: &AppEnv,
     images: BTreeMap<ServiceName, String>,
-) -> Result<(AppEnv, Contacts, ReleaseChoice), Failure> {
-    let in_spec = |errors: SpecErrors| {
-        let errors = errors
-            .errors
-            .into_iter()
-            .map(|error| SpecError { path: format!("spec.{}", error.path), ..error });
-        SpecErrors { file: None, errors: errors.collect() }
-    };
-    let environment = spec.environment(environment.as_ref()).map_err(in_spec)?;
-    let mut draft = spec.draft(&environment).map_err(in_spec)?;
+    state: Option<&State>,
+) -> Result<(Contacts, ReleaseChoice), Failure> {
+    let mut draft = spec.draft(&app_env.environment).map_err(in_spec)?;
     for (service, image) in images {
         draft.set_image(Some(&service), image).map_err(Failure::invalid)?;
     }
-    let app_env = draft.app_env.clone();
     let contacts = draft.contacts.clone();
     let asked_images = draft.images();
     let resolved = resolve(handle, &asked_images, "spec.services").await?;
-    let sealed = seal(handle, &draft).await?;
+    let mut sealed = seal(handle, &draft).await?;
+    if draft.keeps_values() {
+        let kept = match state {
+            Some(state) => draft.kept(release_in_force(state, app_env)),
+            None => {
+                let state = handle.read(Consistency::Linearizable).await?;
+                draft.kept(release_in_force(&state, app_env))
+            }
+        };
+        sealed.extend(kept.map_err(in_spec)?);
+    }
     let release = draft.into_release(&resolved, &sealed).map_err(in_spec)?;
-    Ok((app_env, contacts, ReleaseChoice::Content { release, images: asked_images.into_iter().collect() }))
+    Ok((contacts, ReleaseChoice::Content { release, images: asked_images.into_iter().collect() }))
+}
+
+fn release_in_force<'a>(state: &'a State, app_env: &AppEnv) -> Option<&'a Release> {
+    let revision = state.target.intent.get(app_env)?;
+    state.history.releases.get(&revision.release).map(|record| &record.release)
 }
 
 /// Asks the registries, all at once. Everything that cannot be resolved is told.

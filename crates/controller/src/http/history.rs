@@ -166,6 +166,7 @@ fn shown(state: &State, scope: &Scope, app_env: &AppEnv) -> Option<ShownApp> {
         release: record.number,
         release_digest: revision.release,
         content: record.release.clone(),
+        images: record.images.clone(),
         config: config.map(|config| config.as_ref().clone()).unwrap_or_default(),
         secrets: revision.secrets.clone(),
         pins: super::status::pinned_places(state, app_env),

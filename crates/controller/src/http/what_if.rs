@@ -21,11 +21,13 @@ pub(super) async fn what_if(handle: &Handle, asked: &Asked) -> Answered {
     let present = handle.read(Consistency::Linearizable).await?;
     let (command, state) = match request.change {
         WhatIfChange::Apply { spec, environment, images } => {
-            let (app_env, contacts, release) = changes::of_spec(handle, spec, environment, images).await?;
+            let app_env = changes::named_by(&spec, environment.as_ref())?;
             let scope = Scope::app_env(&app_env);
+            let state = state_at(handle, &present, &scope, request.at.as_deref()).await?;
+            let (contacts, release) = changes::of_spec(handle, &spec, &app_env, images, Some(&state)).await?;
             let contacts = Some(contacts);
             let command = Command::Deploy { app_env, contacts, release, again: false, barrier: None };
-            (command, state_at(handle, &present, &scope, request.at.as_deref()).await?)
+            (command, state)
         }
         WhatIfChange::Rollback { scope, to, except, now } => {
             let next =
