@@ -125,6 +125,11 @@ fn every_command_in_the_docs_is_understood() {
             if only_parse {
                 words.push("--help".to_owned());
             }
+            // What the shell would have put into a file: some spec.
+            if let Some((_, file)) = line.split_once("--spec > ") {
+                let example = folder.path().join("docs/examples/shop-web.yaml");
+                std::fs::copy(example, folder.path().join(file.trim())).unwrap();
+            }
             let output = stele(&words, folder.path());
             let (code, said) = (output.status.code(), String::from_utf8_lossy(&output.stderr));
             let understood = if only_parse { code == Some(0) } else { matches!(code, Some(0 | 5)) };

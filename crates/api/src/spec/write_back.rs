@@ -1,6 +1,7 @@
 //! From a release back to a spec: what runs can be changed by whoever has no file of it.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use stele_model::event::Contacts;
 use stele_model::release::{
@@ -228,9 +229,10 @@ impl AppSpec {
         }
         // JSON is YAML in which every text is quoted.
         let json = self.to_json().map_err(|error| fail(error.to_string()))?;
-        match self.is_read_back(&json)? {
-            true => Ok(json),
-            false => Err(fail("it is read back as another spec".to_owned())),
+        if self.is_read_back(&json)? {
+            Ok(json)
+        } else {
+            Err(fail("it is read back as another spec".to_owned()))
         }
     }
 
@@ -247,7 +249,8 @@ impl AppSpec {
                 character,
                 '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}'
             ) {
-                written.push_str(&format!("\\u{:04x}", u32::from(character)));
+                // Writing to a string does not fail.
+                let _ = write!(written, "\\u{:04x}", u32::from(character));
             } else {
                 written.push(character);
             }

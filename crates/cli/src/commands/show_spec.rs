@@ -32,7 +32,7 @@ impl ShowSpec<'_> {
         let Some(app) = answer.apps.first() else { return Err(self.absent(&app_env)) };
         // What the app was then may not be what an apply now finds there.
         let now = if self.at.is_some() { Some(self.show(session, None)?) } else { None };
-        let now = now.as_ref().map(|now| now.apps.first());
+        let now = now.as_ref().and_then(|now| now.apps.first());
         let written = write_back(&app_env, &app.contacts, &app.content);
         let remarks = self.remarks(app, now, &written);
         if session.terminal.output == Output::Json {
@@ -68,9 +68,9 @@ impl ShowSpec<'_> {
         Problem::new(ProblemKind::NotFound, detail).with_next(format!("stele history {app_env}")).into()
     }
 
-    /// Everything that is in force and not in the spec, each on a line. `now` is what is in force now, where the spec
-    /// is of another time.
-    fn remarks(&self, app: &ShownApp, now: Option<Option<&ShownApp>>, written: &WrittenBack) -> Vec<String> {
+    /// Everything that is in force and not in the spec, each on a line. Where the spec is of another time, `now` is
+    /// what is in force now, if anything.
+    fn remarks(&self, app: &ShownApp, now: Option<&ShownApp>, written: &WrittenBack) -> Vec<String> {
         let app_env = &app.app_env;
         let mut remarks = Vec::new();
         for error in &written.deviations {
@@ -80,12 +80,12 @@ impl ShowSpec<'_> {
         for place in &written.kept {
             let path = place.path();
             let value = place.sealed_in(&app.content);
-            let value_now = now.map(|now| now.and_then(|now| place.sealed_in(&now.content)));
+            let value_now = now.and_then(|now| place.sealed_in(&now.content));
             remarks.push(match value_now {
-                Some(None) => format!(
+                None if self.at.is_some() => format!(
                     "{path} was sealed, and nothing sealed is in force there now: write a value beside `sealed: true`"
                 ),
-                Some(now) if now != value => {
+                Some(_) if value_now != value => {
                     format!("{path} was another sealed value: the one in force now is kept")
                 }
                 _ => format!(

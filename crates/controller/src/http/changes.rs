@@ -117,12 +117,11 @@ pub(super) async fn of_spec(
     let resolved = resolve(handle, &asked_images, "spec.services").await?;
     let mut sealed = seal(handle, &draft).await?;
     if draft.keeps_values() {
-        let kept = match state {
-            Some(state) => draft.kept(release_in_force(state, app_env)),
-            None => {
-                let state = handle.read(Consistency::Linearizable).await?;
-                draft.kept(release_in_force(&state, app_env))
-            }
+        let kept = if let Some(state) = state {
+            draft.kept(release_in_force(state, app_env))
+        } else {
+            let state = handle.read(Consistency::Linearizable).await?;
+            draft.kept(release_in_force(&state, app_env))
         };
         sealed.extend(kept.map_err(in_spec)?);
     }
