@@ -84,7 +84,7 @@ fn render_history(terminal: Terminal, answer: &HistoryAnswer) -> String {
 /// Show what should be, now or at any point, with its digest
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  stele show shop/web@prod\n  stele show shop/web@prod --at v3 --output yaml\n  stele show shop/web@prod --spec > web.yaml   # to change and apply it without the file it came from\n  stele show fleet --at \"2026-01-31T12:00:00Z\" --output json"
+    after_help = "Examples:\n  stele show shop/web@prod\n  stele show shop/web@prod --at v3 --output yaml\n  stele show shop/web@prod --spec > web.yaml   # to change it without its file\n  stele show fleet --at \"2026-01-31T12:00:00Z\" --output json"
 )]
 pub(crate) struct Show {
     /// Of what
