@@ -259,7 +259,8 @@ fn a_dev_fleet_is_not_silently_another_one() {
     assert!(refused.err.contains("made with --controllers 1 --runtime simulated"), "{refused:?}");
 }
 
-/// A spec with everything that is not simply written down: a tag, a secret, sealed values, and more services.
+/// A spec with what is not simply written down again: a secret, sealed values, a file beside it, what differs in an
+/// environment.
 fn many_things() -> String {
     format!(
         r#"

@@ -186,6 +186,69 @@ fn header(answer: &ShowAnswer, app: &ShownApp, remarks: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use stele_api::wire::PinnedPlace;
+    use stele_model::event::Contacts;
+    use stele_model::release::{Container, Image, Order, Placement, Service, Update};
+    use stele_model::{Digest, FlatMap, Release, Seq, Time};
+
+    fn shown() -> ShownApp {
+        let image = Image { repository: "registry.example.com/shop/web".to_owned(), digest: Digest([7; 32]) };
+        let mut container = Container::new(image);
+        container.workdir = Some("relative".to_owned());
+        let service = Service {
+            container,
+            placement: Placement::Replicas { count: 2, nodes: "".parse().unwrap() },
+            update: Update { max_unavailable: 1, order: Order::StartFirst, deadline_ms: 120_000 },
+        };
+        let app_env: AppEnv = "shop/web@prod".parse().unwrap();
+        let web: stele_model::ServiceName = "web".parse().unwrap();
+        ShownApp {
+            contacts: Contacts { owner: None, on_call: None, runbook: None },
+            release: 3,
+            release_digest: Digest([1; 32]),
+            content: Release { app: app_env.app.clone(), services: FlatMap::from([(web.clone(), service)]) },
+            images: FlatMap::from([(web, "registry.example.com/shop/web:1.2\nservices: {}".to_owned())]),
+            config: FlatMap::from([("PEM".to_owned(), Value::from("two\nlines"))]),
+            secrets: FlatMap::new(),
+            pins: vec![PinnedPlace {
+                place: "region:eu".parse().unwrap(),
+                release: Some(1),
+                release_digest: None,
+            }],
+            placement: std::collections::BTreeMap::new(),
+            app_env,
+        }
+    }
+
+    #[test]
+    fn all_that_a_spec_cannot_hold_is_said_in_comments() {
+        let app = shown();
+        let written = write_back(&app.app_env, &app.contacts, &app.content);
+        let scope = Scope::app_env(&app.app_env);
+        let asked = ShowSpec { scope: &scope, at: Some("2h ago"), read: ReadOptions::default() };
+        let remarks = asked.remarks(&app, None, &written);
+        let digest = stele_model::event::TargetDigest { intent: Digest::EMPTY, placement: Digest::EMPTY };
+        let answer = ShowAnswer {
+            seq: Seq::default(),
+            time: Time(0),
+            digest,
+            state_digest: None,
+            apps: Vec::new(),
+            waiting_config: FlatMap::new(),
+            scope: scope.clone(),
+        };
+        let text = header(&answer, &app, &remarks);
+        assert!(text.lines().all(|line| line.starts_with("# ")), "nobody's text ends a comment: {text}");
+        for said in [
+            "# web: its image was asked for as registry.example.com/shop/web:1.2⏎services: {}",
+            "# - services.web.workdir: ",
+            "stele config set shop/web@prod --from-file PEM=FILE",
+            "(v1 in region:eu): an apply, even of this unchanged, ends that",
+            "stele rollback shop/web@prod --to \"2h ago\" --plan",
+        ] {
+            assert!(text.contains(said), "{said}: {text}");
+        }
+    }
 
     #[test]
     fn a_value_is_one_word_of_a_command_or_none() {
