@@ -97,7 +97,7 @@ impl ShowSpec<'_> {
         for name in &written.secrets {
             let version = app.secrets.get(name).copied().unwrap_or_default();
             remarks.push(format!(
-                "the value of the secret {name} (version {version}): an apply takes its newest version; elsewhere, \
+                "the value of the secret {name} (version {version}): an apply keeps the version in force; elsewhere, \
                  first: stele secret set {app_env} {name}"
             ));
         }
