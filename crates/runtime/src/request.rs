@@ -29,6 +29,9 @@ const LIMITS: [&str; 12] = [
     "PidsLimit",
 ];
 
+/// Digits of the short id of a container, which the engine gives it as an alias on each of its networks.
+const SHORT_ID_DIGITS: usize = 12;
+
 /// Everything needed to create an instance's container.
 #[derive(Clone, Debug)]
 pub(crate) struct CreateRequest {
@@ -293,8 +296,10 @@ pub(crate) fn mutable_of_inspection(inspected: &ContainerInspectResponse) -> Val
         .filter_map(|settings| settings.networks.as_ref())
         .flatten()
         .map(|(name, endpoint)| {
-            // The engine adds the container's own short id.
-            let aliases = endpoint.aliases.iter().flatten().filter(|alias| !id.starts_with(alias.as_str()));
+            // A service may be called `db` or `cafe`, and the id of its container begin just so: only an alias as
+            // long as the short id is the engine's own.
+            let is_short_id = |alias: &str| alias.len() == SHORT_ID_DIGITS && id.starts_with(alias);
+            let aliases = endpoint.aliases.iter().flatten().filter(|alias| !is_short_id(alias));
             (name.clone(), aliases.cloned().collect())
         })
         .collect();

@@ -165,6 +165,27 @@ fn drift_is_told_by_what_differs() {
 }
 
 #[test]
+fn a_service_named_as_its_containers_id_begins_keeps_its_alias() {
+    let id = "db01cafe0123456789".to_owned();
+    let inspected = |aliases: &[&str]| {
+        serde_json::from_value(json!({
+            "Id": id,
+            "HostConfig": {"NetworkMode": "net"},
+            "NetworkSettings": {"Networks": {"net": {"Aliases": aliases}}},
+        }))
+        .unwrap()
+    };
+    let asked = serde_json::from_value(json!({
+        "HostConfig": {"NetworkMode": "net"},
+        "NetworkingConfig": {"EndpointsConfig": {"net": {"Aliases": ["db"]}}},
+    }))
+    .unwrap();
+    let made = mutable_of_request(&asked).unwrap();
+    assert_eq!(drift_of(&made, &mutable_of_inspection(&inspected(&["db", "db01cafe0123"]))), None);
+    assert!(drift_of(&made, &mutable_of_inspection(&inspected(&["db01cafe0123"]))).is_some());
+}
+
+#[test]
 fn two_instances_of_one_spec_are_asked_for_alike() {
     let first = instance(|_| {});
     let mut second = first.clone();
