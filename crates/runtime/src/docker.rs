@@ -18,6 +18,7 @@
 //! - bollard logs request bodies at debug level through the `log` crate. They contain plain
 //!   environment values: never bridge `log` at that level.
 
+mod folders;
 mod networks;
 mod ports;
 mod unknown;
@@ -241,7 +242,7 @@ impl Docker {
     async fn create_container(&self, instance: &AssignedInstance) -> Result<String, RuntimeError> {
         let host = &self.config.host;
         let mut request = create_request(host, instance)?;
-        self.check_host_folders(&request.host_folders)?;
+        folders::check(&host.policy, &request.host_folders)?;
         if let Some((name, _)) = self.find(&instance.spec.container.image).await? {
             request.body.image = Some(name);
         }
@@ -258,17 +259,6 @@ impl Docker {
         let options = CreateContainerOptionsBuilder::default().name(&request.name).build();
         let created = client.create_container(Some(options), request.body).await.map_err(engine_error)?;
         Ok(created.id)
-    }
-
-    /// A folder that is allowed may be a link to one that is not.
-    fn check_host_folders(&self, folders: &[(String, bool)]) -> Result<(), RuntimeError> {
-        for (path, read_only) in folders {
-            if let Ok(resolved) = std::fs::canonicalize(path) {
-                let resolved = resolved.to_string_lossy();
-                self.config.host.policy.check_host_path("HostConfig.Mounts", &resolved, *read_only)?;
-            }
-        }
-        Ok(())
     }
 
     async fn image(&self, image: &str) -> Result<Option<ImageShown>, RuntimeError> {
@@ -465,7 +455,7 @@ impl Runtime for Docker {
     fn admit(&self, instance: &AssignedInstance) -> Result<(), RuntimeError> {
         let request = create_request(&self.config.host, instance)?;
         archive(instance)?;
-        self.check_host_folders(&request.host_folders)
+        folders::check(&self.config.host.policy, &request.host_folders)
     }
 
     fn pull<'a>(&'a self, image: &'a Image) -> BoxFuture<'a, Result<(), RuntimeError>> {

@@ -19,6 +19,9 @@ pub enum RuntimeError {
     /// This host does not allow the container.
     #[error(transparent)]
     Policy(#[from] PolicyViolation),
+    /// It is not known where a folder of the host that was to be mounted is.
+    #[error("{0}")]
+    Folder(String),
     /// The spec cannot be turned into a container.
     #[error("{0}")]
     Spec(String),
