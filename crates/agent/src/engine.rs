@@ -1,11 +1,11 @@
 //! Which container engine the agent works with, and what the host allows on it.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use stele_reconcile::HostPolicy;
 use stele_runtime::docker::{Docker, DockerConfig};
-use stele_runtime::registry::Registries;
+use stele_runtime::registry::{Logins, Registries};
 use stele_runtime::simulated::{Simulated, SimulatedClock};
 use stele_runtime::{Host, Runtime};
 
@@ -55,7 +55,7 @@ impl AgentConfig {
             Engine::Docker { host: socket, publish_address } => Arc::new(Docker::new(DockerConfig {
                 host: host(publish_address)?,
                 socket: socket.clone(),
-                registries: self.registries()?,
+                logins: self.logins()?,
             })),
             Engine::Simulated => Arc::new(Simulated::new(host("127.0.0.1")?, SimulatedClock::Wall)),
         })
@@ -73,6 +73,23 @@ impl AgentConfig {
         }
     }
 
+    /// They are read again for each pull. At the start, they must be readable; later, those of before are better than
+    /// none while somebody is at the file.
+    fn logins(&self) -> Result<Logins, Error> {
+        let config = self.clone();
+        let last = Mutex::new(self.registries()?);
+        Ok(Logins::new(move || {
+            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+            match config.registries() {
+                Ok(now) => *last = now,
+                Err(error) => {
+                    tracing::warn!(%error, "the logins of registries cannot be read; those read before are used");
+                }
+            }
+            last.clone()
+        }))
+    }
+
     fn registries(&self) -> Result<Registries, Error> {
         match &self.registries {
             Some(path) => read_json(path)?.ok_or_else(|| Error::Damaged {
@@ -81,5 +98,32 @@ impl AgentConfig {
             }),
             None => Ok(self.data.read_json(REGISTRIES)?.unwrap_or_default()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn logins_are_those_of_the_file_as_it_is_now_or_the_last_that_made_sense() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("logins.json");
+        let write = |text: &str| std::fs::write(&path, text).unwrap();
+        let mut config = AgentConfig::new(DataDir::new(folder.path()));
+        config.registries = Some(path.clone());
+        assert!(config.logins().is_err(), "one that is named must be there at the start");
+
+        write(r#"{"auths": {"registry.example.com": {"username": "a", "password": "first"}}}"#);
+        let logins = config.logins().unwrap();
+        let password = || logins.now().auths.get("registry.example.com").and_then(|one| one.password.clone());
+        assert_eq!(password().as_deref(), Some("first"));
+        write(r#"{"auths": {"registry.example.com": {"username": "a", "password": "second"}}}"#);
+        assert_eq!(password().as_deref(), Some("second"));
+        write(r#"{"auths": {"registry."#);
+        assert_eq!(password().as_deref(), Some("second"));
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(password().as_deref(), Some("second"));
     }
 }

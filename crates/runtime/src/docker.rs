@@ -19,6 +19,7 @@
 //!   environment values: never bridge `log` at that level.
 
 mod folders;
+mod images;
 mod networks;
 mod ports;
 mod unknown;
@@ -32,10 +33,9 @@ use bollard::models::{
     ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary, ExecConfig, VolumeCreateRequest,
 };
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, CreateImageOptionsBuilder, DownloadFromContainerOptionsBuilder,
-    EventsOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder, LogsOptionsBuilder,
-    RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder, StopContainerOptionsBuilder,
-    UploadToContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder, EventsOptionsBuilder,
+    ListContainersOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
+    RemoveImageOptionsBuilder, StopContainerOptionsBuilder, UploadToContainerOptionsBuilder,
 };
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -47,13 +47,13 @@ use stele_reconcile::{ContainerState, ImageHere, Observation, ObservedContainer}
 use tokio::sync::OnceCell;
 
 use crate::host::{Host, LABEL_CONFIG, LABEL_INSTANCE, LABEL_SPEC};
-use crate::inspect::{ImageShown, differences, file_difference, same_content};
+use crate::inspect::{differences, file_difference, same_content};
 use crate::limits::{
     ARCHIVE_MARGIN_BYTES, EVENTS_RETRY_MS, EXEC_OUTPUT_BYTES_MAX, INSPECTS_MAX, LOOK_TIMEOUT_MS,
-    PULL_TIMEOUT_MS, REQUEST_TIMEOUT_MS, STOP_MARGIN_MS,
+    REQUEST_TIMEOUT_MS, STOP_MARGIN_MS,
 };
 use crate::probe;
-use crate::registry::Registries;
+use crate::registry::Logins;
 use crate::request::{create_request, drift, mutable_of_inspection, plain};
 use crate::runtime::{Change, LogLine, LogRequest, LogStream, Runtime, RuntimeError};
 
@@ -65,7 +65,7 @@ pub struct DockerConfig {
     /// Such as `unix:///run/podman/podman.sock`. `DOCKER_HOST` or Docker's own when absent.
     pub socket: Option<String>,
     /// Credentials for registries.
-    pub registries: Registries,
+    pub logins: Logins,
 }
 
 /// One node's view of a Docker engine.
@@ -261,66 +261,6 @@ impl Docker {
         Ok(created.id)
     }
 
-    async fn image(&self, image: &str) -> Result<Option<ImageShown>, RuntimeError> {
-        match self.client().await?.inspect_image(image).await {
-            Ok(found) => Ok(Some(ImageShown::of(found))),
-            Err(error) if status(&error) == Some(404) => Ok(None),
-            Err(error) => Err(engine_error(error)),
-        }
-    }
-
-    /// The image under its own name, or the same bytes under another.
-    async fn find(&self, image: &Image) -> Result<Option<(String, ImageShown)>, RuntimeError> {
-        let name = image.to_string();
-        if let Some(found) = self.image(&name).await? {
-            return Ok(Some((name, found)));
-        }
-        let options = ListImagesOptionsBuilder::default().build();
-        let here = self.client().await?.list_images(Some(options)).await.map_err(engine_error)?;
-        let mut names = here.iter().flat_map(|one| &one.repo_digests);
-        let is_same = |name: &&String| name_of(name).is_some_and(|name| name.digest == image.digest);
-        let Some(name) = names.find(is_same).cloned() else { return Ok(None) };
-        Ok(self.image(&name).await?.map(|found| (name, found)))
-    }
-
-    async fn list(&self) -> Result<Vec<ImageHere>, RuntimeError> {
-        let client = self.client().await?;
-        let images = client.list_images(Some(ListImagesOptionsBuilder::default().build()));
-        let images = images.await.map_err(engine_error)?;
-        // Everybody's containers: an image that somebody else's is made of stays.
-        let options = ListContainersOptionsBuilder::default().all(true).build();
-        let containers = client.list_containers(Some(options)).await.map_err(engine_error)?;
-        let used: BTreeSet<String> =
-            containers.into_iter().filter_map(|container| container.image_id).collect();
-        let here = images.into_iter().map(|image| ImageHere {
-            names: image.repo_digests.iter().filter_map(|name| name_of(name)).collect(),
-            is_tagged: image.repo_tags.iter().any(|tag| tag != "<none>:<none>"),
-            is_used: used.contains(&image.id),
-        });
-        Ok(here.filter(|image| !image.names.is_empty()).collect())
-    }
-
-    async fn pull_image(&self, image: &Image) -> Result<(), RuntimeError> {
-        if self.image(&image.to_string()).await?.is_some() {
-            return Ok(());
-        }
-        let client = self.client().await?;
-        let options = CreateImageOptionsBuilder::default()
-            .from_image(&image.repository)
-            .tag(&image.digest.to_string())
-            .build();
-        let credentials = self.config.registries.credentials(&image.repository);
-        let limit = Duration::from_millis(PULL_TIMEOUT_MS);
-        let client = client.clone().with_timeout(limit);
-        let pulled = client.create_image(Some(options), None, credentials).try_for_each(|_| async { Ok(()) });
-        match tokio::time::timeout(limit, pulled).await {
-            Ok(outcome) => outcome.map_err(engine_error),
-            Err(_) => {
-                Err(RuntimeError::Engine(format!("pulling {image} took longer than {PULL_TIMEOUT_MS} ms")))
-            }
-        }
-    }
-
     async fn compare(
         &self,
         instance: &AssignedInstance,
@@ -407,12 +347,6 @@ impl Docker {
     fn detached(&self) -> Self {
         Self { config: self.config.clone(), client: self.client.clone() }
     }
-}
-
-/// Such as `registry.example.com/shop/web@sha256:…`.
-fn name_of(text: &str) -> Option<Image> {
-    let (repository, digest) = text.split_once('@')?;
-    Some(Image { repository: repository.to_owned(), digest: digest.parse().ok()? })
 }
 
 /// Nothing for the year 1, which stands for "never".

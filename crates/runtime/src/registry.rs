@@ -1,6 +1,7 @@
 //! Credentials for registries, in the form of Docker's own `config.json`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -38,6 +39,36 @@ impl std::fmt::Debug for Registries {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Hosts alone: credentials have no business in a log.
         f.debug_set().entries(self.auths.keys()).finish()
+    }
+}
+
+/// Credentials as they are at the time of each pull: those of some registries are valid for hours, and somebody else
+/// puts new ones in their place.
+#[derive(Clone)]
+pub struct Logins(Arc<dyn Fn() -> Registries + Send + Sync>);
+
+impl Logins {
+    /// What `read` answers, asked for each pull.
+    pub fn new(read: impl Fn() -> Registries + Send + Sync + 'static) -> Self {
+        Self(Arc::new(read))
+    }
+
+    /// Those to use now.
+    pub fn now(&self) -> Registries {
+        (self.0)()
+    }
+}
+
+impl Default for Logins {
+    /// Without any.
+    fn default() -> Self {
+        Self::new(Registries::default)
+    }
+}
+
+impl std::fmt::Debug for Logins {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Logins")
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use stele_model::wire::Phase;
 use stele_runtime::docker::{Docker, DockerConfig};
-use stele_runtime::registry::Registries;
+use stele_runtime::registry::Logins;
 use support::real::RealDocker;
 use support::{Fixture as _, Kind, agent, all, eventually, instance, told};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -63,7 +63,7 @@ async fn one_container_that_is_not_answered_for_hides_no_other() {
         Arc::new(Docker::new(DockerConfig {
             host: docker.host("n1"),
             socket: Some(format!("unix://{}", socket.display())),
-            registries: Registries::default(),
+            logins: Logins::default(),
         }))
     };
     let mut node = agent(runtime(&socket), &desired);

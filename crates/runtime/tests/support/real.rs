@@ -11,7 +11,7 @@ use futures::StreamExt as _;
 use stele_model::InstanceId;
 use stele_model::release::{Container, Image};
 use stele_runtime::docker::{Docker, DockerConfig};
-use stele_runtime::registry::Registries;
+use stele_runtime::registry::Logins;
 use stele_runtime::simulated::Deed;
 use stele_runtime::{Host, Runtime};
 
@@ -40,7 +40,7 @@ impl RealDocker {
     }
 
     pub fn docker(host: Host) -> Arc<Docker> {
-        Arc::new(Docker::new(DockerConfig { host, socket: None, registries: Registries::default() }))
+        Arc::new(Docker::new(DockerConfig { host, socket: None, logins: Logins::default() }))
     }
 
     /// The test image of that tag, by digest.
