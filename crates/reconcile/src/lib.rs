@@ -53,7 +53,7 @@ pub use accept::{Accepted, Refusal, accept};
 pub use health::{HealthState, Verdict};
 pub use heartbeat::HeartbeatSchedule;
 pub use images::{ImageHere, PulledImage, PulledImages};
-pub use memory::{Failure, InstanceMemory, Memory, RunEnd};
+pub use memory::{Cause, Failure, InstanceMemory, Memory, RunEnd, Setback};
 pub use observation::{ContainerState, Observation, ObservedContainer};
 pub use plan::{Action, Subject, Task, first_start, plan};
 pub use policy::{CreateContext, HostMount, HostPolicy, PolicyViolation, merge};

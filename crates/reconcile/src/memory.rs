@@ -7,7 +7,8 @@ use stele_model::{AppEnv, InstanceId};
 
 use crate::health::{HealthState, Verdict};
 use crate::limits::{
-    BACKOFF_BASE_MS, BACKOFF_MAX_MS, MADE_OTHERWISE_TIMES, REASON_BYTES_MAX, SETTLE_MS, STABLE_MS,
+    BACKOFF_BASE_MS, BACKOFF_MAX_MS, FAILED_ATTEMPTS, MADE_OTHERWISE_TIMES, REASON_BYTES_MAX, SETTLE_MS,
+    STABLE_MS,
 };
 use crate::observation::{ContainerState, Observation, ObservedContainer};
 use crate::plan::{Action, Subject, is_of_spec, replacement_reason, starts_again};
@@ -24,6 +25,28 @@ pub struct Memory {
     looked: bool,
 }
 
+/// What a failed attempt says about the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// It ends alike until somebody changes what is asked for, or what the host allows.
+    Permanent,
+    /// It may succeed.
+    Passing,
+    /// Nothing: the engine did not answer.
+    OutOfReach,
+}
+
+/// An action of a task that failed, which ends the task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setback {
+    /// What failed.
+    pub action: Action,
+    /// Why, in the engine's own words.
+    pub reason: String,
+    /// What that says about the next attempt.
+    pub cause: Cause,
+}
+
 /// The last attempt at something failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
@@ -33,6 +56,10 @@ pub struct Failure {
     pub reason: String,
     /// Failed attempts in a row.
     pub attempts: u32,
+    /// Those of them that the engine answered.
+    pub answered: u32,
+    /// Whether it counts as failed, and not only as delayed; so it does until it succeeds.
+    pub is_final: bool,
     /// Before this, no further attempt is made. Milliseconds since 1970.
     pub retry_ms: u64,
 }
@@ -135,7 +162,7 @@ impl Memory {
     }
 
     /// A task ended: all of it done, or the action that failed and why.
-    pub fn ended(&mut self, subject: &Subject, outcome: Result<(), (Action, String)>, now_ms: u64) {
+    pub fn ended(&mut self, subject: &Subject, outcome: Result<(), Setback>, now_ms: u64) {
         let actions = self.busy.remove(subject).unwrap_or_default();
         match outcome {
             Ok(()) => {
@@ -148,15 +175,22 @@ impl Memory {
                     self.done(subject, &action, now_ms);
                 }
             }
-            Err((action, reason)) => {
+            Err(Setback { action, reason, cause }) => {
                 if let (Subject::Instance(id), Action::Create(_) | Action::Prepare(_)) = (subject, &action) {
                     // Its image may have been removed meanwhile, or the policy have changed.
                     self.instances.entry(id.clone()).or_default().prepared = false;
                 }
-                let attempts = self.failures.get(subject).map_or(0, |failure| failure.attempts) + 1;
+                let before = self.failures.get(subject);
+                let attempts = before.map_or(0, |failure| failure.attempts) + 1;
+                let is_answered = cause != Cause::OutOfReach;
+                let answered = before.map_or(0, |failure| failure.answered) + u32::from(is_answered);
+                let is_final = cause == Cause::Permanent
+                    || answered >= FAILED_ATTEMPTS
+                    || before.is_some_and(|failure| failure.is_final);
                 let retry_ms = now_ms.saturating_add(backoff_ms(attempts));
                 let reason = bounded(&reason, REASON_BYTES_MAX);
-                self.failures.insert(subject.clone(), Failure { action, reason, attempts, retry_ms });
+                let failure = Failure { action, reason, attempts, answered, is_final, retry_ms };
+                self.failures.insert(subject.clone(), failure);
             }
         }
     }

@@ -7,7 +7,7 @@ use stele_model::wire::{AssignedInstance, InstanceReport, Phase, Remarks};
 
 use crate::health::Verdict;
 use crate::limits::{CRASH_LOOP_ENDS, SETTLE_MS};
-use crate::memory::{InstanceMemory, Memory, RunEnd};
+use crate::memory::{Failure, InstanceMemory, Memory, RunEnd};
 use crate::observation::{ContainerState, Observation, ObservedContainer};
 use crate::plan::{Action, Heirs, Subject, replacement_reason, starts_again};
 
@@ -84,6 +84,15 @@ fn compose(
     }
 }
 
+/// That something failed which is tried again, in words.
+fn delayed(failure: &Failure) -> String {
+    let times = match failure.attempts {
+        1 => "1 time".to_owned(),
+        attempts => format!("{attempts} times"),
+    };
+    format!("failed {times}, trying again: {}", failure.reason)
+}
+
 fn not_known(container: &ObservedContainer) -> String {
     let why = container.error.as_deref().unwrap_or("the engine does not answer for it");
     format!("its container is left alone, since its state is not known: {why}")
@@ -121,17 +130,21 @@ fn phase(
         Some(one) if matches!(one.action, Action::Stop { .. } | Action::Unpause { .. }) => (Some(one), None),
         failed => (None, failed),
     };
-    let failure = || failed.map(|one| one.reason.clone());
+    let failure = || failed.filter(|one| one.is_final).map(|one| one.reason.clone());
+    let delay = || failed.filter(|one| !one.is_final).map(delayed);
     let waits = || {
         let old = instance.replaces.as_ref()?;
         let why = held_up.map(|one| format!(": {}", one.reason)).unwrap_or_default();
         Some(format!("waits for {old} to stop{why}"))
     };
     let Some(container) = container else {
-        return match (failure(), memory.working_on(&subject)) {
-            (Some(reason), _) => (Phase::Failed, Some(reason)),
-            (None, Some(Action::Prepare(_))) => (Phase::Pulling, None),
-            _ => (Phase::Pending, waits()),
+        if let Some(reason) = failure() {
+            return (Phase::Failed, Some(reason));
+        }
+        let action = failed.map(|one| &one.action).or_else(|| memory.working_on(&subject));
+        return match action {
+            Some(Action::Prepare(_)) => (Phase::Pulling, delay()),
+            _ => (Phase::Pending, delay().or_else(waits)),
         };
     };
     if let Some(reason) = replacement_reason(container, instance, memory.instance(&instance.id)) {
@@ -145,7 +158,7 @@ fn phase(
         ContainerState::Created => match failure() {
             Some(reason) => (Phase::Failed, Some(reason)),
             None if held_up.is_some() => (Phase::Pending, waits()),
-            None => (Phase::Starting, None),
+            None => (Phase::Starting, delay()),
         },
         ContainerState::Unknown => (known.phase.unwrap_or(Phase::Starting), Some(not_known(container))),
         ContainerState::Running if looping => match &known.last_end {
@@ -178,7 +191,7 @@ fn phase(
                     let times = known.unstable_ends;
                     (Phase::Failed, Some(format!("keeps ending, {times} times in a row: {}", ended())))
                 }
-                (None, false) => (Phase::Starting, Some(ended())),
+                (None, false) => (Phase::Starting, delay().or_else(|| Some(ended()))),
             }
         }
         ContainerState::Exited | ContainerState::Dead if container.exit_code == Some(0) => {

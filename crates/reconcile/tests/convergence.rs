@@ -7,8 +7,10 @@ use proptest::prelude::*;
 use stele_model::release::{Container, Image, InstanceSpec, Volume, VolumeSource};
 use stele_model::wire::{AssignedInstance, Phase};
 use stele_model::{AppEnv, Digest, InstanceId};
+use stele_reconcile::limits::FAILED_ATTEMPTS;
 use stele_reconcile::{
-    Action, ContainerState, Memory, Observation, ObservedContainer, Subject, Task, first_start, plan, report,
+    Action, Cause, ContainerState, Memory, Observation, ObservedContainer, Setback, Subject, Task,
+    first_start, plan, report,
 };
 
 /// A step of an agent is at most this many rounds away from having nothing to do.
@@ -306,7 +308,7 @@ impl Node {
                 }
                 left -= 1;
                 if let Err(reason) = self.engine.perform(&action, &desired) {
-                    outcome = Err((action, reason));
+                    outcome = Err(Setback { action, reason, cause: Cause::Passing });
                     break;
                 }
                 if let Action::Create(id) = &action {
@@ -393,7 +395,7 @@ fn what_is_replaced_runs_until_the_new_one_is_made_and_goes_when_that_runs() {
     // Its image goes before it is made: nothing is lost by that.
     node.engine.images.clear();
     node.step(None, false);
-    assert_eq!(told(&mut node, 1), (Phase::Failed, "no such image".to_owned()));
+    assert_eq!(told(&mut node, 1), (Phase::Pending, "failed 1 time, trying again: no such image".to_owned()));
     assert_eq!(state_of(&node, "c1"), Some(ContainerState::Running));
 
     // Killed between stopping the one and starting the other: the next agent goes on there.
@@ -509,7 +511,9 @@ fn what_fails_is_tried_again_ever_more_slowly_and_stays_failed_until_it_works() 
             node.step(None, false);
         }
         let told = report(&node.desired(), &node.engine.look(), &node.memory, node.engine.now);
-        assert_eq!((told[0].phase, told[0].reason()), (Phase::Failed, Some("the engine is out of sorts")));
+        let is_delayed = attempts.len() < FAILED_ATTEMPTS as usize;
+        assert_eq!(told[0].phase, if is_delayed { Phase::Pulling } else { Phase::Failed });
+        assert!(told[0].reason().unwrap().ends_with("the engine is out of sorts"), "{told:?}");
         node.engine.now += 500;
     }
     let pauses: Vec<_> = attempts.windows(2).map(|pair| pair[1] - pair[0]).collect();

@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use stele_model::release::{Check, Container, Health, Image, InstanceSpec};
 use stele_model::wire::{AssignedInstance, Phase};
 use stele_model::{AppEnv, Digest, InstanceId};
-use stele_reconcile::limits::MADE_OTHERWISE_TIMES;
+use stele_reconcile::limits::{FAILED_ATTEMPTS, MADE_OTHERWISE_TIMES};
 use stele_reconcile::{
-    Action, ContainerState, Memory, Observation, ObservedContainer, Subject, plan, report,
+    Action, Cause, ContainerState, Memory, Observation, ObservedContainer, Setback, Subject, plan, report,
 };
 
 const NOW_MS: u64 = 100_000_000;
@@ -46,8 +46,13 @@ fn looked(container: Option<ObservedContainer>, has_network: bool) -> Observatio
 }
 
 fn fail(memory: &mut Memory, subject: &Subject, action: Action) {
+    fail_for(memory, subject, action, Cause::Passing);
+}
+
+fn fail_for(memory: &mut Memory, subject: &Subject, action: Action, cause: Cause) {
     memory.begun(subject.clone(), vec![action.clone()]);
-    memory.ended(subject, Err((action, "no answer within 30000 ms".to_owned())), NOW_MS);
+    let reason = "no answer within 30000 ms".to_owned();
+    memory.ended(subject, Err(Setback { action, reason, cause }), NOW_MS);
 }
 
 fn start() -> Action {
@@ -80,7 +85,9 @@ fn what_was_done_though_it_was_not_answered_has_not_failed() {
     let mut memory = Memory::default();
     memory.observe(&desired, &looked(None, false), NOW_MS);
     let network = Subject::Network(app_env.clone());
-    fail(&mut memory, &network, Action::EnsureNetwork(app_env));
+    for _ in 0..FAILED_ATTEMPTS {
+        fail(&mut memory, &network, Action::EnsureNetwork(app_env.clone()));
+    }
     memory.observe(&desired, &looked(None, false), NOW_MS);
     assert_eq!(report(&desired, &looked(None, false), &memory, NOW_MS)[0].phase, Phase::Failed);
     memory.observe(&desired, &looked(None, true), NOW_MS);
@@ -92,6 +99,48 @@ fn what_was_done_though_it_was_not_answered_has_not_failed() {
     memory.observe(&desired, &runs, NOW_MS);
     assert!(memory.failure(&instance).is_none());
     assert_eq!(memory.next_due_ms(&desired, &runs, NOW_MS), None, "it has run for long");
+}
+
+#[test]
+fn what_fails_once_is_on_its_way_still() {
+    let desired = [assigned()];
+    let subject = Subject::Instance(desired[0].id.clone());
+    let created = ObservedContainer { exit_code: None, ..container(ContainerState::Created) };
+    let write = Action::WriteFiles { instance: desired[0].id.clone(), container: "c1".to_owned() };
+    for (seen, action, phase) in [
+        (looked(None, true), Action::Prepare(desired[0].id.clone()), Phase::Pulling),
+        (looked(None, true), Action::Create(desired[0].id.clone()), Phase::Pending),
+        (looked(Some(created), true), write, Phase::Starting),
+        (looked(Some(container(ContainerState::Exited)), true), start(), Phase::Starting),
+    ] {
+        let told = |memory: &Memory| {
+            let told = report(&desired, &seen, memory, NOW_MS).remove(0);
+            (told.phase, told.reason().unwrap_or_default().to_owned())
+        };
+        let reason = "no answer within 30000 ms";
+        let mut memory = Memory::default();
+        memory.observe(&desired, &seen, NOW_MS);
+        fail(&mut memory, &subject, action.clone());
+        assert_eq!(told(&memory), (phase, format!("failed 1 time, trying again: {reason}")), "{action:?}");
+        // An engine out of reach says nothing about what was asked of it, however often.
+        for _ in 0..FAILED_ATTEMPTS {
+            fail_for(&mut memory, &subject, action.clone(), Cause::OutOfReach);
+        }
+        let times = FAILED_ATTEMPTS + 1;
+        assert_eq!(told(&memory), (phase, format!("failed {times} times, trying again: {reason}")));
+        for _ in 1..FAILED_ATTEMPTS {
+            fail(&mut memory, &subject, action.clone());
+        }
+        assert_eq!(told(&memory), (Phase::Failed, reason.to_owned()), "{action:?}");
+        // It is not on its way again because the engine is out of reach.
+        fail_for(&mut memory, &subject, action.clone(), Cause::OutOfReach);
+        assert_eq!(told(&memory).0, Phase::Failed);
+
+        let mut memory = Memory::default();
+        memory.observe(&desired, &seen, NOW_MS);
+        fail_for(&mut memory, &subject, action.clone(), Cause::Permanent);
+        assert_eq!(told(&memory), (Phase::Failed, reason.to_owned()), "{action:?}");
+    }
 }
 
 #[test]

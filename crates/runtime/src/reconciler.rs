@@ -11,7 +11,8 @@ use stele_model::limits::{LOG_LINE_BYTES_MAX, LOG_TAIL_LINES_MAX};
 use stele_model::release::Image;
 use stele_model::wire::{AssignedInstance, InstanceReport, Observed, Phase};
 use stele_reconcile::{
-    Action, Inspection, Inspections, Memory, Observation, Subject, Task, first_start, plan, report, statement,
+    Action, Inspection, Inspections, Memory, Observation, Setback, Subject, Task, first_start, plan, report,
+    statement,
 };
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
@@ -67,7 +68,7 @@ pub struct StepResult {
 type Run = (String, Option<u64>, u32);
 
 enum Ended {
-    Task { subject: Subject, outcome: Result<(), (Action, String)> },
+    Task { subject: Subject, outcome: Result<(), Setback> },
     Abandoned(Subject),
     Check { instance: Arc<AssignedInstance>, run_ms: u64, outcome: Result<(), String> },
     Inspections(Vec<(InstanceId, Inspection)>),
@@ -285,8 +286,8 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
         let now_ms = self.runtime.now_ms();
         match ended {
             Ended::Task { subject, outcome } => {
-                if let Err((action, reason)) = &outcome {
-                    tracing::warn!(?subject, ?action, %reason, "a task failed");
+                if let Err(Setback { action, reason, cause }) = &outcome {
+                    tracing::warn!(?subject, ?action, ?cause, %reason, "a task failed");
                 }
                 self.memory.ended(&subject, outcome, now_ms);
             }
@@ -351,7 +352,7 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
                         }
                     }
                     Err(error) => {
-                        outcome = Err((action, error.to_string()));
+                        outcome = Err(Setback { action, reason: error.to_string(), cause: error.cause() });
                         break;
                     }
                 }
@@ -503,17 +504,21 @@ impl<R: Runtime + ?Sized> Worker<R> {
             self.runtime.pull(image).await
         };
         let Err(error) = pull(image).await else { return Ok(()) };
-        let (Some(mirror), RuntimeError::Engine(words)) = (&self.mirror, &error) else { return Err(error) };
+        let (RuntimeError::Engine(words) | RuntimeError::NoSuchImage(words)) = &error else {
+            return Err(error);
+        };
+        let Some(mirror) = &self.mirror else { return Err(error) };
         let copy = image.mirrored(mirror);
-        match pull(&copy).await {
-            Ok(()) => {
-                tracing::warn!(%image, %words, "the image came from the mirror, because its registry does not give it");
-                Ok(())
-            }
-            Err(of_mirror) => {
-                Err(RuntimeError::Engine(format!("{words}; nor does the mirror give it: {of_mirror}")))
-            }
-        }
+        let Err(of_mirror) = pull(&copy).await else {
+            tracing::warn!(%image, %words, "the image came from the mirror, because its registry does not give it");
+            return Ok(());
+        };
+        let both = format!("{words}; nor does the mirror give it: {of_mirror}");
+        // The one may be lacking it for good while the other is only busy.
+        Err(match (&error, &of_mirror) {
+            (RuntimeError::NoSuchImage(_), RuntimeError::NoSuchImage(_)) => RuntimeError::NoSuchImage(both),
+            _ => RuntimeError::Engine(both),
+        })
     }
 
     /// Like [`Self::perform`], but gives the permit to work back once it has taken its time.

@@ -5,7 +5,7 @@ use futures::stream::BoxStream;
 use stele_model::AppEnv;
 use stele_model::release::{Check, Image};
 use stele_model::wire::{AssignedInstance, HostPort, TakenPort};
-use stele_reconcile::{ImageHere, Observation, ObservedContainer, PolicyViolation};
+use stele_reconcile::{Cause, ImageHere, Observation, ObservedContainer, PolicyViolation};
 
 /// Something asked of the engine did not happen.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -16,6 +16,9 @@ pub enum RuntimeError {
     /// The engine refused, in its own words.
     #[error("{0}")]
     Engine(String),
+    /// An image's registry is clear about it: it has no such image. In the engine's words.
+    #[error("{0}")]
+    NoSuchImage(String),
     /// This host does not allow the container.
     #[error(transparent)]
     Policy(#[from] PolicyViolation),
@@ -25,6 +28,17 @@ pub enum RuntimeError {
     /// The spec cannot be turned into a container.
     #[error("{0}")]
     Spec(String),
+}
+
+impl RuntimeError {
+    /// What it says about another attempt.
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::Unreachable(_) => Cause::OutOfReach,
+            Self::Engine(_) | Self::Folder(_) => Cause::Passing,
+            Self::NoSuchImage(_) | Self::Policy(_) | Self::Spec(_) => Cause::Permanent,
+        }
+    }
 }
 
 /// A line a container printed.

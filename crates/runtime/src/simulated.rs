@@ -494,9 +494,8 @@ impl Runtime for Simulated {
         let missing = Behaviour::of(&image.repository) == Behaviour::Missing;
         let outcome = self.up().and_then(|mut engine| {
             if missing {
-                return Err(RuntimeError::Engine(format!(
-                    "manifest for {image} not found: manifest unknown"
-                )));
+                let words = format!("manifest for {image} not found: manifest unknown");
+                return Err(RuntimeError::NoSuchImage(words));
             }
             engine.images.insert(image.to_string(), image.clone());
             Ok(())

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use stele_runtime::docker::{Docker, DockerConfig};
 use stele_runtime::registry::{Logins, Registries, RegistryAuth};
-use stele_runtime::Runtime as _;
+use stele_runtime::{Runtime as _, RuntimeError};
 use support::{host, image};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
@@ -118,4 +118,26 @@ async fn each_pull_is_made_with_the_login_of_then() {
         sent.push(login.to_owned());
     }
     assert_ne!(sent[0], sent[1]);
+}
+
+#[tokio::test]
+async fn an_image_that_does_not_exist_is_told_from_a_registry_in_trouble() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("docker.sock");
+    let engine = engine(&socket);
+    let docker = docker(&socket, Logins::default());
+    let pull = async |status, body| {
+        engine.lock().unwrap().pull = (status, body);
+        docker.pull(&image("registry.example/shop", 1)).await
+    };
+    let unknown = r#"{"message": "manifest for shop@sha256:1 not found: manifest unknown"}"#;
+    let refused = pull("404 Not Found", unknown).await.unwrap_err();
+    assert!(matches!(refused, RuntimeError::NoSuchImage(_)), "{refused:?}");
+    let busy = r#"{"message": "toomanyrequests: retry later"}"#;
+    let refused = pull("500 Internal Server Error", busy).await.unwrap_err();
+    assert!(matches!(refused, RuntimeError::Engine(_)), "{refused:?}");
+    let midway = r#"{"errorDetail": {"message": "unexpected EOF"}, "error": "unexpected EOF"}"#;
+    let refused = pull("200 OK", midway).await.unwrap_err();
+    assert!(matches!(refused, RuntimeError::Engine(_)), "{refused:?}");
+    pull("200 OK", r#"{"status": "Pull complete", "id": "a"}"#).await.unwrap();
 }

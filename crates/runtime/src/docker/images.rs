@@ -10,7 +10,7 @@ use futures::TryStreamExt as _;
 use stele_model::release::Image;
 use stele_reconcile::ImageHere;
 
-use super::{Docker, engine_error, status};
+use super::{Docker, Failed, engine_error, status};
 use crate::inspect::ImageShown;
 use crate::limits::PULL_TIMEOUT_MS;
 use crate::runtime::RuntimeError;
@@ -69,7 +69,7 @@ impl Docker {
         let pulled =
             client.create_image(Some(options), None, credentials).try_for_each(async |_| Ok(()));
         match tokio::time::timeout(limit, pulled).await {
-            Ok(outcome) => outcome.map_err(engine_error),
+            Ok(outcome) => outcome.map_err(pull_error),
             Err(_) => {
                 Err(RuntimeError::Engine(format!("pulling {image} took longer than {PULL_TIMEOUT_MS} ms")))
             }
@@ -77,8 +77,53 @@ impl Docker {
     }
 }
 
+/// What an engine answers about an image that the registry has not: not where it says as much of one that may only need
+/// another login.
+fn pull_error(error: Failed) -> RuntimeError {
+    let words = match &error {
+        Failed::DockerResponseServerError { status_code: 404, message } => message,
+        Failed::DockerStreamError { error } => error,
+        _ => return engine_error(error),
+    };
+    let is_clear = words.contains("manifest unknown") || words.ends_with(": not found");
+    if is_clear && !words.contains("denied") {
+        return RuntimeError::NoSuchImage(words.clone());
+    }
+    engine_error(error)
+}
+
 /// Such as `registry.example.com/shop/web@sha256:…`.
 fn name_of(text: &str) -> Option<Image> {
     let (repository, digest) = text.split_once('@')?;
     Some(Image { repository: repository.to_owned(), digest: digest.parse().ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn only_a_registry_that_is_clear_about_it_has_no_such_image() {
+        let answered = |status_code, message: &str| {
+            pull_error(Failed::DockerResponseServerError { status_code, message: message.to_owned() })
+        };
+        for (status, words) in [
+            (404, "manifest for registry/shop@sha256:12 not found: manifest unknown: manifest unknown"),
+            (
+                404,
+                "failed to resolve reference \"registry/shop@sha256:12\": registry/shop@sha256:12: not found",
+            ),
+        ] {
+            assert!(matches!(answered(status, words), RuntimeError::NoSuchImage(_)), "{words}");
+        }
+        for (status, words) in [
+            (404, "pull access denied for shop, repository does not exist or may require 'docker login'"),
+            (429, "toomanyrequests: You have reached your pull rate limit"),
+            (500, "received unexpected HTTP status: 503 Service Unavailable"),
+            (500, "lookup registry: no such host: not found"),
+        ] {
+            assert!(matches!(answered(status, words), RuntimeError::Engine(_)), "{words}");
+        }
+    }
 }
