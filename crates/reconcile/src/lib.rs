@@ -57,7 +57,7 @@ pub use memory::{Cause, Failure, InstanceMemory, Memory, RunEnd, Setback};
 pub use observation::{ContainerState, Observation, ObservedContainer};
 pub use plan::{Action, Subject, Task, first_start, plan};
 pub use policy::{CreateContext, HostMount, HostPolicy, PolicyViolation, merge};
-pub use report::report;
+pub use report::{report, unseen};
 pub use reporter::{Due, Reporter};
 pub use statement::{Inspection, Inspections, statement};
 pub use sync::{SyncSchedule, doubled_ms};

@@ -11,6 +11,9 @@ pub const CRASH_LOOP_ENDS: u32 = 3;
 /// What failed at so many attempts in a row that the engine answered has failed. One failure alone, such as that of a
 /// registry that is busy, would end the deployment of a whole fleet though the next attempt succeeds.
 pub const FAILED_ATTEMPTS: u32 = 3;
+/// How long the engine may be out of reach until nothing counts as healthy any more, in milliseconds. Longer than a
+/// restart of the engine takes.
+pub const UNSEEN_GRACE_MS: u64 = 30_000;
 /// After so many containers in a row that differ from what was asked for as soon as they are seen, and alike, it is the
 /// engine that makes them so: the last one stays.
 pub const MADE_OTHERWISE_TIMES: u32 = 3;

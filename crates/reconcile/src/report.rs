@@ -6,8 +6,8 @@ use stele_model::InstanceId;
 use stele_model::wire::{AssignedInstance, InstanceReport, Phase, Remarks};
 
 use crate::health::Verdict;
-use crate::limits::{CRASH_LOOP_ENDS, SETTLE_MS};
-use crate::memory::{Failure, InstanceMemory, Memory, RunEnd};
+use crate::limits::{CRASH_LOOP_ENDS, REASON_BYTES_MAX, SETTLE_MS};
+use crate::memory::{Failure, InstanceMemory, Memory, RunEnd, bounded};
 use crate::observation::{ContainerState, Observation, ObservedContainer};
 use crate::plan::{Action, Heirs, Subject, replacement_reason, starts_again};
 
@@ -58,6 +58,36 @@ pub fn report(
         };
         compose(id, group.first(), memory, phase, Some(reason))
     }));
+    reports.sort_by(|left, right| left.id.cmp(&right.id));
+    reports
+}
+
+/// What is told while the engine cannot be looked at, and has not been for longer than [`UNSEEN_GRACE_MS`]: what was
+/// seen last, but nothing counts as healthy, because nobody knows. Of what came since, only that nothing is known.
+///
+/// [`UNSEEN_GRACE_MS`]: crate::limits::UNSEEN_GRACE_MS
+pub fn unseen(desired: &[AssignedInstance], last: &[InstanceReport], why: &str) -> Vec<InstanceReport> {
+    let why = bounded(why, REASON_BYTES_MAX);
+    let told: BTreeSet<_> = last.iter().map(|report| &report.id).collect();
+    let untold = desired.iter().filter(|instance| !told.contains(&instance.id));
+    let untold = untold.map(|instance| InstanceReport {
+        id: instance.id.clone(),
+        phase: Phase::Pending,
+        spec_digest: None,
+        container: None,
+        restarts: 0,
+        remarks: Remarks::of(Some(why.clone()), None, Vec::new()),
+    });
+    let seen = last.iter().map(|report| {
+        let phase = match report.phase {
+            Phase::Healthy => Phase::Unhealthy,
+            Phase::Failed | Phase::Completed => return report.clone(),
+            phase => phase,
+        };
+        let remarks = Remarks::of(Some(why.clone()), report.exit_code(), report.log_tail().to_vec());
+        InstanceReport { phase, remarks, ..report.clone() }
+    });
+    let mut reports: Vec<_> = seen.chain(untold).collect();
     reports.sort_by(|left, right| left.id.cmp(&right.id));
     reports
 }

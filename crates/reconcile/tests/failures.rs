@@ -4,11 +4,12 @@
 use std::collections::BTreeSet;
 
 use stele_model::release::{Check, Container, Health, Image, InstanceSpec};
-use stele_model::wire::{AssignedInstance, Phase};
+use stele_model::wire::{AssignedInstance, InstanceReport, Phase};
 use stele_model::{AppEnv, Digest, InstanceId};
 use stele_reconcile::limits::{FAILED_ATTEMPTS, MADE_OTHERWISE_TIMES};
 use stele_reconcile::{
     Action, Cause, ContainerState, Memory, Observation, ObservedContainer, Setback, Subject, plan, report,
+    unseen,
 };
 
 const NOW_MS: u64 = 100_000_000;
@@ -140,6 +141,29 @@ fn what_fails_once_is_on_its_way_still() {
         memory.observe(&desired, &seen, NOW_MS);
         fail_for(&mut memory, &subject, action.clone(), Cause::Permanent);
         assert_eq!(told(&memory), (Phase::Failed, reason.to_owned()), "{action:?}");
+    }
+}
+
+#[test]
+fn while_nothing_is_seen_nothing_counts_as_healthy() {
+    let mut second = assigned();
+    second.id = "shop/web@prod/web.1-1".parse().unwrap();
+    let desired = [assigned(), second];
+    let mut memory = Memory::default();
+    let runs = looked(Some(container(ContainerState::Running)), true);
+    memory.observe(&desired[..1], &runs, NOW_MS);
+    let last = report(&desired[..1], &runs, &memory, NOW_MS);
+    assert_eq!(last[0].phase, Phase::Healthy);
+
+    let told = unseen(&desired, &last, "gone");
+    let phases: Vec<_> = told.iter().map(|told| (told.phase, told.reason())).collect();
+    assert_eq!(phases, [(Phase::Unhealthy, Some("gone")), (Phase::Pending, Some("gone"))]);
+    assert_eq!((&told[0].id, &told[0].container), (&last[0].id, &last[0].container));
+
+    // What had failed or ended had done so before.
+    for phase in [Phase::Failed, Phase::Completed] {
+        let last = [InstanceReport { phase, ..last[0].clone() }];
+        assert_eq!(unseen(&[], &last, "gone"), last);
     }
 }
 

@@ -10,9 +10,10 @@ use stele_model::InstanceId;
 use stele_model::limits::{LOG_LINE_BYTES_MAX, LOG_TAIL_LINES_MAX};
 use stele_model::release::Image;
 use stele_model::wire::{AssignedInstance, InstanceReport, Observed, Phase};
+use stele_reconcile::limits::UNSEEN_GRACE_MS;
 use stele_reconcile::{
     Action, Inspection, Inspections, Memory, Observation, Setback, Subject, Task, first_start, plan, report,
-    statement,
+    statement, unseen,
 };
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinError, JoinSet};
@@ -52,7 +53,8 @@ pub type PullRecord = Arc<dyn Fn(&Image) + Send + Sync>;
 /// What one step found.
 #[derive(Clone, Debug)]
 pub struct StepResult {
-    /// How every instance is. When the engine is out of reach, how they were last seen.
+    /// How every instance is. When the engine is out of reach, how they were last seen; after [`UNSEEN_GRACE_MS`],
+    /// nothing counts as healthy any more.
     pub reports: Vec<InstanceReport>,
     /// What inspection shows, for the node to vouch for; nothing when the engine is out of reach.
     pub observed: Option<Observed>,
@@ -100,6 +102,8 @@ pub struct Reconciler<R: Runtime + ?Sized> {
     /// the inspections.
     stated: Option<Observed>,
     changes: BoxStream<'static, Change>,
+    /// When the first of the looks failed since the last that did not. Milliseconds since 1970.
+    unseen_since_ms: Option<u64>,
     /// Something happened since the last look.
     stale: bool,
     /// Before this, another look would be too soon.
@@ -133,6 +137,7 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
             inspecting: false,
             stated: None,
             changes,
+            unseen_since_ms: None,
             stale: false,
             rested: Instant::now(),
         }
@@ -214,7 +219,7 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
             Err(error) => {
                 self.rest(begun);
                 return StepResult {
-                    reports: self.reports.clone(),
+                    reports: self.unseen(&error),
                     observed: None,
                     next_wake: self.rest_max(),
                     settled: false,
@@ -222,6 +227,7 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
                 };
             }
         };
+        self.unseen_since_ms = None;
         if self.observed != observed {
             self.observed = observed;
             self.stated = None;
@@ -265,6 +271,19 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
             settled,
             runtime_error: None,
         }
+    }
+
+    /// What is told after a look that failed. How all was when it was last seen stays as it is: nothing is done about
+    /// what nobody sees.
+    fn unseen(&mut self, error: &RuntimeError) -> Vec<InstanceReport> {
+        let now_ms = self.runtime.now_ms();
+        let since_ms = *self.unseen_since_ms.get_or_insert(now_ms);
+        if now_ms.saturating_sub(since_ms) < UNSEEN_GRACE_MS {
+            return self.reports.clone();
+        }
+        let since = i64::try_from(since_ms / 1_000).ok().and_then(|s| jiff::Timestamp::from_second(s).ok());
+        let since = since.map(|since| format!(" since {since}")).unwrap_or_default();
+        unseen(&self.desired, &self.reports, &format!("not seen{since}: {error}"))
     }
 
     /// A node with many containers, or a busy engine, is not looked at all the time.

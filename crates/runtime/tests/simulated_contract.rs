@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use stele_model::InstanceId;
 use stele_model::release::{Container, Image};
 use stele_model::wire::Phase;
-use stele_runtime::Runtime;
+use stele_reconcile::limits::UNSEEN_GRACE_MS;
 use stele_runtime::simulated::{Deed, Simulated, SimulatedClock};
+use stele_runtime::Runtime;
 use support::faults::{Fault, Order, replacement_survives};
 use support::{Fixture, Kind, agent, all, eventually, host, image, instance, plain_container};
 
@@ -95,6 +96,39 @@ async fn an_engine_that_is_away_changes_nothing_and_is_said_to_be() {
     assert_eq!(result.reports, before, "the last that is known is told");
     engine.set_down(false);
     assert_eq!(all(&mut agent, 1, Phase::Healthy).await, before);
+}
+
+#[tokio::test]
+async fn while_the_engine_is_away_for_long_nothing_counts_as_healthy() {
+    let engine = Simulated::new(host("acme", "n1"), SimulatedClock::Manual(Arc::default()));
+    engine.advance(1_000_000_000);
+    let web = instance("shop/web@prod/web.0-1", plain_container(image("runs", 1), &[]));
+    let mut agent = agent(Arc::new(engine.clone()), std::slice::from_ref(&web));
+    eventually(&mut agent, "it runs", |result| result.settled && result.reports[0].container.is_some()).await;
+    engine.advance(10_000);
+    let before = all(&mut agent, 1, Phase::Healthy).await;
+
+    engine.set_down(true);
+    assert_eq!(agent.step().await.reports, before);
+    engine.advance(UNSEEN_GRACE_MS - 1);
+    assert_eq!(agent.step().await.reports, before, "the engine may only be restarting");
+    engine.advance(1);
+    let told = agent.step().await.reports;
+    assert_eq!((told[0].phase, &told[0].container), (Phase::Unhealthy, &before[0].container));
+    let reason = told[0].reason().unwrap().to_owned();
+    assert!(reason.contains("not seen since 1970-01-12") && reason.contains("is down"), "{reason}");
+    engine.advance(60_000);
+    assert_eq!(agent.step().await.reports, told, "nothing new is told as time passes");
+
+    let next = instance("shop/web@prod/web.1-1", plain_container(image("runs", 1), &[]));
+    agent.set_desired(vec![web.clone(), next.clone()]);
+    let told = agent.step().await.reports;
+    assert_eq!((told[1].phase, told[1].reason()), (Phase::Pending, Some(reason.as_str())));
+
+    agent.set_desired(vec![web]);
+    engine.set_down(false);
+    let after = all(&mut agent, 1, Phase::Healthy).await;
+    assert_eq!(after, before, "it was left alone");
 }
 
 #[tokio::test]
