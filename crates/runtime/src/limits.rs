@@ -27,8 +27,9 @@ pub const REQUEST_TIMEOUT_MS: u64 = 30_000;
 /// A look at one container among all has failed after this: what the engine is at work with may not be answered for,
 /// and all others wait so long. Milliseconds.
 pub const LOOK_TIMEOUT_MS: u64 = 3_000;
-/// A pull has failed after this. Milliseconds (30 minutes).
-pub const PULL_TIMEOUT_MS: u64 = 30 * 60 * 1_000;
+/// A pull has failed that gets no further for this long, however long it takes as a whole. The engine unpacks a large
+/// layer in silence.
+pub const PULL_STALL_MAX: Duration = Duration::from_mins(10);
 /// Added to a container's stop grace before the request to stop it has failed. Milliseconds.
 pub const STOP_MARGIN_MS: u64 = 30_000;
 /// After an interrupted subscription to the engine's events. Milliseconds.

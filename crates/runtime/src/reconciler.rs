@@ -337,7 +337,7 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
                 _ => None,
             },
         };
-        let wanted = self.wanted.subscribe();
+        let mut wanted = self.wanted.subscribe();
         let work = Arc::clone(&self.work);
         self.running.spawn(async move {
             let mut left = VecDeque::from(task.actions);
@@ -358,6 +358,12 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
                 }
                 let done = if hands_over {
                     worker.perform_briefly(&action, &mut permit).await
+                } else if matches!(action, Action::Prepare(_)) {
+                    // A pull takes the place of another, which may be that of what comes instead.
+                    tokio::select! {
+                        done = worker.perform(&action) => done,
+                        () = withdrawn(&task.subject, &mut wanted) => return Ended::Abandoned(task.subject),
+                    }
                 } else {
                     worker.perform(&action).await
                 };
@@ -470,6 +476,15 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
             self.tails.insert(instance, run);
         }
         any
+    }
+}
+
+/// Waits until a task's subject is not wanted any more.
+async fn withdrawn(subject: &Subject, wanted: &mut watch::Receiver<BTreeSet<InstanceId>>) {
+    let is_withdrawn = |wanted: &BTreeSet<_>| subject.is_withdrawn(|id| wanted.contains(id));
+    // Nobody is left to want anything else: the task is about to end, too.
+    if wanted.wait_for(is_withdrawn).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -11,8 +11,8 @@ use stele_model::release::{Container, Image};
 use stele_model::wire::Phase;
 use stele_reconcile::limits::UNSEEN_GRACE_MS;
 use stele_runtime::simulated::{Deed, Simulated, SimulatedClock};
-use stele_runtime::Runtime;
-use support::faults::{Fault, Order, replacement_survives};
+use stele_runtime::{Reconciler, ReconcilerConfig, Runtime};
+use support::faults::{Fault, Faulty, Order, replacement_survives};
 use support::{Fixture, Kind, agent, all, eventually, host, image, instance, plain_container};
 
 struct Memory {
@@ -129,6 +129,21 @@ async fn while_the_engine_is_away_for_long_nothing_counts_as_healthy() {
     engine.set_down(false);
     let after = all(&mut agent, 1, Phase::Healthy).await;
     assert_eq!(after, before, "it was left alone");
+}
+
+#[tokio::test]
+async fn a_pull_that_is_not_wanted_any_more_keeps_no_other_waiting() {
+    let engine = Simulated::new(host("acme", "n1"), SimulatedClock::Wall);
+    let faulty = Faulty::new(Arc::new(engine), Fault::PullHangs, 0);
+    let config = ReconcilerConfig { pulls_max: 1, ..ReconcilerConfig::default() };
+    let mut agent = Reconciler::new(faulty.clone(), config);
+    agent.set_desired(vec![instance("shop/web@prod/web.0-1", plain_container(image("runs", 1), &[]))]);
+    agent.step().await;
+    faulty.died().await;
+    let fixed = instance("shop/web@prod/web.0-2", plain_container(image("runs", 2), &[]));
+    agent.set_desired(vec![fixed.clone()]);
+    let reports = all(&mut agent, 1, Phase::Healthy).await;
+    assert_eq!(reports[0].id, fixed.id);
 }
 
 #[tokio::test]

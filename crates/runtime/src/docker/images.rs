@@ -1,18 +1,20 @@
 //! Images: whether they are here, and getting them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
+use bollard::models::CreateImageInfo;
 use bollard::query_parameters::{
     CreateImageOptionsBuilder, ListContainersOptionsBuilder, ListImagesOptionsBuilder,
 };
-use futures::TryStreamExt as _;
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use stele_model::release::Image;
 use stele_reconcile::ImageHere;
+use tokio::time::Instant;
 
 use super::{Docker, Failed, engine_error, status};
 use crate::inspect::ImageShown;
-use crate::limits::PULL_TIMEOUT_MS;
+use crate::limits::PULL_STALL_MAX;
 use crate::runtime::RuntimeError;
 
 impl Docker {
@@ -64,16 +66,9 @@ impl Docker {
             .tag(&image.digest.to_string())
             .build();
         let credentials = self.config.logins.now().credentials(&image.repository);
-        let limit = Duration::from_millis(PULL_TIMEOUT_MS);
-        let client = self.client().await?.clone().with_timeout(limit);
-        let pulled =
-            client.create_image(Some(options), None, credentials).try_for_each(async |_| Ok(()));
-        match tokio::time::timeout(limit, pulled).await {
-            Ok(outcome) => outcome.map_err(pull_error),
-            Err(_) => {
-                Err(RuntimeError::Engine(format!("pulling {image} took longer than {PULL_TIMEOUT_MS} ms")))
-            }
-        }
+        let client = self.client().await?.clone().with_timeout(PULL_STALL_MAX);
+        let told = client.create_image(Some(options), None, credentials).map_err(pull_error);
+        to_its_end(told, PULL_STALL_MAX, image).await
     }
 }
 
@@ -92,6 +87,43 @@ fn pull_error(error: Failed) -> RuntimeError {
     engine_error(error)
 }
 
+/// Follows a pull, for as long as it gets on.
+async fn to_its_end(
+    told: impl Stream<Item = Result<CreateImageInfo, RuntimeError>>,
+    stall_max: Duration,
+    image: &Image,
+) -> Result<(), RuntimeError> {
+    let mut told = std::pin::pin!(told);
+    let mut progress = Progress::default();
+    let mut got_on = Instant::now();
+    loop {
+        match tokio::time::timeout_at(got_on + stall_max, told.next()).await {
+            Ok(None) => return Ok(()),
+            Ok(Some(told)) => {
+                if progress.gets_on(told?) {
+                    got_on = Instant::now();
+                }
+            }
+            Err(_) => {
+                let seconds = stall_max.as_secs();
+                return Err(RuntimeError::Engine(format!("pulling {image} got no further for {seconds} s")));
+            }
+        }
+    }
+}
+
+/// How far each layer is, as told last. Some engines repeat that while nothing happens.
+#[derive(Debug, Default)]
+struct Progress(HashMap<String, (Option<String>, Option<i64>)>);
+
+impl Progress {
+    fn gets_on(&mut self, told: CreateImageInfo) -> bool {
+        let now = (told.status, told.progress_detail.and_then(|detail| detail.current));
+        let before = self.0.insert(told.id.unwrap_or_default(), now.clone());
+        before.is_none_or(|before| before != now)
+    }
+}
+
 /// Such as `registry.example.com/shop/web@sha256:…`.
 fn name_of(text: &str) -> Option<Image> {
     let (repository, digest) = text.split_once('@')?;
@@ -101,7 +133,47 @@ fn name_of(text: &str) -> Option<Image> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use bollard::models::ProgressDetail;
+    use futures::stream;
+    use stele_model::Digest;
+
     use super::*;
+
+    fn told(id: &str, status: &str, current: i64) -> CreateImageInfo {
+        CreateImageInfo {
+            id: Some(id.to_owned()),
+            status: Some(status.to_owned()),
+            progress_detail: Some(ProgressDetail { current: Some(current), total: None }),
+            ..CreateImageInfo::default()
+        }
+    }
+
+    #[test]
+    fn what_is_only_repeated_is_no_progress() {
+        let mut progress = Progress::default();
+        assert!(progress.gets_on(told("a", "Downloading", 1)));
+        assert!(progress.gets_on(told("b", "Downloading", 1)));
+        assert!(!progress.gets_on(told("a", "Downloading", 1)));
+        assert!(progress.gets_on(told("a", "Downloading", 2)));
+        assert!(!progress.gets_on(told("b", "Downloading", 1)));
+        assert!(progress.gets_on(told("b", "Extracting", 1)));
+    }
+
+    #[tokio::test]
+    async fn a_pull_that_gets_no_further_has_failed_though_the_engine_goes_on_talking() {
+        let image = Image { repository: "registry/shop".to_owned(), digest: Digest::of(&[b"v1"]) };
+        let limit = Duration::from_millis(1);
+        let repeats = stream::repeat_with(|| Ok(told("a", "Downloading", 1))).then(async |told| {
+            tokio::task::yield_now().await;
+            told
+        });
+        let ended = to_its_end(repeats, limit, &image).await.unwrap_err();
+        assert!(ended.to_string().contains("no further"), "{ended}");
+        let silent = stream::iter([Ok(told("a", "Downloading", 1))]).chain(stream::pending());
+        assert!(to_its_end(silent, limit, &image).await.is_err());
+        let whole = stream::iter([Ok(told("a", "Downloading", 1)), Ok(told("a", "Pull complete", 1))]);
+        to_its_end(whole, Duration::MAX / 4, &image).await.unwrap();
+    }
 
     #[test]
     fn only_a_registry_that_is_clear_about_it_has_no_such_image() {

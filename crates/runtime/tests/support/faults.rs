@@ -1,7 +1,7 @@
 //! A runtime that fails, or never comes back, at the n-th thing asked of it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures::future::BoxFuture;
@@ -24,6 +24,8 @@ pub enum Fault {
     DiesAfter,
     /// Nothing but that a container takes until [`Faulty::let_go`] to stop.
     StopsSlowly,
+    /// Nothing but that the first pull never ends.
+    PullHangs,
 }
 
 /// Decorates a runtime with one fault.
@@ -34,6 +36,7 @@ pub struct Faulty {
     calls: AtomicUsize,
     died: Notify,
     let_go: Notify,
+    hung: AtomicBool,
     created: Mutex<BTreeMap<InstanceId, String>>,
     started: Mutex<BTreeSet<String>>,
 }
@@ -47,6 +50,7 @@ impl Faulty {
             calls: AtomicUsize::new(0),
             died: Notify::new(),
             let_go: Notify::new(),
+            hung: AtomicBool::new(false),
             created: Mutex::default(),
             started: Mutex::default(),
         })
@@ -74,7 +78,7 @@ impl Faulty {
         self.calls.load(Ordering::SeqCst)
     }
 
-    /// Waits for the call at which the agent dies.
+    /// Waits for the call at which the agent dies, or the pull that never ends.
     pub async fn died(&self) {
         self.died.notified().await;
     }
@@ -85,13 +89,14 @@ impl Faulty {
     ) -> Result<T, RuntimeError> {
         let at = self.calls.fetch_add(1, Ordering::SeqCst);
         // Once dead, it stays dead: nothing another task of that agent wanted happens either.
-        if at < self.at || (at > self.at && self.fault == Fault::Fails) || self.fault == Fault::StopsSlowly {
+        let is_whole = matches!(self.fault, Fault::StopsSlowly | Fault::PullHangs);
+        if at < self.at || (at > self.at && self.fault == Fault::Fails) || is_whole {
             return call.await;
         }
         match self.fault {
             Fault::Fails => return Err(RuntimeError::Engine("a fault was injected".to_owned())),
             Fault::DiesAfter if at == self.at => drop(call.await),
-            Fault::DiesBefore | Fault::DiesAfter | Fault::StopsSlowly => {}
+            Fault::DiesBefore | Fault::DiesAfter | Fault::StopsSlowly | Fault::PullHangs => {}
         }
         self.died.notify_one();
         std::future::pending().await
@@ -109,7 +114,13 @@ impl Runtime for Faulty {
         self.inner.admit(instance)
     }
     fn pull<'a>(&'a self, image: &'a Image) -> BoxFuture<'a, Result<(), RuntimeError>> {
-        Box::pin(async move { self.around(async { self.inner.pull(image).await }).await })
+        Box::pin(async move {
+            if self.fault == Fault::PullHangs && !self.hung.swap(true, Ordering::SeqCst) {
+                self.died.notify_one();
+                std::future::pending::<()>().await;
+            }
+            self.around(async { self.inner.pull(image).await }).await
+        })
     }
     fn has_image<'a>(&'a self, image: &'a Image) -> BoxFuture<'a, Result<bool, RuntimeError>> {
         self.inner.has_image(image)
