@@ -84,6 +84,9 @@ pub struct ObservedContainer {
     pub address: Option<IpAddr>,
     /// What was changed by hand since it was made, for people.
     pub drift: Option<String>,
+    /// What was asked for and the engine left out, because the host cannot do it; for people. Another container would
+    /// be no better.
+    pub left_out: Option<String>,
 }
 
 /// Where a container is in its life, in the engine's words.

@@ -202,7 +202,7 @@ fn phase(
         },
         ContainerState::Running => {
             let (phase, reason) = running(instance, container, known, now_ms);
-            let made = container.drift.as_ref();
+            let made = container.drift.as_ref().or(container.left_out.as_ref());
             (phase, reason.or_else(|| made.map(|made| format!("the engine makes it otherwise ({made})"))))
         }
         ContainerState::Paused => (Phase::Unhealthy, Some("was paused by hand".to_owned())),

@@ -34,6 +34,7 @@ fn container(instance: &AssignedInstance, id: &str) -> ObservedContainer {
         stop_grace_seconds: 1,
         address: None,
         drift: None,
+        left_out: None,
     }
 }
 

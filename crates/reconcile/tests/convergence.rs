@@ -60,6 +60,7 @@ impl Engine {
             stop_grace_seconds: 1,
             address: None,
             drift: None,
+            left_out: None,
         };
         self.containers.insert(id, (container, name));
     }

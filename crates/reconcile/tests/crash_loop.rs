@@ -33,6 +33,7 @@ fn told(memory: &mut Memory, state: ContainerState, restart_count: u32) -> Insta
         stop_grace_seconds: 1,
         address: None,
         drift: None,
+        left_out: None,
     };
     let observed = Observation::new(vec![container], [desired[0].spec.app_env.clone()].into());
     memory.observe(&desired, &observed, now_ms);

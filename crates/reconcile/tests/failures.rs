@@ -38,6 +38,7 @@ fn container(state: ContainerState) -> ObservedContainer {
         stop_grace_seconds: 1,
         address: None,
         drift: None,
+        left_out: None,
     }
 }
 
@@ -246,6 +247,21 @@ fn what_the_engine_makes_otherwise_is_not_made_again_for_ever() {
     assert!(told.reason().unwrap().contains("the engine makes it otherwise (Memory"), "{told:?}");
     // What is changed by hand then is put right, as ever.
     assert!(removed(&mut memory, ObservedContainer { drift: Some("its name is x".to_owned()), ..last }));
+}
+
+#[test]
+fn what_the_host_cannot_do_is_told_and_nothing_is_made_again_for_it() {
+    let desired = [assigned()];
+    let left_out = Some("Memory is unset, was 1024".to_owned());
+    let runs = ObservedContainer { left_out, ..container(ContainerState::Running) };
+    let runs = looked(Some(runs), true);
+    // An agent that has just started knows nothing else of it.
+    let mut memory = Memory::default();
+    memory.observe(&desired, &runs, NOW_MS);
+    assert!(plan(&desired, &runs, &memory, NOW_MS).is_empty());
+    let told = report(&desired, &runs, &memory, NOW_MS).remove(0);
+    assert_eq!(told.phase, Phase::Healthy);
+    assert!(told.reason().unwrap().contains("the engine makes it otherwise (Memory"), "{told:?}");
 }
 
 #[test]

@@ -20,6 +20,7 @@
 
 mod folders;
 mod images;
+mod lacking;
 mod networks;
 mod ports;
 mod unknown;
@@ -54,7 +55,7 @@ use crate::limits::{
 };
 use crate::probe;
 use crate::registry::Logins;
-use crate::request::{create_request, drift, mutable_of_inspection, plain};
+use crate::request::{Drift, create_request, drift, mutable_of_inspection, plain};
 use crate::runtime::{Change, LogLine, LogRequest, LogStream, Runtime, RuntimeError};
 
 /// How to reach the engine, and for whom.
@@ -73,6 +74,7 @@ pub struct DockerConfig {
 pub struct Docker {
     config: DockerConfig,
     client: OnceCell<bollard::Docker>,
+    lacking: OnceCell<BTreeSet<&'static str>>,
 }
 
 type Failed = bollard::errors::Error;
@@ -103,7 +105,7 @@ fn unless_already(outcome: Result<(), Failed>, already: &[u16]) -> Result<(), Ru
 impl Docker {
     /// Reaches nothing yet: an engine that is down when the agent starts is only late.
     pub fn new(config: DockerConfig) -> Self {
-        Self { config, client: OnceCell::new() }
+        Self { config, client: OnceCell::new(), lacking: OnceCell::new() }
     }
 
     async fn client(&self) -> Result<&bollard::Docker, RuntimeError> {
@@ -162,7 +164,7 @@ impl Docker {
         let limit = Duration::from_millis(LOOK_TIMEOUT_MS);
         let id = listed.id.as_deref()?;
         let why = match tokio::time::timeout(limit, self.inspection(id)).await {
-            Ok(Ok(inspected)) => return self.observed(&inspected?, networks),
+            Ok(Ok(inspected)) => return self.seen(&inspected?, networks).await,
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("no answer within {LOOK_TIMEOUT_MS} ms"),
         };
@@ -170,11 +172,25 @@ impl Docker {
         unknown::listed(&listed, why)
     }
 
+    /// Only of what looks changed is it asked whether the host could do it at all.
+    async fn seen(
+        &self,
+        inspected: &ContainerInspectResponse,
+        networks: &BTreeSet<&str>,
+    ) -> Option<ObservedContainer> {
+        let seen = self.observed(inspected, networks, &BTreeSet::new())?;
+        if seen.drift.is_none() {
+            return Some(seen);
+        }
+        self.observed(inspected, networks, &self.lacking().await)
+    }
+
     /// Nothing for a container whose instance label is unreadable: it is none of ours to touch.
     fn observed(
         &self,
         inspected: &ContainerInspectResponse,
         networks: &BTreeSet<&str>,
+        lacking: &BTreeSet<&str>,
     ) -> Option<ObservedContainer> {
         let labels = inspected.config.as_ref()?.labels.as_ref()?;
         let own = self.config.host.labels().iter().all(|(label, text)| labels.get(label) == Some(text));
@@ -193,10 +209,10 @@ impl Docker {
             let id = endpoint.network_id.as_deref().unwrap_or_default();
             *name == own_network && !id.is_empty() && !networks.contains(id)
         });
+        let made = labels.get(LABEL_CONFIG).map_or("", String::as_str);
+        let Drift { by_hand, left_out } = drift(made, &mutable_of_inspection(inspected), lacking);
         let drift = if name == expected_name {
-            let made = labels.get(LABEL_CONFIG).map_or("", String::as_str);
-            let drift = drift(made, &mutable_of_inspection(inspected));
-            drift.or_else(|| orphaned.then(|| "its network was removed".to_owned()))
+            by_hand.or_else(|| orphaned.then(|| "its network was removed".to_owned()))
         } else {
             Some(format!("its name is {name}, was {expected_name}"))
         };
@@ -236,6 +252,7 @@ impl Docker {
             stop_grace_seconds: grace.try_into().unwrap_or_default(),
             address,
             drift,
+            left_out,
         })
     }
 
@@ -345,7 +362,7 @@ impl Docker {
 
     /// Both clones reach the same engine through the same negotiated version.
     fn detached(&self) -> Self {
-        Self { config: self.config.clone(), client: self.client.clone() }
+        Self { config: self.config.clone(), client: self.client.clone(), lacking: self.lacking.clone() }
     }
 }
 

@@ -326,11 +326,24 @@ fn mutable(host_config: &Value, networks: &BTreeMap<String, BTreeSet<String>>) -
 }
 
 /// How a container differs from what it was made as, for people.
-pub(crate) fn drift(made: &str, now: &Value) -> Option<String> {
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Drift {
+    /// What somebody changed.
+    pub(crate) by_hand: Option<String>,
+    /// What the engine left out when it made the container, because the host cannot do it.
+    pub(crate) left_out: Option<String>,
+}
+
+/// How a container differs from what it was made as, on a host on which some keys have no effect.
+pub(crate) fn drift(made: &str, now: &Value, lacking: &BTreeSet<&str>) -> Drift {
     let Ok(made) = serde_json::from_str::<Value>(made) else {
-        return Some(format!("its label {LABEL_CONFIG} is unreadable"));
+        return Drift { by_hand: Some(format!("its label {LABEL_CONFIG} is unreadable")), left_out: None };
     };
-    drift_of(&made, now)
+    let mut taken = made.clone();
+    if let Some(taken) = taken.as_object_mut() {
+        taken.retain(|key, _| now.get(key).is_some() || !lacking.contains(key.as_str()));
+    }
+    Drift { by_hand: drift_of(&taken, now), left_out: drift_of(&made, &taken) }
 }
 
 /// How what can be changed by hand differs from what it was made as or should be, for people.

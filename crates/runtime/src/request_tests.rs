@@ -156,12 +156,18 @@ fn folders_of_the_host_come_from_anywhere_in_the_request() {
 fn drift_is_told_by_what_differs() {
     let made = request(|_| {}).unwrap().body.labels.unwrap()[LABEL_CONFIG].clone();
     let mut now: Value = serde_json::from_str(&made).unwrap();
-    assert_eq!(drift(&made, &now), None);
+    let able = BTreeSet::new();
+    assert_eq!(drift(&made, &now, &able), Drift::default());
     now["Memory"] = json!(1);
     now.as_object_mut().unwrap().remove("PidsLimit");
-    let told = drift(&made, &now).unwrap();
+    let told = drift(&made, &now, &able).by_hand.unwrap();
     assert_eq!(told, "Memory is 1, was 67108864; PidsLimit is unset, was 100");
-    assert!(drift("", &now).is_some());
+    assert!(drift("", &now, &able).by_hand.is_some());
+
+    // What the engine leaves out is none of anybody's doing; a value that it has, it was given.
+    let told = drift(&made, &now, &BTreeSet::from(["Memory", "PidsLimit"]));
+    assert_eq!(told.by_hand.unwrap(), "Memory is 1, was 67108864");
+    assert_eq!(told.left_out.unwrap(), "PidsLimit is unset, was 100");
 }
 
 #[test]

@@ -453,6 +453,7 @@ impl Container {
             stop_grace_seconds: self.grace_seconds,
             address: Some(std::net::Ipv4Addr::LOCALHOST.into()),
             drift: self.drift.clone(),
+            left_out: None,
         }
     }
 }

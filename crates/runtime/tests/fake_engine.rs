@@ -7,10 +7,12 @@ mod support;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use serde_json::{Value, json};
 use stele_runtime::docker::{Docker, DockerConfig};
+use stele_runtime::host::LABEL_CONFIG;
 use stele_runtime::registry::{Logins, Registries, RegistryAuth};
 use stele_runtime::{Runtime as _, RuntimeError};
-use support::{host, image};
+use support::{host, image, instance, plain_container};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 
@@ -21,6 +23,8 @@ struct Engine {
     minor: u32,
     /// Status and body of its answer to a pull.
     pull: (&'static str, &'static str),
+    /// Other answers, by how the path that is asked for ends.
+    answers: Vec<(&'static str, Value)>,
     /// The heads of all requests.
     asked: Vec<String>,
 }
@@ -36,16 +40,20 @@ impl Engine {
         if let Some(wanted) = wanted.filter(|wanted| *wanted != minor) {
             let message =
                 format!("client version 1.{wanted} is too old. Minimum supported API version is 1.{minor}");
-            return ("400 Bad Request", serde_json::json!({"message": message}).to_string());
+            return ("400 Bad Request", json!({"message": message}).to_string());
         }
         if path.ends_with("/version") {
-            return ("200 OK", serde_json::json!({"ApiVersion": format!("1.{minor}")}).to_string());
+            return ("200 OK", json!({"ApiVersion": format!("1.{minor}")}).to_string());
+        }
+        let of_path = path.split('?').next().unwrap();
+        if let Some((_, answer)) = self.answers.iter().find(|(end, _)| of_path.ends_with(end)) {
+            return ("200 OK", answer.to_string());
         }
         if path.contains("/images/create") {
             return (self.pull.0, self.pull.1.to_owned());
         }
         if path.contains("/images/") {
-            return ("404 Not Found", serde_json::json!({"message": "no such image"}).to_string());
+            return ("404 Not Found", json!({"message": "no such image"}).to_string());
         }
         ("200 OK", "[]".to_owned())
     }
@@ -65,7 +73,12 @@ async fn serve(mut client: UnixStream, engine: Shared) {
 
 fn engine(socket: &Path) -> Shared {
     let listener = UnixListener::bind(socket).unwrap();
-    let engine = Arc::new(Mutex::new(Engine { minor: 41, pull: ("200 OK", ""), asked: Vec::new() }));
+    let engine = Arc::new(Mutex::new(Engine {
+        minor: 41,
+        pull: ("200 OK", ""),
+        answers: Vec::new(),
+        asked: Vec::new(),
+    }));
     tokio::spawn({
         let engine = Arc::clone(&engine);
         async move {
@@ -140,4 +153,34 @@ async fn an_image_that_does_not_exist_is_told_from_a_registry_in_trouble() {
     let refused = pull("200 OK", midway).await.unwrap_err();
     assert!(matches!(refused, RuntimeError::Engine(_)), "{refused:?}");
     pull("200 OK", r#"{"status": "Pull complete", "id": "a"}"#).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_limit_that_the_host_cannot_keep_was_not_taken_away_by_hand() {
+    let folder = tempfile::tempdir().unwrap();
+    let host = host("acme", "n1");
+    let web = instance("shop/web@prod/web.0-1", plain_container(image("registry.example/shop", 1), &[]));
+    let made = json!({"Memory": 1024, "RestartPolicy": "no", "Networks": {}});
+    let mut labels = host.instance_labels(&web);
+    labels.insert(LABEL_CONFIG.to_owned(), made.to_string());
+    let inspected = json!({
+        "Id": "c1",
+        "Name": format!("/{}", host.container_name(&web.id)),
+        "State": {"Status": "running"},
+        "Config": {"Labels": labels},
+        "HostConfig": {"Memory": 0},
+    });
+    for (number, can) in [(1, true), (2, false)] {
+        let socket = folder.path().join(format!("docker{number}.sock"));
+        let engine = engine(&socket);
+        engine.lock().unwrap().answers = vec![
+            ("/containers/json", json!([{"Id": "c1", "Labels": labels}])),
+            ("/containers/c1/json", inspected.clone()),
+            ("/info", json!({"MemoryLimit": can})),
+        ];
+        let docker = docker(&socket, Logins::default());
+        let seen = docker.observe().await.unwrap().of(&web.id).unwrap().clone();
+        let told = Some("Memory is unset, was 1024".to_owned());
+        assert_eq!((seen.drift, seen.left_out), if can { (told, None) } else { (None, told) });
+    }
 }

@@ -23,5 +23,6 @@ pub(super) fn listed(listed: &ContainerSummary, why: String) -> Option<ObservedC
         stop_grace_seconds: 0,
         address: None,
         drift: None,
+        left_out: None,
     })
 }
