@@ -10,6 +10,7 @@ use stele_bus::Auth;
 use stele_bus::join::NatsAccess;
 use stele_controller::found::{Founding, Place, found, prepare};
 use stele_controller::{Config, start};
+use stele_model::signature::PublicKey;
 use stele_model::{ControllerId, FleetName, PrincipalId, Time};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -20,6 +21,7 @@ use crate::new_admin::NewAdmin;
 use crate::recover::Recover;
 use crate::renew::Renew;
 use crate::session::Session;
+use crate::terminal::time;
 
 /// Found and run controllers
 #[derive(Subcommand, Debug)]
@@ -188,6 +190,8 @@ fn login_line(folder: &Path, place: &Place) -> String {
 #[derive(Serialize)]
 struct FoundAnswer {
     admin_token: String,
+    admin_token_expires: Time,
+    root: PublicKey,
     configs: BTreeMap<ControllerId, PathBuf>,
 }
 
@@ -208,7 +212,12 @@ impl Found {
         };
         let founded = found(&self.folder, &founding).map_err(failed)?;
         let login = login_line(&self.folder, &founding.controllers[0]);
-        let answer = FoundAnswer { admin_token: founded.admin_token, configs: founded.configs };
+        let answer = FoundAnswer {
+            admin_token: founded.admin_token,
+            admin_token_expires: founded.admin_token_expires,
+            root: founded.root,
+            configs: founded.configs,
+        };
         session.terminal.item(&answer, |answer| {
             let controllers: Vec<_> = answer
                 .configs
@@ -218,11 +227,15 @@ impl Found {
                 })
                 .collect();
             format!(
-                "Founded fleet {} in {}.\n{}\nThe administrator's token, shown only once:\n  {}\n\
-                 Next: start the controllers, then\n  {login}",
+                "Founded fleet {} in {}.\n{}\nIts root's public key, by which others know it (STELE_ROOT):\n  {}\n\
+                 The administrator's token, shown only once, valid until {}:\n  {}\n\
+                 Next: start the controllers, then\n  {login}\n  \
+                 stele token create NAME --role admin   # a second administrator",
                 founding.fleet,
                 self.folder.display(),
                 controllers.join("\n"),
+                answer.root,
+                time(answer.admin_token_expires),
                 answer.admin_token
             )
         })

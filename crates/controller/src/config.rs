@@ -1,4 +1,4 @@
-//! A controller's configuration: one JSON file, made by `stele dev` or `stele controller init`.
+//! A controller's configuration: one JSON file, made by `stele dev` or `stele controller found`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -9,7 +9,7 @@ use ed25519_dalek::SigningKey;
 use stele_bus::join::NatsAccess;
 use stele_model::event::{Holder, Role, Token};
 use stele_model::limits::TOKEN_LIFE_SECONDS_MAX;
-use stele_model::signature::{Certificate, CertificateBody, public_key};
+use stele_model::signature::{Certificate, CertificateBody, PublicKey, public_key};
 use stele_model::{ControllerId, Digest, FleetName, PrincipalId, Time};
 use stele_peer::ca::Authority;
 
@@ -55,6 +55,10 @@ pub struct Founding {
 pub struct Founded {
     /// The first administrator's token. It is kept nowhere else.
     pub admin_token: String,
+    /// When that token ends.
+    pub admin_token_expires: Time,
+    /// The root's public key, by which others know the fleet.
+    pub root: PublicKey,
     /// Each controller's configuration file.
     pub configs: BTreeMap<ControllerId, PathBuf>,
 }
@@ -70,14 +74,14 @@ pub fn new_token() -> anyhow::Result<(String, Digest)> {
 /// controller. The root folder can be taken off line afterwards: only adding
 /// controllers and renewing their certificates needs it.
 pub fn found(folder: &Path, founding: &Founding) -> anyhow::Result<Founded> {
-    let root = folder.join(ROOT);
-    anyhow::ensure!(!root.exists(), "{} exists: this fleet was founded already", root.display());
-    make_private(&root)?;
-    write_secret(&root.join(ROOT_KEY), &hex::encode(random::<32>()?))?;
-    write_secret(&root.join(MASTER_KEY), &hex::encode(random::<32>()?))?;
+    let place = folder.join(ROOT);
+    anyhow::ensure!(!place.exists(), "{} exists: this fleet was founded already", place.display());
+    make_private(&place)?;
+    write_secret(&place.join(ROOT_KEY), &hex::encode(random::<32>()?))?;
+    write_secret(&place.join(MASTER_KEY), &hex::encode(random::<32>()?))?;
     let authority = Authority::create(founding.fleet.as_str())?;
-    write_secret(&root.join(AUTHORITY), authority.certificate_pem())?;
-    write_secret(&root.join(AUTHORITY_KEY), &authority.key_pem())?;
+    write_secret(&place.join(AUTHORITY), authority.certificate_pem())?;
+    write_secret(&place.join(AUTHORITY_KEY), &authority.key_pem())?;
     let (admin_token, hash) = new_token()?;
     let admin = Token {
         principal: founding.admin.clone(),
@@ -86,6 +90,7 @@ pub fn found(folder: &Path, founding: &Founding) -> anyhow::Result<Founded> {
         holder: Holder::Person,
         expires: Time(now().0 + TOKEN_LIFE_SECONDS_MAX * 1_000_000),
     };
+    let (admin_token_expires, root) = (admin.expires, public_key(&root_key(folder)?));
     let founders: Vec<_> = founding.controllers.iter().map(|place| place.id).collect();
     let peers: BTreeMap<_, _> =
         founding.controllers.iter().map(|place| (place.id, place.peer.to_string())).collect();
@@ -100,7 +105,7 @@ pub fn found(folder: &Path, founding: &Founding) -> anyhow::Result<Founded> {
         };
         configs.insert(place.id, write_controller(folder, place, settings)?);
     }
-    Ok(Founded { admin_token, configs })
+    Ok(Founded { admin_token, admin_token_expires, root, configs })
 }
 
 /// Makes the folder of a controller that joins a fleet founded earlier. `like` is

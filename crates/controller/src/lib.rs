@@ -23,6 +23,7 @@ mod backfill;
 mod cluster;
 mod config;
 mod digested;
+mod disk_space;
 mod erasure;
 mod feed;
 mod forgotten;

@@ -180,6 +180,17 @@ pub const CERTIFICATE_LIFE: Duration = stele_peer::ca::CERTIFICATE_VALIDITY;
 pub const NEW_ADMIN_LIFE: Duration = Duration::from_hours(24);
 /// Before the end of a controller's certificates, from when on it is a problem, and is said at each start.
 pub const CERTIFICATE_WARNING: Duration = Duration::from_hours(90 * 24);
+/// Before the end of the last administrator's token, from when on it is a problem: without one, nobody makes another.
+pub const TOKEN_WARNING: Duration = Duration::from_hours(30 * 24);
+/// Free space below which a controller's disk gets full, in bytes (8 GiB): enough for days of a busy fleet's records.
+pub const DISK_FREE_WARNING_BYTES: u64 = 8 * 1024 * 1024 * 1024;
+/// The same as a part of the file system, in percent. Both must be so: of a large disk a few percent are much, and a small
+/// one may be meant to be small.
+pub const DISK_FREE_WARNING_PERCENT: u64 = 10;
+/// Between two looks at how much room the disk has.
+pub const DISK_INTERVAL: Duration = Duration::from_mins(1);
+/// Between two lines in the log that say that the disk gets full.
+pub const DISK_NOTICE_INTERVAL: Duration = Duration::from_hours(1);
 /// Renewals of one controller's certificates in a day, each with files of its own.
 pub const RENEWALS_PER_DAY_MAX: u32 = 99;
 /// Longest time a controller may take to stop.

@@ -222,6 +222,7 @@ fn tasks(
     tasks.spawn(endless(Box::pin(key_copies::run(handle.clone()))));
     tasks.spawn(endless(Box::pin(crate::request_keys::run(handle.clone()))));
     tasks.spawn(crate::scrub::run(handle.clone()));
+    tasks.spawn(endless(Box::pin(crate::disk_space::run(handle.clone()))));
     tasks.spawn(proof::follow(handle.clone()));
     tasks.spawn(proof::compare(handle.clone()));
     let publish = config.publish_checkpoints.clone();

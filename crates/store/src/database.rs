@@ -10,7 +10,7 @@ use rocksdb::{
 use stele_consensus::StoreError;
 use stele_consensus::seal::{seal_into, unseal};
 
-use crate::disk::Disk;
+use crate::disk::{Disk, Space};
 use crate::error::OpenError;
 use crate::{limits, processor};
 
@@ -168,6 +168,10 @@ impl Database {
 
     pub(crate) fn path(&self) -> &Path {
         self.disk.path()
+    }
+
+    pub(crate) fn space(&self) -> Result<Space, StoreError> {
+        self.disk.space()
     }
 
     /// Names a place for an error message.

@@ -6,6 +6,15 @@ use std::path::{Path, PathBuf};
 use nix::sys::statvfs::fstatvfs;
 use stele_consensus::StoreError;
 
+/// Room on the file system of a store, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// What this process may still write.
+    pub free_bytes: u64,
+    /// All of it.
+    pub total_bytes: u64,
+}
+
 /// Where a store is. Its folder is held open: whoever is about to write asks how much room there is, and to look for
 /// the folder by its path takes twice as long as to ask.
 pub(crate) struct Disk {
@@ -28,14 +37,20 @@ impl Disk {
         &self.path
     }
 
-    /// Bytes this process may still write on its file system.
-    pub(crate) fn free_bytes(&self) -> Result<u64, StoreError> {
+    /// How much room its file system has.
+    pub(crate) fn space(&self) -> Result<Space, StoreError> {
         let stat = fstatvfs(&self.open).map_err(|error| StoreError::Io {
             operation: "asking for free space",
             place: self.path.display().to_string(),
             detail: error.to_string(),
         })?;
-        Ok(stat.blocks_available() * stat.fragment_size())
+        let unit = stat.fragment_size();
+        Ok(Space { free_bytes: stat.blocks_available() * unit, total_bytes: stat.blocks() * unit })
+    }
+
+    /// Bytes this process may still write on its file system.
+    pub(crate) fn free_bytes(&self) -> Result<u64, StoreError> {
+        Ok(self.space()?.free_bytes)
     }
 
     /// Refuses while refusing is still clean: before anything is written.

@@ -48,6 +48,7 @@ mod store;
 mod verify;
 mod watermark;
 
+pub use disk::Space;
 pub use error::OpenError;
 pub use inspect::open_read_only;
 pub use meta::SnapshotInfo;

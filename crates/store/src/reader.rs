@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use stele_consensus::{LogIndex, Span, StoreError};
 
 use crate::database::{Database, Family};
+use crate::disk::Space;
 use crate::limits;
 use crate::snapshots::Stages;
 
@@ -68,6 +69,11 @@ impl Reader {
     /// The folder of the store.
     pub fn path(&self) -> &Path {
         self.database().path()
+    }
+
+    /// How much room the file system of the store has.
+    pub fn space(&self) -> Result<Space, StoreError> {
+        self.database().space()
     }
 
     /// Last record, 0 without one.

@@ -52,5 +52,7 @@ pub(super) const IMAGES_DEADLINE: Duration = Duration::from_secs(3);
 pub(super) const PORTS_DEADLINE: Duration = Duration::from_secs(1);
 /// First, short wait for a registry's word, before nodes are asked.
 pub(super) const REGISTRY_DEADLINE_FIRST: Duration = Duration::from_secs(1);
+/// Ranges of records that one problem names.
+pub(super) const RANGES_NAMED: usize = 3;
 /// Nodes that one refusal names.
 pub(super) const NODES_NAMED: usize = 3;

@@ -11,6 +11,7 @@ mod erasures;
 mod events;
 mod failure;
 mod fleet;
+mod fleet_problems;
 mod history;
 mod limits;
 mod logs;

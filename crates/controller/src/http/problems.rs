@@ -1,17 +1,13 @@
 //! What is wrong, as State tells it, and what gets further.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use stele_api::wire::{AppStatus, InstanceStatus, NodeStatus, ProblemStatus};
 use stele_model::event::Outcome;
 use stele_model::point::Verdict;
-use stele_model::state::Controller;
 use stele_model::wire::{InstanceReport, Phase};
-use stele_model::{AppEnv, ControllerId, InstanceId, NodeName, Scope, Seq, State, Time};
+use stele_model::{AppEnv, InstanceId, NodeName, Scope, Seq, State};
 use stele_planner::Unplaced;
-
-use crate::limits::CERTIFICATE_WARNING;
-use crate::when::{day, since_1970};
 
 /// What is wrong, and what could be done about it now.
 pub(super) fn problems(
@@ -215,47 +211,6 @@ fn leftover(state: &State, node: &NodeName, id: &InstanceId, report: &InstanceRe
             None => format!("stele events --scope node:{node}"),
         }),
     }
-}
-
-/// Controllers whose certificates end soon or have ended: those for their signatures as the log has them, those for
-/// their connections as they were shown.
-pub(super) fn certificates(
-    state: &State,
-    shown: &BTreeMap<ControllerId, Time>,
-    now: Time,
-) -> Vec<ProblemStatus> {
-    let soon = Time(now.0.saturating_add(since_1970(CERTIFICATE_WARNING).0));
-    // Who was removed and is not forgotten yet must not be vouched for again.
-    let controllers = state.control.controllers.iter().filter(|(id, _)| !state.control.retired.contains(*id));
-    let problem = |(id, controller): (&ControllerId, &Controller)| {
-        let signatures = Some(controller.certificate.body.not_after);
-        let ends = [("signatures", signatures), ("connections", shown.get(id).copied())];
-        let ends =
-            ends.into_iter().filter_map(|(of, until)| Some((of, until.filter(|until| *until < soon)?)));
-        let said: Vec<_> = ends
-            .map(|(of, until)| {
-                let ends = if until < now { "ended" } else { "ends" };
-                format!("that for its {of} {ends} on {}", day(until))
-            })
-            .collect();
-        (!said.is_empty()).then(|| ProblemStatus {
-            scope: Scope::fleet(),
-            instance: None,
-            node: None,
-            message: format!(
-                "controller {id} needs new certificates: {}. Without them it does not start, nodes do not believe it, \
-                 and other controllers do not talk to it",
-                said.join(", ")
-            ),
-            since: None,
-            contacts: stele_model::event::Contacts::default(),
-            log_tail: Vec::new(),
-            next: Some(format!(
-                "stele controller renew --config fleet/controller-{id}/controller.json --folder fleet --plan"
-            )),
-        })
-    };
-    controllers.filter_map(problem).collect()
 }
 
 #[cfg(test)]

@@ -16,7 +16,8 @@ use stele_model::{AppEnv, Digest, InstanceId, NodeName, Point, Revisions, Scope,
 
 use super::asked::Asked;
 use super::failure::Failure;
-use super::problems::{certificates, leftovers, problems};
+use super::fleet_problems::{Seen, fleet_problems};
+use super::problems::{leftovers, problems};
 use super::scopes::check_known;
 use super::untold::untold;
 use super::{Answered, json};
@@ -90,9 +91,12 @@ pub(super) async fn point_seq(
     scope: &Scope,
     text: &str,
 ) -> Result<Seq, Failure> {
-    let point: Point =
-        text.parse().map_err(|error: stele_model::point::PointError| Failure::invalid(error.to_string()))?;
-    Ok(handle.resolve(state, scope, &point).await?)
+    Ok(handle.resolve(state, scope, &point(text)?).await?)
+}
+
+/// A written point.
+pub(super) fn point(text: &str) -> Result<Point, Failure> {
+    text.parse().map_err(|error: stele_model::point::PointError| Failure::invalid(error.to_string()))
 }
 
 pub(super) async fn status(handle: &Handle, asked: &Asked) -> Answered {
@@ -109,11 +113,11 @@ pub(super) async fn status(handle: &Handle, asked: &Asked) -> Answered {
         told.into_iter().filter_map(|(app_env, told)| app(&state, &query.scope, &app_env, told)).collect();
     let mut problems = problems(&state, &asked.state, &apps, &nodes);
     problems.extend(leftovers(&state, &query.scope, apps_of(&state, &query.scope)));
-    // What fits a message and who is certified is not in State: it is of now.
+    // What fits a message and how controllers fare is not in State: it is of now.
     if state.seq == asked.state.seq {
         problems.extend(untold(handle, &state, &nodes).await);
         if query.scope == Scope::fleet() {
-            problems.extend(certificates(&state, &handle.connections_until(), handle.now()));
+            problems.extend(fleet_problems(&state, &Seen::by(handle)));
         }
     }
     let (seq, time, scope) = (state.seq, state.time, query.scope);
