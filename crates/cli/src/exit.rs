@@ -12,7 +12,7 @@ use crate::terminal::one_line;
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
   0  it worked
-  1  it was done and failed (a deployment failed, evidence is refused, --exit-code found a difference)
+  1  it was done and failed (a deployment failed, evidence is refused, --exit-code found something)
   2  the command, or a file given to it, makes no sense
   3  refused (forbidden, in conflict with the present state, invalid), or a plan says that it would be
   4  not found
@@ -44,8 +44,9 @@ pub(crate) enum Failure {
     Unreachable(String),
     /// It is done, and whether it works is not known yet.
     Undecided(String),
-    /// Something differs, and whoever asked wanted to hear of it by the exit code.
-    Differs,
+    /// There is what was looked for, such as a difference or a problem, and whoever asked wanted to hear of it by the exit
+    /// code.
+    Found,
     /// The log, or what was derived from it, is not what it should be.
     Diverged(crate::replay::Divergence),
     /// What was verified is the word of whoever gave it, and this was said: no witness vouches for it, or no signature.
@@ -57,13 +58,13 @@ pub(crate) enum Failure {
 impl Failure {
     /// Whether there is nothing more to say about it: nobody listens, or it was said with the answer.
     pub(crate) fn is_silent(&self) -> bool {
-        matches!(self, Self::Closed | Self::Differs | Self::WouldBeRefused | Self::Unwitnessed)
+        matches!(self, Self::Closed | Self::Found | Self::WouldBeRefused | Self::Unwitnessed)
     }
 
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Closed => CLOSED,
-            Self::Failed(_) | Self::Differs => 1,
+            Self::Failed(_) | Self::Found => 1,
             Self::Usage(_) | Self::Spec(_) => 2,
             Self::WouldBeRefused => 3,
             Self::Unreachable(_) => 5,
@@ -92,7 +93,7 @@ impl fmt::Display for Failure {
             Self::Spec(errors) => write!(f, "{errors}"),
             Self::Diverged(divergence) => write!(f, "{divergence}"),
             Self::Closed => f.write_str("nobody reads the output"),
-            Self::Differs => f.write_str("something differs"),
+            Self::Found => f.write_str("there is something"),
             Self::WouldBeRefused => f.write_str("it would be refused"),
             Self::Unwitnessed => f.write_str("nobody vouches for it"),
             Self::Problem(problem) => {

@@ -375,6 +375,21 @@ impl Handle {
 
     /// The seq a point stands for, seen from `state`.
     pub async fn resolve(&self, state: &State, scope: &Scope, point: &Point) -> Result<Seq, ReadError> {
+        let seq = self.resolve_beginning(state, scope, point).await?;
+        if seq == 0 && state.seq > 0 && !matches!(point, Point::Seq(_)) {
+            let genesis = self.in_past(|past| past.header(1)).await?.time;
+            return Err(before_genesis(point, genesis).into());
+        }
+        Ok(seq)
+    }
+
+    /// The same for whoever wants what came after a point: a time before the log begins is its beginning.
+    pub async fn resolve_beginning(
+        &self,
+        state: &State,
+        scope: &Scope,
+        point: &Point,
+    ) -> Result<Seq, ReadError> {
         let last = state.seq;
         // A leader's clock may have been ahead of this one.
         let now = self.now().max(state.time);
@@ -387,10 +402,6 @@ impl Handle {
                 resolved => resolved?,
             },
         };
-        if seq == 0 && last > 0 && !matches!(point, Point::Seq(_)) {
-            let genesis = self.in_past(|past| past.header(1)).await?.time;
-            return Err(before_genesis(point, genesis).into());
-        }
         if seq == last {
             return Ok(seq);
         }

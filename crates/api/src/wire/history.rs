@@ -18,6 +18,9 @@ pub struct HistoryAnswer {
     pub scope: Scope,
     /// Newest first.
     pub entries: Vec<HistoryEntry>,
+    /// Whether there are earlier ones, or may be, that are not listed.
+    #[serde(default)]
+    pub more: bool,
 }
 
 /// One deployment.

@@ -95,6 +95,9 @@ pub struct HistoryQuery {
 pub struct EventsQuery {
     /// Only events after this record. A `Last-Event-ID` header counts before it.
     pub after: Option<Seq>,
+    /// Only events after this point, such as `2h ago` or `v3` of the scope; all of them where the log begins later. In
+    /// place of `after`.
+    pub since: Option<String>,
     /// Only events that touch something in this scope.
     pub scope: Option<Scope>,
     /// Only events of this kind, such as `deployment_finished`; several, joined by commas.

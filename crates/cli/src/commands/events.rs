@@ -18,12 +18,15 @@ use crate::session::Session;
 /// Print events of the log
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  stele events --after 0 --limit 1000\n  stele events --at \"2h ago\" -n 20\n  stele events --follow --scope shop/web@prod\n  stele events --kind deployment_finished,rolled_back --principal ci\n  stele events --follow --output json | jq .event"
+    after_help = "Examples:\n  stele events --since \"2h ago\" --limit 1000\n  stele events --after 0 --limit 1000\n  stele events --at \"2h ago\" -n 20\n  stele events --follow --scope shop/web@prod\n  stele events --kind deployment_finished,rolled_back --principal ci\n  stele events --follow --output json | jq .event"
 )]
 pub(crate) struct Events {
     /// Only events after this record; without it, the newest ones
     #[arg(long, value_name = "SEQ")]
     after: Option<Seq>,
+    /// Only events after this point, as for --at
+    #[arg(long, value_name = "POINT", value_parser = point, conflicts_with = "after")]
+    since: Option<String>,
     /// The log as it was at this point: seq:N, a time, "2h ago", and of one app's scope v3, prev, last-good
     #[arg(long, value_name = "POINT", value_parser = point, conflicts_with = "follow")]
     at: Option<String>,
@@ -49,33 +52,46 @@ pub(crate) struct Events {
 impl Events {
     pub(crate) fn run(self, session: &Session) -> Result<(), Failure> {
         let client = session.client()?;
-        let after = match self.after {
-            Some(after) => self.print_from(session, &client, after)?,
-            None => self.print_newest(session, &client)?,
+        let after = if self.after.is_some() || self.since.is_some() {
+            self.print_from(session, &client)?
+        } else {
+            self.print_newest(session, &client)?
         };
         if self.follow { self.follow(session, &client, after) } else { Ok(()) }
     }
 
-    fn print_from(&self, session: &Session, client: &Client, mut after: Seq) -> Result<Seq, Failure> {
-        let mut printed = 0;
-        while printed < self.limit {
+    /// Prints the first events after where it was told to begin, and says so when more follow.
+    fn print_from(&self, session: &Session, client: &Client) -> Result<Seq, Failure> {
+        let (mut printed, mut after) = (0, self.after);
+        loop {
             let wanted = (self.limit - printed).min(EVENTS_PAGE_MAX);
-            let page: EventsPage = client.get(&self.path(after, Some(wanted)))?;
-            for record in &page.events {
+            // A page has one event at least. Where none is wanted, it still tells where to go on.
+            let page: EventsPage = client.get(&self.path(after, Some(wanted.max(1))))?;
+            for record in page.events.iter().take(wanted) {
                 session.terminal.item(record, |record| event_line(session.terminal, record))?;
+                printed += 1;
             }
-            printed += page.events.len();
-            after = page.after;
-            if after >= page.last {
-                break;
+            let left = page.events.get(wanted);
+            let reached = left.map_or(page.after, |record| record.header.seq.saturating_sub(1));
+            if reached >= page.last {
+                return Ok(reached);
             }
+            if printed >= self.limit {
+                // Whoever follows gets them.
+                if !self.follow {
+                    let is_sure = self.scope.is_none() && self.kind.is_none() && self.principal.is_none();
+                    let more = if is_sure { "more follow" } else { "more may follow" };
+                    eprintln!("{more}: --after {reached}");
+                }
+                return Ok(reached);
+            }
+            after = Some(reached);
         }
-        Ok(after)
     }
 
     /// Looks back from the end, further and further, until enough events are found.
     fn print_newest(&self, session: &Session, client: &Client) -> Result<Seq, Failure> {
-        let last = client.get::<EventsPage>(&self.path(0, Some(1)))?.last;
+        let last = client.get::<EventsPage>(&self.path(Some(0), Some(1)))?.last;
         let mut found: VecDeque<Record> = VecDeque::new();
         let (mut end, mut window) = (last, self.limit as u64);
         while end > 0 && found.len() < self.limit {
@@ -83,7 +99,7 @@ impl Events {
             let mut earlier = Vec::new();
             let mut after = begin;
             while after < end {
-                let page: EventsPage = client.get(&self.path(after, Some(EVENTS_PAGE_MAX)))?;
+                let page: EventsPage = client.get(&self.path(Some(after), Some(EVENTS_PAGE_MAX)))?;
                 earlier.extend(page.events.into_iter().filter(|record| record.header.seq <= end));
                 after = page.after;
             }
@@ -99,11 +115,12 @@ impl Events {
         Ok(last)
     }
 
-    fn path(&self, after: Seq, limit: Option<usize>) -> String {
+    fn path(&self, after: Option<Seq>, limit: Option<usize>) -> String {
         with_query(
             "/v1/events",
             &[
-                ("after", Some(after.to_string())),
+                ("after", after.map(|after| after.to_string())),
+                ("since", self.since.clone().filter(|_| after.is_none())),
                 ("scope", self.scope.as_ref().map(ToString::to_string)),
                 ("kind", self.kind.clone()),
                 ("principal", self.principal.as_ref().map(ToString::to_string)),
@@ -119,7 +136,7 @@ impl Events {
         let mut pause = RETRY_PAUSE_MIN;
         let mut broke: Option<Instant> = None;
         loop {
-            let stream = match client.stream(&self.path(after, None), "text/event-stream") {
+            let stream = match client.stream(&self.path(Some(after), None), "text/event-stream") {
                 Ok(stream) => stream,
                 // A controller that is started again refuses connections for a moment.
                 Err(Failure::Unreachable(_)) if broke.is_some_and(|at| at.elapsed() < RETRY_DEADLINE) => {

@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use stele_api::limits::HISTORY_ENTRIES_MAX;
 use stele_api::wire::{DiffAnswer, HistoryAnswer, ShowAnswer};
 use stele_model::Scope;
 use stele_model::event::Outcome;
@@ -46,8 +47,24 @@ impl History {
         );
         let answer: HistoryAnswer = session.client()?.get(&path)?;
         let terminal = session.terminal;
-        terminal.answer(&answer, |answer| render_history(terminal, answer))
+        terminal.answer(&answer, |answer| render_history(terminal, answer))?;
+        if answer.more {
+            eprintln!("{}", left_out(&answer));
+        }
+        Ok(())
     }
+}
+
+/// What is said when there are earlier deployments than those listed.
+fn left_out(answer: &HistoryAnswer) -> String {
+    if answer.entries.len() < HISTORY_ENTRIES_MAX {
+        return format!("earlier ones are not listed: --limit N lists up to {HISTORY_ENTRIES_MAX}");
+    }
+    format!(
+        "earlier ones are not listed: {HISTORY_ENTRIES_MAX} are at most; stele events --kind deployment_started --scope \
+         {} --after 0 has all",
+        answer.scope
+    )
 }
 
 fn render_history(terminal: Terminal, answer: &HistoryAnswer) -> String {
@@ -225,6 +242,6 @@ impl Diff {
                 summary(differences)
             ),
         })?;
-        if self.exit_code && !answer.differences.is_empty() { Err(Failure::Differs) } else { Ok(()) }
+        if self.exit_code && !answer.differences.is_empty() { Err(Failure::Found) } else { Ok(()) }
     }
 }

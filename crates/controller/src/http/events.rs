@@ -18,7 +18,7 @@ use super::asked::{Asked, Caller};
 use super::failure::Failure;
 use super::limits::{EVENTS_PAGE_BYTES_MAX, EVENTS_SCANNED_MAX, RECORDS_PER_SCAN, STREAM_KEEPALIVE};
 use super::scopes::check_known;
-use super::status::point_seq;
+use super::status::{point, point_seq};
 use super::{Answered, json};
 use crate::handle::Handle;
 
@@ -108,6 +108,18 @@ async fn scan(
     Ok((events, after))
 }
 
+/// After which record the events begin that are asked for.
+async fn begin(handle: &Handle, state: &State, query: &EventsQuery) -> Result<Seq, Failure> {
+    match (query.after, &query.since) {
+        (Some(_), Some(_)) => Err(Failure::invalid("after, since: only one of them says where to begin")),
+        (after, None) => Ok(after.unwrap_or(0)),
+        (None, Some(since)) => {
+            let scope = query.scope.clone().unwrap_or_default();
+            Ok(handle.resolve_beginning(state, &scope, &point(since)?).await?)
+        }
+    }
+}
+
 pub(super) async fn events(handle: &Handle, asked: &Asked) -> Answered {
     let query: EventsQuery = asked.query()?;
     let filter = Filter::new(&query)?;
@@ -125,7 +137,7 @@ pub(super) async fn events(handle: &Handle, asked: &Asked) -> Answered {
         Some(text) => text.parse().map_err(|_| {
             Failure::new(ProblemKind::Malformed, format!("Last-Event-ID {text:?} is not a seq"))
         })?,
-        None => query.after.unwrap_or(0),
+        None => begin(handle, &asked.state, &query).await?,
     };
     if wants_stream && query.at.is_some() {
         return Err(Failure::invalid("at: a stream goes on from now; only pages are of the past"));

@@ -46,21 +46,21 @@ pub(super) async fn history(handle: &Handle, asked: &Asked) -> Answered {
     }
     let state = state_at(handle, &asked.state, &query.scope, query.at.as_deref()).await?;
     check_known(&query.scope, &[&asked.state, &state])?;
-    // State keeps the newest deployments of each app, the log all of them.
+    // State keeps the newest deployments of each app, the log all of them. One more than is told tells that there are
+    // more.
     let is_enough = |state: &State, since| {
-        of_scope(state, &query.scope)
-            .take_while(|(id, _)| **id >= since)
-            .nth(limit.saturating_sub(1))
-            .is_some()
+        of_scope(state, &query.scope).take_while(|(id, _)| **id >= since).nth(limit).is_some()
     };
-    let (state, _) = handle.remembering(&state, &query.scope, is_enough).await?;
-    let newest: Vec<_> = of_scope(&state, &query.scope).take(limit).collect();
+    let (state, since) = handle.remembering(&state, &query.scope, is_enough).await?;
+    let mut newest: Vec<_> = of_scope(&state, &query.scope).take(limit.saturating_add(1)).collect();
+    let more = newest.len() > limit || since > 0;
+    newest.truncate(limit);
     let mut entries = Vec::with_capacity(newest.len());
     for (id, deployment) in newest {
         let header = header_of(handle, *id).await?;
         entries.push(entry(&state, *id, deployment, header));
     }
-    json(&HistoryAnswer { scope: query.scope, entries })
+    json(&HistoryAnswer { scope: query.scope, entries, more })
 }
 
 fn entry(state: &State, id: Seq, deployment: &Deployment, header: Option<Header>) -> HistoryEntry {
