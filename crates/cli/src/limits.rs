@@ -17,8 +17,8 @@ pub(crate) const RETRY_PAUSE_MIN: Duration = Duration::from_millis(100);
 pub(crate) const RETRY_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// Between two looks at a deployment that is waited for.
 pub(crate) const WAIT_PAUSE: Duration = Duration::from_millis(400);
-/// How long a deployment is waited for unless asked otherwise, in seconds.
-pub(crate) const WAIT_SECONDS_DEFAULT: u64 = 900;
+/// How long a deployment is waited for unless asked otherwise.
+pub(crate) const WAIT_DEFAULT: &str = "15m";
 /// Largest answer read, in bytes.
 pub(crate) const ANSWER_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Largest value read from standard input or a file, in bytes.

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Arg, Args};
 use stele_model::point::PointError;
 use stele_model::{Links, Point, PrincipalId};
 
 use crate::client::Conditions;
-use crate::limits::WAIT_SECONDS_DEFAULT;
+use crate::limits::WAIT_DEFAULT;
 
 /// Where to and how; understood by every command.
 #[derive(Args, Clone, Debug)]
@@ -117,19 +117,71 @@ pub(crate) fn point(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// Options that say nothing where nothing is changed. Where a command lists unless it is told what to change, they want
+/// that: whoever forgot it must not take the list for the change.
+const OF_A_CHANGE: [&str; 10] = [
+    "yes",
+    "wait",
+    "reason",
+    "reason_subject",
+    "ticket",
+    "commit",
+    "ci_run",
+    "on_behalf_of",
+    "if_match",
+    "idempotency_key",
+];
+
+/// Makes options of a change require the argument that says what to change.
+pub(crate) fn only_with(changed: &'static str) -> impl Fn(Arg) -> Arg {
+    move |arg| {
+        if OF_A_CHANGE.contains(&arg.get_id().as_str()) { arg.requires(changed) } else { arg }
+    }
+}
+
+/// A span of time: `90s`, `15m`, `2h`, `7d`, or a number of seconds.
+pub(crate) fn span(text: &str) -> Result<Duration, String> {
+    if let Ok(seconds) = text.parse() {
+        return Ok(Duration::from_secs(seconds));
+    }
+    // Spans are written as they are in points of time.
+    match format!("{text} ago").parse() {
+        Ok(Point::Ago(micros)) => Ok(Duration::from_micros(micros)),
+        _ => Err(format!("{text:?} is no span of time: write 90s, 15m, 2h, 7d, or a number of seconds")),
+    }
+}
+
 /// Whether to wait for a deployment's end.
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct WaitOptions {
     /// Wait until it is done; exit with 1, the reason and the last log lines when it fails
     #[arg(short, long)]
     pub(crate) wait: bool,
-    /// How long to wait, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = WAIT_SECONDS_DEFAULT, requires = "wait")]
-    pub(crate) timeout: u64,
+    /// How long to wait, such as 90s, 15m or 2h, or a number of seconds
+    #[arg(long, value_name = "SPAN", value_parser = span, default_value = WAIT_DEFAULT, requires = "wait")]
+    pub(crate) timeout: Duration,
 }
 
 impl WaitOptions {
     pub(crate) fn patience(self) -> Duration {
-        Duration::from_secs(self.timeout)
+        self.timeout
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn spans_have_units_or_are_seconds() {
+        let seconds = |text: &str| span(text).map(|span| span.as_secs());
+        for (text, expected) in [("30", 30), ("90s", 90), ("15m", 900), ("2h", 7200), ("7d", 604_800)] {
+            assert_eq!(seconds(text), Ok(expected), "{text}");
+        }
+        for bad in ["", "soon", "15 minutes or so", "-5", "1.5"] {
+            assert!(span(bad).unwrap_err().contains("no span of time"), "{bad}");
+        }
+        assert!(span(WAIT_DEFAULT).is_ok());
     }
 }

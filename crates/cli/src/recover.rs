@@ -52,7 +52,7 @@ impl Recover {
                 controllers(given_up)
             )
         };
-        Session::confirm(&question, self.yes)?;
+        Session::ask(&question, self.yes)?;
         let found = survivor.recover().map_err(failed)?;
         terminal.answer(&found, |found| {
             format!(

@@ -39,7 +39,7 @@ impl Renew {
         }
         terminal.note(&told(renewal.found()))?;
         let question = format!("Renew the certificates of controller {}?", renewal.found().controller);
-        Session::confirm(&question, self.yes)?;
+        Session::ask(&question, self.yes)?;
         let found = renewal.renew().map_err(failed)?;
         terminal.answer(&found, |found| {
             let id = found.controller;

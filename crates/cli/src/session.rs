@@ -24,18 +24,24 @@ impl Session {
 
     /// Who is talked to, and as whom.
     pub(crate) fn context(&self) -> Result<Context, Failure> {
+        Ok(self.selected()?.1)
+    }
+
+    /// The same, and under which name it is kept, where it was chosen by that.
+    fn selected(&self) -> Result<(Option<String>, Context), Failure> {
         let addresses: Vec<_> =
             self.globals.addr.iter().filter(|it| !it.trim().is_empty()).cloned().collect();
         let token = self.token()?;
         if !addresses.is_empty() && self.globals.context.is_none() {
             let contexts = Contexts::load().unwrap_or_default();
             let known = contexts.with_addresses(&addresses);
-            return Ok(Context {
+            let context = Context {
                 token: token.or_else(|| known?.token.clone()),
                 tls_root: known.and_then(|context| context.tls_root.clone()),
                 root: known.and_then(|context| context.root.clone()),
                 addresses,
-            });
+            };
+            return Ok((None, context));
         }
         let contexts = Contexts::load()?;
         let Some(context) = contexts.select(self.globals.context.as_deref())? else {
@@ -58,7 +64,8 @@ impl Session {
             )));
         }
         context.token = token.or(context.token);
-        Ok(context)
+        let name = self.globals.context.clone().or(contexts.current);
+        Ok((name, context))
     }
 
     /// The token given with the command or in the environment.
@@ -122,8 +129,19 @@ impl Session {
         Ok(())
     }
 
+    /// Asks before something large is done to a fleet, and says to which: whoever has several may mean another one.
+    pub(crate) fn confirm(&self, question: &str, yes: bool) -> Result<(), Failure> {
+        if yes {
+            return Ok(());
+        }
+        let (name, Context { addresses, .. }) = self.selected()?;
+        let addresses: Vec<_> = addresses.iter().map(|it| one_line(it)).collect();
+        let name = name.map(|name| format!("context {}, ", one_line(&name))).unwrap_or_default();
+        Self::ask(&format!("{question} ({name}{})", addresses.join(", ")), false)
+    }
+
     /// Asks before something large; off a terminal only `--yes` answers.
-    pub(crate) fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
+    pub(crate) fn ask(question: &str, yes: bool) -> Result<(), Failure> {
         if yes {
             return Ok(());
         }

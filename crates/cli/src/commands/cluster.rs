@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use stele_api::wire::{
-    AddMemberRequest, Certified, ClusterAnswer, LeaderRequest, MemberRole, RemoveMemberRequest,
+    AddMemberRequest, Certified, ClusterAnswer, ControllerStatus, LeaderRequest, MemberRole,
+    RemoveMemberRequest,
 };
 use stele_model::ControllerId;
 use ureq::http::Method;
@@ -38,7 +39,7 @@ impl Cluster {
 /// Show the controllers and who leads
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  stele cluster status\n  stele cluster status --stale    # when there is no quorum"
+    after_help = "Examples:\n  stele cluster status\n  stele cluster status --stale    # when there is no quorum\n  stele cluster status --exit-code || page-somebody"
 )]
 pub(crate) struct ClusterStatus {
     #[command(flatten)]
@@ -46,14 +47,29 @@ pub(crate) struct ClusterStatus {
     /// As of when: seq:N, a time, or "2h ago"
     #[arg(long, value_name = "POINT", value_parser = point)]
     at: Option<String>,
+    /// Exit with 1 when nobody leads, a controller is not connected, or the one that answers lacks records
+    // Who was connected in the past is not known.
+    #[arg(long, conflicts_with = "at")]
+    exit_code: bool,
 }
 
 impl ClusterStatus {
     fn run(self, session: &Session) -> Result<(), Failure> {
         let path = with_query("/v1/cluster", &[self.read.consistency(), ("at", self.at)]);
         let answer: ClusterAnswer = session.client()?.get(&path)?;
-        print(session.terminal, &answer)
+        print(session.terminal, &answer)?;
+        if self.exit_code && !is_whole(&answer) { Err(Failure::Found) } else { Ok(()) }
     }
+}
+
+/// Whether somebody leads, all who take part are there, and nothing is missing, as the controller that answers sees it.
+fn is_whole(answer: &ClusterAnswer) -> bool {
+    let is_there = |controller: &ControllerStatus| {
+        controller.role == MemberRole::Outside
+            || controller.id == answer.answered_by
+            || controller.connected == Some(true)
+    };
+    answer.leader.is_some() && answer.missing.is_empty() && answer.controllers.iter().all(is_there)
 }
 
 fn print(terminal: Terminal, answer: &ClusterAnswer) -> Result<(), Failure> {
@@ -94,8 +110,9 @@ fn print(terminal: Terminal, answer: &ClusterAnswer) -> Result<(), Failure> {
             format!("\nit lacks records {from} to {to}, and fetches what others have of them")
         });
         format!(
-            "fleet {}, term {}, seq {}, answered by controller {}{}\n\n{table}",
+            "fleet {}, root {}\nterm {}, seq {}, answered by controller {}{}\n\n{table}",
             or_dash(answer.fleet.as_ref()),
+            or_dash(answer.root.as_ref()),
             answer.term,
             answer.seq,
             answer.answered_by,
@@ -163,7 +180,7 @@ impl RemoveMember {
     fn run(self, session: &Session) -> Result<(), Failure> {
         let client = session.client()?;
         let lost = if self.lose_records { ", and with it whatever records no other has" } else { "" };
-        Session::confirm(&format!("Remove controller {} for ever{lost}?", self.id), self.yes)?;
+        session.confirm(&format!("Remove controller {} for ever{lost}?", self.id), self.yes)?;
         let path = format!("/v1/cluster/members/{}", self.id);
         let request = RemoveMemberRequest {
             reason: self.change.reason.clone(),

@@ -116,7 +116,7 @@ impl Remove {
     pub(crate) fn run(self, session: &Session) -> Result<(), Failure> {
         let client = session.client()?;
         if !self.plan {
-            Session::confirm(&format!("Remove {} and stop all of its containers?", self.app_env), self.yes)?;
+            session.confirm(&format!("Remove {} and stop all of its containers?", self.app_env), self.yes)?;
         }
         let (app, environment) = (&self.app_env.app, &self.app_env.environment);
         let path = format!(

@@ -5,7 +5,7 @@ use ureq::http::Method;
 
 use crate::client::with_query;
 use crate::exit::Failure;
-use crate::options::{ChangeOptions, ReadOptions, point};
+use crate::options::{ChangeOptions, ReadOptions, only_with, point};
 use crate::session::{Session, count};
 use crate::terminal::{cell, table};
 
@@ -13,7 +13,8 @@ use crate::terminal::{cell, table};
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "Examples:\n  stele erase                          # whose keys are destroyed\n  stele erase shop/web@prod --reason \"GDPR request 17\" --yes\n\nSecrets and sealed values are sealed for the app and environment they belong to. The log keeps their\nciphertext, so that its hashes, its proofs and every replay stay valid; without the key it says nothing.\nA copy of a controller's keys folder that was made before, such as a backup, still holds the key: destroy it, too.",
-    mut_arg("stale", |stale| stale.conflicts_with("subject"))
+    mut_arg("stale", |stale| stale.conflicts_with("subject")),
+    mut_args(only_with("subject"))
 )]
 pub(crate) struct Erase {
     /// Whose keys, such as shop/web@prod
@@ -53,7 +54,7 @@ impl Erase {
         };
         let question =
             format!("Destroy the keys of {subject}? Nothing sealed for it so far can ever be read again.");
-        Session::confirm(&question, self.yes)?;
+        session.confirm(&question, self.yes)?;
         let request = ErasureRequest {
             subject,
             even_in_use: self.even_in_use,

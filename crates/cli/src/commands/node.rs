@@ -1,6 +1,7 @@
 //! Nodes of the fleet.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use clap::Subcommand;
 use stele_api::wire::{
@@ -13,7 +14,7 @@ use ureq::http::Method;
 use super::status::nodes;
 use crate::client::with_query;
 use crate::exit::Failure;
-use crate::options::{ChangeOptions, ReadOptions, point};
+use crate::options::{ChangeOptions, ReadOptions, point, span};
 use crate::session::Session;
 use crate::terminal::{or_dash, table, time};
 
@@ -54,9 +55,9 @@ pub(crate) struct NodeToken {
     /// A label the node will have
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = super::key_value)]
     labels: Vec<(String, String)>,
-    /// How long it can be used, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = stele_api::limits::JOIN_TOKEN_LIFE_SECONDS_DEFAULT)]
-    life: u64,
+    /// How long it can be used, such as 15m, 2h or 7d, or a number of seconds; an hour unless said otherwise
+    #[arg(long, value_name = "SPAN", value_parser = span)]
+    life: Option<Duration>,
     #[command(flatten)]
     change: ChangeOptions,
 }
@@ -67,7 +68,7 @@ impl NodeToken {
             node: self.name,
             region: self.region,
             labels: self.labels.into_iter().collect(),
-            life_seconds: Some(self.life),
+            life_seconds: self.life.map(|life| life.as_secs()),
             reason: self.change.reason.clone(),
             links: self.change.links(),
         };
@@ -210,7 +211,7 @@ pub(crate) struct RemoveNode {
 impl RemoveNode {
     fn run(self, session: &Session) -> Result<(), Failure> {
         let client = session.client()?;
-        Session::confirm(&format!("Take node {} out of the fleet?", self.node), self.yes)?;
+        session.confirm(&format!("Take node {} out of the fleet?", self.node), self.yes)?;
         let path = format!("/v1/nodes/{}", self.node);
         let request = WithdrawRequest { reason: self.change.reason.clone(), links: self.change.links() };
         let answer: ChangeAnswer =

@@ -6,7 +6,7 @@ use ureq::http::Method;
 
 use crate::client::with_query;
 use crate::exit::Failure;
-use crate::options::{ChangeOptions, ReadOptions, point};
+use crate::options::{ChangeOptions, ReadOptions, only_with, point};
 use crate::session::{Session, count};
 use crate::terminal::{cell, or_dash, table, time};
 
@@ -54,7 +54,8 @@ impl MarkBad {
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "Examples:\n  stele review                      # what waits for a look\n  stele review 1842 --reason \"right call; see OPS-7\"\n\nA rollback needs no approval. Somebody other than who did it looks at it afterwards.",
-    mut_arg("stale", |stale| stale.conflicts_with("rollback"))
+    mut_arg("stale", |stale| stale.conflicts_with("rollback")),
+    mut_args(only_with("rollback"))
 )]
 pub(crate) struct Review {
     /// Seq of the rollback

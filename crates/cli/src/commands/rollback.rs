@@ -16,14 +16,15 @@ use ureq::http::Method;
 use crate::client::{Client, with_query};
 use crate::exit::Failure;
 use crate::limits::NODES_SHOWN_MAX;
-use crate::options::{ChangeOptions, WaitOptions, point};
+use crate::options::{ChangeOptions, WaitOptions, only_with, point};
 use crate::session::{Session, count};
 use crate::terminal::{Output, Terminal, Tone, one_line, time, version};
 
 /// Bring an earlier state back, exactly
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  stele rollback app:shop/web --to last-good           # the one line to know under stress\n  stele rollback shop/web@prod                         # what it could go back to\n  stele rollback shop/web@prod --to v3 --plan          # what that would change, node by node\n  stele rollback shop/web@prod,region:eu --to \"1h ago\" --wait\n  stele rollback project:shop,env:prod --to \"2h ago\" --except shop/cart@prod\n  stele rollback --check env:prod                      # which points could be restored right now\n\nThe rejected release is latched: automation cannot deploy it again until a person runs stele unlatch.\nWhat is not in the log stays as it is: data inside volumes, and whatever lives in other systems."
+    after_help = "Examples:\n  stele rollback app:shop/web --to last-good           # the one line to know under stress\n  stele rollback shop/web@prod                         # what it could go back to\n  stele rollback shop/web@prod --to v3 --plan          # what that would change, node by node\n  stele rollback shop/web@prod,region:eu --to \"1h ago\" --wait\n  stele rollback project:shop,env:prod --to \"2h ago\" --except shop/cart@prod\n  stele rollback --check env:prod                      # which points could be restored right now\n\nThe rejected release is latched: automation cannot deploy it again until a person runs stele unlatch.\nWhat is not in the log stays as it is: data inside volumes, and whatever lives in other systems.",
+    mut_args(only_with("to"))
 )]
 pub(crate) struct Rollback {
     /// What to roll back: an app, app@env, project:, env:, region:, node:, fleet, joined by commas to intersect
@@ -87,7 +88,7 @@ impl Rollback {
         };
         let terminal = session.terminal;
         if !self.plan && (self.scope.as_app_env().is_none() || Terminal::is_watched()) {
-            self.confirm(&client, terminal, &mut request)?;
+            self.confirm(session, &client, &mut request)?;
         }
         let answer = self.ask(&client, &request)?;
         terminal.answer(&answer, |answer| render(terminal, answer))?;
@@ -109,8 +110,8 @@ impl Rollback {
     /// done, by its seq.
     fn confirm(
         &self,
+        session: &Session,
         client: &Client,
-        terminal: Terminal,
         request: &mut RollbackRequest,
     ) -> Result<(), Failure> {
         request.plan = true;
@@ -128,15 +129,15 @@ impl Rollback {
         let can_ask = Terminal::is_watched() && std::io::stdin().is_terminal();
         let asks_barrier = !barriers.is_empty() && !self.pass_barriers && can_ask;
         if (plan.apps.len() > 1 && !self.yes) || asks_barrier {
-            eprintln!("{}", render(terminal, &plan));
+            eprintln!("{}", render(session.terminal, &plan));
         }
         if plan.apps.len() > 1 && !self.yes {
             let question = format!("Roll back {} to seq {}?", count(plan.apps.len(), "app"), plan.point);
-            Session::confirm(&question, self.yes)?;
+            session.confirm(&question, self.yes)?;
         }
         if asks_barrier {
             let told: Vec<_> = barriers.iter().map(|barrier| one_line(&barrier.what)).collect();
-            Session::confirm(
+            session.confirm(
                 &format!("What this did stays done: {}. Go back past it?", told.join("; ")),
                 false,
             )?;

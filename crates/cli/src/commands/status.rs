@@ -14,7 +14,7 @@ use crate::terminal::{Terminal, Tone, cell, one_line, or_dash, places, table, ti
 /// Show how apps, instances and nodes are, and what is wrong
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  stele status\n  stele status shop/web@prod\n  stele status region:eu --problems\n  stele status shop/web@prod --at \"2h ago\"\n  stele status --prove                            # does every node run what it was told? in its own signed words\n  stele status region:eu --prove --export eu.json\n  stele status --verify eu.json --root KEY        # offline\n\nA scope is fleet, project:NAME, env:NAME, PROJECT/APP, PROJECT/APP@ENV, region:NAME or node:NAME;\njoined by commas they intersect."
+    after_help = "Examples:\n  stele status\n  stele status shop/web@prod\n  stele status region:eu --problems\n  stele status --problems --exit-code || page-somebody\n  stele status shop/web@prod --at \"2h ago\"\n  stele status --prove                            # does every node run what it was told? in its own signed words\n  stele status region:eu --prove --export eu.json\n  stele status --verify eu.json --root KEY        # offline\n\nA scope is fleet, project:NAME, env:NAME, PROJECT/APP, PROJECT/APP@ENV, region:NAME or node:NAME;\njoined by commas they intersect."
 )]
 pub(crate) struct Status {
     /// Of what
@@ -26,6 +26,9 @@ pub(crate) struct Status {
     /// As of when: seq:N, a time, "2h ago", v12, deploy:ID, prev, last-good
     #[arg(long, value_name = "POINT", value_parser = point)]
     at: Option<String>,
+    /// Exit with 1 when there is any problem
+    #[arg(long, conflicts_with = "proof")]
+    exit_code: bool,
     #[command(flatten)]
     read: ReadOptions,
     #[command(flatten)]
@@ -49,7 +52,8 @@ impl Status {
         let answer: StatusAnswer = session.client()?.get(&path)?;
         let terminal = session.terminal;
         let is_detailed = self.scope.as_app_env().is_some();
-        terminal.answer(&answer, |answer| render(terminal, answer, is_detailed, self.problems))
+        terminal.answer(&answer, |answer| render(terminal, answer, is_detailed, self.problems))?;
+        if self.exit_code && !answer.problems.is_empty() { Err(Failure::Found) } else { Ok(()) }
     }
 }
 

@@ -77,7 +77,7 @@ impl Undo {
             if plan.decisions.len() > 1 && !self.yes {
                 eprintln!("{}", render(terminal, &plan));
                 let question = format!("Undo {}?", count(plan.decisions.len(), "change"));
-                Session::confirm(&question, self.yes)?;
+                session.confirm(&question, self.yes)?;
             }
             request.plan = false;
             if let Some((from, to)) = plan.between {
