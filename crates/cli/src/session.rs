@@ -136,7 +136,7 @@ impl Session {
         }
         let (name, Context { addresses, .. }) = self.selected()?;
         let addresses: Vec<_> = addresses.iter().map(|it| one_line(it)).collect();
-        let name = name.map(|name| format!("context {}, ", one_line(&name))).unwrap_or_default();
+        let name = name.map(|name| format!("context {}: ", one_line(&name))).unwrap_or_default();
         Self::ask(&format!("{question} ({name}{})", addresses.join(", ")), false)
     }
 

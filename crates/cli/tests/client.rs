@@ -211,3 +211,85 @@ fn a_controller_that_stands_still_is_passed_over() {
     let asked: Vec<_> = asked.collect();
     assert!(!asked.is_empty() && asked.iter().all(|it| it.starts_with("GET /v1/health ")), "{asked:?}");
 }
+
+/// A fleet with a problem, of whose controllers the second is away.
+fn half_a_cluster(path: &str) -> (u16, String) {
+    if path.starts_with("/v1/status") {
+        let mut answer = status();
+        answer["problems"] = json!([{
+            "scope": "fleet", "instance": null, "node": null, "message": "it burns", "since": null, "log_tail": [],
+            "contacts": {"owner": null, "on_call": null, "runbook": null}, "next": null,
+        }]);
+        return (200, answer.to_string());
+    }
+    (200, cluster(&json!(false), &json!([])).to_string())
+}
+
+fn cluster(is_connected: &Value, missing: &Value) -> Value {
+    let controller = |id: u64, connected: &Value| {
+        json!({
+            "id": id, "role": "voter", "leader": id == 1, "api": null, "peer": null, "certified_until": null,
+            "connected": connected, "error": null, "lag": null,
+        })
+    };
+    json!({
+        "fleet": "acme", "root": "ab".repeat(32), "epoch": 1, "term": 2, "leader": 1, "answered_by": 1, "seq": 9,
+        "missing": missing, "controllers": [controller(1, &Value::Null), controller(2, is_connected)],
+    })
+}
+
+#[test]
+fn whoever_watches_hears_of_problems_by_the_exit_code() {
+    let (well, ill) = (StandIn::start(nothing_runs), StandIn::start(half_a_cluster));
+    let problems = ["status", "--problems", "--exit-code"];
+    assert_eq!(ask(&well, &problems).code, 0);
+    let ran = ask(&ill, &problems);
+    assert!(ran.code == 1 && ran.out.contains("it burns") && ran.err.is_empty(), "{ran:?}");
+    assert_eq!(ask(&ill, &["status", "--problems"]).code, 0);
+    assert_eq!(ask(&ill, &["status", "--prove", "--exit-code"]).code, 2);
+
+    let watched = ["cluster", "status", "--exit-code"];
+    let ran = ask(&ill, &watched);
+    assert!(ran.code == 1 && ran.err.is_empty(), "{ran:?}");
+    assert!(ran.out.contains(&format!("root {}\n", "ab".repeat(32))), "{ran:?}");
+    assert_eq!(ask(&ill, &["cluster", "status"]).code, 0);
+    let answers = |connected: Value, missing: Value| {
+        StandIn::start(move |_| (200, cluster(&connected, &missing).to_string()))
+    };
+    assert_eq!(ask(&answers(json!(true), json!([])), &watched).code, 0);
+    assert_eq!(ask(&answers(json!(true), json!([[3, 5]])), &watched).code, 1, "it lacks records");
+    assert_eq!(ask(&answers(Value::Null, json!([])), &watched).code, 1, "nothing is known of the other one");
+}
+
+#[test]
+fn what_names_nothing_to_change_is_no_change() {
+    let controller = StandIn::start(nothing_runs);
+    for args in [
+        ["rollback", "shop/web@prod", "--wait"].as_slice(),
+        &["rollback", "shop/web@prod", "--yes"],
+        &["rollback", "shop/web@prod", "--reason", "it burns"],
+        &["rollback", "shop/web@prod", "--if-match", "7"],
+        &["erase", "--yes"],
+        &["erase", "--ticket", "T-1"],
+        &["review", "--reason", "seen"],
+    ] {
+        let ran = ask(&controller, args);
+        assert!(ran.code == 2 && ran.err.contains("required arguments"), "{args:?}: {ran:?}");
+    }
+    assert_eq!(controller.asked(), []);
+}
+
+#[test]
+fn a_question_names_the_fleet_it_is_about() {
+    let home = tempfile::tempdir().unwrap();
+    let context = json!({"addresses": ["http://127.0.0.1:1"], "token": TOKEN});
+    let contexts = json!({"current": "acme", "contexts": {"acme": context}});
+    std::fs::create_dir(home.path().join("stele")).unwrap();
+    std::fs::write(home.path().join("stele/contexts.json"), contexts.to_string()).unwrap();
+    for args in
+        [["node", "remove", "eu-1"].as_slice(), &["cluster", "remove", "2"], &["remove", "shop/web@prod"]]
+    {
+        let ran = run(home.path(), args);
+        assert!(ran.code == 2 && ran.err.contains("? (context acme: http://127.0.0.1:1)\n"), "{ran:?}");
+    }
+}

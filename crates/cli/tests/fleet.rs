@@ -230,6 +230,35 @@ fn large_rollbacks_want_to_be_confirmed() {
 }
 
 #[test]
+fn lists_begin_where_they_are_told_to_and_say_that_there_is_more() {
+    let fleet = Fleet::start();
+    fleet.write("web.yaml", &spec(1));
+    fleet.run(&["apply", "-f", "web.yaml", "--wait"]).ok();
+    let seq = json(&fleet.run(&["status", "-o", "json"]).ok())["seq"].as_u64().unwrap();
+    fleet.run(&["deploy", "shop/web@prod", "--image", &image(2), "--wait"]).ok();
+
+    let since = format!("seq:{seq}");
+    let ran = fleet.run(&["events", "--since", &since, "-n", "2", "-o", "json"]);
+    let seqs: Vec<_> = ran.out.lines().map(|line| json(line)["header"]["seq"].as_u64().unwrap()).collect();
+    assert_eq!(seqs, [seq + 1, seq + 2], "{ran:?}");
+    assert_eq!(ran.err, format!("more follow: --after {}\n", seq + 2));
+    let ran = fleet.run(&["events", "--since", &since, "-n", "100000"]);
+    assert!(ran.err.is_empty() && ran.out.lines().count() > 2, "{ran:?}");
+    // What is before the log begins is its beginning.
+    let ran = fleet.run(&["events", "--since", "2020-01-01T00:00:00Z", "-n", "1", "-o", "json"]);
+    assert_eq!(json(&ran.out)["header"]["seq"], 1, "{ran:?}");
+    let all = fleet.run(&["events", "--since", "v1", "--scope", "shop/web@prod", "-n", "100000"]).ok();
+    assert!(all.contains("v2"), "{all}");
+    let now = fleet.run(&["events", "--since", "now"]);
+    assert_eq!((now.code, now.out.as_str()), (0, ""), "{now:?}");
+
+    let ran = fleet.run(&["history", "shop/web@prod", "-n", "1"]);
+    assert_eq!((ran.code, ran.err.as_str()), (0, "earlier ones are not listed: --limit N lists up to 500\n"));
+    let ran = fleet.run(&["history", "shop/web@prod", "-n", "2"]);
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""));
+}
+
+#[test]
 fn a_dev_fleet_starts_again_from_its_folder_however_it_ended() {
     use nix::sys::signal::Signal;
     let mut fleet = Fleet::start();

@@ -163,6 +163,12 @@ fn bad_requests_are_told_what_is_wrong() {
         assert!(answer.status == 422 && detail.contains(named), "{path}: {}", answer.body);
     }
     assert_eq!(api.ask("GET", "/v1/show?at=yesterday", &[], None).status, 422);
+    assert_eq!(api.ask("GET", "/v1/events?since=yesterday", &[], None).status, 422);
+    assert_eq!(
+        api.ask("GET", "/v1/events?after=1&since=now", &[], None).status,
+        422,
+        "it begins at one place"
+    );
     assert_eq!(api.ask("GET", "/v1/show?at=seq:99999", &[], None).status, 404);
     assert_eq!(api.ask("GET", "/v1/deployments/1", &[], None).status, 404);
     assert_eq!(api.ask("GET", "/v1/nodes/none", &[], None).status, 404);

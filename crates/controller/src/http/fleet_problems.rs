@@ -112,7 +112,7 @@ fn lacking(seen: &Seen) -> Vec<ProblemStatus> {
         let mut named: Vec<_> = named.collect();
         match missing.len().saturating_sub(RANGES_NAMED) {
             0 => {}
-            more => named.push(format!("{more} more ranges")),
+            more => named.push(format!("{more} more")),
         }
         (!named.is_empty()).then(|| named.join(", "))
     };

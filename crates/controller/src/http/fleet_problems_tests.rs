@@ -85,7 +85,7 @@ fn records_that_are_missing_are_a_problem() {
     assert_eq!(
         messages(&lacking(&seen)),
         [
-            "controller 1 lacks records: 20 to 29, 40 to 40, 50 to 59, 1 more ranges. It fetches them from the others, \
+            "controller 1 lacks records: 20 to 29, 40 to 40, 50 to 59, 1 more. It fetches them from the others, \
              as far as they have them",
             "no controller has these records any more: 1 to 9",
         ]
