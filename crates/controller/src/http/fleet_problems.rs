@@ -29,6 +29,8 @@ pub(super) struct Seen {
     by: ControllerId,
     links: Vec<PeerStatus>,
     missing: Vec<Missing>,
+    /// Whether it has a connection to NATS.
+    reaches_nodes: bool,
     /// When the certificates for connections end that controllers showed.
     shown: BTreeMap<ControllerId, Time>,
     /// Where its log is, and how much room there is.
@@ -49,6 +51,7 @@ impl Seen {
             by: handle.id(),
             links: handle.peers().status(),
             missing: missing.collect(),
+            reaches_nodes: handle.bus().connections().borrow().up,
             shown: handle.connections_until(),
             // Whoever cannot be asked is told of by the controller's own log.
             disk: reader.space().ok().map(|space| (reader.path().display().to_string(), space)),
@@ -61,6 +64,7 @@ impl Seen {
 pub(super) fn fleet_problems(state: &State, seen: &Seen) -> Vec<ProblemStatus> {
     let mut problems = unconnected(state, seen);
     problems.extend(lacking(seen));
+    problems.extend(deaf(seen));
     problems.extend(full_disk(seen));
     problems.extend(last_administrator(state, seen.now));
     problems.extend(certificates(state, &seen.shown, seen.now));
@@ -123,6 +127,17 @@ fn lacking(seen: &Seen) -> Vec<ProblemStatus> {
     let lost = told(true).map(|ranges| format!("no controller has these records any more: {ranges}"));
     let messages = fetched.into_iter().chain(lost);
     messages.map(|message| of_fleet(message, "stele cluster status".to_owned())).collect()
+}
+
+/// That the controller that answers hears no node. While the leader does not, none is counted as lost for that.
+fn deaf(seen: &Seen) -> Option<ProblemStatus> {
+    let message = format!(
+        "controller {} is not connected to NATS: while the leader is not, nodes are told nothing new, and which of them \
+         are lost is not known",
+        seen.by
+    );
+    let next = "see to NATS, and to the credentials for it in this controller's controller.json";
+    (!seen.reaches_nodes).then(|| of_fleet(message, next.to_owned()))
 }
 
 fn full_disk(seen: &Seen) -> Option<ProblemStatus> {

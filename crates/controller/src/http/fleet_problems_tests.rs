@@ -17,7 +17,8 @@ fn link(id: ControllerId, error: Option<&str>) -> PeerStatus {
 
 /// What controller 1 sees when all is well.
 fn seen(links: Vec<PeerStatus>) -> Seen {
-    Seen { by: 1, links, missing: Vec::new(), shown: BTreeMap::new(), disk: None, now: Time(0) }
+    let (missing, shown) = (Vec::new(), BTreeMap::new());
+    Seen { by: 1, links, missing, reaches_nodes: true, shown, disk: None, now: Time(0) }
 }
 
 fn of_voters(voters: impl IntoIterator<Item = ControllerId>) -> State {
@@ -90,6 +91,16 @@ fn records_that_are_missing_are_a_problem() {
             "no controller has these records any more: 1 to 9",
         ]
     );
+}
+
+#[test]
+fn a_controller_without_nats_is_a_problem() {
+    let mut seen = seen(Vec::new());
+    assert_eq!(fleet_problems(&of_voters([1]), &seen), [], "all is well");
+    seen.reaches_nodes = false;
+    let told = fleet_problems(&of_voters([1]), &seen);
+    assert!(told[0].message.starts_with("controller 1 is not connected to NATS:"), "{told:?}");
+    assert_eq!(told.len(), 1);
 }
 
 #[test]
