@@ -14,8 +14,8 @@ use stele_model::wire::{
 use stele_model::{ControllerId, FleetName, InstanceId, NodeName, RegionName, Time};
 use stele_planted::{Bug, is_planted};
 use stele_reconcile::{
-    Accepted, Action, ContainerState, Due, HeartbeatSchedule, Memory, ObservedContainer, Pinned, Reporter,
-    Subject, SyncSchedule, Task, Trust, accept, plan, report,
+    Accepted, Action, Cause, ContainerState, Due, HeartbeatSchedule, Memory, ObservedContainer, Pinned,
+    Reporter, Setback, Subject, SyncSchedule, Task, Trust, accept, plan, report,
 };
 
 use crate::engine::Engine;
@@ -392,7 +392,10 @@ impl Agent {
                 *process.starts.entry(container.clone()).or_default() += 1;
             }
             match outcome {
-                Err(why) => process.memory.ended(&subject, Err((action, why)), now_ms),
+                Err(reason) => {
+                    let cause = if self.engine.off { Cause::OutOfReach } else { Cause::Passing };
+                    process.memory.ended(&subject, Err(Setback { action, reason, cause }), now_ms);
+                }
                 Ok(()) if running.at == running.task.actions.len() => {
                     process.memory.ended(&subject, Ok(()), now_ms);
                 }

@@ -189,6 +189,7 @@ impl Engine {
             stop_grace_seconds: container.stop.grace_seconds,
             address: None,
             drift: None,
+            left_out: None,
         };
         let made = Made { seen, behaviour: Behaviour::of(container) };
         self.containers.insert(id, made);
