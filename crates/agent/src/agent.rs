@@ -25,7 +25,7 @@ use crate::engine::AgentConfig;
 use crate::error::Error;
 use crate::identity::{Enrollment, Keys};
 use crate::images::{Pruner, Pruning};
-use crate::limits::{QUESTIONS_CONCURRENCY_MAX, REPORT_ACK_TIMEOUT};
+use crate::limits::{ANSWER_TIMEOUT, QUESTIONS_CONCURRENCY_MAX, QUESTIONS_HELD_MAX, REPORT_ACK_TIMEOUT};
 use crate::schedule::jittered_ms;
 
 const NATS_ROOT: &str = "nats-root.pem";
@@ -116,6 +116,7 @@ pub async fn run_with(
         heartbeat: HeartbeatSchedule::default(),
         heartbeats: 0,
         sync: SyncSchedule::default(),
+        questions_held: Arc::new(Semaphore::new(QUESTIONS_HELD_MAX)),
         questions: Arc::new(Semaphore::new(QUESTIONS_CONCURRENCY_MAX)),
         warned_ms: None,
         unwarned: 0,
@@ -252,6 +253,7 @@ struct Agent {
     heartbeats: u64,
     reporter: Reporter,
     sync: SyncSchedule,
+    questions_held: Arc<Semaphore>,
     questions: Arc<Semaphore>,
     warned_ms: Option<u64>,
     unwarned: u64,
@@ -506,12 +508,17 @@ impl Agent {
             Ok(request) => request,
             Err(why) => return self.warn("a question", &why),
         };
-        let Ok(permit) = Arc::clone(&self.questions).try_acquire_owned() else {
+        let Ok(held) = Arc::clone(&self.questions_held).try_acquire_owned() else {
             return self.warn("a question", "too many are being answered");
         };
+        let questions = Arc::clone(&self.questions);
         let (runtime, key) = (Arc::clone(&self.runtime), self.home.keys.signing.clone());
         let seen = self.seen.clone();
         tokio::spawn(async move {
+            // Whoever asked of an engine that does not answer has given up by then.
+            let Ok(Ok(turn)) = tokio::time::timeout(ANSWER_TIMEOUT, questions.acquire_owned()).await else {
+                return;
+            };
             let container = |instance: &InstanceId| {
                 let seen = seen.borrow();
                 let report = seen.reports.as_ref()?.iter().find(|report| report.id == *instance)?;
@@ -523,7 +530,7 @@ impl Agent {
             if let Err(error) = reply.send(&signed).await {
                 tracing::warn!(%error, "an answer was not sent");
             }
-            drop(permit);
+            drop((turn, held));
         });
     }
 

@@ -3,16 +3,16 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use futures::StreamExt as _;
-use stele_bus::ask::{Outcome, Question, Request};
+use stele_bus::ask::{Outcome, Question, Request, Stamp};
 use stele_bus::limits::{ASKED_IMAGES_MAX, ASKED_PORTS_MAX, LOGS_LINES_MAX, QUESTION_AGE_US_MAX};
 use stele_bus::purposes;
 use stele_model::ids::{InstanceId, Time};
 use stele_model::release::Image;
 use stele_model::wire::Signed;
 use stele_reconcile::Trust;
-use stele_runtime::{LogRequest, Runtime};
+use stele_runtime::{LogLine, LogRequest, Runtime};
 
-use crate::limits::{ANSWER_TIMEOUT, LOGS_ANSWER_BYTES_MAX};
+use crate::limits::{ANSWER_TIMEOUT, LOGS_ANSWER_BYTES_MAX, STAMP_BYTES_MAX};
 
 /// Believes a question, or says why not.
 pub(crate) fn open(signed: &Signed, trust: &Trust, now: Option<Time>) -> Result<Request, String> {
@@ -40,11 +40,11 @@ pub(crate) async fn answer(
 ) -> Outcome {
     let found = async {
         match question {
-            Question::Logs { instance, lines } => {
+            Question::Logs { instance, lines, since_ms } => {
                 let container = container(instance)
                     .ok_or_else(|| "the instance has no container on this node".to_owned())?;
-                let lines = last_lines(runtime, &container, (*lines).min(LOGS_LINES_MAX)).await?;
-                Ok(Outcome::Logs { lines })
+                let tail = (*lines).min(LOGS_LINES_MAX);
+                last_lines(runtime, &container, tail, *since_ms).await
             }
             Question::Images { images } => Ok(Outcome::Images { here: here(runtime, images).await? }),
             Question::Ports { ports } => {
@@ -76,23 +76,31 @@ fn too_many(count: usize, of: &str, max: usize) -> String {
     format!("{count} {of} are more than the {max} that may be asked for")
 }
 
-async fn last_lines(runtime: &dyn Runtime, container: &str, count: u32) -> Result<Vec<String>, String> {
-    let tail = Some(usize::try_from(count).unwrap_or(usize::MAX));
-    let mut stream = runtime.logs(container, LogRequest { tail, follow: false });
+async fn last_lines(
+    runtime: &dyn Runtime,
+    container: &str,
+    tail: u32,
+    since_ms: Option<u64>,
+) -> Result<Outcome, String> {
+    let tail = Some(usize::try_from(tail).unwrap_or(usize::MAX));
+    let mut stream = runtime.logs(container, LogRequest { tail, since_ms, follow: false });
     let mut lines = VecDeque::new();
-    let mut bytes = 0;
+    let (mut bytes, mut is_cut) = (0, false);
     while let Some(line) = stream.next().await {
-        let text = line.map_err(|error| error.to_string())?.text;
-        bytes += wire_size(&text);
-        lines.push_back(text);
+        let line = line.map_err(|error| error.to_string())?;
+        bytes += wire_size(&line.text);
+        lines.push_back(line);
         while bytes > LOGS_ANSWER_BYTES_MAX {
-            bytes -= lines.pop_front().map_or(bytes, |dropped| wire_size(&dropped));
+            is_cut = true;
+            bytes -= lines.pop_front().map_or(bytes, |dropped| wire_size(&dropped.text));
         }
     }
-    Ok(lines.into())
+    let told = |LogLine { time_ms, stderr, text }| (text, Stamp { time_ms, stderr });
+    let (lines, stamps) = lines.into_iter().map(told).unzip();
+    Ok(Outcome::Logs { lines, stamps, is_cut })
 }
 
-/// Bytes of a line inside a signed message: escaped once as JSON, and once more as part of the
+/// Bytes of a line and its stamp inside a signed message: escaped once as JSON, and once more as part of the
 /// text that is signed.
 fn wire_size(line: &str) -> usize {
     let escaped: usize = line
@@ -103,7 +111,7 @@ fn wire_size(line: &str) -> usize {
             _ => 1,
         })
         .sum();
-    escaped + 8
+    escaped + 8 + STAMP_BYTES_MAX
 }
 
 #[cfg(test)]
@@ -114,7 +122,8 @@ mod tests {
     #[test]
     fn the_size_on_the_wire_is_never_underestimated() {
         for line in ["", "plain", "a \"quoted\" \\ line", "\u{1}\u{1f}\t\n", "äöü😀"] {
-            let once = serde_json::to_string(&[line]).unwrap();
+            let stamp = Stamp { time_ms: Some(253_402_300_799_999), stderr: false };
+            let once = serde_json::to_string(&(&[line], &[stamp])).unwrap();
             let twice = serde_json::to_string(&once).unwrap();
             assert!(wire_size(line) + 4 >= twice.len() - 4, "{line:?}: {} for {twice}", wire_size(line));
         }

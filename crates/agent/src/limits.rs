@@ -4,10 +4,15 @@ use std::time::Duration;
 
 /// Longest wait for a report's acknowledgement, which comes after a commit.
 pub const REPORT_ACK_TIMEOUT: Duration = Duration::from_secs(10);
-/// Questions answered at the same time; more are ignored.
+/// Questions answered at the same time.
 pub const QUESTIONS_CONCURRENCY_MAX: usize = 4;
-/// Most bytes of log lines in one answer, as JSON.
-pub const LOGS_ANSWER_BYTES_MAX: usize = 512 * 1024;
+/// Questions that are being answered or wait for that; more are ignored. Whoever follows the log of every instance on
+/// a node asks of all of them at once.
+pub const QUESTIONS_HELD_MAX: usize = 64;
+/// Most bytes of log lines in one answer, as JSON: [`stele_bus::limits::ANSWER_BYTES_MAX`] with room for the rest.
+pub const LOGS_ANSWER_BYTES_MAX: usize = 768 * 1024;
+/// Most bytes that the time of a log line, and which stream it is of, take in an answer: until the year 9999.
+pub const STAMP_BYTES_MAX: usize = 24;
 /// Longest wait for the container engine when a question is answered.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 /// An image that nothing needs is removed after so long, unless the host says otherwise.

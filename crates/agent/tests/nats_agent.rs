@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use stele_agent::identity::Engine;
+use stele_agent::limits::QUESTIONS_CONCURRENCY_MAX;
 use stele_agent::{Error, Home};
-use stele_bus::ask::{Answer, Outcome, Question, Request};
+use stele_bus::ask::{Answer, Outcome, Question, Request, Stamp};
 use stele_bus::limits::ASKED_IMAGES_MAX;
 use stele_bus::purposes;
 use stele_model::Digest;
@@ -326,7 +327,7 @@ async fn controllers_get_answers_and_nobody_else_does() {
     let request = Request {
         fleet: "acme".parse().unwrap(),
         node: "eu-1".parse().unwrap(),
-        question: Question::Logs { instance: web(0).id, lines: 10 },
+        question: Question::Logs { instance: web(0).id, lines: 10, since_ms: None },
         asked: Time(u64::try_from(now.as_micros()).unwrap()),
         controller: world.fleet.certificate.clone(),
     };
@@ -349,7 +350,11 @@ async fn controllers_get_answers_and_nobody_else_does() {
     })
     .await;
     let answer: Answer = answer.unwrap().open(&world.node.keys.public(), purposes::ANSWER).unwrap();
-    assert_eq!(answer.outcome, Outcome::Logs { lines: vec!["start 1".to_owned()] });
+    let Outcome::Logs { lines, stamps, is_cut: false } = answer.outcome else {
+        panic!("{:?}", answer.outcome)
+    };
+    assert_eq!(lines, ["start 1"]);
+    let [Stamp { time_ms: Some(started), stderr: false }] = stamps[..] else { panic!("{stamps:?}") };
     assert_eq!((answer.question, answer.asked), (request.question.clone(), request.asked));
     for refused in [forged, replayed, elsewhere] {
         assert!(matches!(refused, Err(stele_bus::Error::TimedOut { .. })), "{refused:?}");
@@ -361,7 +366,17 @@ async fn controllers_get_answers_and_nobody_else_does() {
         answer.outcome
     };
     let why = "the instance has no container on this node".to_owned();
-    let unknown = Question::Logs { instance: web(9).id, lines: 10 };
+    let of_first = |since_ms| Question::Logs { instance: web(0).id, lines: 10, since_ms: Some(since_ms) };
+    let told = async |since_ms| match asked(of_first(since_ms)).await {
+        Outcome::Logs { lines, .. } => lines,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(told(started).await, ["start 1"]);
+    assert_eq!(told(started + 1).await, Vec::<String>::new());
+    // Whoever follows all instances of a node asks of all of them at once, and each is answered.
+    let crowd = futures::future::join_all((0..QUESTIONS_CONCURRENCY_MAX * 4).map(|_| told(started))).await;
+    assert!(crowd.iter().all(|lines| lines == &["start 1"]), "{crowd:?}");
+    let unknown = Question::Logs { instance: web(9).id, lines: 10, since_ms: None };
     assert_eq!(asked(unknown).await, Outcome::Failed { why });
 
     let (here, elsewhere) =

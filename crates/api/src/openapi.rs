@@ -96,6 +96,13 @@ fn success(route: &Route, generator: &mut SchemaGenerator) -> Value {
             }),
         ),
         Success::Text => ("Lines.", json!({"text/plain": {"schema": {"type": "string"}}})),
+        Success::TextOrJsonLines(schema) => (
+            "Lines.",
+            json!({
+                "text/plain": {"schema": {"type": "string"}},
+                crate::routes::JSON_LINES: {"schema": schema(generator).to_value()}
+            }),
+        ),
         Success::Bytes => (
             "Bytes.",
             json!({"application/octet-stream": {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}}),

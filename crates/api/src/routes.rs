@@ -9,9 +9,9 @@ use crate::wire::{
     ChangeAnswer, CheckpointAnswer, ClusterAnswer, ConfigRequest, ConsistencyAnswer, ConsistencyQuery,
     ConvergenceQuery, DeployRequest, DeploymentQuery, DeploymentStatus, DiffAnswer, DiffQuery, ErasureAnswer,
     ErasureRequest, ErasuresAnswer, EventsPage, EventsQuery, HealthAnswer, HistoryAnswer, HistoryQuery,
-    InclusionAnswer, InclusionQuery, LabelsRequest, LeaderRequest, LogsQuery, MarkAnswer, MarkRequest,
-    NodeStatus, NodeTokenAnswer, NodeTokenRequest, NodesAnswer, ReadQuery, ReasonAnswer, ReasonQuery,
-    RecordsPage, RecordsQuery, RemoveMemberRequest, RemoveRequest, ReviewRequest, ReviewsAnswer,
+    InclusionAnswer, InclusionQuery, LabelsRequest, LeaderRequest, LogLine, LogsQuery, MarkAnswer,
+    MarkRequest, NodeStatus, NodeTokenAnswer, NodeTokenRequest, NodesAnswer, ReadQuery, ReasonAnswer,
+    ReasonQuery, RecordsPage, RecordsQuery, RemoveMemberRequest, RemoveRequest, ReviewRequest, ReviewsAnswer,
     RollbackAnswer, RollbackRequest, SecretRequest, ShowAnswer, ShowQuery, StatusAnswer, StatusQuery,
     TokenAnswer, TokenRequest, TokensAnswer, UndoAnswer, UndoRequest, UnlatchRequest, WhatIfAnswer,
     WhatIfRequest, WhyQuery, WithdrawRequest,
@@ -111,9 +111,17 @@ pub enum Success {
     JsonOrEvents(SchemaFn),
     /// A stream of lines of text.
     Text,
+    /// A stream of lines of text, or of lines of JSON of this schema when asked for.
+    TextOrJsonLines(SchemaFn),
     /// Bytes of a form given elsewhere.
     Bytes,
 }
+
+/// How a stream of lines of JSON is asked for, and sent.
+pub const JSON_LINES: &str = "application/x-ndjson";
+
+/// The header with which log lines come when there are older ones that were asked for, too.
+pub const LINES_LEFT_OUT: &str = "x-stele-lines-left-out";
 
 /// One route.
 #[derive(Clone, Copy, Debug)]
@@ -331,8 +339,10 @@ pub static ROUTES: &[Route] = &[
         "Change variables of an app's config bundle and deploy.", Some(of::<ConfigRequest>), of::<ChangeAnswer>),
     write(Deployer, Post, "/v1/secrets", Operation::SetSecret,
         "Set a secret's next version and deploy where it is used.", Some(of::<SecretRequest>), of::<ChangeAnswer>),
-    Route { success: Success::Text, ..read("/v1/logs", Operation::Logs,
-        "Log lines of an instance, as text.", of::<LogsQuery>, any_object) },
+    Route { success: Success::TextOrJsonLines(of::<LogLine>), ..read("/v1/logs", Operation::Logs,
+        "Log lines of an instance, as text; each as JSON, with its time, when `Accept` asks for \
+         `application/x-ndjson`. With `X-Stele-Lines-Left-Out` where older lines were asked for that do not fit in.",
+        of::<LogsQuery>, any_object) },
     write(Admin, Post, "/v1/node-tokens", Operation::CreateNodeToken,
         "Make a token with which one node joins.", Some(of::<NodeTokenRequest>), of::<NodeTokenAnswer>),
     read("/v1/nodes", Operation::Nodes, "Nodes of the fleet.", of::<ReadQuery>, of::<NodesAnswer>),

@@ -31,6 +31,10 @@ pub enum Question {
         instance: InstanceId,
         /// How many lines, counted from the end.
         lines: u32,
+        /// None from before this, in milliseconds since 1970. An agent of an earlier version knows nothing of it:
+        /// it answers the question without it, and says nothing of when its lines are from.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since_ms: Option<u64>,
     },
     /// Which of these images the node has, so that it needs no registry for them.
     Images {
@@ -42,6 +46,19 @@ pub enum Question {
         /// At most [`crate::limits::ASKED_PORTS_MAX`] of them.
         ports: Vec<HostPort>,
     },
+}
+
+impl Question {
+    /// Whether an answer to `other` is one to this: to the same, or to what an agent of an earlier version read of it.
+    pub fn is_answered_as(&self, other: &Self) -> bool {
+        let read_before = match self {
+            Self::Logs { instance, lines, since_ms: Some(_) } => {
+                Some(Self::Logs { instance: instance.clone(), lines: *lines, since_ms: None })
+            }
+            _ => None,
+        };
+        self == other || read_before.as_ref() == Some(other)
+    }
 }
 
 /// What a node says. Signed by the node.
@@ -65,6 +82,13 @@ pub enum Outcome {
     Logs {
         /// Without their line ends.
         lines: Vec<String>,
+        /// What else is known of each of the lines, in their order. Empty from an agent of an earlier version, and
+        /// nothing that a controller of one looks at: they stand beside the lines, not in them.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        stamps: Vec<Stamp>,
+        /// Whether there are older ones that would be too many bytes.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_cut: bool,
     },
     /// Those of the images that are there.
     Images {
@@ -81,4 +105,87 @@ pub enum Outcome {
         /// Why.
         why: String,
     },
+}
+
+/// What is known of a log line beside its text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(Option<u64>, bool)", into = "(Option<u64>, bool)")]
+pub struct Stamp {
+    /// When it was printed, in milliseconds since 1970; absent if the engine does not say.
+    pub time_ms: Option<u64>,
+    /// Whether on standard error.
+    pub stderr: bool,
+}
+
+// Ten thousand of them go with one answer: their names would take more room than most lines.
+impl From<(Option<u64>, bool)> for Stamp {
+    fn from((time_ms, stderr): (Option<u64>, bool)) -> Self {
+        Self { time_ms, stderr }
+    }
+}
+
+impl From<Stamp> for (Option<u64>, bool) {
+    fn from(stamp: Stamp) -> Self {
+        (stamp.time_ms, stamp.stderr)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// As agents and controllers had them before lines had times.
+    #[derive(PartialEq, Debug, Serialize, Deserialize)]
+    #[serde(tag = "kind", rename_all = "snake_case")]
+    enum EarlierQuestion {
+        Logs { instance: InstanceId, lines: u32 },
+    }
+
+    #[derive(PartialEq, Debug, Serialize, Deserialize)]
+    #[serde(tag = "kind", rename_all = "snake_case")]
+    enum EarlierOutcome {
+        Logs { lines: Vec<String> },
+    }
+
+    fn as_read<T: for<'a> Deserialize<'a>>(written: &impl Serialize) -> T {
+        serde_json::from_value(serde_json::to_value(written).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn an_earlier_version_asks_and_is_answered() {
+        let instance: InstanceId = "shop/web@prod/web.0-7".parse().unwrap();
+        let earlier = EarlierQuestion::Logs { instance: instance.clone(), lines: 9 };
+        let question = Question::Logs { instance, lines: 9, since_ms: None };
+        assert_eq!(as_read::<Question>(&earlier), question);
+        assert_eq!(as_read::<EarlierQuestion>(&question), earlier, "it compares what comes back");
+        let stamps = vec![Stamp { time_ms: Some(1_714_557_600_500), stderr: true }];
+        let outcome = Outcome::Logs { lines: vec!["up".to_owned()], stamps, is_cut: true };
+        assert_eq!(
+            as_read::<EarlierOutcome>(&outcome),
+            EarlierOutcome::Logs { lines: vec!["up".to_owned()] }
+        );
+        let written: Value = serde_json::to_value(&outcome).unwrap();
+        assert_eq!(written["stamps"], json!([[1_714_557_600_500_u64, true]]));
+        assert_eq!(as_read::<Outcome>(&outcome), outcome);
+    }
+
+    #[test]
+    fn an_earlier_version_is_asked_and_answers() {
+        let instance: InstanceId = "shop/web@prod/web.0-7".parse().unwrap();
+        let asked = |lines, since_ms| Question::Logs { instance: instance.clone(), lines, since_ms };
+        for since_ms in [None, Some(1_714_557_600_500)] {
+            let heard: EarlierQuestion = as_read(&asked(9, since_ms));
+            assert_eq!(heard, EarlierQuestion::Logs { instance: instance.clone(), lines: 9 });
+            assert!(asked(9, since_ms).is_answered_as(&as_read(&heard)));
+            assert!(!asked(8, since_ms).is_answered_as(&as_read(&heard)));
+        }
+        assert!(!asked(9, None).is_answered_as(&asked(9, Some(1))), "nobody asked for less");
+        assert!(!asked(9, Some(2)).is_answered_as(&asked(9, Some(1))));
+        let outcome = EarlierOutcome::Logs { lines: vec!["up".to_owned()] };
+        let whole = Outcome::Logs { lines: vec!["up".to_owned()], stamps: Vec::new(), is_cut: false };
+        assert_eq!(as_read::<Outcome>(&outcome), whole);
+    }
 }

@@ -1,6 +1,6 @@
 //! HTTP to the controllers: several addresses, one idempotency key per write, bounded patience.
 
-use std::io::{BufReader, Read};
+use std::io::{BufRead as _, BufReader, Read};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use stele_api::{Problem, ProblemKind};
-use ureq::http::{HeaderValue, Method, Request, Response};
+use ureq::http::{HeaderMap, HeaderValue, Method, Request, Response};
 use ureq::tls::{Certificate, RootCerts, TlsConfig, parse_pem};
-use ureq::{Agent, Body};
+use ureq::{Agent, Body, BodyReader};
 
 use crate::context::Context;
 use crate::exit::Failure;
@@ -31,6 +31,20 @@ pub(crate) struct Client {
     agent: Agent,
     /// Which of them answered last.
     answered: AtomicUsize,
+}
+
+/// Lines as they come.
+pub(crate) struct Stream {
+    /// Whether they are of a form that was asked for: a controller of an earlier version may know another alone.
+    pub(crate) is_as_asked: bool,
+    pub(crate) headers: HeaderMap,
+    reader: BufReader<BodyReader<'static>>,
+}
+
+impl Stream {
+    pub(crate) fn lines(self) -> impl Iterator<Item = std::io::Result<String>> + Send {
+        self.reader.lines()
+    }
 }
 
 /// None of the addresses.
@@ -131,11 +145,14 @@ impl Client {
     }
 
     /// Opens a stream of lines.
-    pub(crate) fn stream(&self, path: &str, accept: &str) -> Result<impl std::io::BufRead + use<>, Failure> {
+    pub(crate) fn stream(&self, path: &str, accept: &str) -> Result<Stream, Failure> {
         let headers = [("accept", accept.to_owned())];
         let response = self.patiently(&Method::GET, path, &headers, None, None)?;
         let response = check_status(response)?;
-        Ok(BufReader::new(response.into_body().into_with_config().limit(u64::MAX).reader()))
+        let is_as_asked = response.body().mime_type().is_some_and(|it| accept.contains(it));
+        let (head, body) = response.into_parts();
+        let reader = BufReader::new(body.into_with_config().limit(u64::MAX).reader());
+        Ok(Stream { is_as_asked, headers: head.headers, reader })
     }
 
     /// Changes. Repeated under one key until it is answered, or the deadline passes.

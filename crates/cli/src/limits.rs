@@ -49,6 +49,12 @@ pub(crate) const CONTEXT_LINES: usize = 3;
 pub(crate) const LINE_PAIRS_COMPARED_MAX: usize = 4_000_000;
 /// Steps of a plan printed before the rest is only counted.
 pub(crate) const STEPS_SHOWN_MAX: usize = 200;
+/// Instances whose logs are followed at the same time, each over a connection of its own.
+pub(crate) const FOLLOWED_INSTANCES_MAX: usize = 16;
+/// Lines of followed logs that wait to be printed.
+pub(crate) const FOLLOWED_LINES_AHEAD: usize = 1024;
+/// Most bytes of log lines that are held to be put in the order of their times.
+pub(crate) const MERGED_LINES_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Characters printed of an image's digest where two are told apart.
 pub(crate) const DIGEST_CHARS_SHOWN: usize = 12;
 /// Nodes of one app shown in a rollback's plan.

@@ -110,6 +110,16 @@ impl ReadOptions {
 /// A point in time as it is written, when it is one.
 pub(crate) fn point(text: &str) -> Result<String, String> {
     let point: Point = text.parse().map_err(|error: PointError| error.to_string())?;
+    as_written(text, &point)
+}
+
+/// Since when something is asked for, as it is written, when it is that.
+pub(crate) fn since(text: &str) -> Result<String, String> {
+    let point = Point::since(text).map_err(|error| error.to_string())?;
+    as_written(text, &point)
+}
+
+fn as_written(text: &str, point: &Point) -> Result<String, String> {
     if let Point::Time(time) = point {
         let read = time.parse::<jiff::Timestamp>();
         read.map_err(|error| format!("{time:?} is not a time: {error}; write it like 2026-01-31T12:00:00Z"))?;

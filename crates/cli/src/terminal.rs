@@ -1,5 +1,6 @@
 //! What is printed, and how: tables for people, JSON and YAML for programs.
 
+use std::borrow::Cow;
 use std::io::{IsTerminal as _, Write as _};
 
 use clap::ValueEnum;
@@ -29,6 +30,8 @@ pub(crate) enum Output {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terminal {
     pub(crate) output: Output,
+    /// Whether what is printed is seen by people at once.
+    is_seen: bool,
     color: bool,
 }
 
@@ -43,9 +46,9 @@ pub(crate) enum Tone {
 
 impl Terminal {
     pub(crate) fn new(output: Output) -> Self {
-        let color =
-            std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
-        Self { output, color }
+        let is_seen = std::io::stdout().is_terminal();
+        let color = is_seen && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
+        Self { output, is_seen, color }
     }
 
     /// Whether people read along on standard error.
@@ -97,6 +100,11 @@ impl Terminal {
         writeln!(out, "{text}")?;
         out.flush()?;
         Ok(())
+    }
+
+    /// A line that a program printed: as it is, except on a terminal, to which it can do nothing there.
+    pub(crate) fn printed(self, text: &str) -> Cow<'_, str> {
+        if self.is_seen { tame(text).into() } else { text.into() }
     }
 
     /// Colours a word, on a terminal.
@@ -163,6 +171,23 @@ pub(crate) fn visible(text: &str) -> String {
     shown
 }
 
+/// A line of a program's output as [`one_line`], but with its tabs, and without its colours.
+fn tame(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("\u{1b}[") {
+        plain.push_str(before);
+        let code = after.trim_start_matches(|it: char| it.is_ascii_digit() || it == ';' || it == ':');
+        rest = code.strip_prefix('m').unwrap_or_else(|| {
+            plain.push_str("\u{1b}[");
+            after
+        });
+    }
+    plain.push_str(rest);
+    // What is left may have become a sequence only now: nothing of it is sent as it is.
+    plain.split('\t').map(one_line).collect::<Vec<_>>().join("\t")
+}
+
 /// Whether a character cannot be seen, and changes in which order or on which line others are: Unicode's
 /// controls of direction, and its separators of lines and paragraphs.
 const fn is_deceptive(character: char) -> bool {
@@ -213,10 +238,18 @@ pub(crate) fn places(places: &[PinnedPlace]) -> String {
 
 /// A time to the second, in UTC.
 pub(crate) fn time(time: Time) -> String {
-    i64::try_from(time.0)
-        .ok()
-        .and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok())
-        .map_or_else(|| time.0.to_string(), |timestamp| timestamp.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+    written(time, "%Y-%m-%dT%H:%M:%SZ")
+}
+
+/// A time to the millisecond, in UTC.
+pub(crate) fn exact_time(time: Time) -> String {
+    written(time, "%Y-%m-%dT%H:%M:%S.%3fZ")
+}
+
+fn written(time: Time, format: &str) -> String {
+    let timestamp =
+        i64::try_from(time.0).ok().and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok());
+    timestamp.map_or_else(|| time.0.to_string(), |timestamp| timestamp.strftime(format).to_string())
 }
 
 #[cfg(test)]
@@ -227,11 +260,13 @@ mod tests {
     fn times_are_written_in_utc() {
         assert_eq!(time(Time(1_770_000_000_000_000)), "2026-02-02T02:40:00Z");
         assert_eq!(time(Time(u64::MAX)), u64::MAX.to_string());
+        assert_eq!(exact_time(Time(1_770_000_000_012_999)), "2026-02-02T02:40:00.012Z");
     }
 
     #[test]
     fn colours_take_no_room_in_tables() {
-        let painted = Terminal { output: Output::Table, color: true }.paint(Tone::Good, "up");
+        let terminal = Terminal { output: Output::Table, is_seen: true, color: true };
+        let painted = terminal.paint(Tone::Good, "up");
         let text = table(&["NODE", "STATE", "N"], vec![vec!["eu-1".into(), painted.clone(), "1".into()]]);
         assert_eq!(text, format!("NODE  STATE  N\neu-1  {painted}     1"));
     }
@@ -241,6 +276,22 @@ mod tests {
         assert_eq!(visible("a\u{1b}[2Jb\rc\nd"), "a\\u{1b}[2Jb\\rc\nd");
         assert_eq!(cell("a\u{1b}[31m\nb"), "a\\u{1b}[31m⏎b");
         assert_eq!(one_line("a\r\nseq 7  root\n"), "a\\r⏎seq 7  root⏎");
+    }
+
+    #[test]
+    fn what_programs_print_drives_no_terminal() {
+        let terminal = Terminal { output: Output::Table, is_seen: true, color: false };
+        let shown = |text: &'static str| terminal.printed(text).into_owned();
+        assert_eq!(shown("\u{1b}[1;31merror\u{1b}[0m:\tit broke\u{1b}[m"), "error:\tit broke");
+        assert_eq!(
+            shown("a\u{1b}[2Jb\u{1b}]0;title\u{7}c\rd\u{9b}2Je"),
+            "a\\u{1b}[2Jb\\u{1b}]0;title\\u{7}c\\rd\\u{9b}2Je"
+        );
+        assert_eq!(shown("\u{1b}\u{1b}[m[2J"), "\\u{1b}[2J", "no colour hides another sequence");
+        assert_eq!(shown("a\u{1b}[38;5"), "a\\u{1b}[38;5");
+        assert_eq!(shown("one\nweb.0 | two\u{202e}"), "one⏎web.0 | two\\u{202e}");
+        let raw = "\u{1b}[2J\tx\r";
+        assert_eq!(Terminal { is_seen: false, ..terminal }.printed(raw), raw, "into a pipe it goes as it is");
     }
 
     #[test]

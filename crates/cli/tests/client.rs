@@ -88,9 +88,89 @@ fn log_lines_are_objects_for_programs() {
     for of in ["shop/web@prod", "shop/web@prod/web.2-3"] {
         let ran = ask(&controller, &["logs", of, "-o", "json"]);
         let lines: Vec<Value> = ran.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let line = |text: &str| json!({"instance": "shop/web@prod/web.2-3", "line": text});
+        // A controller of an earlier version says the text alone.
+        let line = |text: &str| json!({"instance": "shop/web@prod/web.2-3", "time": null, "stream": null, "line": text});
         assert_eq!(lines, [line("one"), line("two")], "{ran:?}");
     }
+}
+
+/// A fleet whose instances print at times of their own.
+fn printing(path: &str) -> (u16, String) {
+    let lines: &[(u64, &str, &str)] = match path {
+        _ if path.starts_with("/v1/status") => return (200, status().to_string()),
+        _ if path.contains("web.0") => &[(1_000, "stdout", "one"), (4_000, "stderr", "\u{1b}[2J\tfour")],
+        _ if path.contains("web.1") => &[(2_000, "stdout", "two"), (3_000, "stderr", "three")],
+        _ if path.contains("web.2") => &[(3_000, "stdout", "three, too")],
+        _ => &[],
+    };
+    let line = |(time, stream, line): &(u64, &str, &str)| {
+        json!({"time": 1_770_000_000_000_000 + time, "stream": stream, "line": line}).to_string() + "\n"
+    };
+    (200, lines.iter().map(line).collect())
+}
+
+#[test]
+fn lines_of_several_instances_are_in_the_order_of_their_times() {
+    let controller = StandIn::saying("application/x-ndjson", printing);
+    let ran = ask(&controller, &["logs", "shop/web@prod", "-t", "--since", "2h ago"]);
+    let wanted = "web.0 | 2026-02-02T02:40:00.001Z one\nweb.1 | 2026-02-02T02:40:00.002Z two\n\
+                  web.1 | 2026-02-02T02:40:00.003Z three\nweb.2 | 2026-02-02T02:40:00.003Z three, too\n\
+                  web.0 | 2026-02-02T02:40:00.004Z \u{1b}[2J\tfour\n";
+    assert_eq!((ran.code, ran.out.as_str()), (0, wanted), "{ran:?}");
+    let of_logs: Vec<_> =
+        controller.asked().into_iter().map(|it| it.path).filter(|it| it.starts_with("/v1/logs")).collect();
+    assert_eq!(of_logs.len(), 4);
+    // How many lines that are is the controller's to say.
+    assert!(of_logs.iter().all(|it| it.contains("since=2h%20ago") && !it.contains("tail=")), "{of_logs:?}");
+
+    let ran = ask(&controller, &["logs", "shop/web@prod/web.1-2", "-o", "json"]);
+    let line = |time: u64, stream: &str, text: &str| json!({"instance": "shop/web@prod/web.1-2", "time": 1_770_000_000_000_000 + time, "stream": stream, "line": text});
+    let lines: Vec<Value> = ran.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines, [line(2_000, "stdout", "two"), line(3_000, "stderr", "three")], "{ran:?}");
+}
+
+#[test]
+fn several_instances_are_followed_until_all_of_them_have_ended() {
+    let controller = StandIn::saying("application/x-ndjson", printing);
+    let ran = ask(&controller, &["logs", "shop/web@prod", "--follow"]);
+    let mut lines: Vec<_> = ran.out.lines().collect();
+    lines.sort_unstable();
+    let all =
+        ["web.0 | \u{1b}[2J\tfour", "web.0 | one", "web.1 | three", "web.1 | two", "web.2 | three, too"];
+    assert_eq!((ran.code, lines), (0, all.to_vec()), "{ran:?}");
+    let of = |name: &str| ran.out.lines().filter(|line| line.starts_with(name)).collect::<Vec<_>>();
+    assert_eq!(of("web.0"), [all[1], all[0]], "an instance's own lines are in its order");
+
+    let controller = StandIn::start(half_a_fleet);
+    let ran = ask(&controller, &["logs", "shop/web@prod", "--follow"]);
+    assert_eq!((ran.code, ran.out.as_str()), (5, "web.2 | one\nweb.2 | two\n"), "{ran:?}");
+    for named in
+        ["web.0-1 on lost-1", "web.1-2 on lost-1: its node did not answer before", "3 of 4 instances"]
+    {
+        assert!(ran.err.contains(named), "{named} is not named: {ran:?}");
+    }
+}
+
+#[test]
+fn more_instances_than_can_be_followed_are_not_followed() {
+    let controller = StandIn::start(|_| {
+        let mut answer = status();
+        let one = answer["apps"][0]["instances"][0].clone();
+        let instance = |index: usize| {
+            let mut instance = one.clone();
+            instance["id"] = json!(format!("shop/web@prod/web.{index}-1"));
+            instance
+        };
+        answer["apps"][0]["instances"] = (0..17).map(instance).collect();
+        (200, answer.to_string())
+    });
+    let ran = ask(&controller, &["logs", "shop/web@prod", "--follow"]);
+    assert_eq!(ran.code, 2, "{ran:?}");
+    for said in ["at most 16 instances", "these are 17", "next: stele logs shop/web@prod/web.0-1 --follow"] {
+        assert!(ran.err.contains(said), "{said} is not said: {ran:?}");
+    }
+    let ran = ask(&controller, &["logs", "shop/web@prod", "--since", "v3"]);
+    assert!(ran.code == 2 && ran.err.contains("such as 10m"), "{ran:?}");
 }
 
 #[test]

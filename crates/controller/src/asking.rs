@@ -43,8 +43,9 @@ impl Handle {
         let signed = identity.sign(purposes::QUESTION, &request);
         let answer = self.bus().ask(&node.region, &node.name, &signed, within).await?;
         let answer: Answer = answer.open(&node.key, purposes::ANSWER)?;
-        let same =
-            answer.node == node.name && answer.asked == request.asked && answer.question == request.question;
+        let same = answer.node == node.name
+            && answer.asked == request.asked
+            && request.question.is_answered_as(&answer.question);
         if same { Ok(answer.outcome) } else { Err(AskError::OtherQuestion) }
     }
 }

@@ -49,7 +49,22 @@ pub enum Point {
 )]
 pub struct PointError(String);
 
+/// A text says nothing of since when.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is neither how long ago, such as 10m or \"2h ago\", nor a time, such as 2026-01-31T12:00:00Z")]
+pub struct SinceError(String);
+
 impl Point {
+    /// Since when something is asked for, where there is no log to find other points in: [`Self::Ago`], for which the
+    /// span alone will do, or [`Self::Time`].
+    pub fn since(text: &str) -> Result<Self, SinceError> {
+        match (parse_span(text), text.parse()) {
+            (Some(micros), _) => Ok(Self::Ago(micros)),
+            (None, Ok(point @ (Self::Ago(_) | Self::Time(_)))) => Ok(point),
+            (None, _) => Err(SinceError(text.to_owned())),
+        }
+    }
+
     /// A point's text as one word of a command to copy.
     pub fn quoted(text: &str) -> Cow<'_, str> {
         let is_plain = |letter: char| letter.is_ascii_alphanumeric() || ":.+-_".contains(letter);
@@ -437,6 +452,15 @@ mod tests {
         assert!(matches!(point("2026-01-31T12:00:00Z").unwrap(), Point::Time(_)));
         for bad in ["", "12", "v", "vx", "prev:0", "2 ago", "5x ago", "seq:-1"] {
             assert!(point(bad).is_err(), "{bad:?}");
+        }
+    }
+    #[test]
+    fn since_when_is_a_span_or_a_time() {
+        assert_eq!(Point::since("10m").unwrap(), Point::Ago(600_000_000));
+        assert_eq!(Point::since("2h ago").unwrap(), Point::Ago(7_200_000_000));
+        assert!(matches!(Point::since("2026-01-31T12:00:00Z").unwrap(), Point::Time(_)));
+        for bad in ["", "10", "now", "seq:12", "v3", "prev", "last-good", "yesterday"] {
+            assert!(Point::since(bad).is_err(), "{bad:?}");
         }
     }
 }

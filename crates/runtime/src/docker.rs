@@ -21,6 +21,7 @@
 mod folders;
 mod images;
 mod lacking;
+mod logs;
 mod networks;
 mod ports;
 mod unknown;
@@ -28,15 +29,14 @@ mod unknown;
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use bollard::container::LogOutput;
 use bollard::exec::StartExecResults;
 use bollard::models::{
     ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary, ExecConfig, VolumeCreateRequest,
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, DownloadFromContainerOptionsBuilder, EventsOptionsBuilder,
-    ListContainersOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
-    RemoveImageOptionsBuilder, StopContainerOptionsBuilder, UploadToContainerOptionsBuilder,
+    ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, RemoveImageOptionsBuilder,
+    StopContainerOptionsBuilder, UploadToContainerOptionsBuilder,
 };
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
@@ -56,7 +56,7 @@ use crate::limits::{
 use crate::probe;
 use crate::registry::Logins;
 use crate::request::{Drift, create_request, drift, mutable_of_inspection, plain};
-use crate::runtime::{Change, LogLine, LogRequest, LogStream, Runtime, RuntimeError};
+use crate::runtime::{Change, LogRequest, LogStream, Runtime, RuntimeError};
 
 /// How to reach the engine, and for whom.
 #[derive(Clone, Debug)]
@@ -530,19 +530,12 @@ impl Runtime for Docker {
 
     fn logs(&self, container: &str, request: LogRequest) -> LogStream {
         let (docker, container) = (self.detached(), container.to_owned());
-        let tail = request.tail.map_or_else(|| "all".to_owned(), |lines| lines.to_string());
-        let options = LogsOptionsBuilder::default()
-            .stdout(true)
-            .stderr(true)
-            .timestamps(true)
-            .follow(request.follow)
-            .tail(&tail)
-            .build();
+        let options = logs::options(&request);
         let lines = async move {
             let client = docker.client().await?.clone();
             let output = client.logs(&container, Some(options)).map_err(engine_error);
             Ok::<_, RuntimeError>(
-                output.map_ok(|output| futures::stream::iter(log_lines(&output).into_iter().map(Ok))),
+                output.map_ok(move |output| futures::stream::iter(logs::lines(&output, request).map(Ok))),
             )
         };
         futures::stream::once(lines).try_flatten().try_flatten().boxed()
@@ -600,31 +593,10 @@ impl Runtime for Docker {
     }
 }
 
-fn log_lines(output: &LogOutput) -> Vec<LogLine> {
-    let stderr = matches!(output, LogOutput::StdErr { .. });
-    let text = String::from_utf8_lossy(output.as_ref());
-    let line = |line: &str| {
-        let stamped = line.split_once(' ').and_then(|(time, text)| Some((millis(time)?, text)));
-        let (time_ms, text) = stamped.map_or((None, line), |(time, text)| (Some(time), text));
-        LogLine { time_ms, stderr, text: text.trim_end_matches('\r').to_owned() }
-    };
-    text.trim_end_matches('\n').split('\n').map(line).collect()
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    #[test]
-    fn log_output_becomes_lines_with_their_time() {
-        let message = "2024-05-01T10:00:00.5Z one two\r\n2024-05-01T10:00:01Z \nnot stamped\n".into();
-        let lines = log_lines(&LogOutput::StdErr { message });
-        let told: Vec<_> = lines.iter().map(|line| (line.time_ms, line.text.as_str())).collect();
-        let first = 1_714_557_600_500;
-        assert_eq!(told, [(Some(first), "one two"), (Some(first + 500), ""), (None, "not stamped")]);
-        assert!(lines.iter().all(|line| line.stderr));
-    }
 
     #[test]
     fn the_year_one_is_no_time() {

@@ -459,7 +459,7 @@ impl<R: Runtime + ?Sized> Reconciler<R> {
         let runtime = &self.runtime;
         let read = futures::stream::iter(due)
             .map(|(instance, run)| async move {
-                let request = LogRequest { tail: Some(LOG_TAIL_LINES_MAX), follow: false };
+                let request = LogRequest { tail: Some(LOG_TAIL_LINES_MAX), since_ms: None, follow: false };
                 let lines = runtime.logs(&run.0, request).filter_map(|line| std::future::ready(line.ok()));
                 let lines = lines.map(|line| bounded_line(line.text)).collect::<Vec<_>>();
                 let lines = tokio::time::timeout(Duration::from_millis(LOG_TAIL_TIMEOUT_MS), lines).await;

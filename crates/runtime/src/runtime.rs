@@ -57,8 +57,17 @@ pub struct LogLine {
 pub struct LogRequest {
     /// The last so many; all when absent.
     pub tail: Option<usize>,
+    /// None that the engine says are from before this, in milliseconds since 1970.
+    pub since_ms: Option<u64>,
     /// Whether to go on with lines as they are printed.
     pub follow: bool,
+}
+
+impl LogRequest {
+    /// Whether a line is not from before what is asked for; of one without a time nobody knows.
+    pub(crate) fn reaches(&self, line: &LogLine) -> bool {
+        self.since_ms.zip(line.time_ms).is_none_or(|(since, time)| time >= since)
+    }
 }
 
 /// Lines as they come.

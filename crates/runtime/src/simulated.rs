@@ -656,7 +656,7 @@ impl Runtime for Simulated {
 
     fn logs(&self, container: &str, request: LogRequest) -> LogStream {
         let lines = match self.with(container, |one| one.log.clone()) {
-            Ok(lines) => lines,
+            Ok(lines) => lines.into_iter().filter(|line| request.reaches(line)).collect::<Vec<_>>(),
             Err(error) => return futures::stream::iter([Err(error)]).boxed(),
         };
         let skipped = request.tail.map_or(0, |tail| lines.len().saturating_sub(tail));

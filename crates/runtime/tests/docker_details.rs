@@ -184,7 +184,7 @@ async fn a_named_volume_outlives_its_instances() {
     let second = instance("shop/web@prod/web.0-2", container(2));
     agent.set_desired(vec![second.clone()]);
     let id = healthy(&mut agent, &second).await;
-    let request = stele_runtime::LogRequest { tail: None, follow: true };
+    let request = stele_runtime::LogRequest { tail: None, since_ms: None, follow: true };
     let line = agent.runtime().logs(&id, request).next().await.unwrap().unwrap();
     assert_eq!(line.text, "kept");
 }

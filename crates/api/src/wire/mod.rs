@@ -5,6 +5,7 @@ mod changes;
 mod cluster;
 mod erasure;
 mod history;
+mod logs;
 mod proof;
 mod query;
 mod rollback;
@@ -29,6 +30,7 @@ pub use erasure::{ErasedSubject, ErasureAnswer, ErasureRequest, ErasuresAnswer, 
 pub use history::{
     DiffAnswer, EventsPage, HistoryAnswer, HistoryEntry, RawRecord, RecordsPage, ShowAnswer, ShownApp,
 };
+pub use logs::{LogLine, Printed};
 pub use proof::{
     CheckpointAnswer, ComparedCheckpoint, ConsistencyAnswer, ConsistencyQuery, InclusionAnswer,
     InclusionQuery,

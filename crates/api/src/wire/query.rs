@@ -184,8 +184,10 @@ pub struct CandidatesQuery {
 pub struct LogsQuery {
     /// Whose.
     pub instance: InstanceId,
-    /// Lines of the past, 10000 at most; 100 unless said otherwise.
+    /// Lines of the past, 10000 at most; 100 unless said otherwise, and 10000 with `since`.
     pub tail: Option<u32>,
+    /// None from before this: how long ago, such as `10m` or `2h ago`, or a time, such as `2026-01-31T12:00:00Z`.
+    pub since: Option<String>,
     /// Go on with new lines until the client leaves.
     #[serde(default)]
     pub follow: bool,

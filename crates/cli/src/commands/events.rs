@@ -1,7 +1,6 @@
 //! The log, as it is and as it grows.
 
 use std::collections::VecDeque;
-use std::io::BufRead as _;
 use std::time::Instant;
 
 use stele_api::limits::EVENTS_PAGE_MAX;

@@ -1,24 +1,38 @@
 //! Log lines of instances.
 
-use std::collections::BTreeSet;
-use std::io::BufRead as _;
+mod following;
+mod merging;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
-use stele_api::wire::{AppStatus, InstanceStatus, StatusAnswer};
+use stele_api::routes::{JSON_LINES, LINES_LEFT_OUT};
+use stele_api::wire::{AppStatus, InstanceStatus, LogLine, Printed, StatusAnswer};
 use stele_api::{Problem, ProblemKind};
-use stele_model::{AppEnv, InstanceId, NodeName, Scope, ServiceName};
+use stele_model::{AppEnv, InstanceId, NodeName, Scope, ServiceName, Slot};
 
 use crate::client::{Client, with_query};
 use crate::exit::Failure;
-use crate::options::ReadOptions;
+use crate::limits::FOLLOWED_INSTANCES_MAX;
+use crate::options::{ReadOptions, since};
 use crate::session::Session;
-use crate::terminal::visible;
+use crate::terminal::{Terminal, Tone, exact_time, visible};
+
+/// Characters of a time to the millisecond.
+const EXACT_TIME_CHARS: usize = "2026-01-31T12:00:00.000Z".len();
 
 /// Print log lines of an instance
 #[derive(clap::Args, Debug)]
-#[command(
-    after_help = "Examples:\n  stele logs shop/web@prod/web.0-142 --tail 50\n  stele logs shop/web@prod --service worker     # of every instance of it\n  stele logs shop/web@prod/web.0-142 --follow\n  stele logs shop/web@prod --output json        # a line of JSON for each: instance, line"
-)]
+#[command(after_help = "Examples:
+  stele logs shop/web@prod/web.0-142 --tail 50
+  stele logs shop/web@prod --since 10m -t       # of every instance, in the order of their times
+  stele logs shop/web@prod --since 2026-01-31T12:00:00Z --service worker
+  stele logs shop/web@prod --service web -f     # of 16 instances at most, as they come
+  stele logs shop/web@prod --output json        # JSON lines: instance, time, stream, line
+
+Times are those of the container engines' clocks, in UTC. On a terminal, lines of standard error
+are yellow, and characters that would act on it are written out; into a pipe or a file, lines go
+as they are.")]
 pub(crate) struct Logs {
     /// An instance (see: stele status PROJECT/APP@ENV), or an app for all of its instances
     #[arg(value_name = "INSTANCE|PROJECT/APP@ENV")]
@@ -26,10 +40,16 @@ pub(crate) struct Logs {
     /// Only instances of this service
     #[arg(long)]
     service: Option<ServiceName>,
-    /// Lines of the past, 10000 at most
-    #[arg(short = 'n', long, default_value_t = stele_api::limits::LOG_TAIL_LINES_DEFAULT, allow_negative_numbers = true)]
-    tail: u32,
-    /// Go on with new lines until interrupted
+    /// Lines of the past, of each instance, 10000 at most [default: 100, with --since 10000]
+    #[arg(short = 'n', long, allow_negative_numbers = true)]
+    tail: Option<u32>,
+    /// Only lines since then: how long ago, such as 10m or "2h ago", or a time, such as 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    since: Option<String>,
+    /// Print before each line when it was printed
+    #[arg(short, long)]
+    timestamps: bool,
+    /// Go on with new lines until interrupted, of 16 instances at most
     #[arg(short, long)]
     follow: bool,
     #[command(flatten)]
@@ -38,9 +58,10 @@ pub(crate) struct Logs {
 
 /// A line, for programs.
 #[derive(Serialize)]
-struct LogLine<'a> {
+struct LineOf<'a> {
     instance: &'a InstanceId,
-    line: String,
+    #[serde(flatten)]
+    line: &'a LogLine,
 }
 
 /// Instances whose lines are not there, or not all of them.
@@ -58,73 +79,77 @@ impl Logs {
     pub(crate) fn run(self, session: &Session) -> Result<(), Failure> {
         let client = session.client()?;
         if let Ok(instance) = self.of.parse::<InstanceId>() {
-            return self.print(session, &client, &instance, false);
+            return self.print_one(session, &client, &instance);
         }
         let instances = self.instances(&client)?;
         match instances.as_slice() {
-            [only] => self.print(session, &client, &only.id, false),
-            [first, ..] if self.follow => Err(Failure::Usage(format!(
-                "one instance can be followed at a time, and {} has {}\n  next: stele logs {} --follow",
-                self.of,
-                instances.len(),
-                first.id
-            ))),
-            _ => self.print_all(session, &client, &instances),
+            [only] => self.print_one(session, &client, &only.id),
+            _ if self.follow && instances.len() > FOLLOWED_INSTANCES_MAX => {
+                Err(self.too_many_to_follow(&instances))
+            }
+            _ if self.follow => self.follow_all(session, client, instances),
+            _ => self.print_merged(session, &client, &instances),
         }
     }
 
-    /// What there is of every instance: one that says nothing does not hide the others.
-    fn print_all(
-        &self,
-        session: &Session,
-        client: &Client,
-        instances: &[InstanceStatus],
-    ) -> Result<(), Failure> {
-        let mut missing = Missing::default();
-        // Nodes that were not heard of lately are asked last: waiting for them holds nothing up.
-        let (near, far): (Vec<_>, Vec<_>) = instances.iter().partition(|instance| instance.reachable);
-        for instance in near.into_iter().chain(far) {
-            let why = if missing.silent.contains(&instance.node) {
-                "its node did not answer before".to_owned()
-            } else if let Err(failure) = self.print(session, client, &instance.id, true) {
-                missing.note(&instance.node, failure)?
-            } else {
-                continue;
-            };
-            missing.count += 1;
-            eprintln!("{} on {}: {}", instance.id, instance.node, visible(&why));
+    fn print_one(&self, session: &Session, client: &Client, instance: &InstanceId) -> Result<(), Failure> {
+        for line in lines(client, instance, &self.path(instance))? {
+            self.print(session.terminal, instance, None, &line?)?;
         }
-        missing.verdict(&self.of, instances.len())
+        Ok(())
     }
 
     fn print(
         &self,
-        session: &Session,
-        client: &Client,
+        terminal: Terminal,
         instance: &InstanceId,
-        is_one_of_many: bool,
+        name: Option<&str>,
+        line: &LogLine,
     ) -> Result<(), Failure> {
-        let path = with_query(
+        terminal.item(&LineOf { instance, line }, |_| {
+            let name = name.map(|name| format!("{name} | ")).unwrap_or_default();
+            let time = if self.timestamps {
+                format!("{:<EXACT_TIME_CHARS$} ", line.time.map_or_else(|| "-".to_owned(), exact_time))
+            } else {
+                String::new()
+            };
+            let text = terminal.printed(&line.line);
+            let is_stderr = line.stream == Some(Printed::Stderr);
+            let text = if is_stderr { terminal.paint(Tone::Busy, &text).into() } else { text };
+            format!("{name}{time}{text}")
+        })
+    }
+
+    fn path(&self, instance: &InstanceId) -> String {
+        with_query(
             "/v1/logs",
             &[
                 ("instance", Some(instance.to_string())),
-                ("tail", Some(self.tail.to_string())),
+                ("tail", self.tail.map(|lines| lines.to_string())),
+                ("since", self.since.clone()),
                 ("follow", self.follow.then(|| "true".to_owned())),
                 self.read.consistency(),
             ],
-        );
-        for line in client.stream(&path, "text/plain")?.lines() {
-            let line = line.map_err(|error| Failure::Unreachable(format!("the stream broke: {error}")))?;
-            session.terminal.item(&LogLine { instance, line }, |it| {
-                let slot = &instance.slot;
-                if is_one_of_many {
-                    format!("{}.{} | {}", slot.service, slot.index, it.line)
-                } else {
-                    it.line.clone()
-                }
-            })?;
+        )
+    }
+
+    fn too_many_to_follow(&self, instances: &[InstanceStatus]) -> Failure {
+        let services: BTreeSet<_> = instances.iter().map(|instance| &instance.id.slot.service).collect();
+        let mut next = Vec::new();
+        if services.len() > 1 {
+            next.extend(
+                services
+                    .first()
+                    .map(|service| format!("stele logs {} --service {service} --follow", self.of)),
+            );
         }
-        Ok(())
+        next.extend(instances.first().map(|instance| format!("stele logs {} --follow", instance.id)));
+        next.push(format!("stele logs {} --since 10m", self.of));
+        Failure::Usage(format!(
+            "at most {FOLLOWED_INSTANCES_MAX} instances can be followed at a time, and these are {}\n  next: {}",
+            instances.len(),
+            next.join(", or ")
+        ))
     }
 
     fn instances(&self, client: &Client) -> Result<Vec<InstanceStatus>, Failure> {
@@ -159,19 +184,70 @@ impl Logs {
     }
 }
 
+/// Lines of a log as they come. That some are left out at its beginning is told at once.
+fn lines(
+    client: &Client,
+    instance: &InstanceId,
+    path: &str,
+) -> Result<impl Iterator<Item = Result<LogLine, Failure>> + Send + use<>, Failure> {
+    let stream = client.stream(path, JSON_LINES)?;
+    let is_json = stream.is_as_asked;
+    if stream.headers.contains_key(LINES_LEFT_OUT) {
+        eprintln!("{instance}: older lines are left out, as they are more than one answer has room for");
+    }
+    Ok(stream.lines().map(move |line| {
+        let line = line.map_err(|error| Failure::Unreachable(format!("the stream broke: {error}")))?;
+        if !is_json {
+            return Ok(LogLine { time: None, stream: None, line });
+        }
+        serde_json::from_str(&line)
+            .map_err(|error| Failure::Unreachable(format!("a line of the answer cannot be read: {error}")))
+    }))
+}
+
+/// What the lines of each instance are marked with: its slot, and where several are in one, which of them.
+fn names(instances: &[InstanceStatus]) -> Vec<String> {
+    let mut in_slot: BTreeMap<&Slot, usize> = BTreeMap::new();
+    for instance in instances {
+        *in_slot.entry(&instance.id.slot).or_default() += 1;
+    }
+    let name = |instance: &InstanceStatus| {
+        let InstanceId { slot, serial } = &instance.id;
+        if in_slot.get(slot).is_some_and(|count| *count > 1) {
+            format!("{}.{}-{serial}", slot.service, slot.index)
+        } else {
+            format!("{}.{}", slot.service, slot.index)
+        }
+    };
+    instances.iter().map(name).collect()
+}
+
+/// Whether it is about a node, and so about all of its instances.
+fn is_of_node(failure: &Failure) -> bool {
+    match failure {
+        Failure::Problem(problem) => problem.status >= 500,
+        failure => matches!(failure, Failure::Unreachable(_)),
+    }
+}
+
 impl Missing {
-    /// Why an instance's lines are missing; anything that is not about it alone ends the command.
-    fn note(&mut self, node: &NodeName, failure: Failure) -> Result<String, Failure> {
+    /// Tells why an instance's lines are missing; anything that is not about it alone ends the command.
+    fn note(&mut self, instance: &InstanceStatus, failure: Failure) -> Result<(), Failure> {
         let why = failure.to_string();
         match failure {
             Failure::Problem(problem) if problem.known_kind() == Some(ProblemKind::NotFound) => {
                 self.unknown = Some(problem);
             }
-            Failure::Problem(problem) if problem.status >= 500 => drop(self.silent.insert(node.clone())),
-            Failure::Unreachable(_) => drop(self.silent.insert(node.clone())),
+            failure if is_of_node(&failure) => drop(self.silent.insert(instance.node.clone())),
             failure => return Err(failure),
         }
-        Ok(why)
+        self.tell(instance, &why);
+        Ok(())
+    }
+
+    fn tell(&mut self, instance: &InstanceStatus, why: &str) {
+        self.count += 1;
+        eprintln!("{} on {}: {}", instance.id, instance.node, visible(why));
     }
 
     fn verdict(self, of: &str, asked: usize) -> Result<(), Failure> {
@@ -198,23 +274,30 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    pub(super) fn instance(id: &str, node: &str) -> InstanceStatus {
+        let told = serde_json::json!({
+            "id": format!("shop/web@prod/{id}"), "node": node, "region": "eu", "release": 1, "current": true,
+            "phase": "healthy", "reachable": true, "restarts": 0, "reason": null, "exit_code": null,
+            "container": null,
+        });
+        serde_json::from_value(told).unwrap()
+    }
+
     #[test]
     fn who_does_not_answer_is_named_at_the_end() {
-        let (eu, us): (NodeName, NodeName) = ("eu-1".parse().unwrap(), "us-1".parse().unwrap());
+        let (on_eu, on_us) = (instance("web.0-1", "eu-1"), instance("web.1-2", "us-1"));
         let mut missing = Missing::default();
         let gone = Problem::new(ProblemKind::NotFound, "node us-1: it has no such container");
-        missing.note(&us, gone.clone().into()).unwrap();
-        missing.count = 1;
+        missing.note(&on_us, gone.clone().into()).unwrap();
         let Err(Failure::Problem(problem)) = missing.verdict("shop/web@prod", 3) else {
             panic!("only what is not there is missing");
         };
         assert_eq!(problem.known_kind(), Some(ProblemKind::NotFound));
 
         let mut missing = Missing::default();
-        missing.note(&us, gone.into()).unwrap();
+        missing.note(&on_us, gone.into()).unwrap();
         let silent = Problem::new(ProblemKind::Unavailable, "node eu-1: no answer");
-        missing.note(&eu, silent.into()).unwrap();
-        missing.count = 2;
+        missing.note(&on_eu, silent.into()).unwrap();
         let Err(Failure::Unreachable(message)) = missing.verdict("shop/web@prod", 3) else {
             panic!("somebody did not answer");
         };
@@ -223,8 +306,14 @@ mod tests {
 
         let mut missing = Missing::default();
         let refused = Problem::new(ProblemKind::Unauthenticated, "the token is not believed");
-        assert!(missing.note(&eu, refused.into()).is_err(), "the others would be refused, too");
-        assert!(missing.note(&eu, Failure::Closed).is_err(), "nobody reads any more");
+        assert!(missing.note(&on_eu, refused.into()).is_err(), "the others would be refused, too");
+        assert!(missing.note(&on_eu, Failure::Closed).is_err(), "nobody reads any more");
         assert!(missing.verdict("shop/web@prod", 3).is_ok());
+    }
+
+    #[test]
+    fn instances_that_follow_each_other_in_a_slot_are_told_apart() {
+        let all = [("web.0-1", "a"), ("web.0-9", "b"), ("web.1-2", "a")].map(|(id, node)| instance(id, node));
+        assert_eq!(names(&all), ["web.0-1", "web.0-9", "web.1"]);
     }
 }

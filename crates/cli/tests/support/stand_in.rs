@@ -22,13 +22,21 @@ pub(crate) struct StandIn {
 impl StandIn {
     /// `answer` gives a status and a body of JSON or text.
     pub(crate) fn start(answer: impl Fn(&str) -> (u16, String) + Send + 'static) -> Self {
+        Self::saying("text/plain; charset=utf-8", answer)
+    }
+
+    /// Says of every body that it is of this media type.
+    pub(crate) fn saying(
+        media_type: &'static str,
+        answer: impl Fn(&str) -> (u16, String) + Send + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let asked = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&asked);
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                serve(stream, &answer, &kept);
+                serve(stream, media_type, &answer, &kept);
             }
         });
         Self { address, asked }
@@ -40,7 +48,12 @@ impl StandIn {
     }
 }
 
-fn serve(mut stream: TcpStream, answer: &dyn Fn(&str) -> (u16, String), asked: &Mutex<Vec<Asked>>) {
+fn serve(
+    mut stream: TcpStream,
+    media_type: &str,
+    answer: &dyn Fn(&str) -> (u16, String),
+    asked: &Mutex<Vec<Asked>>,
+) {
     let lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
     let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
     let Some(path) = head.first().and_then(|line| line.split(' ').nth(1)) else { return };
@@ -51,7 +64,9 @@ fn serve(mut stream: TcpStream, answer: &dyn Fn(&str) -> (u16, String), asked: &
     asked.lock().unwrap().push(Asked { path: path.to_owned(), authorization });
     let (status, body) = answer(path);
     let length = body.len();
-    let head = format!("HTTP/1.1 {status} -\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+    let head = format!(
+        "HTTP/1.1 {status} -\r\ncontent-type: {media_type}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
+    );
     // Whoever asked may have gone.
     drop(stream.write_all(format!("{head}{body}").as_bytes()));
 }

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use stele_bus::ask::{Answer, Outcome, Question, Request};
+use stele_bus::ask::{Answer, Outcome, Question, Request, Stamp};
 use stele_bus::join::{JoinAnswer, JoinLine, JoinRequest, NatsAccess, open_answer, open_request};
 use stele_bus::subjects::{self, NodeTopic};
 use stele_bus::{Auth, purposes, sealing};
@@ -379,7 +379,7 @@ fn made_syncs() -> anyhow::Result<Vec<Named>> {
 
 fn questions() -> anyhow::Result<[Question; 3]> {
     Ok([
-        Question::Logs { instance: "shop/web@prod/web.0-7".parse()?, lines: 100 },
+        Question::Logs { instance: "shop/web@prod/web.0-7".parse()?, lines: 100, since_ms: None },
         Question::Images { images: vec![image("v1")] },
         Question::Ports { ports: vec![HostPort { port: 80, protocol: Protocol::Tcp }] },
     ])
@@ -387,7 +387,9 @@ fn questions() -> anyhow::Result<[Question; 3]> {
 
 fn made_questions() -> anyhow::Result<Vec<Named>> {
     let mut all = Vec::new();
-    for (name, question) in ["logs", "images", "ports"].into_iter().zip(questions()?) {
+    let since = Question::Logs { instance: "shop/web@prod/web.0-7".parse()?, lines: 100, since_ms: Some(1) };
+    let questions = questions()?.into_iter().chain([since]);
+    for (name, question) in ["logs", "images", "ports", "logs-since"].into_iter().zip(questions) {
         let request = Request {
             fleet: keys::fleet()?,
             node: keys::node_name()?,
@@ -404,8 +406,10 @@ fn made_answers() -> anyhow::Result<Vec<Named>> {
     let [logs, images, ports] = questions()?;
     let port = HostPort { port: 80, protocol: Protocol::Tcp };
     let taken = vec![TakenPort { port, holder: "container web".to_owned() }];
+    let (lines, stamps) = (vec!["started".to_owned()], vec![Stamp { time_ms: Some(1), stderr: true }]);
     let outcomes = [
-        ("lines", logs.clone(), Outcome::Logs { lines: vec!["started".to_owned()] }),
+        ("lines", logs.clone(), Outcome::Logs { lines: lines.clone(), stamps: Vec::new(), is_cut: false }),
+        ("stamped", logs.clone(), Outcome::Logs { lines, stamps, is_cut: true }),
         ("images", images, Outcome::Images { here: vec![image("v1")] }),
         ("ports", ports, Outcome::Ports { taken }),
         ("failed", logs, Outcome::Failed { why: "no container".to_owned() }),

@@ -374,21 +374,26 @@ pub async fn logs_can_be_read(fixture: &impl Fixture) {
     let mut agent = agent(runtime.clone(), std::slice::from_ref(&web));
     all(&mut agent, 1, Phase::Failed).await;
     let id = agent.container_of(&web.id).unwrap();
-    let read =
-        |tail| runtime.logs(id, LogRequest { tail, follow: false }).map(Result::unwrap).collect::<Vec<_>>();
+    let request = LogRequest { tail: None, since_ms: None, follow: false };
+    let read = |request| runtime.logs(id, request).map(Result::unwrap).collect::<Vec<_>>();
     // An engine keeps the order within a stream. It reads the two streams by themselves, so which of
     // two lines of different streams comes first is its accident.
-    let lines = read(None).await;
+    let lines = read(request).await;
     let texts: BTreeSet<_> = lines.iter().map(|line| (line.text.as_str(), line.stderr)).collect();
     assert_eq!((lines.len(), texts), (2, [("start 1", false), ("ends with 1", true)].into()));
     assert!(lines.iter().all(|line| line.time_ms.is_some()), "{lines:?}");
-    assert_eq!(read(Some(1)).await.len(), 1);
+    assert_eq!(read(LogRequest { tail: Some(1), ..request }).await.len(), 1);
+    // To the millisecond, though an engine may know but seconds.
+    let last = lines.iter().filter_map(|line| line.time_ms).max().unwrap();
+    let since = async |since_ms| read(LogRequest { since_ms: Some(since_ms), ..request }).await;
+    let of_last: Vec<_> = lines.iter().filter(|line| line.time_ms == Some(last)).cloned().collect();
+    assert_eq!(since(last).await, of_last);
+    assert_eq!(since(last + 1).await, []);
+    assert_eq!(since(0).await, lines);
     // Following begins with what is there.
-    let first = runtime.logs(id, LogRequest { tail: None, follow: true }).next().await.unwrap().unwrap();
+    let first = runtime.logs(id, LogRequest { follow: true, ..request }).next().await.unwrap().unwrap();
     assert_eq!(first.text, lines[0].text);
-    assert!(
-        runtime.logs("0123456789ab", LogRequest { tail: None, follow: false }).next().await.unwrap().is_err()
-    );
+    assert!(runtime.logs("0123456789ab", request).next().await.unwrap().is_err());
 }
 
 pub async fn an_image_goes_when_nobody_needs_it_and_not_before(fixture: &impl Fixture) {
