@@ -83,7 +83,9 @@ fn must_not_run(words: &[String]) -> bool {
     // A pack, or an exported proof, would have to be there to be verified.
     let verifies = (is(0, "audit") && is(1, "verify")) || words.iter().any(|word| word == "--verify");
     let runs_on = is(0, "dev") || (is(0, "controller") && is(1, "run"));
-    verifies || runs_on || words.iter().any(|word| word == "--addr")
+    // It is of a controller's host, where its folder is elsewhere.
+    let is_of_host = is(0, "controller") && is(1, "new-admin");
+    verifies || runs_on || is_of_host || words.iter().any(|word| word == "--addr")
 }
 
 fn stele(words: &[String], folder: &Path) -> Output {
