@@ -367,10 +367,14 @@ impl Container {
 
     /// Whether two of it cannot run on one node at the same time.
     pub fn is_exclusive(&self) -> bool {
-        self.ports.iter().any(|port| port.host.is_some())
-            || self.volumes.iter().any(|volume| {
-                !volume.read_only && matches!(volume.source, VolumeSource::Named(_) | VolumeSource::Host(_))
-            })
+        self.ports.iter().any(|port| port.host.is_some()) || self.writes_what_stays()
+    }
+
+    /// Whether it writes to what others of its node may mount, too, and what outlives it.
+    pub fn writes_what_stays(&self) -> bool {
+        self.volumes.iter().any(|volume| {
+            !volume.read_only && matches!(volume.source, VolumeSource::Named(_) | VolumeSource::Host(_))
+        })
     }
 }
 

@@ -13,5 +13,6 @@ pub const ASSIGNMENTS_BYTES_PER_COMMAND_MAX: usize = DECISION_BYTES_MAX / 2;
 pub const LEAVING_MS: u64 = 120_000;
 /// Nodes named to say why there is no room; more are only counted.
 pub const NODES_NAMED_MAX: usize = 8;
-/// Apps that had no room when they were looked at last, and are looked at again at the same time.
-pub const WITHOUT_ROOM_PER_LOOK_MAX: usize = 16;
+/// Apps that had no room when they were looked at last, and are looked at again at the same time. To look at one may
+/// mean to go through all slots of a fleet.
+pub const WITHOUT_ROOM_PER_LOOK_MAX: usize = 1;

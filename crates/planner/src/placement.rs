@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use stele_model::event::EnrolledNode;
+use stele_model::event::{DeploymentKind, EnrolledNode};
 use stele_model::ids::ServiceName;
 use stele_model::limits::INSTANCES_PER_NODE_MAX;
 use stele_model::release::{Placement, Port, Service};
@@ -127,10 +127,14 @@ fn homeless<'a>(
 }
 
 /// A slot of a service that would come to an end by a deployment, because it is to run on every node that matches and
-/// none does: that is a mistyped label more often than what somebody wants, and would look like success.
+/// none does: that is a mistyped label more often than what somebody wants, and would look like success. Who goes back
+/// is told beforehand.
 fn vanishing(state: &State, app_env: &AppEnv, (name, service): (&ServiceName, &Service)) -> Option<Unplaced> {
     let Placement::Every { nodes } = &service.placement else { return None };
-    state.running_deployment(app_env)?;
+    let (_, deployment) = state.running_deployment(app_env)?;
+    if matches!(deployment.kind, DeploymentKind::Rollback | DeploymentKind::Undo) {
+        return None;
+    }
     let is_matched = || state.control.nodes.values().any(|node| state.selects(nodes, node));
     let mut told = state.assigned_to(app_env);
     let mut is_there = || told.any(|(_, id, _)| id.slot.service == *name);

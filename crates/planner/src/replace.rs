@@ -23,9 +23,11 @@ pub(crate) struct Step<'a, 'b> {
     is_deployed: bool,
     changes: Changes<'a>,
     /// What should not be there any more, and serves until what should be there is well.
-    lasting: BTreeMap<(&'a NodeName, &'a InstanceId), Running<'a>>,
+    lasting: BTreeMap<&'a NodeName, Vec<Running<'a>>>,
     /// Slots of each service that are filled and not well yet.
     in_progress: BTreeMap<&'a ServiceName, u32>,
+    /// Slots of each service for which something goes already: looked up when the first one is to make way.
+    leaving: BTreeMap<&'a ServiceName, u32>,
     ports: Ports<'a>,
     /// What is left as it is and does not serve.
     held: Option<&'b Down<'a>>,
@@ -61,18 +63,18 @@ impl<'a, 'b> Step<'a, 'b> {
     ) -> Self {
         let mut changes = Changes::new(state);
         let is_gated = is_deployed && pace == Pace::Careful && !wanted.iter().all(|slot| slot.is_good);
-        let serves = |running: &Running<'_>| state.is_healthy(running.node, running.id);
-        let (lasting, left): (Vec<_>, Vec<_>) =
-            left.into_iter().partition(|running| is_gated && serves(running));
-        for running in &left {
-            if changes.is_full() {
-                break;
+        let mut lasting = BTreeMap::<_, Vec<_>>::new();
+        for running in left {
+            if is_gated && may_last(state, &running) {
+                lasting.entry(running.node).or_default().push(running);
+            } else if !changes.is_full() {
+                changes.withdraw(&running);
             }
-            changes.withdraw(running);
         }
         Self {
-            lasting: lasting.into_iter().map(|running| ((running.node, running.id), running)).collect(),
+            lasting,
             in_progress: BTreeMap::new(),
+            leaving: BTreeMap::new(),
             state,
             wanted,
             pace,
@@ -184,7 +186,7 @@ impl<'a, 'b> Step<'a, 'b> {
             };
             match here().min_by_key(serves) {
                 Some(rival) => rivals.push(rival),
-                None if self.withdraw_lasting(|(node, _)| *node == slot.node) => {}
+                None if self.withdraw_lasting(slot.node, |_| true) => {}
                 None => return Err(full()),
             }
         }
@@ -237,29 +239,43 @@ impl<'a, 'b> Step<'a, 'b> {
         wait.map_or(Ok(()), Err)
     }
 
-    /// Withdraws the first of those that serve and should not be there any more for which this is true.
-    fn withdraw_lasting(&mut self, is_meant: impl Fn(&(&NodeName, &InstanceId)) -> bool) -> bool {
-        let Some(key) = self.lasting.keys().find(|key| is_meant(key)).copied() else { return false };
-        if let Some(running) = self.lasting.remove(&key) {
-            self.changes.withdraw(&running);
-        }
+    /// Withdraws what serves on a node and should not be there any more: the first for which this is true.
+    fn withdraw_lasting(&mut self, node: &NodeName, is_meant: impl Fn(&InstanceId) -> bool) -> bool {
+        let Some(lasting) = self.lasting.get_mut(node) else { return false };
+        let Some(at) = lasting.iter().position(|running| is_meant(running.id)) else { return false };
+        let running = lasting.swap_remove(at);
+        self.changes.withdraw(&running);
         true
+    }
+
+    fn is_lasting(&self, node: &NodeName, id: &InstanceId) -> bool {
+        self.lasting.get(node).is_some_and(|lasting| lasting.iter().any(|running| running.id == id))
     }
 
     /// Has what should not be there any more make way for a slot, as many at a time as the slot's service may lack.
     fn make_way_for(&mut self, slot: &'b Wanted<'a>, id: &InstanceId) {
         let service = &slot.slot.service;
-        let mut busy = self.in_progress.get(service).copied().unwrap_or_default() + self.begun_of(service);
-        // Those for which something went already, and is not gone yet.
-        for other in self.wanted.iter().filter(|it| it.slot.service == *service && it.fresh.is_none()) {
-            let mut holders = self.ports.holders(other.node, other.service).into_iter();
-            let is_own = |holder: &Holder<'_>| holder.id.slot.app_env == other.slot.app_env;
-            busy += u32::from(holders.any(|holder| holder.leaves.is_some() && is_own(&holder)));
-        }
-        if busy < slot.service.update.max_unavailable {
-            self.withdraw_lasting(|(node, other)| *node == slot.node && *other == id);
+        let busy = self.in_progress.get(service).copied().unwrap_or_default() + self.begun_of(service);
+        let budget = slot.service.update.max_unavailable;
+        if busy < budget && busy + self.leaving_for(service) < budget {
+            self.withdraw_lasting(slot.node, |other| other == id);
             self.begin(slot.slot);
         }
+    }
+
+    /// Slots of a service that something goes for already, and is not gone yet.
+    fn leaving_for(&mut self, service: &'a ServiceName) -> u32 {
+        if let Some(leaving) = self.leaving.get(service) {
+            return *leaving;
+        }
+        let mut leaving = 0;
+        for slot in self.wanted.iter().filter(|it| it.slot.service == *service && it.fresh.is_none()) {
+            let mut holders = self.ports.holders(slot.node, slot.service).into_iter();
+            let is_own = |holder: &Holder<'_>| holder.id.slot.app_env == slot.slot.app_env;
+            leaving += u32::from(holders.any(|holder| holder.leaves.is_some() && is_own(&holder)));
+        }
+        self.leaving.insert(service, leaving);
+        leaving
     }
 
     /// Whether an instance of the app's own goes, now or as soon as its service can do without it.
@@ -268,7 +284,7 @@ impl<'a, 'b> Step<'a, 'b> {
         if self.changes.is_withdrawn(node, id) {
             return true;
         }
-        if self.lasting.contains_key(&(node, id)) {
+        if self.is_lasting(node, id) {
             self.make_way_for(slot, id);
             return true;
         }
@@ -298,6 +314,14 @@ impl<'a, 'b> Step<'a, 'b> {
     pub(crate) fn end(self) -> (Vec<AssignmentChange>, Option<Waiting<'b, 'a>>) {
         (self.changes.into_inner(), self.waiting)
     }
+}
+
+/// Whether what has no place any more may stay for a while: it serves, and does not write to what others would write to
+/// beside it.
+fn may_last(state: &State, running: &Running<'_>) -> bool {
+    let InstanceId { slot, .. } = running.id;
+    let spec = state.instance_spec(&slot.app_env, &running.to.revision, &slot.service);
+    state.is_healthy(running.node, running.id) && spec.is_some_and(|spec| !spec.container.writes_what_stays())
 }
 
 /// A slot that cannot be filled before something else goes.

@@ -74,6 +74,8 @@ pub(crate) fn advance(
         if let Some(outcome) = failure(state, &wanted, since, now) {
             return Some(finish(app_env, seq, outcome));
         }
+        // What waits for a node outside of the places that it is about is no part of it.
+        let unplaced = unplaced.filter(|_| !deployment.is_some_and(|(seq, it)| state.is_of_places(seq, it)));
         if let Some(Unplaced { slot, reason }) = unplaced {
             return Some(finish(app_env, seq, Outcome::Unplaced { slot, reason }));
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
-use stele_model::{AppEnv, Command, State, Time};
+use stele_model::{AppEnv, Command, Seq, State, Time};
 
 use crate::limits::WITHOUT_ROOM_PER_LOOK_MAX;
 
@@ -14,6 +14,8 @@ pub struct Watch {
     without_room: BTreeSet<AppEnv>,
     /// The one of them that was due last: the next are others' turn.
     last: Option<AppEnv>,
+    /// The last record by then. Without another, there is no more room than there was.
+    seen: Seq,
 }
 
 impl Watch {
@@ -31,6 +33,9 @@ impl Watch {
     /// The apps to look at now: all that are on their way, and some that had no room.
     pub fn due(&mut self, state: &State) -> Vec<AppEnv> {
         let mut due: Vec<_> = on_their_way(state).cloned().collect();
+        if std::mem::replace(&mut self.seen, state.seq) == state.seq {
+            return due;
+        }
         let after = self.last.take().map_or(Bound::Unbounded, Bound::Excluded);
         let later = self.without_room.range((after.clone(), Bound::Unbounded));
         let earlier = self.without_room.iter().take_while(|app_env| match &after {
@@ -64,17 +69,22 @@ mod tests {
         let many = 2 * WITHOUT_ROOM_PER_LOOK_MAX + 1;
         let apps: BTreeSet<AppEnv> =
             (0..many).map(|at| format!("shop/app-{at}@prod").parse().unwrap()).collect();
-        let mut watch = Watch { without_room: apps.clone(), last: None };
+        let mut watch = Watch { without_room: apps.clone(), ..Watch::default() };
+        let mut state = State::default();
+        let mut due = |watch: &mut Watch| {
+            state.seq += 1;
+            let due = watch.due(&state);
+            assert!(watch.due(&state).is_empty(), "there is no more room than there was");
+            due
+        };
         let mut seen = BTreeSet::new();
         for _ in 0..3 {
-            let due = watch.due(&State::default());
-            assert_eq!(due.len(), WITHOUT_ROOM_PER_LOOK_MAX);
-            seen.extend(due);
+            let turn = due(&mut watch);
+            assert_eq!(turn.len(), WITHOUT_ROOM_PER_LOOK_MAX);
+            seen.extend(turn);
         }
         assert_eq!(seen, apps);
-        let few = apps.into_iter().take(1).collect();
-        let mut watch = Watch { without_room: few, last: watch.last };
-        assert_eq!(watch.due(&State::default()).len(), 1);
-        assert_eq!(watch.due(&State::default()).len(), 1);
+        watch.without_room = apps.into_iter().take(1).collect();
+        assert_eq!((due(&mut watch).len(), due(&mut watch).len()), (1, 1));
     }
 }

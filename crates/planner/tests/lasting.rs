@@ -5,7 +5,7 @@
 mod world;
 
 use stele_model::event::{Contacts, Outcome};
-use stele_model::release::{Placement, Service};
+use stele_model::release::{Placement, Service, Volume, VolumeSource};
 use stele_model::{AppEnv, Command, FlatMap, ReleaseChoice};
 use world::{Place, Spec, World, image_digest, name, rollback};
 
@@ -154,4 +154,47 @@ fn what_runs_on_every_node_that_matches_is_not_stopped_by_a_label_that_none_has(
     let Some(Outcome::Unplaced { reason, .. }) = world.ended(WEB) else { panic!("{:?}", world.ended(WEB)) };
     assert_eq!(reason, "no node matches \"disk=sdd\", and what runs would be stopped");
     assert_eq!(healthy(&world, "web"), 2);
+}
+
+#[test]
+fn what_writes_to_a_volume_makes_way_first() {
+    let mut world = World::new();
+    let of = |service: &str, image| {
+        let mut change = deploy(service, image, None);
+        if let Command::Deploy { release: ReleaseChoice::Content { release, .. }, .. } = &mut change {
+            let one: &mut Service = release.services.values_mut().next().unwrap();
+            one.placement = Placement::Replicas { count: 1, nodes: name("node=eu-1") };
+            let source = VolumeSource::Named("data".to_owned());
+            one.container.volumes = vec![Volume { source, path: "/data".to_owned(), read_only: false }];
+        }
+        change
+    };
+    world.dana(of("db", 1)).unwrap();
+    world.settle();
+    world.dana(of("database", 2)).unwrap();
+    for _ in 0..20 {
+        if world.look().is_none() {
+            world.report();
+        }
+        assert!(healthy(&world, "db") + healthy(&world, "database") <= 1, "two would write to the same");
+    }
+    assert_eq!((world.ended(WEB), healthy(&world, "database")), (Some(Outcome::Succeeded), 1));
+}
+
+#[test]
+fn who_goes_back_to_a_label_that_none_has_goes_back_with_the_rest() {
+    let mut world = World::new();
+    world.label("eu-1", true);
+    let every = Spec { place: Place::EverySsd, cache: true, ..Spec::new(1, 1) };
+    world.dana(every.deploy(WEB)).unwrap();
+    world.settle();
+    let good = world.state.seq;
+    world.dana(Spec { place: Place::Everywhere, ..Spec::new(2, 1) }.deploy(WEB)).unwrap();
+    world.settle();
+    world.label("eu-1", false);
+    world.settle();
+    world.dana(rollback(WEB, good)).unwrap();
+    world.settle();
+    assert_eq!(world.ended(WEB), Some(Outcome::Succeeded));
+    assert_eq!((healthy(&world, "web"), healthy(&world, "cache")), (0, 1));
 }

@@ -5,7 +5,7 @@
 mod world;
 
 use stele_model::event::{Holder, Outcome, Role, Token};
-use stele_model::{AppEnv, Command, Digest, Request, Scope, State, Time};
+use stele_model::{AppEnv, Command, Digest, Request, State, Time};
 use stele_planner::Watch;
 use world::{Place, Spec, World, image_digest, name, request, rollback, set_secret};
 
@@ -20,6 +20,15 @@ fn healthy(world: &World, app_env: &str, release: u32) -> (usize, usize) {
     });
     let (eu, us): (Vec<_>, Vec<_>) = told.partition(|(node, ..)| node.as_str().starts_with("eu"));
     (eu.len(), us.len())
+}
+
+/// A rollback of all of an app but a place.
+fn rollback_but(place: &str, seq: u64) -> Command {
+    let mut command = rollback(WEB, seq);
+    if let Command::Rollback { except, .. } = &mut command {
+        except.push(name(place));
+    }
+    command
 }
 
 fn deployed(images: &[u8]) -> World {
@@ -105,6 +114,13 @@ fn automation_does_not_go_back_to_what_was_rejected() {
     world.settle();
     assert_eq!(healthy(&world, WEB, 1), (2, 2));
     world.dana(rollback(WEB, bad)).unwrap().unwrap();
+    // What is excepted stays what it is, though that was rejected elsewhere.
+    let mut world = deployed(&[1, 2]);
+    world.ask(&request("ci", rollback("shop/web@prod,region:eu", good))).unwrap().unwrap();
+    world.settle();
+    world.ask(&request("ci", rollback_but("region:us", good))).unwrap().unwrap();
+    world.settle();
+    assert_eq!((healthy(&world, WEB, 1), healthy(&world, WEB, 2)), ((2, 0), (0, 2)));
 }
 
 #[test]
@@ -115,19 +131,7 @@ fn a_node_outside_of_the_region_is_no_place() {
     world.settle();
     let refused = world.dana(rollback("region:eu,node:us-1", good)).unwrap_err();
     assert_eq!(refused.message, "node us-1 is in region us, not in eu: nothing is in region:eu,node:us-1");
-    let Command::Rollback { point, seq, now, strict, .. } = rollback(WEB, good) else { unreachable!() };
-    let except: Vec<Scope> = vec![name("region:eu,node:us-1")];
-    let excepting = Command::Rollback {
-        scope: name(WEB),
-        except,
-        point,
-        seq,
-        now,
-        strict,
-        best_effort: false,
-        pass_barriers: false,
-        unobtainable: Vec::new(),
-    };
+    let excepting = rollback_but("region:eu,node:us-1", good);
     assert!(world.dana(excepting).unwrap_err().message.starts_with("node us-1 is in region us"));
     world.dana(rollback("region:us,node:us-1", good)).unwrap().unwrap();
 }
@@ -192,12 +196,21 @@ fn what_has_no_room_beside_a_pinned_place_waits_for_it() {
     let good = world.state.seq;
     world.dana(ported(2).deploy(WEB)).unwrap();
     world.settle();
+    let before = world.state.seq;
     world.dana(rollback(&format!("{WEB},region:us"), good)).unwrap();
     world.settle();
     world.remove_node("eu-2");
     world.settle();
     assert_eq!((healthy(&world, WEB, 1), healthy(&world, WEB, 2)), ((0, 2), (1, 0)));
     assert_eq!(world.state.slots(&name(WEB)).count(), 4, "one waits");
+    // That is nothing to a place that goes back or on.
+    let then = world.state.seq;
+    world.dana(rollback(&format!("{WEB},region:us"), before)).unwrap().unwrap();
+    world.settle();
+    assert_eq!((world.ended(WEB), healthy(&world, WEB, 2).1), (Some(Outcome::Succeeded), 2));
+    world.dana(rollback(&format!("{WEB},region:us"), then)).unwrap().unwrap();
+    world.settle();
+    assert_eq!((world.ended(WEB), healthy(&world, WEB, 1).1), (Some(Outcome::Succeeded), 2));
     world.enrol("eu-3");
     world.settle();
     assert_eq!((healthy(&world, WEB, 1), healthy(&world, WEB, 2)), ((0, 2), (2, 0)));
@@ -234,6 +247,7 @@ fn what_has_no_room_is_looked_at_when_others_may_have_left_some() {
     }
     assert_eq!(watch.plan_app(&world.state, &name(WEB), world.state.time), None);
     assert_eq!(watch.due(&world.state), [name::<AppEnv>(WEB)], "nothing of its own has changed");
+    assert!(watch.due(&world.state).is_empty(), "and nobody else's since");
     world.dana(Command::Remove { app_env: name(CART) }).unwrap();
     world.settle();
     assert_eq!(world.state.assigned_to(&name(WEB)).count(), 4);

@@ -159,19 +159,20 @@ fn last_administrator(state: &State, now: Time) -> Option<ProblemStatus> {
         return None;
     }
     let day = day(last.expires);
-    let message = if last.expires > now {
-        format!(
+    if last.expires > now {
+        let message = format!(
             "the last administrator's token ends on {day} (that of {}): afterwards nobody can make another, or let nodes \
              and controllers in",
             last.principal
-        )
-    } else {
-        format!(
-            "the last administrator's token ended on {day} (that of {}): nobody can make another",
-            last.principal
-        )
-    };
-    Some(of_fleet(message, "stele token create NAME --role admin".to_owned()))
+        );
+        return Some(of_fleet(message, "stele token create NAME --role admin".to_owned()));
+    }
+    let message = format!(
+        "the last administrator's token ended on {day} (that of {}): who governs a controller's host can leave another \
+         there, and start the controller again",
+        last.principal
+    );
+    Some(of_fleet(message, "stele controller new-admin --config controller.json".to_owned()))
 }
 
 /// Controllers whose certificates end soon or have ended: those for their signatures as the log has them, those for

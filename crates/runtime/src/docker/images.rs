@@ -80,7 +80,9 @@ fn pull_error(error: Failed) -> RuntimeError {
         Failed::DockerStreamError { error } => error,
         _ => return engine_error(error),
     };
-    let is_clear = words.contains("manifest unknown") || words.ends_with(": not found");
+    // Much else that an engine looks for may be not found, and be there the next time.
+    let is_not_found = words.contains("failed to resolve reference") && words.ends_with(": not found");
+    let is_clear = words.contains("manifest unknown") || is_not_found;
     if is_clear && !words.contains("denied") {
         return RuntimeError::NoSuchImage(words.clone());
     }

@@ -62,6 +62,18 @@ pub(super) fn revision_in(state: &State, app_env: &AppEnv, place: &Place) -> Opt
     }
 }
 
+/// What places become by pins, where that is not what they are.
+pub(in crate::decide) fn pinned_anew<'a>(
+    state: &State,
+    app_env: &AppEnv,
+    pins: &'a [(Place, Option<Pin>)],
+) -> impl Iterator<Item = &'a Revision> {
+    pins.iter().filter_map(move |(place, pin)| {
+        let revision = pin.as_ref()?.revision()?;
+        (revision_in(state, app_env, place).as_ref() != Some(revision)).then_some(revision)
+    })
+}
+
 /// Whether a place lies inside another one.
 fn is_inside(state: &State, inner: &Place, outer: &Place) -> bool {
     match (inner, outer) {
@@ -180,6 +192,10 @@ impl Part {
                 Some(node) => slots.insert(slot, node),
                 None => slots.remove(slot),
             };
+        }
+        // What waits for a node would be forgotten as soon as a place is pinned again.
+        if slots.values().any(|node| !state.control.nodes.contains_key(*node)) {
+            return false;
         }
         let Some(revision) = state.target.intent.get(app_env) else { return slots.is_empty() };
         let Some(release) = state.release_of(revision) else { return false };

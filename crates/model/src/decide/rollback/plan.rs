@@ -203,7 +203,7 @@ impl RollbackPlan {
     pub(super) fn is_latched(&self, state: &State) -> bool {
         let now = state.target.intent.get(&self.app_env).map(AsRef::as_ref);
         let changed = self.to.as_ref().filter(|to| now != Some(*to));
-        let pinned = self.pins.iter().filter_map(|(_, pin)| pin.as_ref()?.revision());
+        let pinned = places::pinned_anew(state, &self.app_env, &self.pins);
         changed.into_iter().chain(pinned).any(|revision| state.is_latched(&self.app_env, &revision.release))
     }
 

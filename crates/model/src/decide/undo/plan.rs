@@ -11,7 +11,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::super::rollback::{places::restore, plan_rollback};
+use super::super::rollback::{
+    places::{pinned_anew, restore},
+    plan_rollback,
+};
 use super::content::{Made, mixed};
 use crate::digest::Digest;
 use crate::event::{Deviation, Event, Pin};
@@ -245,7 +248,7 @@ impl UndoneApp {
 
     /// Whether what it would become was rejected by a rollback.
     pub(super) fn is_latched(&self, state: &State) -> bool {
-        let pinned = self.pins.iter().filter_map(|(_, pin)| pin.as_ref()?.revision());
+        let pinned = pinned_anew(state, &self.app_env, &self.pins);
         self.to.iter().chain(pinned).any(|revision| state.is_latched(&self.app_env, &revision.release))
     }
 
