@@ -206,8 +206,9 @@ async fn keep(
             (None, Some(_)) => tracing::info!("containers can be seen again"),
             _ => {}
         }
-        // Before the first look, "no containers" would not be an observation.
-        let looked = step.runtime_error.is_none() || seen.borrow().reports.is_some();
+        // Before the first look, "no containers" would not be an observation. That nobody can look for long is one.
+        let looked =
+            step.runtime_error.is_none() || seen.borrow().reports.is_some() || !step.reports.is_empty();
         seen.send_if_modified(|last| {
             let changed = looked && last.reports.as_ref() != Some(&step.reports);
             if looked {
@@ -544,5 +545,65 @@ impl Agent {
         tracing::warn!(unlogged_before = self.unwarned, "{what} was ignored: {why}");
         self.warned_ms = Some(now);
         self.unwarned = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::atomic::AtomicU64;
+
+    use stele_model::Digest;
+    use stele_model::release::{Container, Image, InstanceSpec};
+    use stele_model::signature::PublicKey;
+    use stele_model::wire::Phase;
+    use stele_reconcile::HostPolicy;
+    use stele_reconcile::limits::UNSEEN_GRACE_MS;
+    use stele_runtime::Host;
+    use stele_runtime::simulated::{Simulated, SimulatedClock};
+
+    use super::*;
+
+    fn web() -> AssignedInstance {
+        let image = Image { repository: "registry.example/web".to_owned(), digest: Digest::EMPTY };
+        let spec = InstanceSpec {
+            app_env: "shop/web@prod".parse().unwrap(),
+            service: "web".parse().unwrap(),
+            container: Container::new(image),
+        };
+        let spec_digest = spec.digest();
+        AssignedInstance { id: "shop/web@prod/web.0-1".parse().unwrap(), spec, spec_digest, replaces: None }
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_is_away_since_the_agent_began_is_told_of_in_time() {
+        let host = Host {
+            fleet: "acme".parse().unwrap(),
+            root: PublicKey("00".repeat(32)),
+            node: "eu-1".parse().unwrap(),
+            publish_address: "127.0.0.1".to_owned(),
+            policy: HostPolicy::default(),
+        };
+        let engine = Simulated::new(host, SimulatedClock::Manual(Arc::new(AtomicU64::new(1_000_000))));
+        engine.set_down(true);
+        let folder = tempfile::tempdir().unwrap();
+        let pruner = Pruner::new(DataDir::new(folder.path()), Pruning::default());
+        let (_wanted, by_keeper) = watch::channel(Some(Arc::new((vec![web()], None))));
+        let (tell, mut seen) = watch::channel(Seen::default());
+        let keeper = tokio::spawn(keep(Arc::new(engine.clone()), by_keeper, tell, pruner));
+        // Whenever it looked first, it has not been able to for long enough some time.
+        let told = async {
+            loop {
+                engine.advance(UNSEEN_GRACE_MS);
+                let look = seen.wait_for(|seen| seen.reports.is_some());
+                if let Ok(seen) = tokio::time::timeout(Duration::from_millis(100), look).await {
+                    break seen.unwrap().reports.clone().unwrap();
+                }
+            }
+        };
+        let told = tokio::time::timeout(Duration::from_secs(60), told).await.unwrap();
+        assert_eq!((told.len(), &told[0].id, told[0].phase), (1, &web().id, Phase::Pending));
+        assert!(told[0].reason().unwrap().contains("not seen since"), "{:?}", told[0]);
+        keeper.abort();
     }
 }

@@ -38,7 +38,8 @@ pub struct Request {
     pub if_match: Option<(Scope, Seq)>,
 }
 
-/// What may be asked.
+/// What may be asked. Controllers name a command to each other by its place here, those of earlier versions, too: a new
+/// one is the last.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Command {
@@ -167,12 +168,6 @@ pub enum Command {
         /// The token.
         token: Token,
     },
-    /// Make an administrator's token known, if none is valid any more: a controller asks for it on the word of whoever
-    /// governs its host.
-    RestoreAdmin {
-        /// The token.
-        token: Token,
-    },
     /// Stop believing a principal's token.
     RevokeToken {
         /// Whose.
@@ -268,6 +263,12 @@ pub enum Command {
         controller: ControllerId,
         /// All others that it knows of.
         given_up: Vec<ControllerId>,
+    },
+    /// Make an administrator's token known, if none is valid any more: a controller asks for it on the word of whoever
+    /// governs its host.
+    RestoreAdmin {
+        /// The token.
+        token: Token,
     },
 }
 
