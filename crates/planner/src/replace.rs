@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use stele_model::event::AssignmentChange;
 use stele_model::ids::ServiceName;
 use stele_model::limits::INSTANCES_PER_NODE_MAX;
-use stele_model::release::Order;
+use stele_model::release::{Order, Service};
 use stele_model::{InstanceId, NodeName, Slot, State, Time};
 
 use crate::changes::Changes;
@@ -316,12 +316,16 @@ impl<'a, 'b> Step<'a, 'b> {
     }
 }
 
-/// Whether what has no place any more may stay for a while: it serves, and does not write to what others would write to
-/// beside it.
+/// Whether what has no place any more may stay for a while: it serves, and nothing speaks against another beside it: that
+/// it is to be stopped first, or writes to what others would write to.
 fn may_last(state: &State, running: &Running<'_>) -> bool {
-    let InstanceId { slot, .. } = running.id;
-    let spec = state.instance_spec(&slot.app_env, &running.to.revision, &slot.service);
-    state.is_healthy(running.node, running.id) && spec.is_some_and(|spec| !spec.container.writes_what_stays())
+    let service = state
+        .release_of(&running.to.revision)
+        .and_then(|release| release.services.get(&running.id.slot.service));
+    let may_be_beside = |service: &Service| {
+        service.update.order != Order::StopFirst && !service.container.writes_what_stays()
+    };
+    state.is_healthy(running.node, running.id) && service.is_some_and(may_be_beside)
 }
 
 /// A slot that cannot be filled before something else goes.

@@ -5,7 +5,7 @@
 mod world;
 
 use stele_model::event::{Contacts, Outcome};
-use stele_model::release::{Placement, Service, Volume, VolumeSource};
+use stele_model::release::{Order, Placement, Service, Volume, VolumeSource};
 use stele_model::{AppEnv, Command, FlatMap, ReleaseChoice};
 use world::{Place, Spec, World, image_digest, name, rollback};
 
@@ -157,28 +157,34 @@ fn what_runs_on_every_node_that_matches_is_not_stopped_by_a_label_that_none_has(
 }
 
 #[test]
-fn what_writes_to_a_volume_makes_way_first() {
-    let mut world = World::new();
-    let of = |service: &str, image| {
-        let mut change = deploy(service, image, None);
-        if let Command::Deploy { release: ReleaseChoice::Content { release, .. }, .. } = &mut change {
-            let one: &mut Service = release.services.values_mut().next().unwrap();
-            one.placement = Placement::Replicas { count: 1, nodes: name("node=eu-1") };
-            let source = VolumeSource::Named("data".to_owned());
-            one.container.volumes = vec![Volume { source, path: "/data".to_owned(), read_only: false }];
-        }
-        change
+fn what_must_not_be_beside_another_makes_way_first() {
+    let volume = |one: &mut Service| {
+        let source = VolumeSource::Named("data".to_owned());
+        one.container.volumes = vec![Volume { source, path: "/data".to_owned(), read_only: false }];
     };
-    world.dana(of("db", 1)).unwrap();
-    world.settle();
-    world.dana(of("database", 2)).unwrap();
-    for _ in 0..20 {
-        if world.look().is_none() {
-            world.report();
+    let stop_first = |one: &mut Service| one.update.order = Order::StopFirst;
+    for make in [volume, stop_first] {
+        let mut world = World::new();
+        let of = |service: &str, image| {
+            let mut change = deploy(service, image, None);
+            if let Command::Deploy { release: ReleaseChoice::Content { release, .. }, .. } = &mut change {
+                let one: &mut Service = release.services.values_mut().next().unwrap();
+                one.placement = Placement::Replicas { count: 1, nodes: name("node=eu-1") };
+                make(one);
+            }
+            change
+        };
+        world.dana(of("db", 1)).unwrap();
+        world.settle();
+        world.dana(of("database", 2)).unwrap();
+        for _ in 0..20 {
+            if world.look().is_none() {
+                world.report();
+            }
+            assert!(healthy(&world, "db") + healthy(&world, "database") <= 1, "two at once");
         }
-        assert!(healthy(&world, "db") + healthy(&world, "database") <= 1, "two would write to the same");
+        assert_eq!((world.ended(WEB), healthy(&world, "database")), (Some(Outcome::Succeeded), 1));
     }
-    assert_eq!((world.ended(WEB), healthy(&world, "database")), (Some(Outcome::Succeeded), 1));
 }
 
 #[test]
