@@ -87,3 +87,8 @@ pub const PLANTED_SEEDS_MAX: u64 = 150;
 pub const CONTROLLERS_MAX: usize = 7;
 /// Voters below which no controller is removed.
 pub const VOTERS_MIN: usize = 3;
+/// Between a leader's handing over, because it lacks records, and the next one, in microseconds; each takes twice as
+/// long as the one before.
+pub const HAND_OVER_US: u64 = 10_000_000;
+/// The longest of these, in microseconds.
+pub const HAND_OVER_US_MAX: u64 = 600_000_000;

@@ -601,7 +601,7 @@ mod tests {
                 }
             }
         };
-        let told = tokio::time::timeout(Duration::from_secs(60), told).await.unwrap();
+        let told = tokio::time::timeout(Duration::from_mins(1), told).await.unwrap();
         assert_eq!((told.len(), &told[0].id, told[0].phase), (1, &web().id, Phase::Pending));
         assert!(told[0].reason().unwrap().contains("not seen since"), "{:?}", told[0]);
         keeper.abort();

@@ -9,7 +9,7 @@ use stele_model::{ControllerId, Seq};
 
 use super::{Event, World};
 use crate::controller::Controller;
-use crate::limits::{LOSS_SETTLES_US, VOTERS_MIN};
+use crate::limits::{HAND_OVER_US, HAND_OVER_US_MAX, LOSS_SETTLES_US, VOTERS_MIN};
 
 /// Between two looks whether a fleet that went on may have another controller, in microseconds.
 const GROW_US: u64 = 4_000_000;
@@ -108,7 +108,9 @@ impl World {
 
     /// A leader that lacks records hands over to a voter that lacks fewer.
     pub(crate) fn hand_over(&mut self) {
-        let Some(leader) = self.leader().filter(|_| self.loss == Loss::Recovered) else { return };
+        let (at, pause) = self.hands_over;
+        let may = self.loss == Loss::Recovered && self.now_us >= at;
+        let Some(leader) = self.leader().filter(|_| may) else { return };
         let held: BTreeMap<_, _> = self.stores().map(|(id, store)| (id, store.records().len())).collect();
         let Some(process) = self.controllers.get_mut(&leader).and_then(|it| it.process.as_mut()) else {
             return;
@@ -117,7 +119,23 @@ impl World {
         let most = voters.iter().max_by_key(|id| held.get(id)).copied();
         if let Some(to) = most.filter(|to| held.get(to) > held.get(&leader)) {
             process.transfer(to);
+            // Ever more seldom: whoever cannot stay the leader, as with a clock that is far off, would keep all from
+            // deciding.
+            self.hands_over = (self.now_us + pause, (2 * pause).min(HAND_OVER_US_MAX));
             self.turn(leader);
+            if pause > HAND_OVER_US {
+                self.set_clock_right(to);
+            }
+        }
+    }
+
+    /// Where the last one that has records cannot lead, whoever looks after the fleet sees to its clock.
+    fn set_clock_right(&mut self, id: ControllerId) {
+        let now = self.now_us;
+        if let Some(controller) = self.controllers.get_mut(&id) {
+            let clock = &mut controller.clock;
+            let ahead = clock.local_us(now).cast_signed() - now.cast_signed() + clock.off_us;
+            clock.jump(now, -ahead);
         }
     }
 

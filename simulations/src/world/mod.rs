@@ -21,7 +21,7 @@ use crate::controller::{Controller, Process};
 use crate::fault::Scheduled;
 use crate::feed::Tag;
 use crate::jetstream::{JetStream, Reply, Request};
-use crate::limits::{OLD_MESSAGES_KEPT, REPETITION_DELAYS, TICK_US, VOTERS_MIN};
+use crate::limits::{HAND_OVER_US, OLD_MESSAGES_KEPT, REPETITION_DELAYS, TICK_US, VOTERS_MIN};
 use crate::oracle::Oracle;
 use crate::rng::{Rng, mix};
 use crate::setup::{Keys, Setup};
@@ -143,6 +143,8 @@ pub(crate) struct World {
     deaf: BTreeSet<(usize, usize)>,
     /// How far the loss of the quorum is.
     loss: Loss,
+    /// When a leader that lacks records hands over next, and how long after that the next one does.
+    hands_over: (u64, u64),
     /// How much later than otherwise leaves what is sent now.
     lag_us: u64,
     /// Whether faults and clients are over.
@@ -195,6 +197,7 @@ impl World {
             mute: BTreeSet::new(),
             deaf: BTreeSet::new(),
             loss: Loss::None,
+            hands_over: (0, HAND_OVER_US),
             lag_us: 0,
             healed: false,
         };
