@@ -458,6 +458,8 @@ EVENTS = {
         ),
     ),
     ("fleet_recovered", 1): (35, struct(epoch=varint, controller=varint, given_up=several(varint))),
+    ("node_drained", 1): (36, struct(node=text)),
+    ("node_resumed", 1): (37, struct(node=text)),
 }
 
 

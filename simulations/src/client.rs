@@ -272,6 +272,14 @@ impl Client {
             },
             64..68 => (Want::Command(Command::Unlatch { app_env }), None),
             68..70 => (Want::Command(Command::Remove { app_env }), None),
+            // Only an administrator may.
+            76..80 if self.principal.as_str() == "admin" => {
+                let node = node_name(self.rng.below(setup.agents) as usize);
+                let is_drain = self.rng.chance(500);
+                let command =
+                    if is_drain { Command::DrainNode { node } } else { Command::ResumeNode { node } };
+                (Want::Command(command), None)
+            }
             70..76 => match self.rng.pick(&self.mine).copied() {
                 Some(decision) => (Want::ReadAt(decision.last()), None),
                 None => (Want::Read, None),

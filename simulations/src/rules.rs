@@ -5,8 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use stele_model::event::{AssignmentChange, DeploymentKind, Deviation, Outcome};
 use stele_model::ids::ServiceName;
+use stele_model::release::{Order, Placement, Update};
 use stele_model::wire::{Phase, Position};
-use stele_model::{AppEnv, Digest, Event, InstanceId, NodeName, Release, Revision, Scope, Seq, Slot, State};
+use stele_model::{
+    AppEnv, Digest, Event, InstanceId, NodeName, Release, Revision, Scope, Seq, Slot, State, decide,
+};
 
 use crate::limits::NODE_GRACE_US;
 use crate::oracle::Oracle;
@@ -65,8 +68,16 @@ pub(crate) fn check(oracle: &mut Oracle, before: &State, seq: Seq) {
                 });
             }
         }
+        Event::PlacementChanged { app_env, slots } => {
+            // What a rollback puts on a drained node waits there for another one.
+            if record.header.principal == decide::system() {
+                check_drained(oracle, before, seq, app_env, slots);
+                check_kept(oracle, before, seq, app_env, slots);
+            }
+        }
         Event::AssignmentsChanged { app_env, changes } => {
             check_hold(oracle, before, seq, app_env, changes);
+            check_closed(oracle, before, seq, app_env, changes);
             check_budget(oracle, before, seq, app_env, changes);
             note_assignments(oracle, seq, changes);
         }
@@ -208,6 +219,75 @@ fn check_undone(oracle: &mut Oracle, before: &State, seq: Seq, app_env: &AppEnv)
     }
 }
 
+/// A drained node gets nothing that is not there.
+fn check_drained(
+    oracle: &mut Oracle,
+    before: &State,
+    seq: Seq,
+    app_env: &AppEnv,
+    slots: &[(Slot, Option<NodeName>)],
+) {
+    for (slot, node) in slots {
+        let Some(node) = node.as_ref().filter(|node| before.is_drained(node)) else { continue };
+        let is_there = |(other, on): (&Slot, &NodeName)| other.service == slot.service && on == node;
+        let is_told = before.assigned_in(slot, node).next().is_some();
+        oracle.require(
+            is_told || before.slots(app_env).any(is_there),
+            "a-drained-node-gets-nothing-new",
+            || format!("record {seq} places {slot} on {node}, which is drained"),
+        );
+    }
+}
+
+/// Nor is it told to run one of a service that it has nothing of.
+fn check_closed(
+    oracle: &mut Oracle,
+    before: &State,
+    seq: Seq,
+    app_env: &AppEnv,
+    changes: &[AssignmentChange],
+) {
+    for change in changes {
+        let AssignmentChange::Assign { node, instance, .. } = change else { continue };
+        if !before.is_drained(node) || before.pin_at(app_env, node).is_some() {
+            continue;
+        }
+        let told = before.assigned.get(node).into_iter().flat_map(|told| told.instances.keys());
+        let mut own =
+            told.filter(|id| id.slot.app_env == *app_env && id.slot.service == instance.slot.service);
+        oracle.require(own.next().is_some(), "a-drained-node-gets-nothing-new", || {
+            format!("record {seq} has {node}, which is drained, run {instance}")
+        });
+    }
+}
+
+/// The planner takes no replica that should be, and serves, off a drained node without another place for it.
+fn check_kept(
+    oracle: &mut Oracle,
+    before: &State,
+    seq: Seq,
+    app_env: &AppEnv,
+    slots: &[(Slot, Option<NodeName>)],
+) {
+    let revision = before.target.intent.get(app_env);
+    let Some(release) = revision.and_then(|revision| before.release_of(revision)) else { return };
+    // What is being deployed may want a port that it cannot have where it is, whether or not the node is drained.
+    let is_deployed = before.running_deployment(app_env).is_some();
+    let is_wanted = |slot: &Slot| {
+        let Some(service) = release.services.get(&slot.service) else { return false };
+        let may_clash = is_deployed && service.container.ports.iter().any(|port| port.host.is_some());
+        matches!(service.placement, Placement::Replicas { count, .. } if slot.index < count) && !may_clash
+    };
+    for (slot, _) in slots.iter().filter(|(slot, node)| node.is_none() && is_wanted(slot)) {
+        let Some(node) = before.target.placement.get(slot) else { continue };
+        let is_free = before.is_drained(node) && before.pin_at(app_env, node).is_none();
+        let serves = before.assigned_in(slot, node).any(|(id, _)| before.is_healthy(node, id));
+        oracle.require(!is_free || !serves, "a-drain-takes-no-replica", || {
+            format!("record {seq} takes {slot} off {node}, and places it nowhere")
+        });
+    }
+}
+
 /// What is in no place that was rolled back goes on with nothing that did not succeed.
 fn check_hold(oracle: &mut Oracle, before: &State, seq: Seq, app_env: &AppEnv, changes: &[AssignmentChange]) {
     if held_by(oracle, before, app_env).is_none() {
@@ -294,8 +374,12 @@ fn check_budget(
         let serves = new.iter().any(|(node, id)| healthy(before, id, node));
         if served && !serves && !begins {
             // What holds a port that another slot needs makes way for it, as one that is being replaced.
-            let mut lost = old.iter().filter(|one| !new.contains(one));
-            if lost.any(|(node, id)| has_what_another_wants(before, app_env, node, id)) {
+            let lost = || old.iter().filter(|one| !new.contains(one));
+            let makes_way = lost().any(|(node, id)| has_what_another_wants(before, app_env, node, id));
+            // What is to be stopped first on a drained node is begun elsewhere once it has.
+            let goes_first = order(before, app_env, slot, node) == Some(Order::StopFirst)
+                && lost().all(|(on, _)| *on != node && before.is_drained(on));
+            if makes_way || goes_first {
                 counted.begun += 1;
                 counted.budget = counted.budget.max(budget(before, app_env, slot, node).unwrap_or(u32::MAX));
             } else {
@@ -344,9 +428,17 @@ fn has_what_another_wants(state: &State, app_env: &AppEnv, node: &NodeName, id: 
 
 /// How many slots of its service may be unavailable, by what is in force on its node.
 fn budget(state: &State, app_env: &AppEnv, slot: &Slot, node: &NodeName) -> Option<u32> {
+    Some(update(state, app_env, slot, node)?.max_unavailable)
+}
+
+fn order(state: &State, app_env: &AppEnv, slot: &Slot, node: &NodeName) -> Option<Order> {
+    Some(update(state, app_env, slot, node)?.order)
+}
+
+fn update<'a>(state: &'a State, app_env: &AppEnv, slot: &Slot, node: &NodeName) -> Option<&'a Update> {
     let revision = state.revision_at(app_env, node)?;
     let record = state.history.releases.get(&revision.release)?;
-    Some(record.release.services.get(&slot.service)?.update.max_unavailable)
+    Some(&record.release.services.get(&slot.service)?.update)
 }
 
 /// What instances should be made of: the same for all slots of a service with one revision.

@@ -84,6 +84,8 @@ pub enum Operation {
     Node,
     LabelNode,
     RemoveNode,
+    DrainNode,
+    ResumeNode,
     Join,
     CreateToken,
     Tokens,
@@ -154,7 +156,12 @@ impl Route {
     pub const fn may_lack_body(&self) -> bool {
         matches!(
             self.operation,
-            Operation::Remove | Operation::RemoveNode | Operation::RevokeToken | Operation::RemoveMember
+            Operation::Remove
+                | Operation::RemoveNode
+                | Operation::DrainNode
+                | Operation::ResumeNode
+                | Operation::RevokeToken
+                | Operation::RemoveMember
         )
     }
 
@@ -351,6 +358,11 @@ pub static ROUTES: &[Route] = &[
         "Set a node's labels.", Some(of::<LabelsRequest>), of::<ChangeAnswer>),
     write(Admin, Delete, "/v1/nodes/{node}", Operation::RemoveNode,
         "Take a node out of the fleet.", Some(of::<WithdrawRequest>), of::<ChangeAnswer>),
+    write(Admin, Put, "/v1/nodes/{node}/drain", Operation::DrainNode,
+        "Give a node nothing new, and have what runs on it go elsewhere.",
+        Some(of::<WithdrawRequest>), of::<ChangeAnswer>),
+    write(Admin, Delete, "/v1/nodes/{node}/drain", Operation::ResumeNode,
+        "Let a drained node get something again.", Some(of::<WithdrawRequest>), of::<ChangeAnswer>),
     open(Post, "/v1/join", Operation::Join,
         "Join the fleet as a node, with a join token and signed by the node's own key.",
         Some(of::<stele_model::wire::Signed>), of::<stele_model::wire::Signed>),

@@ -13,7 +13,7 @@ use crate::message;
 const ANSWERS_MAGIC: [u8; 4] = *b"STDA";
 /// Raised whenever a kept delta could not be read any more, or would mean something else:
 /// State's maps are encoded as they are, so also when State gets another part.
-const FORMAT: u8 = 8;
+const FORMAT: u8 = 9;
 
 /// The format of deltas that this program writes and reads. What was written in another
 /// one is derived again.

@@ -11,7 +11,10 @@ use crate::record::Chain;
 const MAGIC: &[u8; 4] = b"STSN";
 /// Raised whenever State gets another part: its maps are encoded as they are. 1 knew no pins,
 /// barriers, marks, reviews and erasures, 2 no deployments by app.
-const FORMAT: u8 = 4;
+const FORMAT: u8 = 5;
+/// The one before, without drained nodes. It is written, too, where none is drained: controllers of the version before
+/// read it, while a fleet is upgraded.
+const FORMAT_WITHOUT_DRAINED: u8 = 4;
 
 /// State with the chain at its seq.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,12 +26,17 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Magic, format, chain, checksum of the rest, then State.
+    /// Magic, format, chain, checksum of the rest, then State, and what is drained of it.
     pub fn encode(&self) -> Vec<u8> {
-        let state = message::encode(&self.state);
+        let drained = &self.state.control.drained;
+        let (format, state) = if drained.is_empty() {
+            (FORMAT_WITHOUT_DRAINED, message::encode(&self.state))
+        } else {
+            (FORMAT, message::encode(&(&self.state, drained)))
+        };
         let mut out = Writer::default();
         out.raw(MAGIC);
-        out.u8(FORMAT);
+        out.u8(format);
         out.raw(&self.chain.0.0);
         out.raw(&Digest::of(&[&self.chain.0.0, &state]).0);
         out.raw(&state);
@@ -38,10 +46,15 @@ impl Snapshot {
     /// Reads what [`Self::encode`] wrote.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let (format, chain, state) = parts(bytes)?;
-        if format != FORMAT {
-            return Err(DecodeError::Format { what: WHAT, found: format, known: FORMAT });
-        }
-        let mut state: State = message::decode(WHAT, state, SNAPSHOT_BYTES_MAX)?;
+        let mut state: State = match format {
+            FORMAT => {
+                let (mut state, drained): (State, _) = message::decode(WHAT, state, SNAPSHOT_BYTES_MAX)?;
+                state.control.drained = drained;
+                state
+            }
+            FORMAT_WITHOUT_DRAINED => message::decode(WHAT, state, SNAPSHOT_BYTES_MAX)?,
+            _ => return Err(DecodeError::Format { what: WHAT, found: format, known: FORMAT }),
+        };
         state.share();
         Ok(Self { chain, state })
     }

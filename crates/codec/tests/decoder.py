@@ -353,6 +353,8 @@ kinds = (
         ),
     ),
     ("fleet_recovered", struct(epoch=varint, controller=varint, given_up=array(varint))),
+    ("node_drained", struct(node=text)),
+    ("node_resumed", struct(node=text)),
 )
 # What schema 1 had where schema 2 is written now.
 first_schemas = {
@@ -432,7 +434,7 @@ def entry(data):
 
 def snapshot(data):
     reader = Reader(data)
-    need(reader.take(4) == b"STSN" and reader.number(1) == 4, "not a snapshot of format 4")
+    need(reader.take(4) == b"STSN" and reader.number(1) in (4, 5), "not a snapshot of format 4 or 5")
     chain, checksum = reader.take(32), reader.take(32)
     need(sha256(chain, data[reader.at :]) == checksum, "the snapshot's checksum does not match")
     return {"chain": text_of(chain), "seq": varint(reader), "time": varint(reader)}

@@ -270,6 +270,16 @@ pub enum Command {
         /// The token.
         token: Token,
     },
+    /// Give a node nothing new, and have what runs on it go elsewhere.
+    DrainNode {
+        /// Which.
+        node: NodeName,
+    },
+    /// Let a drained node get something again.
+    ResumeNode {
+        /// Which.
+        node: NodeName,
+    },
 }
 
 impl Command {

@@ -296,6 +296,16 @@ pub enum Event {
         /// Controllers that are members no more; their ids are never used again.
         given_up: Vec<ControllerId>,
     },
+    /// A node gets nothing new, and what runs on it goes elsewhere.
+    NodeDrained {
+        /// Which.
+        node: NodeName,
+    },
+    /// A drained node may get something again.
+    NodeResumed {
+        /// Which.
+        node: NodeName,
+    },
 }
 
 /// What a place is pinned to.
@@ -511,7 +521,7 @@ pub struct TargetDigest {
 
 impl Event {
     /// Every kind there is, in the order of the variants.
-    pub const KINDS: [&str; 36] = [
+    pub const KINDS: [&str; 38] = [
         "term_started",
         "fleet_created",
         "controller_certified",
@@ -548,6 +558,8 @@ impl Event {
         "subject_erased",
         "undone",
         "fleet_recovered",
+        "node_drained",
+        "node_resumed",
     ];
 
     /// The schema that events of a kind are written in. Earlier ones are read for ever.
@@ -597,6 +609,8 @@ impl Event {
             Self::SubjectErased { .. } => "subject_erased",
             Self::Undone { .. } => "undone",
             Self::FleetRecovered { .. } => "fleet_recovered",
+            Self::NodeDrained { .. } => "node_drained",
+            Self::NodeResumed { .. } => "node_resumed",
         }
     }
 
@@ -629,7 +643,10 @@ impl Event {
                 scopes
             }
             Self::NodeEnrolled { node, .. } => vec![format!("node:{}", node.name)],
-            Self::NodeLabelled { node, .. } | Self::NodeRemoved { node } => vec![format!("node:{node}")],
+            Self::NodeLabelled { node, .. }
+            | Self::NodeRemoved { node }
+            | Self::NodeDrained { node }
+            | Self::NodeResumed { node } => vec![format!("node:{node}")],
             Self::NodesLost { nodes: lost } | Self::NodesReturned { nodes: lost } => nodes(lost),
             Self::ProjectCreated { project } => vec![format!("project:{project}")],
             Self::EnvironmentCreated { environment } => vec![format!("env:{environment}")],

@@ -183,6 +183,14 @@ fn apply(state: &mut State, header: &Header, event: &Event) {
             state.touch(Leaf::Node(node.clone()));
         }
         Event::NodeRemoved { node } => remove_node(state, node),
+        Event::NodeDrained { node } => {
+            state.control.drained.insert(node.clone(), header.seq);
+            state.touch(Leaf::Drained(node.clone()));
+        }
+        Event::NodeResumed { node } => {
+            state.control.drained.remove(node);
+            state.touch(Leaf::Drained(node.clone()));
+        }
         Event::NodesLost { nodes } | Event::NodesReturned { nodes } => {
             let lost = matches!(event, Event::NodesLost { .. });
             for node in nodes {
@@ -343,6 +351,10 @@ fn apply(state: &mut State, header: &Header, event: &Event) {
 fn remove_node(state: &mut State, node: &crate::ids::NodeName) {
     state.control.nodes.remove(node);
     state.touch(Leaf::Node(node.clone()));
+    // One that comes under its name is another node.
+    if state.control.drained.remove(node).is_some() {
+        state.touch(Leaf::Drained(node.clone()));
+    }
     state.note(|notes| notes.is_removed(node));
     if let Some(observed) = state.observed.remove(node) {
         state.touch(Leaf::Observed(node.clone()));

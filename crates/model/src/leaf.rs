@@ -29,6 +29,7 @@ pub(crate) enum Leaf {
     Token(PrincipalId),
     JoinToken(Digest),
     Node(NodeName),
+    Drained(NodeName),
     Registry,
     App(AppId),
     Latch(AppEnv),
@@ -92,6 +93,7 @@ impl Leaf {
             Self::Token(principal) => format!("control/token/{principal}"),
             Self::JoinToken(hash) => format!("control/join-token/{hash}"),
             Self::Node(node) => format!("control/node/{node}"),
+            Self::Drained(node) => format!("control/drained/{node}"),
             Self::Registry => "control/registry".to_owned(),
             Self::App(app) => format!("control/app/{app}"),
             Self::Latch(app_env) => format!("control/latch/{app_env}"),
@@ -134,6 +136,7 @@ impl Leaf {
             Self::Token(principal) => json(control.tokens.get(principal)),
             Self::JoinToken(hash) => json(control.join_tokens.get(hash)),
             Self::Node(node) => json(control.nodes.get(node)),
+            Self::Drained(node) => json(control.drained.get(node)),
             Self::Registry => {
                 let none = control.projects.is_empty() && control.environments.is_empty();
                 json((!none).then_some((&control.projects, &control.environments)))
@@ -188,6 +191,7 @@ fn all(state: &State) -> Vec<Leaf> {
     leaves.extend(control.tokens.keys().cloned().map(Leaf::Token));
     leaves.extend(control.join_tokens.keys().copied().map(Leaf::JoinToken));
     leaves.extend(control.nodes.keys().cloned().map(Leaf::Node));
+    leaves.extend(control.drained.keys().cloned().map(Leaf::Drained));
     leaves.extend(control.apps.keys().cloned().map(Leaf::App));
     leaves.extend(control.latches.keys().cloned().map(Leaf::Latch));
     leaves.extend(control.refusals.keys().cloned().map(Leaf::Refusals));

@@ -85,6 +85,13 @@ pub struct Image {
     pub digest: Digest,
 }
 
+impl Service {
+    /// Whether one that went to another node would be without what it wrote. What runs on every node comes back to it.
+    pub fn leaves_data_behind(&self) -> bool {
+        matches!(self.placement, Placement::Replicas { .. }) && self.container.writes_what_stays()
+    }
+}
+
 impl Image {
     /// The same image in a mirror, such as `registry.example.com/mirror`: below it, its registry's
     /// host is a folder, so that two registries' repositories of one name stay apart.

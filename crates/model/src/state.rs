@@ -124,6 +124,10 @@ pub struct Control {
     pub join_tokens: OrdMap<Digest, JoinToken>,
     /// Nodes of the fleet.
     pub nodes: OrdMap<NodeName, Arc<EnrolledNode>>,
+    /// Those of them that get nothing new, and that what runs there leaves, by the seq since which it is so. Snapshots
+    /// have it behind the rest, where there are any.
+    #[serde(skip)]
+    pub drained: OrdMap<NodeName, Seq>,
     /// Projects.
     pub projects: OrdSet<ProjectName>,
     /// Environments.
@@ -396,6 +400,16 @@ impl State {
     /// Whether a node is selected. Most selectors ask for nothing, and labels are dear to put together.
     pub fn selects(&self, selector: &Selector, node: &EnrolledNode) -> bool {
         selector.is_any() || selector.matches(&self.node_labels(node))
+    }
+
+    /// Whether a node was drained, and not resumed since.
+    pub fn is_drained(&self, node: &NodeName) -> bool {
+        self.control.drained.contains_key(node)
+    }
+
+    /// Whether a node is selected, and may get something new.
+    pub fn takes(&self, selector: &Selector, node: &EnrolledNode) -> bool {
+        !self.is_drained(&node.name) && self.selects(selector, node)
     }
 
     /// A node's region.

@@ -30,6 +30,8 @@ impl Dirty {
             }
             Event::NodeEnrolled { .. }
             | Event::NodeRemoved { .. }
+            | Event::NodeDrained { .. }
+            | Event::NodeResumed { .. }
             | Event::NodesLost { .. }
             | Event::NodesReturned { .. }
             | Event::FleetCreated { .. }

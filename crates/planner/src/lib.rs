@@ -28,6 +28,7 @@ mod changes;
 mod clashes;
 mod deadline;
 mod dirty;
+mod drain;
 pub mod limits;
 mod make_way;
 mod placement;
@@ -40,7 +41,8 @@ mod watch;
 
 pub use cause::cause;
 pub use dirty::Dirty;
-pub use placement::{Unplaced, place};
+pub use drain::{Staying, staying};
+pub use placement::{Placing, Unplaced, place};
 pub use simulate::{Simulated, Step, simulate};
 pub use watch::{Watch, on_their_way};
 
@@ -69,8 +71,8 @@ pub fn plan_app(state: &State, app_env: &AppEnv, now: Time) -> Option<Command> {
 
 /// The same, and whether there is room for all of it.
 fn look(state: &State, app_env: &AppEnv, now: Time) -> (Option<Command>, bool) {
-    let (mut slots, unplaced) = place(state, app_env);
-    let has_room = unplaced.is_none();
+    let Placing { changes: mut slots, unplaced, kept } = place(state, app_env);
+    let has_room = unplaced.is_none() && kept.is_empty();
     if !slots.is_empty() {
         slots.truncate(limits::SLOTS_PER_COMMAND_MAX);
         return (Some(Command::Place { app_env: app_env.clone(), slots }), has_room);

@@ -1,9 +1,10 @@
 //! Which slots an app has, and on which nodes.
 //!
-//! What is placed stays: a slot moves only when its node left the fleet or no
+//! What is placed stays: a slot moves only when its node left the fleet, is drained or no
 //! longer matches, or when two of them cannot be there together. New slots go where
 //! the service is scarcest: by region, then node, then how busy the node is, then
-//! name, so that the answer is one.
+//! name, so that the answer is one. To drain a node takes no replica away, nor its data:
+//! one that has no other place stays there until it has, and one that writes to a volume stays.
 //!
 //! A pinned place keeps the instances it was given, whatever the app's release says of
 //! their number, and while there is one, the rest of the app makes up for nothing: a
@@ -36,8 +37,19 @@ pub struct Unplaced {
 /// Slots to set or clear, and a slot that has no node.
 type Change = (Slot, Option<NodeName>);
 
+/// How an app is to be placed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Placing {
+    /// What must change.
+    pub changes: Vec<Change>,
+    /// A slot for which no node fits.
+    pub unplaced: Option<Unplaced>,
+    /// Slots that stay on a drained node because no other fits: the first of each service.
+    pub kept: Vec<Unplaced>,
+}
+
 /// What must change so that an app is placed as its release says.
-pub fn place(state: &State, app_env: &AppEnv) -> (Vec<Change>, Option<Unplaced>) {
+pub fn place(state: &State, app_env: &AppEnv) -> Placing {
     // First what stays, for all services, so that new slots see every port in use.
     let revisions = state.revisions(app_env);
     let mut clashes = Clashes::new(state, app_env);
@@ -48,20 +60,29 @@ pub fn place(state: &State, app_env: &AppEnv) -> (Vec<Change>, Option<Unplaced>)
             // What is rolled back in one place moves nothing in another.
             stays(state, placed) && (revisions.is_pinned() || !clashes.with(placed))
         });
+    let mut evicted: BTreeMap<&ServiceName, Vec<Evicted<'_>>> = BTreeMap::new();
+    for it in evicted_of(state, app_env, &leaving) {
+        if revisions.is_pinned() || !clashes.with(it.placed) {
+            evicted.entry(&it.placed.slot.service).or_default().push(it);
+        }
+    }
     let mut unplaced = None;
     let mut added = BTreeMap::new();
     let mut waiting = BTreeSet::new();
     // Most looks find nothing to place; only a new slot needs to know every other app's.
     let mut room = None;
-    for (name, service) in revisions.everywhere().into_iter().flat_map(|release| &release.services) {
-        let homeless = homeless(state, app_env, (name, service), &leaving);
-        let lacking = lacks(state, app_env, (name, service), revisions.is_pinned(), &staying, homeless.len());
+    let services = || revisions.everywhere().into_iter().flat_map(|release| &release.services);
+    for (name, service) in services() {
+        let sheltered = evicted.get(name).map_or(&[][..], Vec::as_slice);
+        let homeless = homeless(state, app_env, (name, service), &leaving, sheltered);
+        let count = (homeless.len(), sheltered.len());
+        let lacking = lacks(state, app_env, (name, service), revisions.is_pinned(), &staying, count);
         if lacking == 0 {
             unplaced = unplaced.or_else(|| vanishing(state, app_env, (name, service)));
             continue;
         }
         let room = room.get_or_insert_with(|| Room::new(state, app_env, &staying, &leaving));
-        let (slots, without) = add(state, app_env, (name, service, lacking), &staying, room);
+        let (slots, without) = add(state, app_env, (name, service, lacking), &staying, sheltered, room);
         if revisions.is_pinned() {
             let left = homeless.into_iter().filter(|slot| !slots.contains_key(slot));
             waiting.extend(left.take(lacking.saturating_sub(slots.len())));
@@ -69,12 +90,25 @@ pub fn place(state: &State, app_env: &AppEnv) -> (Vec<Change>, Option<Unplaced>)
         added.extend(slots);
         unplaced = unplaced.or(without);
     }
+    // What has a place for the time being comes after all that has none.
+    let mut kept = Vec::new();
+    for (name, service) in services() {
+        let Some(evicted) = evicted.remove(name) else { continue };
+        let room = room.get_or_insert_with(|| Room::new(state, app_env, &staying, &leaving));
+        let placed = staying.iter().filter(|placed| placed.slot.service == *name);
+        let new = added.iter().filter(|(slot, _)| slot.service == *name).map(|(_, node)| node.clone());
+        let taken: Vec<NodeName> = placed.map(|placed| placed.node.clone()).chain(new).collect();
+        let turns = turns(state, app_env, (name, service), &staying);
+        let moved = relocate(state, app_env, service, evicted, (&taken, turns), room);
+        added.extend(moved.slots);
+        kept.extend(moved.kept);
+    }
     let left = leaving.iter().filter(|placed| !added.contains_key(placed.slot));
     let left = left.filter(|placed| !waiting.contains(placed.slot));
     let cleared: Vec<_> = left.map(|placed| (placed.slot.clone(), None)).collect();
     let is_new = |(slot, node): &(Slot, NodeName)| state.target.placement.get(slot) != Some(node);
     let set = added.into_iter().filter(is_new).map(|(slot, node)| (slot, Some(node)));
-    (set.chain(cleared).collect(), unplaced)
+    Placing { changes: set.chain(cleared).collect(), unplaced, kept }
 }
 
 /// A slot as it is.
@@ -97,7 +131,14 @@ fn stays(state: &State, placed: &Placed<'_>) -> bool {
         Placement::Replicas { count, .. } => placed.slot.index < count,
         Placement::Every { .. } => true,
     };
-    may_be_on(state, service, enrolled) && (counts || is_pinned(state, &placed.slot.app_env, placed.node))
+    let is_pinned = is_pinned(state, &placed.slot.app_env, placed.node);
+    may_be_on(state, service, enrolled) && (is_pinned || (counts && !is_driven_out(state, service, placed)))
+}
+
+/// Whether what is on a node is to leave it, since it is drained.
+fn is_driven_out(state: &State, service: &Service, placed: &Placed<'_>) -> bool {
+    let is_there = || state.assigned_in(placed.slot, placed.node).next().is_some();
+    state.is_drained(placed.node) && !(service.leaves_data_behind() && is_there())
 }
 
 fn may_be_on(state: &State, service: &Service, node: &EnrolledNode) -> bool {
@@ -106,16 +147,22 @@ fn may_be_on(state: &State, service: &Service, node: &EnrolledNode) -> bool {
 
 /// Whether a slot is where an instance may be. While places of its app are pinned, one that may not waits there for a
 /// node: nothing else would say that there is one to be placed.
-pub(crate) fn has_home(state: &State, service: &Service, node: &NodeName) -> bool {
-    state.control.nodes.get(node).is_some_and(|node| may_be_on(state, service, node))
+pub(crate) fn has_home(state: &State, service: &Service, slot: &Slot, node: &NodeName) -> bool {
+    let may_stay = || {
+        !state.is_drained(node)
+            || is_pinned(state, &slot.app_env, node)
+            || state.assigned_in(slot, node).next().is_some()
+    };
+    state.control.nodes.get(node).is_some_and(|node| may_be_on(state, service, node)) && may_stay()
 }
 
-/// The replicas of a service that lost their node outside of pinned places.
+/// The replicas of a service that lost their node outside of pinned places, but for those that are on a drained one.
 fn homeless<'a>(
     state: &State,
     app_env: &AppEnv,
     (name, service): (&ServiceName, &Service),
     leaving: &[Placed<'a>],
+    sheltered: &[Evicted<'_>],
 ) -> Vec<&'a Slot> {
     let Placement::Replicas { count, .. } = service.placement else { return Vec::new() };
     leaving
@@ -123,7 +170,118 @@ fn homeless<'a>(
         .filter(|placed| placed.slot.service == *name && placed.slot.index < count)
         .filter(|placed| !is_pinned(state, app_env, placed.node))
         .map(|placed| placed.slot)
+        .filter(|slot| !sheltered.iter().any(|it| it.placed.slot == *slot))
         .collect()
+}
+
+/// A replica that is to leave a drained node, and has something where it is.
+struct Evicted<'a> {
+    placed: &'a Placed<'a>,
+    /// Where it stays until it has another place: a drained node, too, or the one that it left for it.
+    shelter: &'a NodeName,
+    /// Whether it serves there.
+    serves: bool,
+}
+
+/// The replicas that are to leave drained nodes.
+fn evicted_of<'a>(state: &'a State, app_env: &AppEnv, leaving: &'a [Placed<'a>]) -> Vec<Evicted<'a>> {
+    let is_driven_out = |placed: &&Placed<'_>| {
+        let Some(service) = placed.service else { return false };
+        let Placement::Replicas { count, .. } = service.placement else { return false };
+        placed.slot.index < count
+            && state.is_drained(placed.node)
+            && !is_pinned(state, app_env, placed.node)
+            && state.control.nodes.get(placed.node).is_some_and(|node| may_be_on(state, service, node))
+    };
+    let driven_out: Vec<_> = leaving.iter().filter(is_driven_out).collect();
+    if driven_out.is_empty() {
+        return Vec::new();
+    }
+    let mut told: BTreeMap<&Slot, Vec<(bool, &NodeName)>> = BTreeMap::new();
+    for (node, id, _) in state.assigned_to(app_env) {
+        told.entry(&id.slot).or_default().push((state.is_healthy(node, id), node));
+    }
+    let evicted = driven_out.into_iter().filter_map(|placed| {
+        let service = placed.service?;
+        let may_stay = |node: &NodeName| {
+            state.control.nodes.get(node).is_some_and(|node| may_be_on(state, service, node))
+        };
+        let there = told.get(placed.slot)?.iter().filter(|(_, node)| may_stay(node));
+        // Where it serves, and rather where it is to be.
+        let (serves, shelter) = there.max_by_key(|(serves, node)| (*serves, *node == placed.node))?;
+        Some(Evicted { placed, shelter, serves: *serves })
+    });
+    evicted.collect()
+}
+
+/// How many replicas of a service that serve may begin to leave drained nodes now. None at all while nothing of the app
+/// changes.
+fn turns(
+    state: &State,
+    app_env: &AppEnv,
+    (name, service): (&ServiceName, &Service),
+    staying: &[Placed<'_>],
+) -> Option<usize> {
+    let has_failed = state.latest_deployment(app_env).is_some_and(|(_, latest)| latest.has_failed());
+    if has_failed || state.hold(app_env).is_some() {
+        return None;
+    }
+    if state.running_deployment(app_env).is_some_and(|(_, deployment)| deployment.now) {
+        return Some(usize::MAX);
+    }
+    let is_busy = |placed: &&Placed<'_>| {
+        let mut there = state.assigned_in(placed.slot, placed.node);
+        state.is_reachable(placed.node) && !there.any(|(id, _)| state.is_healthy(placed.node, id))
+    };
+    let mine = staying.iter().filter(|placed| placed.slot.service == *name);
+    let busy = mine.filter(is_busy).count();
+    Some((service.update.max_unavailable as usize).saturating_sub(busy))
+}
+
+/// Where evicted replicas of a service are to be.
+struct Relocated {
+    slots: BTreeMap<Slot, NodeName>,
+    /// The first that stays because no node fits.
+    kept: Option<Unplaced>,
+}
+
+/// Moves replicas off drained nodes, as many as have their turn; the others stay where they are.
+fn relocate(
+    state: &State,
+    app_env: &AppEnv,
+    service: &Service,
+    mut evicted: Vec<Evicted<'_>>,
+    (taken, turns): (&[NodeName], Option<usize>),
+    room: &mut Room<'_>,
+) -> Relocated {
+    let matching: Vec<_> = open_nodes(state, app_env, service).collect();
+    let mut choices = Choices::new(state, fit(state, service, &matching, room), taken.iter(), room);
+    let mut left = turns.unwrap_or_default();
+    let mut relocated = Relocated { slots: BTreeMap::new(), kept: None };
+    // To move what serves nobody takes nothing away.
+    evicted.sort_by_key(|it| it.serves);
+    for Evicted { placed, shelter, serves } in evicted {
+        let has_turn = turns.is_some() && (!serves || left > 0);
+        let best = choices.best().filter(|_| has_turn);
+        match best {
+            None if has_turn && planted!(DrainTakesAway) => {}
+            Some(node) => {
+                room.take(node, service, placed.slot);
+                choices.take(node, room.busy(node), room.conflict(node, service).is_none());
+                left = left.saturating_sub(usize::from(serves));
+                relocated.slots.insert(placed.slot.clone(), node.clone());
+            }
+            None => {
+                if has_turn {
+                    let reason = || why_not(state, service, &matching, room);
+                    let kept = || Unplaced { slot: placed.slot.clone(), reason: reason() };
+                    relocated.kept.get_or_insert_with(kept);
+                }
+                relocated.slots.insert(placed.slot.clone(), shelter.clone());
+            }
+        }
+    }
+    relocated
 }
 
 /// A slot of a service that would come to an end by a deployment, because it is to run on every node that matches and
@@ -151,11 +309,13 @@ fn lacks(
     (name, service): (&ServiceName, &Service),
     has_pins: bool,
     staying: &[Placed<'_>],
-    homeless: usize,
+    (homeless, sheltered): (usize, usize),
 ) -> usize {
     let mine = staying.iter().filter(|placed| placed.slot.service == *name);
     match &service.placement {
-        Placement::Replicas { count, .. } if !has_pins => (*count as usize).saturating_sub(mine.count()),
+        Placement::Replicas { count, .. } if !has_pins => {
+            (*count as usize).saturating_sub(mine.count() + sheltered)
+        }
         // Only what lost its node is placed anew.
         Placement::Replicas { .. } => homeless,
         Placement::Every { .. } => {
@@ -175,8 +335,24 @@ fn open_nodes<'a>(
         .control
         .nodes
         .values()
-        .filter(|node| state.selects(service.placement.nodes(), node))
+        .filter(|node| {
+            let nodes = service.placement.nodes();
+            state.takes(nodes, node) || (planted!(DrainForgotten) && state.selects(nodes, node))
+        })
         .filter(|node| !is_pinned(state, app_env, &node.name))
+}
+
+/// Nodes where one more of a service has room.
+fn fit<'a>(
+    state: &State,
+    service: &Service,
+    matching: &[&'a Arc<EnrolledNode>],
+    room: &Room<'_>,
+) -> Vec<&'a EnrolledNode> {
+    let has_room = |node: &&&Arc<EnrolledNode>| {
+        state.is_reachable(&node.name) && room.conflict(&node.name, service).is_none()
+    };
+    matching.iter().filter(has_room).copied().map(AsRef::as_ref).collect()
 }
 
 /// Slots a service still lacks.
@@ -185,6 +361,7 @@ fn add(
     app_env: &AppEnv,
     (name, service, lacking): (&ServiceName, &Service, usize),
     staying: &[Placed<'_>],
+    sheltered: &[Evicted<'_>],
     room: &mut Room<'_>,
 ) -> (BTreeMap<Slot, NodeName>, Option<Unplaced>) {
     let slot = |index| Slot::new(app_env.clone(), name.clone(), index);
@@ -213,11 +390,11 @@ fn add(
             (added, unplaced)
         }
         Placement::Replicas { count, .. } => {
-            let fit = matching.iter().filter(|node| {
-                state.is_reachable(&node.name) && room.conflict(&node.name, service).is_none()
-            });
-            let mut choices = Choices::new(state, fit.map(AsRef::as_ref), taken.values().copied(), room);
-            for index in (0..count).filter(|index| !taken.contains_key(index)).take(lacking) {
+            let fit = fit(state, service, &matching, room);
+            let mut choices = Choices::new(state, fit, taken.values().copied(), room);
+            let is_sheltered = |index: &u32| sheltered.iter().any(|it| it.placed.slot.index == *index);
+            let free = (0..count).filter(|index| !taken.contains_key(index) && !is_sheltered(index));
+            for index in free.take(lacking) {
                 let Some(node) = choices.best() else {
                     let reason = why_not(state, service, &matching, room);
                     return (added, Some(Unplaced { slot: slot(index), reason }));
@@ -236,7 +413,13 @@ fn why_not(state: &State, service: &Service, matching: &[&Arc<EnrolledNode>], ro
         return "the fleet has no node; `stele node token` lets one join".to_owned();
     }
     if matching.is_empty() {
-        return format!("no node matches {:?}", service.placement.nodes().to_string());
+        let nodes = service.placement.nodes();
+        let is_matched = state.control.nodes.values().any(|node| state.selects(nodes, node));
+        return match is_matched {
+            true if nodes.is_any() => "every node is drained or pinned".to_owned(),
+            true => format!("every node that matches {:?} is drained or pinned", nodes.to_string()),
+            false => format!("no node matches {:?}", nodes.to_string()),
+        };
     }
     let reasons = matching.iter().map(|node| {
         let why = if state.is_reachable(&node.name) {
@@ -279,7 +462,7 @@ struct Region<'a> {
 impl<'a> Choices<'a> {
     fn new(
         state: &State,
-        fit: impl Iterator<Item = &'a EnrolledNode>,
+        fit: Vec<&'a EnrolledNode>,
         taken: impl Iterator<Item = &'a NodeName>,
         room: &Room<'_>,
     ) -> Self {

@@ -6,6 +6,7 @@ use stele_model::event::AssignmentChange;
 use stele_model::ids::ServiceName;
 use stele_model::limits::INSTANCES_PER_NODE_MAX;
 use stele_model::release::{Order, Service};
+use stele_model::wire::{InstanceReport, Phase};
 use stele_model::{InstanceId, NodeName, Slot, State, Time};
 
 use crate::changes::Changes;
@@ -35,6 +36,8 @@ pub(crate) struct Step<'a, 'b> {
     begun: BTreeMap<&'a ServiceName, BTreeSet<&'a Slot>>,
     /// Looked up when the first slot needs another one's port.
     make_way: Option<MakeWay<'a, 'b>>,
+    /// What nodes tell of that may still run, by its slot: looked up when something is to be stopped first.
+    leftovers: Option<Vec<(&'a Slot, (&'a NodeName, &'a InstanceId))>>,
     /// The first slot that cannot be filled before something else goes.
     waiting: Option<Waiting<'b, 'a>>,
 }
@@ -84,6 +87,7 @@ impl<'a, 'b> Step<'a, 'b> {
             held,
             begun: BTreeMap::new(),
             make_way: None,
+            leftovers: None,
             waiting: None,
         }
     }
@@ -117,7 +121,11 @@ impl<'a, 'b> Step<'a, 'b> {
                 continue;
             }
             if self.pace == Pace::AtOnce || slot.is_good || planted!(NoHealthGate) {
-                slot.stale.iter().for_each(|stale| self.changes.withdraw(stale));
+                for stale in &slot.stale {
+                    if self.is_deployed || !self.serves_for_one_unseen(slot, stale) {
+                        self.changes.withdraw(stale);
+                    }
+                }
             } else {
                 // Whatever it stands for, a slot that is not healthy is one that is unavailable.
                 in_progress += 1;
@@ -145,7 +153,8 @@ impl<'a, 'b> Step<'a, 'b> {
             let elsewhere = self.down_elsewhere(service, budget);
             // One that was emptied to make way is down until what comes is healthy, and what goes on beside what serves
             // takes nothing away.
-            let takes = slot.stale.iter().any(|stale| stale.node == slot.node);
+            let takes =
+                slot.stale.iter().any(|stale| stale.node == slot.node) || self.is_stopped_before(slot);
             let down = elsewhere + if takes { empty } else { 0 };
             if !is_free && in_progress + self.begun_of(service) + down >= budget {
                 continue;
@@ -155,6 +164,22 @@ impl<'a, 'b> Step<'a, 'b> {
                 self.waiting.get_or_insert(Waiting { slot, wait });
             }
         }
+    }
+
+    /// Whether what a slot has on a drained node is stopped before it starts elsewhere.
+    fn is_stopped_before(&self, slot: &Wanted<'_>) -> bool {
+        let is_left = |stale: &Running<'_>| stale.node != slot.node && self.state.is_drained(stale.node);
+        slot.service.update.order == Order::StopFirst && slot.stale.iter().any(is_left)
+    }
+
+    /// Whether what is to leave a drained node still serves, and of what takes its place nothing is heard. Deployments wait
+    /// for no lost node; a drain is in no hurry.
+    fn serves_for_one_unseen(&self, slot: &Wanted<'_>, stale: &Running<'_>) -> bool {
+        let state = self.state;
+        stale.node != slot.node
+            && !state.is_reachable(slot.node)
+            && state.is_drained(stale.node)
+            && state.is_healthy(stale.node, stale.id)
     }
 
     /// Slots of a service of which this step begins to replace something.
@@ -174,6 +199,9 @@ impl<'a, 'b> Step<'a, 'b> {
     /// needs may not be free yet.
     fn start(&mut self, slot: &'b Wanted<'a>) -> Result<(), Wait> {
         let stop_first = slot.service.update.order == Order::StopFirst;
+        if stop_first {
+            self.stop_elsewhere(slot)?;
+        }
         let is_exclusive = stop_first || slot.service.container.is_exclusive();
         let serves = |stale: &&Running<'_>| self.state.is_healthy(stale.node, stale.id);
         let here = || slot.stale.iter().filter(|stale| stale.node == slot.node);
@@ -202,6 +230,33 @@ impl<'a, 'b> Step<'a, 'b> {
             self.changes.withdraw(rival);
         }
         Ok(())
+    }
+
+    /// Stops what a slot has on a drained node before it starts where it is to be. Of one that is not heard of, nobody can
+    /// say that anything is gone.
+    fn stop_elsewhere(&mut self, slot: &'b Wanted<'a>) -> Result<(), Wait> {
+        let wait = |node: &NodeName, id: &InstanceId| Wait {
+            why: format!("{id} on {node} is to be stopped first"),
+            ..Wait::default()
+        };
+        let state = self.state;
+        let is_left =
+            |node: &NodeName| node != slot.node && state.is_drained(node) && state.is_reachable(node);
+        let elsewhere: Vec<_> = slot.stale.iter().filter(|stale| is_left(stale.node)).collect();
+        if let Some(first) = elsewhere.first() {
+            self.begin(slot.slot);
+            elsewhere.iter().for_each(|stale| self.changes.withdraw(stale));
+            return Err(wait(first.node, first.id));
+        }
+        let of_app = self.leftovers.get_or_insert_with(|| {
+            let may_run = |report: &InstanceReport| !matches!(report.phase, Phase::Completed | Phase::Failed);
+            let told = state.observed_of(&slot.slot.app_env).filter(|(.., report)| may_run(report));
+            told.map(|(node, id, _)| (&id.slot, (node, id))).collect()
+        });
+        match of_app.iter().find(|(of, (node, _))| *of == slot.slot && is_left(node)) {
+            Some((_, (node, id))) => Err(wait(node, id)),
+            None => Ok(()),
+        }
     }
 
     /// Whether a slot's ports are free: those of the app's own instances that hold one for another slot go, and while

@@ -201,7 +201,7 @@ fn wanted_slots<'a>(
             left.extend(stale);
             continue;
         };
-        if revisions.is_pinned() && !has_home(state, service, node) {
+        if revisions.is_pinned() && !has_home(state, service, slot, node) {
             left.extend(stale);
             continue;
         }

@@ -34,6 +34,7 @@ enum Happens {
     ComesOrGoes,
     IsLabelled(bool),
     IsLostOrReturns,
+    IsDrainedOrResumed,
 }
 
 /// A part of a life: some changes, and then something may happen to a node.
@@ -48,6 +49,7 @@ fn happens() -> impl Strategy<Value = Happens> {
         Just(Happens::ComesOrGoes),
         any::<bool>().prop_map(Happens::IsLabelled),
         Just(Happens::IsLostOrReturns),
+        Just(Happens::IsDrainedOrResumed),
     ]
 }
 
@@ -96,6 +98,7 @@ fn world_of(chapters: &[Chapter]) -> World {
                 Happens::ComesOrGoes if is_there => world.remove_node(node),
                 _ if !is_there => world.enrol(node),
                 Happens::IsLabelled(ssd) => world.label(node, *ssd),
+                Happens::IsDrainedOrResumed => world.drain_or_resume(node),
                 Happens::ComesOrGoes | Happens::IsLostOrReturns => world.lose_or_return(node),
             }
             world.settle();

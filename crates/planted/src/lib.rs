@@ -117,6 +117,8 @@ bugs! {
     NoHealthGate, PLANNER, "Old instances are withdrawn before new ones are healthy";
     FinishEarly, PLANNER, "A deployment is called a success before it is healthy";
     HoldForgotten, PLANNER, "A place that goes back takes the rest of its app on with what failed";
+    DrainForgotten, PLANNER, "New instances come to a drained node";
+    DrainTakesAway, PLANNER, "A replica on a drained node ends where no other node has room";
     AcceptOlder, RECONCILE, "An agent accepts an older assignment";
     RestartBudgetOffByOne, RECONCILE, "A container may end once more before it is said to be in a crash loop";
     AcceptUnsigned, RECONCILE, "An agent does not check the assignment's signature";

@@ -45,7 +45,7 @@ pub use rollback::{
 };
 pub use status::{
     AppStatus, Condition, DeploymentStatus, FinishedStatus, InstanceStatus, NodeStatus, PinnedPlace,
-    ProblemStatus, ServiceStatus, StatusAnswer,
+    ProblemStatus, ServiceStatus, StatusAnswer, StayingStatus,
 };
 pub use tokens::{TokenAnswer, TokenRequest, TokenStatus, TokensAnswer};
 pub use undo::{UndoAnswer, UndoApp, UndoRequest, UndoneDecision};

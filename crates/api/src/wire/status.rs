@@ -146,6 +146,21 @@ pub struct NodeStatus {
     pub healthy: usize,
     /// When it last reported something new.
     pub reported: Option<Time>,
+    /// The record since which it gets nothing new, and what runs on it goes elsewhere; absent where that is not so.
+    #[serde(default)]
+    pub drained: Option<Seq>,
+    /// What is still on it though it is drained. Only told of one node, as it is now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub staying: Vec<StayingStatus>,
+}
+
+/// An instance that is still on a drained node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StayingStatus {
+    /// Which.
+    pub instance: InstanceId,
+    /// What it waits for.
+    pub why: String,
 }
 
 /// Something that is wrong, with all an expert needs.

@@ -9,6 +9,7 @@ use stele_model::{
     AppEnv, Difference, EnvironmentName, InstanceId, NodeName, Scope, Seq, ServiceName, Slot, Time,
 };
 
+use super::status::StayingStatus;
 use crate::spec::AppSpec;
 
 /// Asks what a change would come to. Nothing is written.
@@ -51,6 +52,11 @@ pub enum WhatIfChange {
         #[serde(default)]
         now: bool,
     },
+    /// Drain a node.
+    Drain {
+        /// Which.
+        node: NodeName,
+    },
 }
 
 /// What a change would come to, if every container became healthy at once.
@@ -70,6 +76,9 @@ pub struct WhatIfAnswer {
     pub placement: BTreeMap<NodeName, Vec<Slot>>,
     /// Whether the end was reached; false when there would be more steps than are looked at.
     pub ended: bool,
+    /// What would not leave a node that is drained, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub staying: Vec<StayingStatus>,
 }
 
 /// One thing the planner would do.

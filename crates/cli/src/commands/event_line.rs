@@ -108,6 +108,8 @@ fn detail(event: &Event) -> String {
         Event::Refused { action, why, .. } => format!("{}: {}", cell(action), cell(why)),
         Event::NodeLabelled { .. }
         | Event::NodeRemoved { .. }
+        | Event::NodeDrained { .. }
+        | Event::NodeResumed { .. }
         | Event::ProjectCreated { .. }
         | Event::EnvironmentCreated { .. }
         | Event::AppDeclared { .. }

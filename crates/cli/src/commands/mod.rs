@@ -6,6 +6,7 @@ mod cluster;
 mod configure;
 mod convergence;
 mod deploy;
+mod drain;
 mod erase;
 mod event_line;
 mod events;

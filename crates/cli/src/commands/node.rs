@@ -11,20 +11,25 @@ use stele_api::wire::{
 use stele_model::{NodeName, RegionName, Scope};
 use ureq::http::Method;
 
+use super::drain;
 use super::status::nodes;
+use super::what_if::if_drained;
 use crate::client::with_query;
 use crate::exit::Failure;
+use crate::limits::WAIT_DEFAULT;
 use crate::options::{ChangeOptions, ReadOptions, point, span};
-use crate::session::Session;
+use crate::session::{Session, count};
 use crate::terminal::{or_dash, table, time};
 
-/// Let nodes join, list, label and remove them
+/// Let nodes join, list, label, drain and remove them
 #[derive(Subcommand, Debug)]
 pub(crate) enum Node {
     Token(NodeToken),
     List(ListNodes),
     Show(ShowNode),
     Label(LabelNode),
+    Drain(DrainNode),
+    Resume(ResumeNode),
     Remove(RemoveNode),
 }
 
@@ -35,6 +40,8 @@ impl Node {
             Self::List(it) => it.run(session),
             Self::Show(it) => it.run(session),
             Self::Label(it) => it.run(session),
+            Self::Drain(it) => it.run(session),
+            Self::Resume(it) => it.run(session),
             Self::Remove(it) => it.run(session),
         }
     }
@@ -150,11 +157,17 @@ impl ShowNode {
                     ]
                 })
                 .collect();
-            let overview = nodes(terminal, std::slice::from_ref(node));
+            let mut text = nodes(terminal, std::slice::from_ref(node));
             if rows.is_empty() {
-                return format!("{overview}\n\nNothing runs on it.");
+                text.push_str("\n\nNothing runs on it.");
+            } else {
+                let rows = table(&["INSTANCE", "PHASE", "RESTARTS", "CONTAINER"], rows);
+                text = format!("{text}\n\n{rows}");
             }
-            format!("{overview}\n\n{}", table(&["INSTANCE", "PHASE", "RESTARTS", "CONTAINER"], rows))
+            if !node.staying.is_empty() {
+                text = format!("{text}\n\nStill there:\n{}", drain::reasons(&node.staying).join("\n"));
+            }
+            text
         })
     }
 }
@@ -192,6 +205,75 @@ impl LabelNode {
         let answer: ChangeAnswer =
             client.write(Method::PUT, &path, Some(&request), &self.change.conditions())?;
         session.changed(&client, &format!("node {} labels", self.node), &answer, None)
+    }
+}
+
+/// Give a node nothing new, and have what runs on it go elsewhere: before maintenance, or for good
+#[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Examples:\n  stele node drain eu-1 --plan\n  stele node drain eu-1 --reason \"new kernel\" --wait\n  stele node resume eu-1\n\nEach replica goes once another one is healthy in its place; what has no other place, or writes to a volume, stays\nuntil that changes, and stele node show says why. What runs on every node stops there until the node is resumed."
+)]
+pub(crate) struct DrainNode {
+    /// Its name
+    node: NodeName,
+    /// Only show what would go where, and what would stay
+    #[arg(long, conflicts_with = "wait")]
+    plan: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+    /// Wait until nothing runs there any more
+    #[arg(short, long)]
+    wait: bool,
+    /// How long to wait, such as 90s, 15m or 2h, or a number of seconds
+    #[arg(long, value_name = "SPAN", value_parser = span, default_value = WAIT_DEFAULT, requires = "wait")]
+    timeout: Duration,
+    #[command(flatten)]
+    change: ChangeOptions,
+}
+
+impl DrainNode {
+    fn run(self, session: &Session) -> Result<(), Failure> {
+        let client = session.client()?;
+        if self.plan {
+            return if_drained(session, &client, self.node);
+        }
+        let path = format!("/v1/nodes/{}", self.node);
+        let node: NodeStatus = client.get(&path)?;
+        if node.assigned > 0 && node.drained.is_none() {
+            let runs = count(node.assigned, "instance");
+            session.confirm(&format!("Have {runs} leave node {}?", self.node), self.yes)?;
+        }
+        let request = WithdrawRequest { reason: self.change.reason.clone(), links: self.change.links() };
+        let answer: ChangeAnswer =
+            client.write(Method::PUT, &format!("{path}/drain"), Some(&request), &self.change.conditions())?;
+        session.changed(&client, &format!("node {} drain", self.node), &answer, None)?;
+        if self.wait {
+            drain::until_empty(&client, &self.node, self.timeout)?;
+            session.terminal.note(&format!("nothing runs on {} any more", self.node))?;
+        }
+        Ok(())
+    }
+}
+
+/// Let a drained node get something again; what left it stays where it is
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:\n  stele node resume eu-1")]
+pub(crate) struct ResumeNode {
+    /// Its name
+    node: NodeName,
+    #[command(flatten)]
+    change: ChangeOptions,
+}
+
+impl ResumeNode {
+    fn run(self, session: &Session) -> Result<(), Failure> {
+        let client = session.client()?;
+        let path = format!("/v1/nodes/{}/drain", self.node);
+        let request = WithdrawRequest { reason: self.change.reason.clone(), links: self.change.links() };
+        let answer: ChangeAnswer =
+            client.write(Method::DELETE, &path, Some(&request), &self.change.conditions())?;
+        session.changed(&client, &format!("node {} resume", self.node), &answer, None)
     }
 }
 

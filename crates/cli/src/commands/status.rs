@@ -144,10 +144,11 @@ fn instances(terminal: Terminal, app: &AppStatus) -> String {
 
 pub(super) fn nodes(terminal: Terminal, nodes: &[NodeStatus]) -> String {
     let rows = nodes.iter().map(|node| {
-        let state = match (node.reachable, node.current) {
-            (false, _) => terminal.paint(Tone::Bad, "lost"),
-            (true, false) => terminal.paint(Tone::Busy, "catching up"),
-            (true, true) => terminal.paint(Tone::Good, "ready"),
+        let state = match (node.reachable, node.drained.is_some(), node.current) {
+            (false, ..) => terminal.paint(Tone::Bad, "lost"),
+            (true, true, _) => terminal.paint(Tone::Busy, "drained"),
+            (true, false, false) => terminal.paint(Tone::Busy, "catching up"),
+            (true, false, true) => terminal.paint(Tone::Good, "ready"),
         };
         let labels: Vec<_> = node.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
         vec![

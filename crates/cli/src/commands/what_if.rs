@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use stele_api::wire::{PlannedAction, PlannedStep, WhatIfAnswer, WhatIfChange, WhatIfRequest};
 use stele_model::event::Outcome;
-use stele_model::{EnvironmentName, Scope};
+use stele_model::{EnvironmentName, NodeName, Scope};
 use ureq::http::Method;
 
+use super::drain::reasons;
 use super::spec::{loaded, parse_images};
-use crate::client::Conditions;
+use crate::client::{Client, Conditions};
 use crate::differences::summary;
 use crate::exit::Failure;
 use crate::limits::STEPS_SHOWN_MAX;
@@ -19,9 +20,9 @@ use crate::terminal::{Terminal, Tone, one_line, time, version};
 /// Show what a change would come to, now or at any earlier point, without making it
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  stele what-if -f web.yaml                                    # now\n  stele what-if -f web.yaml --at \"2h ago\"                      # before the incident\n  stele what-if --rollback env:prod --to \"1d ago\"\n  stele what-if --rollback shop/web@prod --to v2 --at seq:1200 --output json\n\nThe steps are those of the real planner, as if every container became healthy at once."
+    after_help = "Examples:\n  stele what-if -f web.yaml                                    # now\n  stele what-if -f web.yaml --at \"2h ago\"                      # before the incident\n  stele what-if --rollback env:prod --to \"1d ago\"\n  stele what-if --rollback shop/web@prod --to v2 --at seq:1200 --output json\n  stele what-if --drain eu-1\n\nThe steps are those of the real planner, as if every container became healthy at once."
 )]
-#[command(group(clap::ArgGroup::new("change").required(true).args(["file", "rollback"])))]
+#[command(group(clap::ArgGroup::new("change").required(true).args(["file", "rollback", "drain"])))]
 pub(crate) struct WhatIf {
     /// A spec to apply; `-` reads standard input
     #[arg(short, long)]
@@ -44,6 +45,9 @@ pub(crate) struct WhatIf {
     /// Replace everything at once
     #[arg(long, requires = "rollback")]
     now: bool,
+    /// A node to drain
+    #[arg(long, value_name = "NODE")]
+    drain: Option<NodeName>,
     /// At which point: seq:N, a time, "2h ago", v12, deploy:ID, prev, last-good
     #[arg(long, value_name = "POINT", value_parser = point)]
     at: Option<String>,
@@ -61,11 +65,14 @@ impl WhatIf {
             (None, Some(scope), Some(to)) => {
                 (None, WhatIfChange::Rollback { scope, to, except: self.except, now: self.now })
             }
-            _ => {
-                return Err(Failure::Usage(
-                    "say what would change: --file, or --rollback and --to".to_owned(),
-                ));
-            }
+            _ => match self.drain {
+                Some(node) => (None, WhatIfChange::Drain { node }),
+                None => {
+                    return Err(Failure::Usage(
+                        "say what would change: --file, --rollback and --to, or --drain".to_owned(),
+                    ));
+                }
+            },
         };
         let request = WhatIfRequest { at: self.at, change };
         let answer: Result<WhatIfAnswer, Failure> =
@@ -79,9 +86,18 @@ impl WhatIf {
     }
 }
 
+/// What it would come to if a node were drained now.
+pub(super) fn if_drained(session: &Session, client: &Client, node: NodeName) -> Result<(), Failure> {
+    let request = WhatIfRequest { at: None, change: WhatIfChange::Drain { node } };
+    let answer: WhatIfAnswer =
+        client.write(Method::POST, "/v1/what-if", Some(&request), &Conditions::default())?;
+    let terminal = session.terminal;
+    terminal.answer(&answer, |answer| render(terminal, answer))
+}
+
 fn render(terminal: Terminal, answer: &WhatIfAnswer) -> String {
     let at = format!("at seq {}, {}", answer.at, time(answer.time));
-    if answer.differences.is_empty() && answer.steps.is_empty() {
+    if answer.differences.is_empty() && answer.steps.is_empty() && answer.staying.is_empty() {
         return format!("Nothing would change {at}.");
     }
     let mut parts = Vec::new();
@@ -117,6 +133,9 @@ fn render(terminal: Terminal, answer: &WhatIfAnswer) -> String {
         .collect();
     if !placed.is_empty() {
         parts.push(format!("in the end:\n{}", placed.join("\n")));
+    }
+    if !answer.staying.is_empty() {
+        parts.push(format!("still there:\n{}", reasons(&answer.staying).join("\n")));
     }
     parts.push(format!("Nothing was done: this is what would be {at}."));
     parts.join("\n\n")

@@ -402,6 +402,8 @@ fn of_instances() -> Vec<Event> {
         },
         // After all others, whose bytes stay where they are.
         Event::FleetRecovered { epoch: 2, controller: 3, given_up: vec![1, 2, 300] },
+        Event::NodeDrained { node: name("eu-1") },
+        Event::NodeResumed { node: name("eu-1") },
     ]
 }
 

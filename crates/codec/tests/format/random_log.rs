@@ -72,6 +72,12 @@ pub(crate) enum Step {
     RemoveNode {
         node: usize,
     },
+    DrainNode {
+        node: usize,
+    },
+    ResumeNode {
+        node: usize,
+    },
     Enrol {
         node: usize,
     },
@@ -280,6 +286,8 @@ impl Log {
                 self.ask(Command::MarkNodes { lost: Vec::new(), returned: vec![node(at)] });
             }
             Step::RemoveNode { node: at } => self.ask(Command::RemoveNode { node: node(at) }),
+            Step::DrainNode { node: at } => self.ask(Command::DrainNode { node: node(at) }),
+            Step::ResumeNode { node: at } => self.ask(Command::ResumeNode { node: node(at) }),
             Step::Enrol { node: at } => self.enrol(at),
             Step::Label { node: at, value } => {
                 let labels = BTreeMap::from([("spot".to_owned(), value.to_string())]);

@@ -17,7 +17,7 @@ use super::asked::{Asked, Why};
 use super::changes::changed;
 use super::failure::Failure;
 use super::limits::TOKEN_BYTES;
-use super::status::{node as node_status, nodes as node_statuses, state_at};
+use super::status::{node as node_status, nodes as node_statuses, state_at, staying};
 use super::{Answered, json};
 use crate::handle::{Handle, SubmitError};
 use crate::join::EnrollError;
@@ -144,7 +144,11 @@ pub(super) async fn node(handle: &Handle, asked: &Asked) -> Answered {
         let then = query.at.map(|_| format!(" at seq:{}", state.seq)).unwrap_or_default();
         return Err(Failure::not_found(format!("there is no node {name}{then}")).with_next("stele node list"));
     };
-    json(&node_status(&state, node))
+    let mut status = node_status(&state, node);
+    if query.at.is_none() {
+        status.staying = staying(&state, &name);
+    }
+    json(&status)
 }
 
 pub(super) async fn label_node(handle: &Handle, asked: &Asked) -> Answered {
@@ -158,6 +162,20 @@ pub(super) async fn label_node(handle: &Handle, asked: &Asked) -> Answered {
 pub(super) async fn remove_node(handle: &Handle, asked: &Asked) -> Answered {
     let WithdrawRequest { reason, links } = asked.body_or_default()?;
     let command = Command::RemoveNode { node: asked.path("node")? };
+    let answer = asked.submit(handle, command, None, Why { reason, links }).await?;
+    json(&changed(&answer))
+}
+
+pub(super) async fn drain_node(handle: &Handle, asked: &Asked) -> Answered {
+    let WithdrawRequest { reason, links } = asked.body_or_default()?;
+    let command = Command::DrainNode { node: asked.path("node")? };
+    let answer = asked.submit(handle, command, None, Why { reason, links }).await?;
+    json(&changed(&answer))
+}
+
+pub(super) async fn resume_node(handle: &Handle, asked: &Asked) -> Answered {
+    let WithdrawRequest { reason, links } = asked.body_or_default()?;
+    let command = Command::ResumeNode { node: asked.path("node")? };
     let answer = asked.submit(handle, command, None, Why { reason, links }).await?;
     json(&changed(&answer))
 }

@@ -148,6 +148,8 @@ async fn answer(handle: &Handle, asked: Asked) -> Answered {
         Operation::Node => fleet::node(handle, &asked).boxed(),
         Operation::LabelNode => fleet::label_node(handle, &asked).boxed(),
         Operation::RemoveNode => fleet::remove_node(handle, &asked).boxed(),
+        Operation::DrainNode => fleet::drain_node(handle, &asked).boxed(),
+        Operation::ResumeNode => fleet::resume_node(handle, &asked).boxed(),
         Operation::Join => fleet::join(handle, &asked).boxed(),
         Operation::CreateToken => fleet::create_token(handle, &asked).boxed(),
         Operation::Tokens => fleet::tokens(handle, &asked).boxed(),

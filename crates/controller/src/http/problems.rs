@@ -7,7 +7,7 @@ use stele_model::event::Outcome;
 use stele_model::point::Verdict;
 use stele_model::wire::{InstanceReport, Phase};
 use stele_model::{AppEnv, InstanceId, NodeName, Scope, Seq, State};
-use stele_planner::Unplaced;
+use stele_planner::{Placing, Unplaced};
 
 /// What is wrong, and what could be done about it now.
 pub(super) fn problems(
@@ -138,19 +138,30 @@ fn instance_problem(
 }
 
 /// A slot that has no node though no deployment fails for it, as that of a node that joined and has no room for what is
-/// to run on every one.
+/// to run on every one; or one that has to stay on a drained node.
 fn without_room(state: &State, app: &AppStatus) -> Option<ProblemStatus> {
-    let (_, unplaced) = stele_planner::place(state, &app.app_env);
-    let Unplaced { slot, reason } = unplaced?;
+    let Placing { unplaced, kept, .. } = stele_planner::place(state, &app.app_env);
+    let (message, next) = match (unplaced, kept.into_iter().next()) {
+        (Some(Unplaced { slot, reason }), _) => (
+            format!("{slot} has no node: {reason}; it has one as soon as there is room"),
+            "stele status --problems".to_owned(),
+        ),
+        (None, Some(Unplaced { slot, reason })) => {
+            let node = state.target.placement.get(&slot)?;
+            let message = format!("{slot} cannot leave {node}, which is drained: {reason}");
+            (message, format!("stele node show {node}"))
+        }
+        (None, None) => return None,
+    };
     Some(ProblemStatus {
         scope: Scope::app_env(&app.app_env),
         instance: None,
         node: None,
-        message: format!("{slot} has no node: {reason}; it has one as soon as there is room"),
+        message,
         since: None,
         contacts: app.contacts.clone(),
         log_tail: Vec::new(),
-        next: Some("stele status --problems".to_owned()),
+        next: Some(next),
     })
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::http::header::ETAG;
 use stele_api::wire::{
     AppStatus, Condition, ConvergenceQuery, DeploymentQuery, DeploymentStatus, FinishedStatus,
-    InstanceStatus, NodeStatus, PinnedPlace, ServiceStatus, StatusAnswer, StatusQuery,
+    InstanceStatus, NodeStatus, PinnedPlace, ServiceStatus, StatusAnswer, StatusQuery, StayingStatus,
 };
 use stele_model::event::{EnrolledNode, Pin};
 use stele_model::release::{Placement, Revision};
@@ -182,7 +182,7 @@ fn expected<'a>(state: &'a State, app_env: &AppEnv) -> Expected<'a> {
                     _ if has_pins => placed(state, app_env, name),
                     Placement::Replicas { count, .. } => *count,
                     Placement::Every { nodes } => {
-                        let nodes = state.control.nodes.values().filter(|node| state.selects(nodes, node));
+                        let nodes = state.control.nodes.values().filter(|node| state.takes(nodes, node));
                         nodes.count() as u32
                     }
                 },
@@ -386,6 +386,12 @@ fn statuses<'a>(
     within.map(|it| node(state, it)).collect()
 }
 
+/// What is still on a node though it is drained.
+pub(super) fn staying(state: &State, node: &NodeName) -> Vec<StayingStatus> {
+    let staying = stele_planner::staying(state, node).into_iter();
+    staying.map(|it| StayingStatus { instance: it.instance, why: it.why }).collect()
+}
+
 /// One node.
 pub(super) fn node(state: &State, enrolled: &EnrolledNode) -> NodeStatus {
     let name = &enrolled.name;
@@ -404,6 +410,8 @@ pub(super) fn node(state: &State, enrolled: &EnrolledNode) -> NodeStatus {
         healthy: assigned
             .map_or(0, |assigned| assigned.instances.keys().filter(|id| state.is_healthy(name, id)).count()),
         reported: observed.map(|observed| observed.time),
+        drained: state.control.drained.get(name).copied(),
+        staying: Vec::new(),
     }
 }
 

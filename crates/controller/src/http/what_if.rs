@@ -12,7 +12,7 @@ use stele_planner::{Simulated, simulate};
 use super::asked::Asked;
 use super::limits::WHAT_IF_STEPS_MAX;
 use super::scopes::{check_scopes, with_environment};
-use super::status::{point_seq, state_at};
+use super::status::{point_seq, state_at, staying};
 use super::{Answered, changes, json};
 use crate::handle::{Consistency, Handle};
 
@@ -38,6 +38,10 @@ pub(super) async fn what_if(handle: &Handle, asked: &Asked) -> Answered {
             let seq = point_seq(handle, &state, &scope, &to).await?;
             (rollback(scope, except, to, seq, now), state)
         }
+        WhatIfChange::Drain { node } => {
+            let state = state_at(handle, &present, &Scope::fleet(), request.at.as_deref()).await?;
+            (Command::DrainNode { node }, state)
+        }
     };
     let past = handle.past_of(&command).await?;
     // Whoever asks may ask: what their token could do at that point means nothing.
@@ -60,14 +64,20 @@ fn rollback(scope: Scope, except: Vec<Scope>, to: String, seq: u64, now: bool) -
 }
 
 fn answer(state: &State, trial: &Trial) -> WhatIfAnswer {
-    let apps: BTreeSet<AppEnv> = trial
-        .records
-        .iter()
-        .filter_map(|record| match &record.event {
-            Event::DeploymentStarted { app_env, .. } => Some(app_env.clone()),
-            _ => None,
-        })
-        .collect();
+    let (mut apps, mut drained) = (BTreeSet::new(), None);
+    for record in &trial.records {
+        match &record.event {
+            Event::DeploymentStarted { app_env, .. } => {
+                apps.insert(app_env.clone());
+            }
+            Event::NodeDrained { node } => {
+                let slots = state.target.placement.iter().filter(|(_, on)| *on == node);
+                apps.extend(slots.map(|(slot, _)| slot.app_env.clone()));
+                drained = Some(node);
+            }
+            _ => {}
+        }
+    }
     let Simulated { steps, state: end, ended } = simulate(&trial.after, &apps, WHAT_IF_STEPS_MAX);
     let mut placement: BTreeMap<_, Vec<Slot>> = BTreeMap::new();
     for app_env in &apps {
@@ -83,6 +93,7 @@ fn answer(state: &State, trial: &Trial) -> WhatIfAnswer {
         steps: steps.into_iter().flat_map(|step| told(&end, step)).collect(),
         placement,
         ended,
+        staying: drained.map(|node| staying(&end, node)).unwrap_or_default(),
     }
 }
 

@@ -218,7 +218,9 @@ fn reader(operation: Operation) -> Option<Read> {
         Operation::AddMember => as_body::<AddMemberRequest>,
         Operation::TransferLeader => as_body::<LeaderRequest>,
         Operation::RemoveMember => as_body::<RemoveMemberRequest>,
-        Operation::RemoveNode | Operation::RevokeToken => as_body::<WithdrawRequest>,
+        Operation::RemoveNode | Operation::DrainNode | Operation::ResumeNode | Operation::RevokeToken => {
+            as_body::<WithdrawRequest>
+        }
         _ => return None,
     })
 }

@@ -290,6 +290,22 @@ pub(super) fn label(
     Ok(vec![Event::NodeLabelled { node: node.clone(), labels: labels.clone() }])
 }
 
+pub(super) fn drain(state: &State, node: &NodeName) -> Result<Vec<Event>, Rejection> {
+    known_node(state, node)?;
+    if state.is_drained(node) {
+        return Ok(Vec::new());
+    }
+    Ok(vec![Event::NodeDrained { node: node.clone() }])
+}
+
+pub(super) fn resume(state: &State, node: &NodeName) -> Result<Vec<Event>, Rejection> {
+    known_node(state, node)?;
+    if !state.is_drained(node) {
+        return Ok(Vec::new());
+    }
+    Ok(vec![Event::NodeResumed { node: node.clone() }])
+}
+
 pub(super) fn remove_node(state: &State, node: &NodeName) -> Result<Vec<Event>, Rejection> {
     known_node(state, node)?;
     let mut events = Vec::new();

@@ -133,6 +133,8 @@ fn decide_command(state: &State, request: &Request, context: &Context) -> Result
         Command::EnrollNode { join_token, node } => fleet::enroll(state, join_token, node, context.now),
         Command::LabelNode { node, labels } => fleet::label(state, node, labels),
         Command::RemoveNode { node } => fleet::remove_node(state, node),
+        Command::DrainNode { node } => fleet::drain(state, node),
+        Command::ResumeNode { node } => fleet::resume(state, node),
         Command::Report { reports } => Ok(rollout::report(state, reports)),
         Command::MarkNodes { lost, returned } => Ok(rollout::mark_nodes(state, lost, returned)),
         Command::Place { app_env, slots } => rollout::place(state, app_env, slots),
@@ -216,6 +218,8 @@ fn authorize(state: &State, request: &Request, now: Time) -> Result<(), Rejectio
         | Command::CreateJoinToken { .. }
         | Command::LabelNode { .. }
         | Command::RemoveNode { .. }
+        | Command::DrainNode { .. }
+        | Command::ResumeNode { .. }
         | Command::EraseSubject { .. }
         | Command::CertifyController { .. }
         | Command::ForgetController { .. } => Role::Admin,

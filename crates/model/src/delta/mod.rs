@@ -112,6 +112,7 @@ fn nothing_is_left_out(state: &State) {
         bearers: _,
         join_tokens: _,
         nodes: _,
+        drained: _,
         projects: _,
         environments: _,
         apps: _,

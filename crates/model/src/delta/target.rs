@@ -60,6 +60,7 @@ maps! {
     bearers: Digest => PrincipalId;
     join_tokens: Digest => JoinToken;
     nodes: NodeName => Arc<EnrolledNode>;
+    drained: NodeName => Seq;
     apps: AppId => Contacts;
     latches: AppEnv => OrdSet<Digest>;
     refusals: PrincipalId => Refusals;

@@ -165,6 +165,10 @@ impl Chain<'_> {
         if !reachable && let Some(lost) = self.newest("nodes_lost", &scope, state.seq)? {
             self.follow(lost.header.seq)?;
         }
+        let drained = state.control.drained.get(node);
+        if let Some(drained) = drained {
+            self.follow(*drained)?;
+        }
         match self.newest("node_enrolled", &scope, state.seq)? {
             Some(record) => {
                 if let Event::NodeEnrolled { join_token, .. } = &record.event {
@@ -175,9 +179,10 @@ impl Chain<'_> {
             None => self.unknown.push(format!("how {node} joined lies further back than was looked")),
         }
         let heard = if reachable { "reachable" } else { "lost" };
+        let drained = if drained.is_some() { ", drained" } else { "" };
         let count = assigned.map_or(0, |assigned| assigned.instances.len());
         let told = instances(count);
-        Ok(format!("node {node} of region {} is {heard} and told to run {told}", enrolled.region))
+        Ok(format!("node {node} of region {} is {heard}{drained} and told to run {told}", enrolled.region))
     }
 
     /// Who let a node join.

@@ -94,6 +94,8 @@ pub(super) fn what(state: &State, about: About<'_>, seq: u64, event: &Event) -> 
         Event::NodeEnrolled { node, .. } => format!("node {} joined region {}", node.name, node.region),
         Event::NodeLabelled { node, .. } => format!("node {node} got other labels"),
         Event::NodeRemoved { node } => format!("node {node} was taken out of the fleet"),
+        Event::NodeDrained { node } => format!("node {node} was drained"),
+        Event::NodeResumed { node } => format!("node {node} was resumed"),
         Event::NodesLost { nodes } => format!("not heard of any more: {}", joined(nodes)),
         Event::NodesReturned { nodes } => format!("heard of again: {}", joined(nodes)),
         Event::JoinTokenCreated { token } => match &token.node {

@@ -129,6 +129,15 @@ impl World {
         self.node_event = Some(self.state.seq);
     }
 
+    /// Drains a node, or has it take something again.
+    pub(crate) fn drain_or_resume(&mut self, node: &str) {
+        let node: NodeName = name(node);
+        let is_drained = self.state.is_drained(&node);
+        let command = if is_drained { Command::ResumeNode { node } } else { Command::DrainNode { node } };
+        self.ask(&request("admin", command)).unwrap();
+        self.node_event = Some(self.state.seq);
+    }
+
     pub(crate) fn remove_node(&mut self, node: &str) {
         self.ask(&request("admin", Command::RemoveNode { node: name(node) })).unwrap();
         self.node_event = Some(self.state.seq);

@@ -18,6 +18,24 @@ fn matches(state: &State, node: &NodeName, service: &Service) -> bool {
     enrolled.is_some_and(|node| state.selects(service.placement.nodes(), node))
 }
 
+/// Whether it may also get something new.
+fn takes(state: &State, node: &NodeName, service: &Service) -> bool {
+    let enrolled = state.control.nodes.get(node);
+    enrolled.is_some_and(|node| state.takes(service.placement.nodes(), node))
+}
+
+/// Why an instance does not stay on a node where it was, or gets none that is not there: the node is drained. What writes
+/// to its volumes stays, and so does what is pinned there.
+pub(super) fn closed(
+    state: &State,
+    service: Option<&Service>,
+    node: &NodeName,
+    (is_there, is_pinned): (bool, bool),
+) -> Option<String> {
+    let stays = is_there && (is_pinned || service.is_some_and(Service::leaves_data_behind));
+    (state.is_drained(node) && !stays).then(|| format!("node {node} is drained"))
+}
+
 /// Why an instance of a service cannot be on the node where it was, if it cannot.
 ///
 /// One that was about to leave its node even then is put back there, and leaves it as it did then.
@@ -61,7 +79,7 @@ impl<'a> Growth<'a> {
         let services = release.into_iter().flat_map(|release| &release.services);
         let every = services.filter(|(_, service)| matches!(service.placement, Placement::Every { .. }));
         let is_new = |service: &Service, node: &EnrolledNode| {
-            matches(state, &node.name, service) && !matches(past, &node.name, service)
+            takes(state, &node.name, service) && !takes(past, &node.name, service)
         };
         let is_pinned = |node: &EnrolledNode| {
             let pinned = |place| past.target.pins.contains_key(&(app_env.clone(), place));
@@ -84,7 +102,7 @@ impl<'a> Growth<'a> {
     pub(super) fn told(&self, covered: &dyn Fn(&NodeName) -> bool) -> Vec<Deviation> {
         let told = self.nodes.iter().filter(|(_, node)| covered(node)).map(|(service, node)| Deviation {
             what: format!("{}/{service} on {node}", self.app_env),
-            why: format!("it runs on every node that matches, and {node} did not match then"),
+            why: format!("it runs on every node that matches, and {node} did not match then, or was drained"),
         });
         told.collect()
     }

@@ -151,7 +151,7 @@ pub(in crate::decide) fn restore(
     };
     // What is pinned to a place never grows by itself.
     let growth = target.is_none().then(|| Growth::of(state, past, app_env));
-    let (slots, deviations) = restore_slots(state, past, app_env, &covered, growth.as_ref());
+    let (slots, deviations) = restore_slots(state, past, app_env, &covered, (growth.as_ref(), &pins));
     let mut part = Part { pins, slots, deviations, untouched: false };
     if let Some(place) = &target
         && held.is_empty()
@@ -197,6 +197,10 @@ impl Part {
         if slots.values().any(|node| !state.control.nodes.contains_key(*node)) {
             return false;
         }
+        // What is on a drained node would leave it without a pin.
+        if slots.values().any(|node| state.is_drained(node)) {
+            return false;
+        }
         let Some(revision) = state.target.intent.get(app_env) else { return slots.is_empty() };
         let Some(release) = state.release_of(revision) else { return false };
         release.services.iter().all(|(name, service)| {
@@ -206,7 +210,7 @@ impl Part {
                     mine.len() == *count as usize && mine.iter().all(|slot| slot.index < *count)
                 }
                 Placement::Every { nodes } => {
-                    let matching = state.control.nodes.values().filter(|node| state.selects(nodes, node));
+                    let matching = state.control.nodes.values().filter(|node| state.takes(nodes, node));
                     matching.count() == mine.len()
                 }
             }
@@ -290,7 +294,7 @@ fn restore_slots(
     past: &State,
     app_env: &AppEnv,
     covered: &dyn Fn(&NodeName) -> bool,
-    growth: Option<&Growth<'_>>,
+    (growth, pins): (Option<&Growth<'_>>, &BTreeMap<Place, Pin>),
 ) -> Changes {
     let mut present: BTreeMap<(ServiceName, NodeName), BTreeSet<u32>> = BTreeMap::new();
     let mut result: BTreeMap<Slot, NodeName> = BTreeMap::new();
@@ -334,9 +338,20 @@ fn restore_slots(
         result.extend(stay.map(|(slot, node)| (slot.clone(), node.clone())));
         deviations.extend(growth.told(covered));
     }
+    // What stays on a drained node only for the time being leaves it afterwards.
+    if growth.is_some() {
+        let is_pinned = |node: &NodeName| pins.keys().any(|place| covers(place, node, state.region_of(node)));
+        let leaving = result.iter().filter(|(_, node)| covered(node)).filter_map(|(slot, node)| {
+            let service = revisions.service(&slot.service, node);
+            let why = nodes::closed(state, service, node, (true, is_pinned(node)))?;
+            Some(nodes::placed_anew(slot, service, &why))
+        });
+        deviations.extend(leaving);
+    }
     for (slot, node) in missing {
         let mut chosen = Some(node.clone());
-        if let Some(why) = unfit(slot, node) {
+        let closed = || nodes::closed(state, None, node, (false, false));
+        if let Some(why) = unfit(slot, node).or_else(closed) {
             let service = revisions.service(&slot.service, node);
             chosen =
                 service.and_then(|service| another_node(state, &revisions, slot, service, covered, &result));
@@ -400,7 +415,7 @@ fn another_node(
         .nodes
         .values()
         .filter(|node| covered(&node.name) && state.is_reachable(&node.name))
-        .filter(|node| state.selects(service.placement.nodes(), node))
+        .filter(|node| state.takes(service.placement.nodes(), node))
         .filter(|node| has_room(&node.name))
         .map(|node| {
             let here = placed

@@ -177,7 +177,9 @@ fn whole(state: &State, past: &State, app_env: &AppEnv) -> (Vec<(Slot, Option<No
             continue;
         };
         let service = revisions.service(&slot.service, node);
-        if let Some(why) = nodes::unfit(state, past, service, node) {
+        let is_pinned = past.pin_at(app_env, node).is_some();
+        let closed = || nodes::closed(state, service, node, (now == then, is_pinned));
+        if let Some(why) = nodes::unfit(state, past, service, node).or_else(closed) {
             deviations.push(nodes::placed_anew(slot, service, &why));
             if now.is_none() && is_counted(slot, service, node) {
                 slots.push((slot.clone(), Some(node.clone())));

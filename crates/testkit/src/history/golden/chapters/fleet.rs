@@ -121,6 +121,27 @@ pub(super) fn node_is_replaced(story: &mut Story) -> anyhow::Result<()> {
     story.settle_all()
 }
 
+/// A node is taken out of service for a while, with what runs on it, and one that is drained leaves for good.
+pub(super) fn node_is_drained(story: &mut Story) -> anyhow::Result<()> {
+    let app_env = story.app()?;
+    story.deployed("ci", &app_env, Style::Web, None)?;
+    let node = story.state().slots(&app_env).map(|(_, node)| node.clone()).next();
+    let node = node.with_context(|| format!("{app_env} is nowhere"))?;
+    story.must("admin", Command::DrainNode { node: node.clone() })?;
+    story.settle_all()?;
+    story.deployed("ci", &app_env, Style::Web, None)?;
+    let wish = Wish { best_effort: true, pass_barriers: true, ..Wish::default() };
+    story.roll_back("grace", &app_env.to_string(), 0, &wish)?;
+    story.must("admin", Command::ResumeNode { node: node.clone() })?;
+    story.settle_all()?;
+    story.must("admin", Command::DrainNode { node: node.clone() })?;
+    story.settle_all()?;
+    let region = story.state().region_of(&node).map(ToString::to_string);
+    story.world.remove_node(&node)?;
+    story.world.enrol(usize::from(region.as_deref() == Some("us")) * 2 + 1)?;
+    story.settle_all()
+}
+
 pub(super) fn agents_start_anew(story: &mut Story) -> anyhow::Result<()> {
     story.world.boot += 1;
     for _ in 0..4 {

@@ -13,7 +13,7 @@ pub(super) type Chapter = fn(&mut Story) -> anyhow::Result<()>;
 
 /// In the order in which they are told. More may be added; those there are need not stay as they are,
 /// because what was told once is kept as a log, and not as code.
-pub(super) const CHAPTERS: [(&str, Chapter); 30] = [
+pub(super) const CHAPTERS: [(&str, Chapter); 31] = [
     ("controllers come", fleet::controllers_come),
     ("back across the upgrade", rollbacks::across_the_upgrade),
     ("releases of every style", deployments::of_every_style),
@@ -36,6 +36,7 @@ pub(super) const CHAPTERS: [(&str, Chapter); 30] = [
     ("rollback to before an app was there", rollbacks::to_before_it_was_there),
     ("nodes are lost and return", fleet::nodes_are_lost),
     ("a node is replaced", fleet::node_is_replaced),
+    ("a node is drained and resumed", fleet::node_is_drained),
     ("agents start anew", fleet::agents_start_anew),
     ("one change is undone", undo::one),
     ("several changes are undone", undo::several),
