@@ -68,12 +68,10 @@ pub(crate) fn check(oracle: &mut Oracle, before: &State, seq: Seq) {
                 });
             }
         }
-        Event::PlacementChanged { app_env, slots } => {
-            // What a rollback puts on a drained node waits there for another one.
-            if record.header.principal == decide::system() {
-                check_drained(oracle, before, seq, app_env, slots);
-                check_kept(oracle, before, seq, app_env, slots);
-            }
+        // What a rollback puts on a drained node waits there for another one.
+        Event::PlacementChanged { app_env, slots } if record.header.principal == decide::system() => {
+            check_drained(oracle, before, seq, app_env, slots);
+            check_kept(oracle, before, seq, app_env, slots);
         }
         Event::AssignmentsChanged { app_env, changes } => {
             check_hold(oracle, before, seq, app_env, changes);

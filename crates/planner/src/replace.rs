@@ -245,8 +245,11 @@ impl<'a, 'b> Step<'a, 'b> {
         let elsewhere: Vec<_> = slot.stale.iter().filter(|stale| is_left(stale.node)).collect();
         if let Some(first) = elsewhere.first() {
             self.begin(slot.slot);
-            elsewhere.iter().for_each(|stale| self.changes.withdraw(stale));
-            return Err(wait(first.node, first.id));
+            let why = wait(first.node, first.id);
+            for stale in elsewhere {
+                self.changes.withdraw(stale);
+            }
+            return Err(why);
         }
         let of_app = self.leftovers.get_or_insert_with(|| {
             let may_run = |report: &InstanceReport| !matches!(report.phase, Phase::Completed | Phase::Failed);
