@@ -83,7 +83,10 @@ fn why_slot_stays(state: &State, placing: &Placing, slot: &Slot, node: &NodeName
         Some(_) if service.is_some_and(Service::leaves_data_behind) => {
             format!("it writes to a volume, whose data would stay on {node}")
         }
-        Some(_) => kept().map_or_else(|| "its turn has not come yet".to_owned(), |kept| kept.reason.clone()),
+        Some(_) => kept().map_or_else(
+            || format!("it goes once its turn comes: the others of {} are to be healthy first", slot.service),
+            |kept| kept.reason.clone(),
+        ),
         None if state.running_deployment(&slot.app_env).is_some() => {
             "it is stopped when the deployment is done".to_owned()
         }

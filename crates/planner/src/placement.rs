@@ -131,8 +131,9 @@ fn stays(state: &State, placed: &Placed<'_>) -> bool {
         Placement::Replicas { count, .. } => placed.slot.index < count,
         Placement::Every { .. } => true,
     };
-    let is_pinned = is_pinned(state, &placed.slot.app_env, placed.node);
-    may_be_on(state, service, enrolled) && (is_pinned || (counts && !is_driven_out(state, service, placed)))
+    may_be_on(state, service, enrolled)
+        && ((counts && !is_driven_out(state, service, placed))
+            || is_pinned(state, &placed.slot.app_env, placed.node))
 }
 
 /// Whether what is on a node is to leave it, since it is drained.

@@ -409,3 +409,45 @@ fn who_goes_back_is_told_what_leaves_a_drained_node_afterwards() {
     assert_eq!(told(&world.state).get("eu-1"), None);
     assert_eq!(healthy(&world.state), 8);
 }
+
+#[test]
+fn what_is_to_have_a_port_that_it_cannot_have_where_it_is_fails_as_on_any_node() {
+    let mut world = World::new();
+    for other in &NODES[1..] {
+        world.drain_or_resume(other);
+    }
+    world.dana(with_port(1, 1).deploy("shop/cart@prod")).unwrap();
+    world.dana(Spec::new(1, 1).deploy(WEB)).unwrap();
+    world.settle();
+    world.drain_or_resume("eu-1");
+    world.settle();
+    world.dana(with_port(2, 1).deploy(WEB)).unwrap();
+    world.settle();
+    assert!(matches!(world.ended(WEB), Some(Outcome::Unplaced { .. })), "{:?}", world.ended(WEB));
+    assert_eq!(
+        (told(&world.state), healthy(&world.state)),
+        (counts([("eu-1", 2)]), 1),
+        "what serves goes on"
+    );
+}
+
+#[test]
+fn what_is_not_healthy_elsewhere_is_waited_for_and_that_is_said() {
+    let mut world = deployed(&Spec::new(1, 8));
+    let sick: Vec<_> =
+        world.state.assigned_to(&name(WEB)).map(|(node, id, _)| (node.clone(), id.clone())).collect();
+    let (node, id) = sick.iter().find(|(node, _)| node.as_str() == "us-1").unwrap();
+    world.fall_ill(node, id);
+    world.silent.insert(node.clone());
+    world.drain_or_resume("eu-1");
+    world.settle();
+    assert_eq!(told(&world.state).get("eu-1"), Some(&2));
+    assert!(
+        whys(&world, "eu-1").iter().all(|why| why.contains("the others of web")),
+        "{:?}",
+        whys(&world, "eu-1")
+    );
+    world.silent.clear();
+    world.settle();
+    assert_eq!(told(&world.state).get("eu-1"), None);
+}

@@ -17,8 +17,8 @@ use stele_model::state::AssignedTo;
 use stele_model::trial::{Trial, carry_on, try_out};
 use stele_model::wire::{InstanceReport, Phase, Remarks, Report};
 use stele_model::{
-    AppEnv, Command, Context, Decision, Digest, Event, FlatMap, Links, NodeName, Record, Rejection, Release,
-    ReleaseChoice, Request, Scope, Sealed, Seq, State, Time, Value,
+    AppEnv, Command, Context, Decision, Digest, Event, FlatMap, InstanceId, Links, NodeName, Record,
+    Rejection, Release, ReleaseChoice, Request, Scope, Sealed, Seq, State, Time, Value,
 };
 
 pub(crate) fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T {
@@ -256,6 +256,23 @@ impl World {
         });
         let command = Command::Report { reports: reports.collect() };
         self.ask(&request("system", command)).unwrap();
+    }
+
+    /// A node tells that one of its instances is not healthy any more.
+    pub(crate) fn fall_ill(&mut self, node: &NodeName, instance: &InstanceId) {
+        self.reports += 1;
+        let mut seen: Vec<_> =
+            self.state.observed[node].instances.values().map(|told| InstanceReport::clone(told)).collect();
+        seen.iter_mut().filter(|told| told.id == *instance).for_each(|told| told.phase = Phase::Unhealthy);
+        let report = Report {
+            fleet: name("demo"),
+            node: node.clone(),
+            boot: 1,
+            number: self.reports,
+            applied: self.state.assignment_version(node),
+            instances: seen,
+        };
+        self.ask(&request("system", Command::Report { reports: vec![report] })).unwrap();
     }
 
     pub(crate) fn undo(&mut self, decisions: &[Decision]) -> Result<Option<Decision>, Rejection> {
