@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use stele_model::release::Service;
 use stele_model::{AppEnv, InstanceId, NodeName, Place, Slot, State};
 
-use crate::placement::{Placing, place};
+use crate::placement::{Placing, is_done, place};
 
 /// An instance that is still on a drained node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +24,8 @@ pub fn staying(state: &State, node: &NodeName) -> Vec<Staying> {
     let told: BTreeSet<_> = state.assigned.get(node).into_iter().flat_map(|it| it.instances.keys()).collect();
     let seen: BTreeSet<_> = state.observed.get(node).into_iter().flat_map(|it| it.instances.keys()).collect();
     let mut apps: BTreeMap<&AppEnv, Result<Placing, String>> = BTreeMap::new();
-    let staying = told.union(&seen).map(|id| {
+    let runs = |id: &&&InstanceId| !is_done(state, &id.slot, node);
+    let staying = told.union(&seen).filter(runs).map(|id| {
         let app_env = &id.slot.app_env;
         let mut of_app = || {
             let placing = apps.entry(app_env).or_insert_with(|| match why_app_stays(state, app_env, node) {

@@ -19,6 +19,7 @@ use stele_model::event::{DeploymentKind, EnrolledNode};
 use stele_model::ids::ServiceName;
 use stele_model::limits::INSTANCES_PER_NODE_MAX;
 use stele_model::release::{Placement, Port, Service};
+use stele_model::wire::Phase;
 use stele_model::{AppEnv, NodeName, RegionName, Slot, State};
 
 use crate::clashes::{Clashes, Others};
@@ -139,7 +140,15 @@ fn stays(state: &State, placed: &Placed<'_>) -> bool {
 /// Whether what is on a node is to leave it, since it is drained.
 fn is_driven_out(state: &State, service: &Service, placed: &Placed<'_>) -> bool {
     let is_there = || state.assigned_in(placed.slot, placed.node).next().is_some();
-    state.is_drained(placed.node) && !(service.leaves_data_behind() && is_there())
+    state.is_drained(placed.node)
+        && !(service.leaves_data_behind() && is_there())
+        && !is_done(state, placed.slot, placed.node)
+}
+
+/// Whether what a slot has on a node ran to its end: elsewhere it would do so once more.
+pub(crate) fn is_done(state: &State, slot: &Slot, node: &NodeName) -> bool {
+    let has_ended = |id| state.report_of(node, id).is_some_and(|report| report.phase == Phase::Completed);
+    state.assigned_in(slot, node).any(|(id, _)| has_ended(id))
 }
 
 fn may_be_on(state: &State, service: &Service, node: &EnrolledNode) -> bool {

@@ -172,14 +172,11 @@ impl<'a, 'b> Step<'a, 'b> {
         slot.service.update.order == Order::StopFirst && slot.stale.iter().any(is_left)
     }
 
-    /// Whether what is to leave a drained node still serves, and of what takes its place nothing is heard. Deployments wait
-    /// for no lost node; a drain is in no hurry.
+    /// Whether what a slot has on another node still serves, and of what takes its place nothing is heard. Deployments wait
+    /// for no lost node; a drain is in no hurry, and neither is who resumes its node.
     fn serves_for_one_unseen(&self, slot: &Wanted<'_>, stale: &Running<'_>) -> bool {
         let state = self.state;
-        stale.node != slot.node
-            && !state.is_reachable(slot.node)
-            && state.is_drained(stale.node)
-            && state.is_healthy(stale.node, stale.id)
+        stale.node != slot.node && !state.is_reachable(slot.node) && state.is_healthy(stale.node, stale.id)
     }
 
     /// Slots of a service of which this step begins to replace something.
@@ -235,15 +232,19 @@ impl<'a, 'b> Step<'a, 'b> {
     /// Stops what a slot has on a drained node before it starts where it is to be. Of one that is not heard of, nobody can
     /// say that anything is gone.
     fn stop_elsewhere(&mut self, slot: &'b Wanted<'a>) -> Result<(), Wait> {
+        let state = self.state;
         let wait = |node: &NodeName, id: &InstanceId| Wait {
             why: format!("{id} on {node} is to be stopped first"),
-            ..Wait::default()
+            since: state.left(node, id).map(|left| left.since).unwrap_or_default(),
+            stop_ms: u64::from(slot.service.container.stop.grace_seconds) * 1000,
         };
-        let state = self.state;
         let is_left =
             |node: &NodeName| node != slot.node && state.is_drained(node) && state.is_reachable(node);
         let elsewhere: Vec<_> = slot.stale.iter().filter(|stale| is_left(stale.node)).collect();
         if let Some(first) = elsewhere.first() {
+            if !self.is_deployed && !state.is_reachable(slot.node) {
+                return Err(wait(first.node, first.id));
+            }
             self.begin(slot.slot);
             let why = wait(first.node, first.id);
             for stale in elsewhere {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use stele_model::event::Outcome;
 use stele_model::release::{Order, Service, Volume, VolumeSource};
+use stele_model::wire::Phase;
 use stele_model::{Command, Event, NodeName, ReleaseChoice, State};
 use stele_planner::{Watch, plan_app, staying};
 use world::{Place, Spec, World, image_digest, name, rollback};
@@ -303,6 +304,10 @@ fn what_takes_a_place_on_a_node_that_is_lost_meanwhile_costs_nobody_what_serves(
         "{:?}",
         whys(&world, "eu-1")
     );
+    let mut resumed = world.clone();
+    resumed.drain_or_resume("eu-1");
+    resumed.settle();
+    assert_eq!(told(&resumed.state), counts([("eu-1", 4), ("eu-2", 1)]), "nor does a resume");
     world.lose_or_return("eu-2");
     world.settle();
     assert_eq!(told(&world.state), counts([("eu-2", 4)]));
@@ -437,7 +442,7 @@ fn what_is_not_healthy_elsewhere_is_waited_for_and_that_is_said() {
     let sick: Vec<_> =
         world.state.assigned_to(&name(WEB)).map(|(node, id, _)| (node.clone(), id.clone())).collect();
     let (node, id) = sick.iter().find(|(node, _)| node.as_str() == "us-1").unwrap();
-    world.fall_ill(node, id);
+    world.tell(node, id, Phase::Unhealthy);
     world.silent.insert(node.clone());
     world.drain_or_resume("eu-1");
     world.settle();
@@ -450,4 +455,16 @@ fn what_is_not_healthy_elsewhere_is_waited_for_and_that_is_said() {
     world.silent.clear();
     world.settle();
     assert_eq!(told(&world.state).get("eu-1"), None);
+}
+
+#[test]
+fn what_ran_to_its_end_does_not_run_once_more_elsewhere() {
+    let mut world = deployed(&Spec::new(1, 1));
+    let (node, id, _) = world.state.assigned_to(&name(WEB)).next().unwrap();
+    let (node, id) = (node.clone(), id.clone());
+    world.tell(&node, &id, Phase::Completed);
+    world.silent.insert(node.clone());
+    world.drain_or_resume(node.as_str());
+    assert_eq!(world.settle(), Vec::new());
+    assert_eq!(whys(&world, node.as_str()), Vec::<String>::new(), "nothing runs there");
 }

@@ -211,7 +211,7 @@ impl LabelNode {
 /// Give a node nothing new, and have what runs on it go elsewhere: before maintenance, or for good
 #[derive(clap::Args, Debug)]
 #[command(
-    after_help = "Examples:\n  stele node drain eu-1 --plan\n  stele node drain eu-1 --reason \"new kernel\" --wait\n  stele node resume eu-1\n\nEach replica goes once another one is healthy in its place; what has no other place, or writes to a volume, stays\nuntil that changes, and stele node show says why. What runs on every node stops there until the node is resumed."
+    after_help = "Examples:\n  stele node drain eu-1 --plan\n  stele node drain eu-1 --reason \"new kernel\" --wait\n  stele node resume eu-1\n\nEach replica goes once another one is healthy in its place (what is stop_first before that). What has no other place,\nor writes to a volume, stays until that changes, and stele node show says why. What runs on every node stops there\nuntil the node is resumed."
 )]
 pub(crate) struct DrainNode {
     /// Its name

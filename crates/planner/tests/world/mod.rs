@@ -258,12 +258,12 @@ impl World {
         self.ask(&request("system", command)).unwrap();
     }
 
-    /// A node tells that one of its instances is not healthy any more.
-    pub(crate) fn fall_ill(&mut self, node: &NodeName, instance: &InstanceId) {
+    /// A node tells how one of its instances is.
+    pub(crate) fn tell(&mut self, node: &NodeName, instance: &InstanceId, phase: Phase) {
         self.reports += 1;
         let mut seen: Vec<_> =
             self.state.observed[node].instances.values().map(|told| InstanceReport::clone(told)).collect();
-        seen.iter_mut().filter(|told| told.id == *instance).for_each(|told| told.phase = Phase::Unhealthy);
+        seen.iter_mut().filter(|told| told.id == *instance).for_each(|told| told.phase = phase);
         let report = Report {
             fleet: name("demo"),
             node: node.clone(),
